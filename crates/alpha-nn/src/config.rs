@@ -1,0 +1,115 @@
+//! The shape of a model.
+
+use alpha_tensor::op::Activation;
+
+/// Activation of the feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForward {
+    /// One projection, then a pointwise activation.
+    Pointwise(Activation),
+    /// Two projections, one gating the other.
+    Swiglu,
+}
+
+impl FeedForward {
+    /// Parses the names of the command line: `gelu`, `silu`, `relu`, `swiglu`.
+    pub fn from_name(name: &str) -> Option<FeedForward> {
+        Some(match name {
+            "gelu" => FeedForward::Pointwise(Activation::Gelu),
+            "silu" => FeedForward::Pointwise(Activation::Silu),
+            "relu" => FeedForward::Pointwise(Activation::Relu),
+            "swiglu" => FeedForward::Swiglu,
+            _ => return None,
+        })
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            FeedForward::Pointwise(Activation::Gelu) => "gelu",
+            FeedForward::Pointwise(Activation::Silu) => "silu",
+            FeedForward::Pointwise(Activation::Relu) => "relu",
+            FeedForward::Swiglu => "swiglu",
+        }
+    }
+
+    /// The width of the hidden layer where none is given: 4·dim, for swiglu 8/3·dim rounded
+    /// up to a multiple of 64.
+    pub fn default_ffn_dim(self, dim: usize) -> usize {
+        match self {
+            FeedForward::Pointwise(_) => 4 * dim,
+            FeedForward::Swiglu => (8 * dim).div_ceil(3).next_multiple_of(64),
+        }
+    }
+}
+
+/// Shape of a GPT-2-layout decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Transformer layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Attention heads; divides `dim`.
+    pub heads: usize,
+    /// Context length, also the number of learned positions.
+    pub block: usize,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// Width of the feed-forward layer.
+    pub ffn_dim: usize,
+    /// Its activation.
+    pub feed_forward: FeedForward,
+    /// Head shares the token embedding's weight.
+    pub is_tied: bool,
+    /// Linear layers and norms have biases.
+    pub has_bias: bool,
+    /// Dropout on embeddings, attention probabilities and residual branches.
+    pub dropout: f32,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f32,
+}
+
+/// What is wrong with a [`ModelConfig`].
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ConfigError {
+    /// A size is zero.
+    #[error("`{0}` must be at least 1")]
+    Zero(&'static str),
+    /// Heads do not divide the width.
+    #[error("`dim` {dim} is not divisible by `heads` {heads}")]
+    HeadsDoNotDivideDim {
+        /// Width.
+        dim: usize,
+        /// Heads.
+        heads: usize,
+    },
+    /// Dropout outside `[0, 1)`.
+    #[error("`dropout` {0} is outside [0, 1)")]
+    Dropout(f32),
+}
+
+impl ModelConfig {
+    /// Checks that the shape is possible.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (name, value) in [
+            ("layers", self.layers),
+            ("dim", self.dim),
+            ("heads", self.heads),
+            ("block", self.block),
+            ("vocab", self.vocab),
+            ("ffnDim", self.ffn_dim),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        if !self.dim.is_multiple_of(self.heads) {
+            return Err(ConfigError::HeadsDoNotDivideDim { dim: self.dim, heads: self.heads });
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(ConfigError::Dropout(self.dropout));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Forward and backward of the model's parts, as operations appended to a program.
+//!
+//! Rows are tokens, `r = batch·block`. The residual stream's gradient is one tensor that the
+//! layers add to in place. Each forward function returns what its backward needs.
+
+use alpha_tensor::{
+    ProgramBuilder, Region, Tensor,
+    op::{
+        Attention, AttentionBwd, AttentionCached, Dropout, DropoutMask, Embedding, EmbeddingBwd, Fill, LayerNorm,
+        LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, Swiglu, SwigluBwd,
+    },
+};
+
+use crate::{
+    config::{FeedForward, ModelConfig},
+    params::{LayerPlaces, WeightBias},
+};
+
+/// How attention finds keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Context {
+    /// Whole sequences.
+    Sequences {
+        /// How many.
+        batch: usize,
+    },
+    /// New tokens of one sequence against a cache with this many positions.
+    Cache {
+        /// Positions.
+        block: usize,
+    },
+}
+
+/// Builds the model's operations for `rows` tokens.
+pub(crate) struct Layers<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) rows: usize,
+    pub(crate) context: Context,
+    /// Dropout applies (training).
+    pub(crate) with_dropout: bool,
+    /// Add to parameter gradients instead of assigning them.
+    pub(crate) accumulate: bool,
+}
+
+/// A layer norm's output and what its backward needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Normed {
+    x: Tensor,
+    pub(crate) y: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+}
+
+/// What a transformer layer's backward needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SavedLayer {
+    ln_1: Normed,
+    qkv: Tensor,
+    attended: Tensor,
+    lse: Option<Tensor>,
+    ln_2: Normed,
+    pre: Tensor,
+}
+
+/// Gradient of a parameter.
+fn gradient(param: Tensor) -> Tensor {
+    param.in_region(Region::Grads)
+}
+
+impl Layers<'_> {
+    /// Site 0 is the embedding; layer `l` has `3l + 1` (attention probabilities), `3l + 2`
+    /// (attention output) and `3l + 3` (feed-forward output).
+    fn mask(&self, site: usize) -> Option<DropoutMask> {
+        (self.with_dropout && self.config.dropout > 0.0)
+            .then_some(DropoutMask { p: self.config.dropout, site: site as u32 })
+    }
+
+    /// Sum of token and position embedding `[r, c]`; `block` tokens a sequence.
+    pub(crate) fn embedding(
+        &self,
+        b: &mut ProgramBuilder,
+        [wte, wpe]: [Tensor; 2],
+        tokens: Tensor,
+        block: usize,
+    ) -> Tensor {
+        let out = b.activation(self.rows, self.config.dim);
+        b.push(Embedding { tokens, wte, wpe, out, block });
+        if let Some(mask) = self.mask(0) {
+            b.push(Dropout { x: out, residual: None, out, mask });
+        }
+        out
+    }
+
+    /// Backward of [`Layers::embedding`]; `dx` is overwritten.
+    pub(crate) fn embedding_bwd(
+        &self,
+        b: &mut ProgramBuilder,
+        [wte, wpe]: [Tensor; 2],
+        tokens: Tensor,
+        block: usize,
+        dx: Tensor,
+    ) {
+        if let Some(mask) = self.mask(0) {
+            b.push(Dropout { x: dx, residual: None, out: dx, mask });
+        }
+        let (dwte, dwpe) = (gradient(wte), gradient(wpe));
+        if !self.config.is_tied && !self.accumulate {
+            b.push(Fill { out: dwte, value: 0.0 });
+        }
+        b.push(EmbeddingBwd { tokens, dout: dx, dwte, dwpe, block, accumulate: self.accumulate });
+    }
+
+    /// Layer norm of the rows of `x`.
+    pub(crate) fn norm(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor) -> Normed {
+        let (y, mean, rstd) = (b.activation(x.rows, x.cols), b.activation(1, x.rows), b.activation(1, x.rows));
+        b.push(LayerNorm {
+            x,
+            weight: place.weight,
+            bias: place.bias,
+            y,
+            mean,
+            rstd,
+            eps: self.config.layer_norm_eps,
+        });
+        Normed { x, y, mean, rstd }
+    }
+
+    /// Backward of [`Layers::norm`] into `dx`, adding when the residual stream passes by.
+    pub(crate) fn norm_bwd(
+        &self,
+        b: &mut ProgramBuilder,
+        place: WeightBias,
+        normed: Normed,
+        dy: Tensor,
+        dx: Tensor,
+        accumulate_dx: bool,
+    ) {
+        b.push(LayerNormBwd {
+            x: normed.x,
+            weight: place.weight,
+            mean: normed.mean,
+            rstd: normed.rstd,
+            dy,
+            dx,
+            dweight: gradient(place.weight),
+            dbias: place.bias.map(gradient),
+            accumulate_dx,
+            accumulate: self.accumulate,
+        });
+    }
+
+    fn linear(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor) -> Tensor {
+        let out = b.activation(self.rows, place.weight.cols);
+        let (weight, bias) = (place.weight, place.bias);
+        b.push(Linear { x, weight, bias, activation: None, pre: None, residual: None, out });
+        out
+    }
+
+    /// `residual + dropout(x·w + b)`.
+    fn project(
+        &self,
+        b: &mut ProgramBuilder,
+        place: WeightBias,
+        x: Tensor,
+        residual: Tensor,
+        mask: Option<DropoutMask>,
+    ) -> Tensor {
+        let out = b.activation(self.rows, place.weight.cols);
+        let (weight, bias) = (place.weight, place.bias);
+        let fused = if mask.is_none() { Some(residual) } else { None };
+        b.push(Linear { x, weight, bias, activation: None, pre: None, residual: fused, out });
+        if let Some(mask) = mask {
+            b.push(Dropout { x: out, residual: Some(residual), out, mask });
+        }
+        out
+    }
+
+    fn linear_bwd_weight(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor, dy: Tensor) {
+        b.push(LinearBwdWeight {
+            x,
+            dy,
+            dweight: gradient(place.weight),
+            dbias: place.bias.map(gradient),
+            accumulate: self.accumulate,
+        });
+    }
+
+    fn linear_bwd_input(&self, b: &mut ProgramBuilder, place: WeightBias, dy: Tensor) -> Tensor {
+        let dx = b.activation(self.rows, place.weight.rows);
+        b.push(LinearBwdInput { dy, weight: place.weight, activation: None, dx });
+        dx
+    }
+
+    /// One transformer layer, pre-norm: returns its output and what backward needs.
+    pub(crate) fn layer(
+        &self,
+        b: &mut ProgramBuilder,
+        index: usize,
+        places: &LayerPlaces,
+        x: Tensor,
+    ) -> (Tensor, SavedLayer) {
+        b.set_layer(Some(index));
+        let c = self.config.dim;
+        let ln_1 = self.norm(b, places.ln_1, x);
+        let qkv = self.linear(b, places.attn, ln_1.y);
+        let attended = b.activation(self.rows, c);
+        let heads = self.config.heads;
+        let lse = match self.context {
+            Context::Sequences { batch } => {
+                let lse = b.activation(batch * heads, self.rows / batch);
+                let dropout = self.mask(3 * index + 1);
+                b.push(Attention { qkv, out: attended, lse, batch, heads, dropout });
+                Some(lse)
+            }
+            Context::Cache { block } => {
+                let cache = |n: usize| Tensor::new(Region::KvCache, (2 * index + n) * block * c, block, c);
+                b.push(AttentionCached { qkv, k_cache: cache(0), v_cache: cache(1), out: attended, heads });
+                None
+            }
+        };
+        let middle = self.project(b, places.attn_proj, attended, x, self.mask(3 * index + 2));
+        let ln_2 = self.norm(b, places.ln_2, middle);
+        let pre = b.activation(self.rows, places.fc.weight.cols);
+        let post = b.activation(self.rows, self.config.ffn_dim);
+        let (weight, bias) = (places.fc.weight, places.fc.bias);
+        match self.config.feed_forward {
+            FeedForward::Pointwise(activation) => {
+                let (activation, pre) = (Some(activation), Some(pre));
+                b.push(Linear { x: ln_2.y, weight, bias, activation, pre, residual: None, out: post });
+            }
+            FeedForward::Swiglu => {
+                b.push(Linear { x: ln_2.y, weight, bias, activation: None, pre: None, residual: None, out: pre });
+                b.push(Swiglu { pre, out: post });
+            }
+        }
+        let out = self.project(b, places.mlp_proj, post, middle, self.mask(3 * index + 3));
+        b.set_layer(None);
+        (out, SavedLayer { ln_1, qkv, attended, lse, ln_2, pre })
+    }
+
+    /// The gradient that enters a residual branch: masked where the branch has dropout.
+    fn branch_gradient(&self, b: &mut ProgramBuilder, dx: Tensor, site: usize) -> Tensor {
+        let Some(mask) = self.mask(site) else { return dx };
+        let out = b.activation(dx.rows, dx.cols);
+        b.push(Dropout { x: dx, residual: None, out, mask });
+        out
+    }
+
+    /// Backward of [`Layers::layer`] over whole sequences: turns `dx`, the gradient of the
+    /// layer's output, into that of its input.
+    pub(crate) fn layer_bwd(
+        &self,
+        b: &mut ProgramBuilder,
+        index: usize,
+        places: &LayerPlaces,
+        saved: &SavedLayer,
+        dx: Tensor,
+    ) {
+        let (Context::Sequences { batch }, Some(lse)) = (self.context, saved.lse) else {
+            unreachable!("only whole sequences are trained on")
+        };
+        b.set_layer(Some(index));
+        let dy = self.branch_gradient(b, dx, 3 * index + 3);
+        let post = b.activation(self.rows, self.config.ffn_dim);
+        let dpre = b.activation(self.rows, places.fc.weight.cols);
+        match self.config.feed_forward {
+            FeedForward::Pointwise(activation) => {
+                let activation = Some((activation, saved.pre, post));
+                b.push(LinearBwdInput { dy, weight: places.mlp_proj.weight, activation, dx: dpre });
+            }
+            FeedForward::Swiglu => {
+                let dout = self.linear_bwd_input(b, places.mlp_proj, dy);
+                b.push(SwigluBwd { pre: saved.pre, dout, dpre, out: post });
+            }
+        }
+        self.linear_bwd_weight(b, places.mlp_proj, post, dy);
+        self.linear_bwd_weight(b, places.fc, saved.ln_2.y, dpre);
+        let dnormed = self.linear_bwd_input(b, places.fc, dpre);
+        self.norm_bwd(b, places.ln_2, saved.ln_2, dnormed, dx, true);
+
+        let dy = self.branch_gradient(b, dx, 3 * index + 2);
+        self.linear_bwd_weight(b, places.attn_proj, saved.attended, dy);
+        let dattended = self.linear_bwd_input(b, places.attn_proj, dy);
+        let dqkv = b.activation(self.rows, 3 * self.config.dim);
+        b.push(AttentionBwd {
+            qkv: saved.qkv,
+            out: saved.attended,
+            lse,
+            dout: dattended,
+            dqkv,
+            batch,
+            heads: self.config.heads,
+            dropout: self.mask(3 * index + 1),
+        });
+        self.linear_bwd_weight(b, places.attn, saved.ln_1.y, dqkv);
+        let dnormed = self.linear_bwd_input(b, places.attn, dqkv);
+        self.norm_bwd(b, places.ln_1, saved.ln_1, dnormed, dx, true);
+        b.set_layer(None);
+    }
+}

@@ -1,0 +1,188 @@
+//! The fast CPU backend: explicit SIMD, chosen at run time, on a fixed number of threads.
+//!
+//! Every thread walks the whole program. An operation is cut into *stages* of independent
+//! *tasks* ([`execute`]); threads share the tasks of a stage and meet at a barrier after it.
+//! A task's result depends on nothing but its inputs, and sums are cut into parts by shape
+//! alone, so the bits are the same for every number of threads and every order of tasks.
+
+mod memory;
+mod pool;
+mod simd;
+mod gemm;
+mod execute;
+mod linear;
+mod attention;
+mod layer_norm;
+mod embedding;
+mod head;
+mod activation;
+mod dropout;
+mod optimizer;
+mod peaks;
+
+pub use self::{
+    peaks::{Peaks, peaks},
+    simd::Level,
+};
+
+use std::sync::atomic::AtomicUsize;
+
+use self::{execute::Run, memory::Buffer, pool::Pool};
+use crate::{
+    backend::{Backend, BackendError, RunArgs},
+    program::Program,
+    tensor::{Region, RegionSizes},
+    timeline::Timeline,
+};
+
+/// See the module's text.
+pub struct CpuBackend {
+    level: Level,
+    pool: Pool,
+    regions: [Buffer; 8],
+    /// Packing and attention space of each thread.
+    scratch: Vec<Buffer>,
+    /// Partial sums of reductions over all parameters, shared by the threads.
+    partials: Buffer,
+    /// Next task of each thread in each stage of a program.
+    cursors: Vec<Cursor>,
+}
+
+/// A counter on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Cursor(AtomicUsize);
+
+impl CpuBackend {
+    /// A backend with this many threads (at least one) and the best instructions there are.
+    pub fn new(threads: usize) -> Result<CpuBackend, BackendError> {
+        CpuBackend::with_level(threads, Level::detect())
+    }
+
+    /// A backend pinned to one instruction set, which must be among [`Level::available`].
+    pub fn with_level(threads: usize, level: Level) -> Result<CpuBackend, BackendError> {
+        let unavailable = |why: String| BackendError::Unsupported { op: "start", backend: "cpu", why };
+        if !Level::available().contains(&level) {
+            return Err(unavailable(format!("this processor has no {level}")));
+        }
+        let pool = Pool::new(threads.max(1)).map_err(|error| unavailable(format!("cannot start threads: {error}")))?;
+        let mut regions = Vec::new();
+        for _ in Region::ALL {
+            regions.push(Buffer::zeroed(0, "nothing")?);
+        }
+        let regions = regions.try_into().expect("as many buffers as regions");
+        let partials = Buffer::zeroed(0, "nothing")?;
+        Ok(CpuBackend { level, pool, regions, scratch: Vec::new(), partials, cursors: Vec::new() })
+    }
+
+    /// Threads that run programs.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn thread_scratch_len(programs: &[&Program]) -> usize {
+        let ops = programs.iter().flat_map(|program| &program.ops);
+        ops.map(|call| execute::scratch_len(&call.op)).max().unwrap_or(0)
+    }
+
+    fn partials_len(programs: &[&Program]) -> usize {
+        let ops = programs.iter().flat_map(|program| &program.ops);
+        ops.map(|call| execute::partials_len(&call.op)).max().unwrap_or(0)
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn scratch_bytes(&self, programs: &[&Program]) -> usize {
+        4 * (self.threads() * CpuBackend::thread_scratch_len(programs) + CpuBackend::partials_len(programs))
+    }
+
+    fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
+        for program in programs {
+            program.verify().map_err(BackendError::InvalidProgram)?;
+        }
+        for region in Region::ALL {
+            let slot = &mut self.regions[region.index()];
+            *slot = Buffer::zeroed(0, "nothing")?;
+            *slot = Buffer::zeroed(sizes.get(region), region_purpose(region))?;
+        }
+        self.scratch.clear();
+        for _ in 0..self.threads() {
+            self.scratch.push(Buffer::zeroed(CpuBackend::thread_scratch_len(programs), "a thread's scratch space")?);
+        }
+        self.partials = Buffer::zeroed(CpuBackend::partials_len(programs), "partial sums")?;
+        let stages = programs.iter().map(|program| program.ops.iter().map(|call| execute::stages(&call.op)).sum());
+        let cursors = stages.max().unwrap_or(0) * self.threads();
+        self.cursors = (0..cursors).map(|_| Cursor::default()).collect();
+        Ok(())
+    }
+
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) {
+        self.regions[region.index()].as_mut_slice()[offset..offset + data.len()].copy_from_slice(data);
+    }
+
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.regions[region.index()].as_slice()[offset..offset + out.len()]);
+    }
+
+    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) {
+        let inputs = self.regions[Region::Inputs.index()].as_mut_slice();
+        for (input, &token) in inputs[offset..offset + tokens.len()].iter_mut().zip(tokens) {
+            *input = f32::from_bits(token);
+        }
+    }
+
+    fn run(
+        &mut self,
+        program: &Program,
+        args: &RunArgs,
+        mut timeline: Option<&mut Timeline>,
+    ) -> Result<(), BackendError> {
+        for region in Region::ALL {
+            let (needed, got) = (program.sizes.get(region), self.regions[region.index()].as_slice().len());
+            if needed > got {
+                return Err(BackendError::InvalidProgram(format!("{region:?} needs {needed} elements, {got} prepared")));
+            }
+        }
+        if let Some(timeline) = &timeline
+            && (timeline.threads() < self.threads() || timeline.ops() < program.ops.len())
+        {
+            return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
+        }
+        for cursor in &mut self.cursors {
+            *cursor.0.get_mut() = 0;
+        }
+        let run = Run::new(
+            self.level,
+            program,
+            args,
+            &mut self.regions,
+            &mut self.scratch,
+            &mut self.partials,
+            &self.cursors,
+            timeline.as_deref_mut(),
+        );
+        self.pool.run(&|thread, barrier| run.walk(thread, barrier));
+        Ok(())
+    }
+}
+
+fn region_purpose(region: Region) -> &'static str {
+    match region {
+        Region::Params => "parameters",
+        Region::Grads => "gradients",
+        Region::Moment1 | Region::Moment2 => "optimiser moments",
+        Region::Activations => "activations",
+        Region::Inputs => "tokens",
+        Region::Results => "results",
+        Region::KvCache => "the key-value cache",
+    }
+}

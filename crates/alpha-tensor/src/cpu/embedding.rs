@@ -1,0 +1,53 @@
+//! Embedding lookup and its scatter-add, cut by rows forward and by columns backward.
+
+use super::{
+    activation::ROWS_PER_TASK,
+    execute::Memory,
+    simd::{Simd, load_at, update},
+};
+use crate::op::{Embedding, EmbeddingBwd};
+
+/// Columns of a backward task: several tokens may be the same, so that rows of `dwte` can't
+/// be shared out, but columns can.
+const COLS_PER_TASK: usize = 64;
+
+pub(super) fn tasks(op: &Embedding) -> usize {
+    op.out.rows.div_ceil(ROWS_PER_TASK)
+}
+
+#[inline(always)]
+pub(super) fn run<S: Simd>(s: S, op: &Embedding, memory: &Memory, task: usize) {
+    let tokens = memory.tokens(&op.tokens);
+    for row in task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK) {
+        let token = memory.row(&op.wte, tokens[row] as usize);
+        let position = memory.row(&op.wpe, memory.args.position + row % op.block);
+        // SAFETY: each task writes its own rows.
+        let out = unsafe { memory.row_mut(&op.out, row) };
+        update!(s, out, |at, len, _| s.add(load_at(s, token, at, len), load_at(s, position, at, len)));
+    }
+}
+
+pub(super) fn bwd_tasks(op: &EmbeddingBwd) -> usize {
+    op.dout.cols.div_ceil(COLS_PER_TASK)
+}
+
+#[inline(always)]
+pub(super) fn run_bwd<S: Simd>(s: S, op: &EmbeddingBwd, memory: &Memory, task: usize) {
+    let cols = op.dout.cols;
+    let (start, end) = (task * COLS_PER_TASK, cols.min((task + 1) * COLS_PER_TASK));
+    let tokens = memory.tokens(&op.tokens);
+    if !op.accumulate {
+        for row in 0..op.dwpe.rows {
+            // SAFETY: each task writes its own columns.
+            unsafe { memory.write(&op.dwpe, row * cols + start, row * cols + end) }.fill(0.0);
+        }
+    }
+    for (row, &token) in tokens.iter().enumerate() {
+        let dout = memory.read(&op.dout, row * cols + start, row * cols + end);
+        for (tensor, target) in [(&op.dwte, token as usize), (&op.dwpe, row % op.block)] {
+            // SAFETY: each task writes its own columns, of one row at a time.
+            let sum = unsafe { memory.write(tensor, target * cols + start, target * cols + end) };
+            update!(s, sum, |at, len, sum| s.add(sum, load_at(s, dout, at, len)));
+        }
+    }
+}

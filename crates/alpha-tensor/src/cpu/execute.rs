@@ -1,0 +1,274 @@
+//! Walking a program: stages, tasks, and access to the regions.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::{
+    Cursor, activation, attention, dropout, embedding, gemm, head, layer_norm, linear,
+    memory::Buffer,
+    optimizer,
+    pool::Barrier,
+    simd::{Kernel, Level, Simd, dispatch},
+};
+use crate::{
+    backend::RunArgs,
+    op::Op,
+    program::Program,
+    tensor::{Region, Tensor},
+    timeline::{Span, Timeline},
+};
+
+/// Stages of an operation. All are separated by barriers.
+pub(super) fn stages(op: &Op) -> usize {
+    match op {
+        Op::CrossEntropy(_) | Op::GradNorm(_) => 2,
+        Op::AttentionCached(_) => 2,
+        _ => 1,
+    }
+}
+
+/// Elements of scratch space that a thread needs for an operation.
+pub(super) fn scratch_len(op: &Op) -> usize {
+    gemm::PACK_A_LEN
+        + match op {
+            Op::Attention(op) => attention::scratch_len(op.qkv.rows / op.batch.max(1), op.out.cols / op.heads),
+            Op::AttentionBwd(op) => attention::scratch_len(op.qkv.rows / op.batch.max(1), op.out.cols / op.heads),
+            Op::AttentionCached(op) => attention::cached_scratch_len(op),
+            _ => gemm::PACK_B_LEN,
+        }
+}
+
+/// Elements for partial sums that threads share.
+pub(super) fn partials_len(op: &Op) -> usize {
+    if let Op::GradNorm(op) = op { optimizer::grad_norm_partials(op) } else { 0 }
+}
+
+/// Tasks of one stage. More than one a thread where that evens out the work, never so many
+/// that taking a task costs as much as doing it.
+fn tasks(op: &Op, stage: usize, threads: usize) -> usize {
+    match op {
+        Op::Embedding(op) => embedding::tasks(op),
+        Op::EmbeddingBwd(op) => embedding::bwd_tasks(op),
+        Op::LayerNorm(op) => layer_norm::tasks(op),
+        Op::LayerNormBwd(op) => layer_norm::bwd_tasks(op),
+        Op::Linear(op) => linear::grid(op, threads).tasks(),
+        Op::LinearBwdInput(op) => linear::bwd_input_grid(op, threads).tasks(),
+        Op::LinearBwdWeight(op) => linear::bwd_weight_grid(op, threads).tasks(),
+        Op::Attention(op) => op.batch * op.heads,
+        Op::AttentionBwd(op) => op.batch * op.heads,
+        Op::AttentionCached(op) => attention::cached_tasks(op, stage),
+        Op::Swiglu(op) => activation::tasks(op.out.rows),
+        Op::SwigluBwd(op) => activation::tasks(op.out.rows),
+        Op::Dropout(op) => activation::tasks(op.out.rows),
+        Op::CrossEntropy(op) => head::cross_entropy_tasks(op, stage, threads),
+        Op::HeadBwd(op) => head::bwd_grid(op, threads).tasks(),
+        Op::Logits(op) => head::logits_grid(op, threads).tasks(),
+        Op::LossSum(_) => 1,
+        Op::Fill(op) => activation::fill_tasks(op),
+        Op::GradNorm(op) => optimizer::grad_norm_tasks(op, stage),
+        Op::AdamW(op) => optimizer::adamw_tasks(op),
+    }
+}
+
+/// One run of a program, shared by all threads.
+pub(super) struct Run<'a> {
+    level: Level,
+    program: &'a Program,
+    threads: usize,
+    memory: Memory<'a>,
+    scratch: Vec<(AtomicPtr<f32>, usize)>,
+    cursors: &'a [Cursor],
+    timeline: Option<(std::time::Instant, AtomicPtr<Span>, usize)>,
+}
+
+impl<'a> Run<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a backend, borrowed apart")]
+    pub(super) fn new(
+        level: Level,
+        program: &'a Program,
+        args: &'a RunArgs,
+        regions: &'a mut [Buffer; 8],
+        scratch: &'a mut [Buffer],
+        partials: &'a mut Buffer,
+        cursors: &'a [Cursor],
+        timeline: Option<&'a mut Timeline>,
+    ) -> Run<'a> {
+        let pointer = |buffer: &mut Buffer| AtomicPtr::new(buffer.as_mut_ptr());
+        Run {
+            level,
+            program,
+            threads: scratch.len(),
+            memory: Memory { args, regions: regions.each_mut().map(pointer), partials: pointer(partials) },
+            scratch: scratch.iter_mut().map(|buffer| (pointer(buffer), buffer.as_slice().len())).collect(),
+            cursors,
+            timeline: timeline.map(|t| (t.origin, AtomicPtr::new(t.spans_mut().as_mut_ptr()), t.ops())),
+        }
+    }
+
+    /// What one thread does.
+    pub(super) fn walk(&self, thread: usize, barrier: &Barrier) {
+        let (scratch, len) = &self.scratch[thread];
+        // SAFETY: every thread has a scratch buffer of its own.
+        let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.load(Ordering::Relaxed), *len) };
+        let mut stage_index = 0;
+        for (index, call) in self.program.ops.iter().enumerate() {
+            let start_ns = self.now_ns();
+            for stage in 0..stages(&call.op) {
+                let tasks = tasks(&call.op, stage, self.threads);
+                self.share(stage_index, tasks, thread, |task| {
+                    let task = Task { op: &call.op, memory: &self.memory, threads: self.threads, stage, task, scratch };
+                    dispatch(self.level, task);
+                });
+                stage_index += 1;
+                barrier.wait();
+            }
+            self.record(thread, index, start_ns);
+        }
+    }
+
+    /// Gives this thread its share of a stage's tasks, in order, then what is left of others'.
+    fn share(&self, stage_index: usize, tasks: usize, thread: usize, mut run: impl FnMut(usize)) {
+        for turn in 0..self.threads {
+            let owner = (thread + turn) % self.threads;
+            let (start, end) = (tasks * owner / self.threads, tasks * (owner + 1) / self.threads);
+            let cursor = &self.cursors[stage_index * self.threads + owner].0;
+            loop {
+                let task = start + cursor.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                run(task);
+            }
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.timeline.as_ref().map_or(0, |(origin, _, _)| origin.elapsed().as_nanos() as u64)
+    }
+
+    fn record(&self, thread: usize, op: usize, start_ns: u64) {
+        if let Some((_, spans, ops)) = &self.timeline {
+            let span = Span { start_ns, end_ns: self.now_ns() };
+            // SAFETY: `run` checked that the timeline has this thread and operation; each
+            // thread writes only its own spans.
+            unsafe { *spans.load(Ordering::Relaxed).add(thread * ops + op) = span };
+        }
+    }
+}
+
+/// The regions during a run.
+///
+/// Safety rests on two facts: [`Program::verify`] has shown that every operand lies inside its
+/// region and that operands which an operation writes overlap none of its others (but for exact
+/// in-place use), and tasks of one stage write disjoint parts.
+pub(super) struct Memory<'a> {
+    pub(super) args: &'a RunArgs,
+    regions: [AtomicPtr<f32>; 8],
+    partials: AtomicPtr<f32>,
+}
+
+impl Memory<'_> {
+    /// Start of a tensor.
+    pub(super) fn ptr(&self, tensor: &Tensor) -> *mut f32 {
+        let region = self.regions[tensor.region.index()].load(Ordering::Relaxed);
+        // SAFETY: verified to lie inside its region.
+        unsafe { region.add(tensor.offset) }
+    }
+
+    /// Elements `start..end` of a tensor that no task of this stage writes.
+    #[inline(always)]
+    pub(super) fn read(&self, tensor: &Tensor, start: usize, end: usize) -> &[f32] {
+        assert!(start <= end && end <= tensor.len());
+        // SAFETY: inside the tensor; not written during the stage (see `Memory`).
+        unsafe { std::slice::from_raw_parts(self.ptr(tensor).add(start), end - start) }
+    }
+
+    /// A whole tensor.
+    #[inline(always)]
+    pub(super) fn all(&self, tensor: &Tensor) -> &[f32] {
+        self.read(tensor, 0, tensor.len())
+    }
+
+    /// Row `row` of a tensor that no task of this stage writes.
+    #[inline(always)]
+    pub(super) fn row(&self, tensor: &Tensor, row: usize) -> &[f32] {
+        self.read(tensor, row * tensor.cols, (row + 1) * tensor.cols)
+    }
+
+    /// Elements `start..end` of a tensor, to write.
+    ///
+    /// # Safety
+    /// Nobody else touches these elements during the stage, and the caller holds no other
+    /// slice of them.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts of shared memory")]
+    pub(super) unsafe fn write(&self, tensor: &Tensor, start: usize, end: usize) -> &mut [f32] {
+        assert!(start <= end && end <= tensor.len());
+        // SAFETY: inside the tensor; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(tensor).add(start), end - start) }
+    }
+
+    /// Row `row` of a tensor, to write.
+    ///
+    /// # Safety
+    /// As [`Memory::write`].
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts of shared memory")]
+    pub(super) unsafe fn row_mut(&self, tensor: &Tensor, row: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.write(tensor, row * tensor.cols, (row + 1) * tensor.cols) }
+    }
+
+    /// Token ids.
+    #[inline(always)]
+    pub(super) fn tokens(&self, tensor: &Tensor) -> &[u32] {
+        assert!(tensor.region == Region::Inputs);
+        // SAFETY: inside the tensor; inputs are written between runs only; u32 and f32 have
+        // the same size and alignment.
+        unsafe { std::slice::from_raw_parts(self.ptr(tensor).cast::<u32>(), tensor.len()) }
+    }
+
+    /// Slot `index` of the shared partial sums.
+    pub(super) fn partial(&self, index: usize) -> *mut f64 {
+        // SAFETY: slots are `partials_len` elements long in all; two elements a slot.
+        unsafe { self.partials.load(Ordering::Relaxed).cast::<f64>().add(index) }
+    }
+}
+
+/// One task of one stage of one operation.
+pub(super) struct Task<'a, 'm> {
+    op: &'a Op,
+    memory: &'a Memory<'m>,
+    threads: usize,
+    stage: usize,
+    task: usize,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Task<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Task { op, memory, threads, stage, task, scratch } = self;
+        match op {
+            Op::Embedding(op) => embedding::run(s, op, memory, task),
+            Op::EmbeddingBwd(op) => embedding::run_bwd(s, op, memory, task),
+            Op::LayerNorm(op) => layer_norm::run(s, op, memory, task),
+            Op::LayerNormBwd(op) => layer_norm::run_bwd(s, op, memory, task),
+            Op::Linear(op) => linear::run(s, op, memory, threads, task, scratch),
+            Op::LinearBwdInput(op) => linear::run_bwd_input(s, op, memory, threads, task, scratch),
+            Op::LinearBwdWeight(op) => linear::run_bwd_weight(s, op, memory, threads, task, scratch),
+            Op::Attention(op) => attention::run(s, op, memory, task, scratch),
+            Op::AttentionBwd(op) => attention::run_bwd(s, op, memory, task, scratch),
+            Op::AttentionCached(op) => attention::run_cached(s, op, memory, stage, task, scratch),
+            Op::Swiglu(op) => activation::run_swiglu(s, op, memory, task),
+            Op::SwigluBwd(op) => activation::run_swiglu_bwd(s, op, memory, task),
+            Op::Dropout(op) => dropout::run(op, memory, task),
+            Op::CrossEntropy(op) => head::run_cross_entropy(s, op, memory, threads, stage, task, scratch),
+            Op::HeadBwd(op) => head::run_bwd(s, op, memory, threads, task, scratch),
+            Op::Logits(op) => head::run_logits(s, op, memory, threads, task, scratch),
+            Op::LossSum(op) => head::run_loss_sum(op, memory),
+            Op::Fill(op) => activation::run_fill(op, memory, task),
+            Op::GradNorm(op) => optimizer::run_grad_norm(s, op, memory, stage, task),
+            Op::AdamW(op) => optimizer::run_adamw(s, op, memory, task),
+        }
+    }
+}

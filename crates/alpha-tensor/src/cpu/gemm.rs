@@ -1,0 +1,302 @@
+//! Matrix products of one thread: `C (+)= A·B` for a tile of C, with any strides of A and B.
+//!
+//! As in Goto and van de Geijn (2008, "Anatomy of high-performance matrix multiplication"):
+//! B is packed into column panels two vectors wide, A into panels of [`Simd::ROWS`] rows, and
+//! a micro-kernel keeps `ROWS × 2` vectors of C in registers while it walks along k.
+//!
+//! The sum over k of every element runs in ascending order with one fused multiply-add a term,
+//! in blocks of [`K_BLOCK`]: how C is cut into tiles, and by how many threads, never changes a bit.
+
+use super::simd::{Kernel, MAX_ROWS, Simd};
+
+/// Rows of B that are packed at a time.
+pub(super) const K_BLOCK: usize = 384;
+
+/// Widest tile of C whose B can be packed by [`Gemm`] itself.
+pub(super) const N_BLOCK: usize = 256;
+
+/// Distance of the rows of a packed A panel that lies along k: constant, so that the
+/// micro-kernel needs one pointer for all rows; not a power of two, so that they do not
+/// all fall into one cache set.
+const A_ROW_STRIDE: usize = K_BLOCK + 16;
+
+/// Packing space of one thread, in elements.
+pub(super) const PACK_A_LEN: usize = MAX_ROWS * A_ROW_STRIDE;
+/// Packing space of one thread, in elements.
+pub(super) const PACK_B_LEN: usize = K_BLOCK * N_BLOCK;
+
+/// A strided view: element (i, j) at `ptr + i·row_stride + j·col_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct View {
+    pub(super) ptr: *const f32,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+impl View {
+    pub(super) fn row_major(ptr: *const f32, row_stride: usize) -> View {
+        View { ptr, row_stride, col_stride: 1 }
+    }
+
+    pub(super) fn transposed(self) -> View {
+        View { ptr: self.ptr, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+
+    /// # Safety
+    /// The element lies in the viewed matrix.
+    #[inline(always)]
+    pub(super) unsafe fn at(self, row: usize, col: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.ptr.add(row * self.row_stride + col * self.col_stride) }
+    }
+
+    /// # Safety
+    /// As [`View::at`].
+    #[inline(always)]
+    pub(super) unsafe fn offset(self, row: usize, col: usize) -> View {
+        // SAFETY: the caller's promise.
+        View { ptr: unsafe { self.at(row, col) }, ..self }
+    }
+}
+
+/// The right-hand matrix.
+#[derive(Clone, Copy)]
+pub(super) enum Right {
+    /// To be packed; one of its strides is 1, and the tile is at most [`N_BLOCK`] wide.
+    View(View),
+    /// Packed by [`pack_b`] with this many rows and columns, of which the first are used.
+    Packed { ptr: *const f32, rows: usize, cols: usize },
+}
+
+/// One tile: `C[m×n] (+)= A[m×k]·B[k×n]`.
+pub(super) struct Gemm<'a> {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    /// One of its strides is 1.
+    pub(super) a: View,
+    pub(super) b: Right,
+    /// Row-major, `ldc` apart.
+    pub(super) c: *mut f32,
+    pub(super) ldc: usize,
+    /// Add to C instead of assigning it.
+    pub(super) accumulate: bool,
+    /// At least [`PACK_A_LEN`].
+    pub(super) pack_a: &'a mut [f32],
+    /// At least [`PACK_B_LEN`] when B is a view; else unused.
+    pub(super) pack_b: &'a mut [f32],
+}
+
+/// Elements that [`pack_b`] writes for a `k × n` matrix.
+pub(super) fn packed_len<S: Simd>(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(S::LANES)
+}
+
+/// Packs a `k × n` matrix into panels of `2·LANES` columns, the last one `LANES` wide if that
+/// suffices, columns beyond `n` zero. Panel `p` begins at `p·2·LANES·k`, its rows are contiguous.
+///
+/// # Safety
+/// `b` covers `k × n` live elements and has a stride of 1.
+#[inline(always)]
+pub(super) unsafe fn pack_b<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut [f32]) {
+    assert!(to.len() >= packed_len::<S>(k, n));
+    let panel_width = 2 * S::LANES;
+    let mut col = 0;
+    while col < n {
+        let valid = (n - col).min(panel_width);
+        let width = valid.next_multiple_of(S::LANES);
+        let panel = &mut to[col * k..col * k + width * k];
+        if b.col_stride == 1 {
+            for (row, out) in panel.chunks_exact_mut(width).enumerate() {
+                // SAFETY: row `row`, columns `col..col + valid` are inside the matrix.
+                let from = unsafe { std::slice::from_raw_parts(b.at(row, col), valid) };
+                for (from, out) in from.chunks(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+                    let x = if from.len() == S::LANES { s.load(from) } else { s.load_partial(from) };
+                    s.store(out, x);
+                }
+            }
+        } else {
+            assert!(b.row_stride == 1);
+            for group in (0..width).step_by(S::LANES) {
+                let lanes = valid.saturating_sub(group).min(S::LANES);
+                if lanes == S::LANES {
+                    // SAFETY: columns `col + group..+LANES` of the matrix are rows of its
+                    // transpose; the panel has room for `k` rows of `width`.
+                    unsafe {
+                        s.transpose(b.at(0, col + group), b.col_stride, k, panel.as_mut_ptr().add(group), width);
+                    }
+                } else {
+                    for (row, out) in panel.chunks_exact_mut(width).enumerate() {
+                        for (lane, out) in out[group..group + S::LANES].iter_mut().enumerate() {
+                            // SAFETY: only columns below `n` are read.
+                            *out = if lane < lanes { unsafe { *b.at(row, col + group + lane) } } else { 0.0 };
+                        }
+                    }
+                }
+            }
+        }
+        col += panel_width;
+    }
+}
+
+/// Packs `rows` rows and `depth` columns of A: along k where A is (row distance
+/// [`A_ROW_STRIDE`]), else across (row distance 1, column distance [`Simd::ROWS`]).
+///
+/// # Safety
+/// `a` covers the elements and has a stride of 1; `depth ≤ K_BLOCK`, `rows ≤ ROWS`.
+#[inline(always)]
+unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f32]) {
+    if a.col_stride == 1 {
+        for row in 0..rows {
+            // SAFETY: the row lies inside the matrix.
+            let from = unsafe { std::slice::from_raw_parts(a.at(row, 0), depth) };
+            let to = &mut to[row * A_ROW_STRIDE..row * A_ROW_STRIDE + depth];
+            super::simd::update!(s, to, |at, len, _| super::simd::load_at(s, from, at, len));
+        }
+    } else {
+        assert!(a.row_stride == 1);
+        for p in 0..depth {
+            // SAFETY: `rows` consecutive elements of column `p` lie inside the matrix.
+            let from = unsafe { std::slice::from_raw_parts(a.at(0, p), rows) };
+            let to = &mut to[p * S::ROWS..p * S::ROWS + rows];
+            super::simd::update!(s, to, |at, len, _| super::simd::load_at(s, from, at, len));
+        }
+    }
+}
+
+/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `V·LANES` apart.
+///
+/// # Safety
+/// Packed operands hold `depth` entries; C covers `M × n`, rows `ldc` apart.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the micro-kernel's registers")]
+unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
+    s: S,
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    n: usize,
+    accumulate: bool,
+) {
+    let mut sums = [[s.splat(0.0); V]; M];
+    let is_whole = n == V * S::LANES;
+    // SAFETY: vector `v` of row `i` of C; the last one is cut to `n`.
+    let c_vector = |i: usize, v: usize| unsafe {
+        let len = if is_whole { S::LANES } else { n.saturating_sub(v * S::LANES).min(S::LANES) };
+        std::slice::from_raw_parts_mut(c.add(i * ldc + v * S::LANES), len)
+    };
+    if accumulate {
+        for (i, row) in sums.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                let c = c_vector(i, v);
+                *sum = if is_whole || c.len() == S::LANES { s.load(c) } else { s.load_partial(c) };
+            }
+        }
+    }
+    let (mut a, mut b) = (a, b);
+    for _ in 0..depth {
+        // SAFETY: row of B and column of A at this depth, by the caller's promise.
+        unsafe {
+            let row: [S::F; V] =
+                std::array::from_fn(|v| s.load(std::slice::from_raw_parts(b.add(v * S::LANES), S::LANES)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = s.splat(*a.add(if A_ALONG_K { i * A_ROW_STRIDE } else { i }));
+                for (sum, row) in sums.iter_mut().zip(row) {
+                    *sum = s.fma(x, row, *sum);
+                }
+            }
+            b = b.add(V * S::LANES);
+            a = a.add(if A_ALONG_K { 1 } else { S::ROWS });
+        }
+    }
+    for (i, row) in sums.into_iter().enumerate() {
+        for (v, sum) in row.into_iter().enumerate() {
+            let c = c_vector(i, v);
+            if is_whole || c.len() == S::LANES { s.store(c, sum) } else { s.store_partial(c, sum) }
+        }
+    }
+}
+
+macro_rules! by_rows {
+    ($rows:expr, $v:literal, $along:literal, ($($arg:expr),*)) => {
+        // SAFETY: the callers of this macro pass what `micro` asks for.
+        unsafe {
+            match $rows {
+                1 => micro::<S, 1, $v, $along>($($arg),*),
+                2 => micro::<S, 2, $v, $along>($($arg),*),
+                3 => micro::<S, 3, $v, $along>($($arg),*),
+                4 => micro::<S, 4, $v, $along>($($arg),*),
+                5 => micro::<S, 5, $v, $along>($($arg),*),
+                6 => micro::<S, 6, $v, $along>($($arg),*),
+                7 if S::ROWS > 6 => micro::<S, 7, $v, $along>($($arg),*),
+                8 if S::ROWS > 6 => micro::<S, 8, $v, $along>($($arg),*),
+                9 if S::ROWS > 6 => micro::<S, 9, $v, $along>($($arg),*),
+                10 if S::ROWS > 6 => micro::<S, 10, $v, $along>($($arg),*),
+                11 if S::ROWS > 6 => micro::<S, 11, $v, $along>($($arg),*),
+                12 if S::ROWS > 6 => micro::<S, 12, $v, $along>($($arg),*),
+                rows => unreachable!("{rows} rows"),
+            }
+        }
+    };
+}
+
+impl Kernel for Gemm<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Gemm { m, n, k, a, b, c, ldc, accumulate, pack_a: packed_a, pack_b: packed_b } = self;
+        assert!(packed_a.len() >= PACK_A_LEN);
+        let panel_width = 2 * S::LANES;
+        let mut k_start = 0;
+        while k_start < k || (k == 0 && !accumulate && k_start == 0) {
+            let depth = (k - k_start).min(K_BLOCK);
+            let accumulate = accumulate || k_start > 0;
+            let (b_ptr, b_rows, b_cols) = match b {
+                Right::View(view) => {
+                    assert!(n <= N_BLOCK);
+                    // SAFETY: rows `k_start..k_start + depth` of B.
+                    unsafe { pack_b(s, depth, n, view.offset(k_start, 0), packed_b) };
+                    (packed_b.as_ptr(), depth, n)
+                }
+                Right::Packed { ptr, rows, cols } => {
+                    assert!(k <= rows && n <= cols);
+                    (ptr, rows, cols)
+                }
+            };
+            let b_skip = if matches!(b, Right::View(_)) { 0 } else { k_start };
+            let mut row = 0;
+            while row < m {
+                let rows = (m - row).min(S::ROWS);
+                // SAFETY: rows `row..row + rows`, columns `k_start..+depth` of A.
+                unsafe { pack_a(s, rows, depth, a.offset(row, k_start), packed_a) };
+                let a_ptr = packed_a.as_ptr();
+                let mut col = 0;
+                while col < n {
+                    let valid = (n - col).min(panel_width);
+                    let width = (b_cols - col).min(panel_width).next_multiple_of(S::LANES);
+                    // SAFETY: panel and tile lie inside packed B and C.
+                    let (b_panel, c_tile) =
+                        unsafe { (b_ptr.add(col * b_rows + b_skip * width), c.add(row * ldc + col)) };
+                    match (width == panel_width, a.col_stride == 1) {
+                        (true, true) => {
+                            by_rows!(rows, 2, true, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                        }
+                        (true, false) => {
+                            by_rows!(rows, 2, false, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                        }
+                        (false, true) => {
+                            by_rows!(rows, 1, true, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                        }
+                        (false, false) => {
+                            by_rows!(rows, 1, false, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                        }
+                    }
+                    col += panel_width;
+                }
+                row += rows;
+            }
+            k_start += depth.max(1);
+        }
+    }
+}

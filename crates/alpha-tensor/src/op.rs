@@ -1,0 +1,150 @@
+//! The operation table.
+//!
+//! A training step is a list of [`Op`] values. Each operation says which tensors it reads and
+//! writes ([`Operation::visit`]) and how many floating-point operations it needs
+//! ([`Operation::flops`]); bytes, passes over tensors, memory planning, bounds checking and
+//! the trace all follow from those two, for every backend alike.
+//!
+//! Conventions that hold for every operation:
+//! - Parameter gradients are assigned on the first micro-step and added to on later ones:
+//!   `accumulate` says which.
+//! - Linear weights are stored `[in, out]`, as GPT-2's `Conv1D`; embedding and head `[vocab, dim]`.
+//! - Rows are tokens: row `b·T + t` is position `t` of sequence `b`.
+
+mod activation;
+mod attention;
+mod dropout;
+mod embedding;
+mod head;
+mod layer_norm;
+mod linear;
+mod optimizer;
+
+pub use self::{
+    activation::{Activation, Fill, Swiglu, SwigluBwd},
+    attention::{Attention, AttentionBwd, AttentionCached},
+    dropout::{Dropout, DropoutMask},
+    embedding::{Embedding, EmbeddingBwd},
+    head::{CrossEntropy, HeadBwd, IGNORED_TARGET, Logits, LossSum},
+    layer_norm::{LayerNorm, LayerNormBwd},
+    linear::{Linear, LinearBwdInput, LinearBwdWeight},
+    optimizer::{AdamW, DecayRun, GradNorm},
+};
+
+use crate::tensor::Tensor;
+
+/// How an operation uses a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Written whole, not read.
+    Write,
+    /// Read and written.
+    ReadWrite,
+}
+
+/// What every operation can say about itself.
+pub trait Operation {
+    /// Calls `f` for each operand, in a fixed order. Takes `&mut` so that the planner can
+    /// give activations their place.
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access));
+
+    /// Floating-point operations, a multiply-add counted as two. Transcendentals count as one.
+    fn flops(&self) -> u64;
+
+    /// Bytes that must cross memory at least: every operand once for each direction, unless
+    /// only part of an operand is touched.
+    fn bytes(&self) -> u64
+    where
+        Self: Clone,
+    {
+        let mut bytes = 0;
+        self.clone().visit(&mut |tensor, access| {
+            bytes += tensor.bytes() * if access == Access::ReadWrite { 2 } else { 1 };
+        });
+        bytes
+    }
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One operation with its operands.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $($(#[$doc])* $variant($variant),)*
+        }
+
+        impl Op {
+            /// Names of all operations, in table order.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The operation's name as it stands in traces and errors.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$variant(_) => $name,)* }
+            }
+
+            /// See [`Operation::visit`].
+            pub fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
+                match self { $(Op::$variant(op) => op.visit(f),)* }
+            }
+
+            /// See [`Operation::flops`].
+            pub fn flops(&self) -> u64 {
+                match self { $(Op::$variant(op) => op.flops(),)* }
+            }
+
+            /// See [`Operation::bytes`].
+            pub fn bytes(&self) -> u64 {
+                match self { $(Op::$variant(op) => op.bytes(),)* }
+            }
+        }
+
+        $(impl From<$variant> for Op {
+            fn from(op: $variant) -> Op { Op::$variant(op) }
+        })*
+    };
+}
+
+operations! {
+    /// Token and position embedding.
+    Embedding = "embedding",
+    /// Backward of [`Embedding`].
+    EmbeddingBwd = "embedding_bwd",
+    /// Layer normalisation.
+    LayerNorm = "layer_norm",
+    /// Backward of [`LayerNorm`].
+    LayerNormBwd = "layer_norm_bwd",
+    /// Matrix product with bias, activation and residual in its epilogue.
+    Linear = "linear",
+    /// Gradient of [`Linear`]'s input.
+    LinearBwdInput = "linear_bwd_input",
+    /// Gradient of [`Linear`]'s weight and bias.
+    LinearBwdWeight = "linear_bwd_weight",
+    /// Causal self-attention over whole sequences.
+    Attention = "attention",
+    /// Backward of [`Attention`].
+    AttentionBwd = "attention_bwd",
+    /// Causal self-attention of new tokens against a key-value cache.
+    AttentionCached = "attention_cached",
+    /// Gated activation.
+    Swiglu = "swiglu",
+    /// Backward of [`Swiglu`].
+    SwigluBwd = "swiglu_bwd",
+    /// Dropout, forward and backward.
+    Dropout = "dropout",
+    /// Head and cross-entropy of a chunk of tokens.
+    CrossEntropy = "cross_entropy",
+    /// Backward of the head for the same chunk.
+    HeadBwd = "head_bwd",
+    /// Logits for sampling.
+    Logits = "logits",
+    /// Sum of token losses into the results.
+    LossSum = "loss_sum",
+    /// Writes one value everywhere.
+    Fill = "fill",
+    /// Global gradient norm and clip coefficient.
+    GradNorm = "grad_norm",
+    /// One pass of AdamW over all parameters.
+    AdamW = "adamw",
+}

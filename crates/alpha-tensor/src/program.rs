@@ -1,0 +1,245 @@
+//! Programs: a step written down once, as a list of operations with planned memory.
+//!
+//! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::finish`]
+//! finds when each activation is alive and gives it a place, so that activations which are
+//! never alive together share memory.
+
+use crate::{
+    op::{Access, Op},
+    tensor::{ALIGN_ELEMENTS, Region, RegionSizes, Tensor},
+};
+
+/// Part of the step that an operation is booked under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Forward, loss included.
+    Forward,
+    /// Backward.
+    Backward,
+    /// Norm of the gradient.
+    GradNorm,
+    /// Optimiser.
+    Optimizer,
+}
+
+/// One operation in a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpCall {
+    /// What to do.
+    pub op: Op,
+    /// Where its time is booked.
+    pub phase: Phase,
+    /// Transformer layer it belongs to, if any.
+    pub layer: Option<u32>,
+}
+
+/// Exact counters of one run of a program, from the operation table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Operations run.
+    pub kernels: u64,
+    /// Tensors read plus tensors written.
+    pub tensor_passes: u64,
+    /// Bytes that must cross memory at least.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        self.kernels += other.kernels;
+        self.tensor_passes += other.tensor_passes;
+        self.bytes += other.bytes;
+        self.flops += other.flops;
+    }
+}
+
+/// A finished program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// In the order in which they run.
+    pub ops: Vec<OpCall>,
+    /// What every region must hold at least.
+    pub sizes: RegionSizes,
+    /// Totals over the operations.
+    pub counters: Counters,
+}
+
+impl Program {
+    /// Checks that every operand lies inside its region and that no operation writes memory
+    /// that it also uses otherwise (in-place use of the very same tensor is allowed). Backends
+    /// build their unchecked accesses on this.
+    pub fn verify(&self) -> Result<(), String> {
+        for (index, call) in self.ops.iter().enumerate() {
+            let mut operands = Vec::new();
+            call.op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
+            for (i, (tensor, access)) in operands.iter().enumerate() {
+                let context = || format!("operation {index} (`{}`), operand {i}", call.op.name());
+                if tensor.offset + tensor.len() > self.sizes.get(tensor.region) {
+                    return Err(format!("{}: {tensor:?} lies outside its region", context()));
+                }
+                if *access == Access::Read {
+                    continue;
+                }
+                for (j, (other, _)) in operands.iter().enumerate() {
+                    let is_same = tensor.offset == other.offset && tensor.len() == other.len();
+                    if i != j && tensor.region == other.region && overlaps(tensor, other) && !is_same {
+                        return Err(format!("{}: overlaps operand {j}", context()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn overlaps(a: &Tensor, b: &Tensor) -> bool {
+    a.offset < b.offset + b.len() && b.offset < a.offset + a.len()
+}
+
+/// Collects operations; see the module's text.
+#[derive(Debug)]
+pub struct ProgramBuilder {
+    ops: Vec<OpCall>,
+    sizes: RegionSizes,
+    /// Sizes in elements of the virtual activations; each begins at `index · VIRTUAL_STRIDE`.
+    activations: Vec<usize>,
+    phase: Phase,
+    layer: Option<u32>,
+}
+
+/// Virtual activations are this far apart, more than any real one is long, so that a
+/// sub-range of one (a chunk of rows) still tells which it belongs to.
+const VIRTUAL_STRIDE: usize = 1 << 40;
+
+impl ProgramBuilder {
+    /// `fixed` are the sizes of the regions other than activations.
+    pub fn new(fixed: RegionSizes) -> ProgramBuilder {
+        ProgramBuilder { ops: Vec::new(), sizes: fixed, activations: Vec::new(), phase: Phase::Forward, layer: None }
+    }
+
+    /// Operations from here on are booked under this phase.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// Operations from here on belong to this layer.
+    pub fn set_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer.map(|layer| layer as u32);
+    }
+
+    /// A new activation `[rows, cols]`, alive from its first use to its last.
+    pub fn activation(&mut self, rows: usize, cols: usize) -> Tensor {
+        let tensor = Tensor::new(Region::Activations, self.activations.len() * VIRTUAL_STRIDE, rows, cols);
+        self.activations.push(tensor.len());
+        tensor
+    }
+
+    /// Appends an operation.
+    pub fn push(&mut self, op: impl Into<Op>) {
+        self.ops.push(OpCall { op: op.into(), phase: self.phase, layer: self.layer });
+    }
+
+    /// Plans the activations' memory and closes the program. `kept` activations (results that
+    /// the host reads) stay alive to the end; their planned places are returned in order.
+    pub fn finish(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
+        let lifetimes = self.lifetimes(kept);
+        let (offsets, total) = place(&self.activations, &lifetimes);
+        self.sizes.set(Region::Activations, total);
+        let planned = |tensor: &Tensor| Tensor {
+            offset: offsets[tensor.offset / VIRTUAL_STRIDE] + tensor.offset % VIRTUAL_STRIDE,
+            ..*tensor
+        };
+        let mut counters = Counters::default();
+        for call in &mut self.ops {
+            let mut tensor_passes = 0;
+            call.op.visit(&mut |tensor, access| {
+                tensor_passes += if access == Access::ReadWrite { 2 } else { 1 };
+                if tensor.region == Region::Activations {
+                    *tensor = planned(tensor);
+                }
+            });
+            counters += Counters { kernels: 1, tensor_passes, bytes: call.op.bytes(), flops: call.op.flops() };
+        }
+        let kept = kept.iter().map(planned).collect();
+        (Program { ops: self.ops, sizes: self.sizes, counters }, kept)
+    }
+
+    /// First and last operation that uses each activation.
+    fn lifetimes(&mut self, kept: &[Tensor]) -> Vec<(usize, usize)> {
+        let mut lifetimes = vec![(usize::MAX, 0); self.activations.len()];
+        for (index, call) in self.ops.iter_mut().enumerate() {
+            call.op.visit(&mut |tensor, _| {
+                if tensor.region == Region::Activations {
+                    let (first, last) = &mut lifetimes[tensor.offset / VIRTUAL_STRIDE];
+                    *first = (*first).min(index);
+                    *last = (*last).max(index);
+                }
+            });
+        }
+        for tensor in kept {
+            lifetimes[tensor.offset / VIRTUAL_STRIDE].1 = usize::MAX;
+        }
+        lifetimes
+    }
+}
+
+/// Greedy by size: the largest activation first, each at the lowest place that is free for
+/// its whole lifetime (Pisarchyk and Lee, 2020, "Efficient memory management for deep neural
+/// net inference", section 5.2). Returns the offsets and the total, in elements.
+fn place(sizes: &[usize], lifetimes: &[(usize, usize)]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..sizes.len()).filter(|&i| lifetimes[i].0 != usize::MAX && sizes[i] > 0).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(sizes[i]), i));
+    let mut offsets = vec![0; sizes.len()];
+    let mut placed: Vec<usize> = Vec::new(); // by offset
+    let mut total = 0;
+    for i in order {
+        let mut offset = 0;
+        for &j in &placed {
+            let is_alive_together = lifetimes[i].0 <= lifetimes[j].1 && lifetimes[j].0 <= lifetimes[i].1;
+            if !is_alive_together {
+                continue;
+            }
+            if offset + sizes[i] <= offsets[j] {
+                break;
+            }
+            offset = offset.max((offsets[j] + sizes[j]).next_multiple_of(ALIGN_ELEMENTS));
+        }
+        offsets[i] = offset;
+        total = total.max(offset + sizes[i]);
+        let at = placed.partition_point(|&j| offsets[j] <= offset);
+        placed.insert(at, i);
+    }
+    (offsets, total.next_multiple_of(ALIGN_ELEMENTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_two_live_activations_overlap(items in prop::collection::vec((1usize..200, 0usize..20, 0usize..10), 1..40)) {
+            let sizes: Vec<usize> = items.iter().map(|item| item.0).collect();
+            let lifetimes: Vec<(usize, usize)> = items.iter().map(|item| (item.1, item.1 + item.2)).collect();
+            let (offsets, total) = place(&sizes, &lifetimes);
+            for i in 0..sizes.len() {
+                prop_assert!(offsets[i] + sizes[i] <= total);
+                prop_assert_eq!(offsets[i] % ALIGN_ELEMENTS, 0);
+                for j in 0..i {
+                    let is_alive_together = lifetimes[i].0 <= lifetimes[j].1 && lifetimes[j].0 <= lifetimes[i].1;
+                    let is_disjoint = offsets[i] + sizes[i] <= offsets[j] || offsets[j] + sizes[j] <= offsets[i];
+                    prop_assert!(!is_alive_together || is_disjoint);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn activations_that_never_meet_share_memory() {
+        let (offsets, total) = place(&[64, 64, 64], &[(0, 1), (2, 3), (4, 5)]);
+        assert_eq!((offsets, total), (vec![0, 0, 0], 64));
+    }
+}

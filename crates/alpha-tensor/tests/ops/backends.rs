@@ -1,0 +1,41 @@
+//! The backends under test. A new one is one line here.
+
+use alpha_tensor::{
+    Backend, BackendError,
+    cpu::{CpuBackend, Level},
+    cpu_ref::RefBackend,
+};
+
+/// A backend and the name under which a failure mentions it.
+pub(crate) type NamedBackend = (String, Box<dyn Backend>);
+
+type Started = Result<Box<dyn Backend>, BackendError>;
+
+/// Every backend that this machine has; the others are said aloud.
+pub(crate) fn backends() -> Vec<NamedBackend> {
+    let mut candidates: Vec<(String, Started)> = vec![("cpu_ref f32".into(), Ok(Box::new(RefBackend::<f32>::new())))];
+    for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+        for threads in [1, 2] {
+            let backend = CpuBackend::with_level(threads, level).map(|backend| Box::new(backend) as Box<dyn Backend>);
+            candidates.push((format!("cpu {level}, {threads} threads"), backend));
+        }
+    }
+    let mut present = Vec::new();
+    for (name, backend) in candidates {
+        match backend {
+            Ok(backend) => present.push((name, backend)),
+            Err(BackendError::Unsupported { why, .. }) => println!("SKIPPED {name}: {why}"),
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    present
+}
+
+/// The CPU backend with different numbers of threads.
+pub(crate) fn cpu_by_threads() -> Vec<NamedBackend> {
+    let backend = |threads| -> NamedBackend {
+        let backend = CpuBackend::new(threads).expect("threads can be started");
+        (format!("{threads} threads"), Box::new(backend))
+    };
+    [1, 2, 3].map(backend).into()
+}
