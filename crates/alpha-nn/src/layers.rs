@@ -113,15 +113,7 @@ impl Layers<'_> {
     /// Layer norm of the rows of `x`.
     pub(crate) fn norm(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor) -> Normed {
         let (y, mean, rstd) = (b.activation(x.rows, x.cols), b.activation(1, x.rows), b.activation(1, x.rows));
-        b.push(LayerNorm {
-            x,
-            weight: place.weight,
-            bias: place.bias,
-            y,
-            mean,
-            rstd,
-            eps: self.config.layer_norm_eps,
-        });
+        b.push(LayerNorm { x, weight: place.weight, bias: place.bias, y, mean, rstd, eps: self.config.layer_norm_eps });
         Normed { x, y, mean, rstd }
     }
 

@@ -177,7 +177,9 @@ impl ParamLayout {
 
     /// The parameter whose place holds element `offset` of the region.
     pub fn param_at(&self, offset: usize) -> Option<&Param> {
-        self.params.iter().find(|param| (param.tensor.offset..param.tensor.offset + param.tensor.len()).contains(&offset))
+        self.params
+            .iter()
+            .find(|param| (param.tensor.offset..param.tensor.offset + param.tensor.len()).contains(&offset))
     }
 }
 

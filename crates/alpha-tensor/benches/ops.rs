@@ -17,11 +17,8 @@ use alpha_tensor::{
 };
 
 /// Rows, width, feed-forward width, vocabulary, batch, heads of the workloads.
-const WORKLOADS: [(&str, usize, usize, usize, usize, usize, usize); 3] = [
-    ("W1", 128, 128, 512, 2000, 2, 4),
-    ("W2", 3072, 384, 1536, 96, 12, 6),
-    ("W3", 256, 768, 3072, 50257, 4, 12),
-];
+const WORKLOADS: [(&str, usize, usize, usize, usize, usize, usize); 3] =
+    [("W1", 128, 128, 512, 2000, 2, 4), ("W2", 3072, 384, 1536, 96, 12, 6), ("W3", 256, 768, 3072, 50257, 4, 12)];
 
 /// Builds one-operation programs.
 struct Case {
@@ -72,15 +69,8 @@ fn cases() -> Vec<(String, Program)> {
         }
         let mut case = Case::new();
         let (x, weight, pre, out) = (case.tensor(r, c), case.tensor(c, f), case.tensor(r, f), case.tensor(r, f));
-        let op = Linear {
-            x,
-            weight,
-            bias: None,
-            activation: Some(Activation::Gelu),
-            pre: Some(pre),
-            residual: None,
-            out,
-        };
+        let op =
+            Linear { x, weight, bias: None, activation: Some(Activation::Gelu), pre: Some(pre), residual: None, out };
         cases.push((format!("{name} fc+gelu linear"), case.program(op)));
         let mut case = Case::new();
         let (qkv, out, lse) = (case.tensor(r, 3 * c), case.tensor(r, c), case.tensor(batch * heads, r / batch));

@@ -149,7 +149,9 @@ impl Backend for CpuBackend {
         for region in Region::ALL {
             let (needed, got) = (program.sizes.get(region), self.regions[region.index()].as_slice().len());
             if needed > got {
-                return Err(BackendError::InvalidProgram(format!("{region:?} needs {needed} elements, {got} prepared")));
+                return Err(BackendError::InvalidProgram(format!(
+                    "{region:?} needs {needed} elements, {got} prepared"
+                )));
             }
         }
         if let Some(timeline) = &timeline

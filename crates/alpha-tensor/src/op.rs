@@ -44,11 +44,56 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Compares sizes and remembers the first that do not fit.
+#[derive(Debug, Default)]
+pub struct Shapes {
+    mismatch: Option<String>,
+}
+
+impl Shapes {
+    /// `found` must equal `expected`.
+    pub fn equal(&mut self, what: &'static str, found: usize, expected: usize) {
+        if found != expected && self.mismatch.is_none() {
+            self.mismatch = Some(format!("`{what}` is {found}, expected {expected}"));
+        }
+    }
+
+    /// `found` must be `[rows, cols]`.
+    pub fn matrix(&mut self, what: &'static str, found: &Tensor, rows: usize, cols: usize) {
+        if (found.rows, found.cols) != (rows, cols) && self.mismatch.is_none() {
+            self.mismatch = Some(format!("`{what}` is [{}, {}], expected [{rows}, {cols}]", found.rows, found.cols));
+        }
+    }
+
+    /// A vector of `len`.
+    pub fn vector(&mut self, what: &'static str, found: &Tensor, len: usize) {
+        self.matrix(what, found, 1, len);
+    }
+
+    /// A vector of `len`, if there is one.
+    pub fn optional_vector(&mut self, what: &'static str, found: Option<&Tensor>, len: usize) {
+        if let Some(found) = found {
+            self.vector(what, found, len);
+        }
+    }
+
+    /// `divisor` must divide `number`.
+    pub fn divides(&mut self, what: &'static str, divisor: usize, number: usize) {
+        if (divisor == 0 || !number.is_multiple_of(divisor)) && number > 0 && self.mismatch.is_none() {
+            self.mismatch = Some(format!("`{what}` is {divisor}, expected a divisor of {number}"));
+        }
+    }
+}
+
 /// What every operation can say about itself.
 pub trait Operation {
     /// Calls `f` for each operand, in a fixed order. Takes `&mut` so that the planner can
     /// give activations their place.
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access));
+
+    /// Reports every pair of sizes that must be equal. Backends that address memory without
+    /// checks rely on this and on the operands' bounds.
+    fn check(&self, shapes: &mut Shapes);
 
     /// Floating-point operations, a multiply-add counted as two. Transcendentals count as one.
     fn flops(&self) -> u64;
@@ -87,6 +132,22 @@ macro_rules! operations {
             /// See [`Operation::visit`].
             pub fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
                 match self { $(Op::$variant(op) => op.visit(f),)* }
+            }
+
+            /// Whether the output may be the very tensor that is read: a residual, or dropout's input.
+            pub fn allows_in_place(&self) -> bool {
+                match self {
+                    Op::Linear(op) => op.residual == Some(op.out) && op.x != op.out,
+                    Op::Dropout(_) => true,
+                    _ => false,
+                }
+            }
+
+            /// See [`Operation::check`].
+            pub fn check(&self) -> Result<(), String> {
+                let mut shapes = Shapes::default();
+                match self { $(Op::$variant(op) => op.check(&mut shapes),)* }
+                shapes.mismatch.map_or(Ok(()), Err)
             }
 
             /// See [`Operation::flops`].

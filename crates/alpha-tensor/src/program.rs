@@ -67,24 +67,26 @@ pub struct Program {
 }
 
 impl Program {
-    /// Checks that every operand lies inside its region and that no operation writes memory
-    /// that it also uses otherwise (in-place use of the very same tensor is allowed). Backends
-    /// build their unchecked accesses on this.
+    /// Checks that the shapes of every operation fit together, that every operand lies inside its
+    /// region, and that no operation writes memory that it also uses otherwise, but for the
+    /// in-place uses that the operation documents. Backends build their unchecked accesses on this.
     pub fn verify(&self) -> Result<(), String> {
         for (index, call) in self.ops.iter().enumerate() {
+            call.op.check().map_err(|why| format!("operation {index} (`{}`): {why}", call.op.name()))?;
             let mut operands = Vec::new();
             call.op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
             for (i, (tensor, access)) in operands.iter().enumerate() {
                 let context = || format!("operation {index} (`{}`), operand {i}", call.op.name());
-                if tensor.offset + tensor.len() > self.sizes.get(tensor.region) {
+                let end = tensor.rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
+                if end.is_none_or(|end| end > self.sizes.get(tensor.region)) {
                     return Err(format!("{}: {tensor:?} lies outside its region", context()));
                 }
                 if *access == Access::Read {
                     continue;
                 }
                 for (j, (other, _)) in operands.iter().enumerate() {
-                    let is_same = tensor.offset == other.offset && tensor.len() == other.len();
-                    if i != j && tensor.region == other.region && overlaps(tensor, other) && !is_same {
+                    let is_in_place = call.op.allows_in_place() && tensor == other;
+                    if i != j && tensor.region == other.region && overlaps(tensor, other) && !is_in_place {
                         return Err(format!("{}: overlaps operand {j}", context()));
                     }
                 }

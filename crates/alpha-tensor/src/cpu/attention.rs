@@ -234,9 +234,7 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, task: u
             if let Some(mask) = mask {
                 mask.apply(dlive);
             }
-            update!(s, dlive, |at, len, dp| {
-                s.mul(s.mul(load_at(s, live, at, len), scale_v), s.sub(dp, dot))
-            });
+            update!(s, dlive, |at, len, dp| { s.mul(s.mul(load_at(s, live, at, len), scale_v), s.sub(dp, dot)) });
             if let Some(mask) = mask {
                 mask.apply(live);
             }

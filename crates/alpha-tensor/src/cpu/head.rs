@@ -4,8 +4,8 @@
 
 use super::{
     execute::Memory,
-    linear::{Grid, Product, Tile},
     gemm::View,
+    linear::{Grid, Product, Tile},
     simd::{Simd, exp, load_at, store_at},
 };
 use crate::op::{CrossEntropy, HeadBwd, IGNORED_TARGET, Logits, LossSum};
@@ -117,14 +117,7 @@ pub(super) fn bwd_grid(op: &HeadBwd, threads: usize) -> BwdGrid {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(
-    s: S,
-    op: &HeadBwd,
-    memory: &Memory,
-    threads: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
+pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, memory: &Memory, threads: usize, task: usize, scratch: &mut [f32]) {
     let grid = bwd_grid(op, threads);
     let dlogits = View::row_major(memory.ptr(&op.scratch), op.x.rows);
     let (product, tile): (Product, Tile) = match task.checked_sub(grid.dx.tasks()) {

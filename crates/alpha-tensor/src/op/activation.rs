@@ -1,6 +1,6 @@
 //! Pointwise activations, the gated one, and fill.
 
-use super::{Access, Operation};
+use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// Activations that fit into a product's epilogue.
@@ -29,6 +29,10 @@ impl Operation for Swiglu {
         f(&mut self.out, Access::Write);
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.matrix("pre", &self.pre, self.out.rows, 2 * self.out.cols);
+    }
+
     fn flops(&self) -> u64 {
         6 * self.out.len() as u64
     }
@@ -55,6 +59,13 @@ impl Operation for SwigluBwd {
         f(&mut self.out, Access::Write);
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, n) = (self.out.rows, self.out.cols);
+        shapes.matrix("pre", &self.pre, r, 2 * n);
+        shapes.matrix("dpre", &self.dpre, r, 2 * n);
+        shapes.matrix("dout", &self.dout, r, n);
+    }
+
     fn flops(&self) -> u64 {
         14 * self.out.len() as u64
     }
@@ -73,6 +84,8 @@ impl Operation for Fill {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
         f(&mut self.out, Access::Write);
     }
+
+    fn check(&self, _: &mut Shapes) {}
 
     fn flops(&self) -> u64 {
         0

@@ -3,7 +3,7 @@
 //! `qkv` holds queries, keys and values side by side: row = token, columns `[q | k | v]`,
 //! head `h` in columns `h·hd..(h+1)·hd` of each third, as GPT-2's `c_attn` leaves it.
 
-use super::{Access, DropoutMask, Operation};
+use super::{Access, DropoutMask, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// `out = softmax(q·kᵀ/√hd + mask)·v` per sequence and head; keeps only the log-sum-exp
@@ -29,6 +29,14 @@ impl Operation for Attention {
         f(&mut self.qkv, Access::Read);
         f(&mut self.out, Access::Write);
         f(&mut self.lse, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, c) = (self.out.rows, self.out.cols);
+        shapes.divides("batch", self.batch, r);
+        shapes.divides("heads", self.heads, c);
+        shapes.matrix("qkv", &self.qkv, r, 3 * c);
+        shapes.equal("elements of lse", self.lse.len(), r * self.heads);
     }
 
     /// Two products over the `t(t+1)/2` scores under the mask, and five for each softmax element.
@@ -69,6 +77,16 @@ impl Operation for AttentionBwd {
         f(&mut self.dqkv, Access::Write);
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, c) = (self.out.rows, self.out.cols);
+        shapes.divides("batch", self.batch, r);
+        shapes.divides("heads", self.heads, c);
+        shapes.matrix("qkv", &self.qkv, r, 3 * c);
+        shapes.matrix("dqkv", &self.dqkv, r, 3 * c);
+        shapes.matrix("dout", &self.dout, r, c);
+        shapes.equal("elements of lse", self.lse.len(), r * self.heads);
+    }
+
     /// Five products over the scores under the mask, and eight for each softmax element.
     fn flops(&self) -> u64 {
         let scores = scores(self.batch, self.out.rows);
@@ -105,6 +123,14 @@ impl Operation for AttentionCached {
         f(&mut self.k_cache, Access::ReadWrite);
         f(&mut self.v_cache, Access::ReadWrite);
         f(&mut self.out, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let (n, c) = (self.out.rows, self.out.cols);
+        shapes.divides("heads", self.heads, c);
+        shapes.matrix("qkv", &self.qkv, n, 3 * c);
+        shapes.equal("columns of k_cache", self.k_cache.cols, c);
+        shapes.matrix("v_cache", &self.v_cache, self.k_cache.rows, c);
     }
 
     /// As [`Attention`] with a full cache: the position is not known here.

@@ -1,6 +1,6 @@
 //! Dropout with masks that are computed, not stored.
 
-use super::{Access, Operation};
+use super::{Access, Operation, Shapes};
 use crate::{
     rng::{Key, Purpose},
     tensor::Tensor,
@@ -59,6 +59,13 @@ impl Operation for Dropout {
             f(residual, Access::Read);
         }
         f(&mut self.out, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.matrix("x", &self.x, self.out.rows, self.out.cols);
+        if let Some(residual) = &self.residual {
+            shapes.matrix("residual", residual, self.out.rows, self.out.cols);
+        }
     }
 
     fn flops(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Token and learned position embedding.
 
-use super::{Access, Operation, linear::gradient_access};
+use super::{Access, Operation, Shapes, linear::gradient_access};
 use crate::tensor::Tensor;
 
 /// `out[r] = wte[tokens[r]] + wpe[p + r mod block]`, `p` being
@@ -25,6 +25,13 @@ impl Operation for Embedding {
         f(&mut self.wte, Access::Read);
         f(&mut self.wpe, Access::Read);
         f(&mut self.out, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.vector("tokens", &self.tokens, self.out.rows);
+        shapes.equal("columns of wte", self.wte.cols, self.out.cols);
+        shapes.equal("columns of wpe", self.wpe.cols, self.out.cols);
+        shapes.divides("block", self.block, self.out.rows);
     }
 
     fn flops(&self) -> u64 {
@@ -61,6 +68,13 @@ impl Operation for EmbeddingBwd {
         f(&mut self.dout, Access::Read);
         f(&mut self.dwte, Access::ReadWrite);
         f(&mut self.dwpe, gradient_access(self.accumulate));
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.vector("tokens", &self.tokens, self.dout.rows);
+        shapes.equal("columns of dwte", self.dwte.cols, self.dout.cols);
+        shapes.equal("columns of dwpe", self.dwpe.cols, self.dout.cols);
+        shapes.divides("block", self.block, self.dout.rows);
     }
 
     fn flops(&self) -> u64 {

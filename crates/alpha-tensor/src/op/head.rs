@@ -1,7 +1,7 @@
 //! The language-model head, `logits = x · weightᵀ`, fused with cross-entropy in chunks of
 //! tokens, so that the logits of a whole batch never exist at once.
 
-use super::{Access, Operation, linear::gradient_access};
+use super::{Access, Operation, Shapes, linear::gradient_access};
 use crate::tensor::Tensor;
 
 /// A target that counts neither in the loss nor in the gradient.
@@ -33,6 +33,14 @@ impl Operation for CrossEntropy {
         f(&mut self.targets, Access::Read);
         f(&mut self.scratch, Access::Write);
         f(&mut self.loss, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let r = self.x.rows;
+        shapes.equal("columns of weight", self.weight.cols, self.x.cols);
+        shapes.vector("targets", &self.targets, r);
+        shapes.vector("loss", &self.loss, r);
+        shapes.equal("elements of scratch", self.scratch.len(), r * self.weight.rows);
     }
 
     /// `2·r·vocab·c`, and five (seven with the gradient) for each logit.
@@ -68,6 +76,14 @@ impl Operation for HeadBwd {
         f(&mut self.dweight, gradient_access(self.accumulate));
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, c) = (self.x.rows, self.x.cols);
+        shapes.equal("columns of weight", self.weight.cols, c);
+        shapes.matrix("dx", &self.dx, r, c);
+        shapes.matrix("dweight", &self.dweight, self.weight.rows, c);
+        shapes.equal("elements of scratch", self.scratch.len(), r * self.weight.rows);
+    }
+
     /// Two products of `2·r·vocab·c`.
     fn flops(&self) -> u64 {
         4 * (self.x.rows * self.weight.len()) as u64
@@ -92,12 +108,17 @@ impl Operation for Logits {
         f(&mut self.out, Access::Write);
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.equal("columns of weight", self.weight.cols, self.x.cols);
+        shapes.matrix("out", &self.out, self.x.rows, self.weight.rows);
+    }
+
     fn flops(&self) -> u64 {
         2 * (self.out.len() * self.x.cols) as u64
     }
 }
 
-/// `results.loss (+)= scale · Σ loss`, summed in row order in at least f32 pairs of f64 precision.
+/// `results.loss (+)= scale · Σ loss`, summed in row order, in f64 where there is f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossSum {
     /// Loss of each token `[1, r]`.
@@ -114,6 +135,10 @@ impl Operation for LossSum {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
         f(&mut self.loss, Access::Read);
         f(&mut self.out, gradient_access(self.accumulate));
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.vector("out", &self.out, 1);
     }
 
     fn flops(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Layer normalisation (Ba et al., 2016, equation 4) over the columns of each row.
 
-use super::{Access, Operation, linear::gradient_access};
+use super::{Access, Operation, Shapes, linear::gradient_access};
 use crate::tensor::Tensor;
 
 /// `y = (x − mean)·rstd·weight + bias`, `rstd = 1/√(var + eps)`, biased variance.
@@ -32,6 +32,15 @@ impl Operation for LayerNorm {
         f(&mut self.y, Access::Write);
         f(&mut self.mean, Access::Write);
         f(&mut self.rstd, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, c) = (self.x.rows, self.x.cols);
+        shapes.matrix("y", &self.y, r, c);
+        shapes.vector("weight", &self.weight, c);
+        shapes.optional_vector("bias", self.bias.as_ref(), c);
+        shapes.vector("mean", &self.mean, r);
+        shapes.vector("rstd", &self.rstd, r);
     }
 
     fn flops(&self) -> u64 {
@@ -80,6 +89,17 @@ impl Operation for LayerNormBwd {
         if let Some(dbias) = &mut self.dbias {
             f(dbias, access);
         }
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, c) = (self.x.rows, self.x.cols);
+        shapes.matrix("dy", &self.dy, r, c);
+        shapes.matrix("dx", &self.dx, r, c);
+        shapes.vector("weight", &self.weight, c);
+        shapes.vector("mean", &self.mean, r);
+        shapes.vector("rstd", &self.rstd, r);
+        shapes.vector("dweight", &self.dweight, c);
+        shapes.optional_vector("dbias", self.dbias.as_ref(), c);
     }
 
     fn flops(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Matrix products with what belongs to them in the epilogue.
 
-use super::{Access, Activation, Operation};
+use super::{Access, Activation, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// `pre = x · weight + bias`, `out = activation(pre) + residual`.
@@ -16,7 +16,7 @@ pub struct Linear {
     pub activation: Option<Activation>,
     /// Where the value before the activation is kept `[r, n]`; only with an activation.
     pub pre: Option<Tensor>,
-    /// Added at the end `[r, n]`; never with an activation.
+    /// Added at the end `[r, n]`; never with an activation. May be the same tensor as `out`.
     pub residual: Option<Tensor>,
     /// Output `[r, n]`.
     pub out: Tensor,
@@ -38,6 +38,18 @@ impl Operation for Linear {
         f(&mut self.out, Access::Write);
     }
 
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, k, n) = (self.x.rows, self.x.cols, self.out.cols);
+        shapes.matrix("weight", &self.weight, k, n);
+        shapes.matrix("out", &self.out, r, n);
+        shapes.optional_vector("bias", self.bias.as_ref(), n);
+        for (what, tensor) in [("pre", &self.pre), ("residual", &self.residual)] {
+            if let Some(tensor) = tensor {
+                shapes.matrix(what, tensor, r, n);
+            }
+        }
+    }
+
     /// `2·r·k·n`, and one for each element of bias and residual, eight for an activation.
     fn flops(&self) -> u64 {
         let elements = self.out.len() as u64;
@@ -48,7 +60,7 @@ impl Operation for Linear {
     }
 }
 
-/// `dx (+)= (dy · weightᵀ) ∘ activation'(pre)`.
+/// `dx = (dy · weightᵀ) ∘ activation'(pre)`.
 ///
 /// With an activation, `dx` is the gradient of the *pre-activation* that fed `x`, and the
 /// activation's value is computed again into `post`, so that forward need not keep it.
@@ -73,6 +85,16 @@ impl Operation for LinearBwdInput {
             f(post, Access::Write);
         }
         f(&mut self.dx, Access::Write);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let (r, k, n) = (self.dx.rows, self.dx.cols, self.dy.cols);
+        shapes.matrix("dy", &self.dy, r, n);
+        shapes.matrix("weight", &self.weight, k, n);
+        if let Some((_, pre, post)) = &self.activation {
+            shapes.matrix("pre", pre, r, k);
+            shapes.matrix("post", post, r, k);
+        }
     }
 
     /// `2·r·k·n`, and sixteen for each element of an activation (value and derivative).
@@ -106,6 +128,12 @@ impl Operation for LinearBwdWeight {
         if let Some(dbias) = &mut self.dbias {
             f(dbias, access);
         }
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.equal("rows of dy", self.dy.rows, self.x.rows);
+        shapes.matrix("dweight", &self.dweight, self.x.cols, self.dy.cols);
+        shapes.optional_vector("dbias", self.dbias.as_ref(), self.dy.cols);
     }
 
     /// `2·r·k·n`, and `r·n` for the bias.

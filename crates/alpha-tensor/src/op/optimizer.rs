@@ -1,6 +1,6 @@
 //! Gradient norm and AdamW over the flat parameter regions.
 
-use super::{Access, Operation};
+use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// `results.grad_norm = ‖grads‖₂`, `results.clip_coef = min(1, grad_clip/(norm + 1e-6))`
@@ -22,6 +22,10 @@ impl Operation for GradNorm {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
         f(&mut self.grads, Access::Read);
         f(&mut self.results, Access::ReadWrite);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        shapes.vector("results", &self.results, crate::backend::Results::LEN);
     }
 
     fn flops(&self) -> u64 {
@@ -76,6 +80,15 @@ impl Operation for AdamW {
         f(&mut self.moment1, Access::ReadWrite);
         f(&mut self.moment2, Access::ReadWrite);
         f(&mut self.results, Access::Read);
+    }
+
+    fn check(&self, shapes: &mut Shapes) {
+        let n = self.params.len();
+        for (what, tensor) in [("grads", &self.grads), ("moment1", &self.moment1), ("moment2", &self.moment2)] {
+            shapes.equal(what, tensor.len(), n);
+        }
+        shapes.vector("results", &self.results, crate::backend::Results::LEN);
+        shapes.equal("end of the last decay run", self.decay_runs.last().map_or(0, |run| run.end), n);
     }
 
     fn flops(&self) -> u64 {

@@ -55,9 +55,7 @@ pub(super) unsafe fn transpose_8_lanes(from: *const f32, stride: usize, depth: u
         unsafe {
             let row = |lane: usize| _mm256_loadu_ps(from.add(lane * stride + p));
             let rows: [__m256; 8] = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
-            let pair = |a: usize| {
-                (_mm256_unpacklo_ps(rows[a], rows[a + 1]), _mm256_unpackhi_ps(rows[a], rows[a + 1]))
-            };
+            let pair = |a: usize| (_mm256_unpacklo_ps(rows[a], rows[a + 1]), _mm256_unpackhi_ps(rows[a], rows[a + 1]));
             let ((a0, a1), (a2, a3), (a4, a5), (a6, a7)) = (pair(0), pair(2), pair(4), pair(6));
             let quads = [
                 [_mm256_shuffle_ps::<0x44>(a0, a2), _mm256_shuffle_ps::<0x44>(a4, a6)],

@@ -1,0 +1,140 @@
+//! The user's cache folder: tokenizers and token files, under names that are hashes of all they
+//! depend on. An entry that is cut off or damaged is built again; a folder that cannot be
+//! written costs time, never a run.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Where entries are kept, if anywhere.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// `$XDG_CACHE_HOME/alpha`, else `~/.cache/alpha`, else none.
+    pub fn from_environment() -> Cache {
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        Cache { folder: base.map(|base| base.join("alpha")) }
+    }
+
+    /// Entries in `folder`.
+    pub fn in_folder(folder: &Path) -> Cache {
+        Cache { folder: Some(folder.to_owned()) }
+    }
+
+    /// Nothing is kept.
+    pub fn none() -> Cache {
+        Cache { folder: None }
+    }
+
+    /// The path of an entry; the folder may not exist yet.
+    pub(crate) fn path(&self, key: &blake3::Hash, extension: &str) -> Option<PathBuf> {
+        let name = format!("{}.{extension}", &key.to_hex().as_str()[..40]);
+        self.folder.as_ref().map(|folder| folder.join(name))
+    }
+
+    /// A small entry's bytes, if whole.
+    pub(crate) fn read(&self, key: &blake3::Hash, extension: &str) -> Option<Vec<u8>> {
+        let mut bytes = fs::read(self.path(key, extension)?).ok()?;
+        let content = bytes.len().checked_sub(blake3::OUT_LEN)?;
+        let is_whole = blake3::hash(&bytes[..content]).as_bytes() == &bytes[content..];
+        bytes.truncate(content);
+        is_whole.then_some(bytes)
+    }
+
+    /// Keeps a small entry: its bytes, then their hash.
+    pub(crate) fn write(&self, key: &blake3::Hash, extension: &str, bytes: &[u8]) -> Result<(), String> {
+        let Some(path) = self.path(key, extension) else { return Ok(()) };
+        let sealed = [bytes, blake3::hash(bytes).as_bytes()].concat();
+        write_whole(&path, &sealed).map_err(|error| unwritable(&path, &error))
+    }
+}
+
+/// The warning for a cache that cannot be written.
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> String {
+    format!("cannot write the cache `{}`: {error}; the next start will do this work again", path.display())
+}
+
+/// Hash of several parts, each with its length, so that no two lists give the same bytes.
+pub(crate) fn key(parts: &[&[u8]]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.finalize()
+}
+
+/// Writes a whole file: temporary name beside it, sync, rename.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_whole`], for content that `fill` writes.
+pub(crate) fn write_with<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder)?;
+    }
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?.to_owned();
+    name.push(format!(".tmp-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create_new(&temporary)?;
+        fill(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        Ok(())
+    };
+    write().inspect_err(|_: &E| {
+        // The error itself is what the user should see, not that its remains stayed, too.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::in_folder(&folder.path().join("new"));
+        let key = key(&[b"a", b"b"]);
+        assert_eq!(cache.read(&key, "json"), None);
+        cache.write(&key, "json", b"content").unwrap();
+        assert_eq!(cache.read(&key, "json").unwrap(), b"content");
+        let path = cache.path(&key, "json").unwrap();
+        let whole = fs::read(&path).unwrap();
+        for damaged in [&whole[..whole.len() - 1], &whole[..3], &[], &[&b"x"[..], &whole[1..]].concat()] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(cache.read(&key, "json"), None);
+        }
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unwritable_folder_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let warning = Cache::in_folder(&file).write(&key(&[b"a"]), "json", b"x").unwrap_err();
+        assert!(warning.starts_with("cannot write the cache"), "{warning}");
+        assert!(Cache::none().write(&key(&[b"a"]), "json", b"x").is_ok());
+    }
+
+    #[test]
+    fn keys_tell_apart_where_parts_end() {
+        assert_ne!(key(&[b"ab", b""]), key(&[b"a", b"b"]));
+    }
+}

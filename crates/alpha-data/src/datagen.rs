@@ -1,0 +1,48 @@
+//! Synthetic data: the same seed gives the same bytes on every machine.
+
+mod abc;
+
+pub use self::abc::abc;
+
+use alpha_tensor::rng::{Key, Purpose};
+
+/// Draws one after another from a stream of its own.
+#[derive(Debug)]
+struct Draws {
+    key: Key,
+    counter: u64,
+}
+
+impl Draws {
+    fn new(seed: u64, item: u64) -> Draws {
+        Draws { key: Key::new(seed, Purpose::Synthetic).fold(item), counter: 0 }
+    }
+
+    /// A uniform integer in `0..bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        self.counter += 1;
+        self.key.below(self.counter, bound as u64) as usize
+    }
+
+    /// True `percent` times in a hundred.
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of `items`.
+    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// One of `items`, in proportion to its weight.
+    fn pick_weighted<'a, T>(&mut self, items: &'a [(usize, T)]) -> &'a T {
+        let mut draw = self.below(items.iter().map(|(weight, _)| weight).sum());
+        for (weight, item) in items {
+            if draw < *weight {
+                return item;
+            }
+            draw -= weight;
+        }
+        unreachable!("the draw is below the sum of the weights")
+    }
+}

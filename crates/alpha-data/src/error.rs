@@ -1,0 +1,291 @@
+//! What can go wrong with data, and whose fault it is.
+//!
+//! [`DataError::is_usage`] tells what the command line alone shows to be wrong from what only
+//! opening a file shows. A message may end in a line of its own that begins with `hint: `.
+
+use std::{io, path::PathBuf};
+
+/// Everything this crate refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A tokenizer name that does not exist.
+    #[error(
+        "unknown tokenizer `{name}`\nhint: use `char`, `byte`, `word`, `bpe`, `bpe-4k`, `bpe-8k`, `bpe-16k`, `bpe-32k`, `bpe-64k` or the path of a `tokenizer.json`"
+    )]
+    UnknownTokenizer {
+        /// What was given.
+        name: String,
+    },
+    /// A BPE vocabulary that has no room for the bytes themselves.
+    #[error(
+        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {least} tokens\nhint: ask for at least {least}, or use the `byte` or `char` tokenizer"
+    )]
+    VocabTooSmall {
+        /// What was asked for.
+        vocab: usize,
+        /// Bytes and the end-of-text token.
+        least: usize,
+    },
+    /// A glob that does not parse.
+    #[error("`{pattern}` is not a glob: {why}\nhint: use a file, a folder or a pattern like `data/*.txt`")]
+    BadGlob {
+        /// The pattern.
+        pattern: String,
+        /// The parser's reason.
+        why: String,
+    },
+    /// A tokenizer to be built from data that is tokens already.
+    #[error(
+        "`{data}` holds tokens, so no `{kind}` tokenizer can be built from it\nhint: leave `--tokenizer` out, or give the `tokenizer.json` that made the tokens"
+    )]
+    TokenizerForTokens {
+        /// The data.
+        data: String,
+        /// The tokenizer asked for.
+        kind: String,
+    },
+    /// `--vocabSize` together with text.
+    #[error(
+        "`--vocabSize` is for data that is tokens already, and `{data}` is text\nhint: leave it out; the tokenizer decides, for instance `--tokenizer=bpe-4k`"
+    )]
+    VocabSizeForText {
+        /// The data.
+        data: String,
+    },
+    /// Headerless tokens and no word about the vocabulary.
+    #[error(
+        "the vocabulary of `{data}` is unknown: its tokens carry no header and no tokenizer is given\nhint: add `--vocabSize=N`"
+    )]
+    VocabUnknown {
+        /// The data.
+        data: String,
+    },
+    /// A batch or a block of zero.
+    #[error("`{name}` is 0, expected at least 1")]
+    ZeroSize {
+        /// Which size.
+        name: &'static str,
+    },
+
+    /// Nothing at that path.
+    #[error("`{}` does not exist\nhint: check the path; text, jsonl and token shards are read, as a file, a folder or a glob", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A glob or a folder without files.
+    #[error("`{pattern}` matches no file\nhint: folders are not searched in depth; a glob can: `dir/**/*.txt`")]
+    NoFiles {
+        /// The pattern or folder.
+        pattern: String,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {doing} `{}`: {source}", path.display())]
+    Io {
+        /// `read`, `write` …
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file of zero bytes.
+    #[error("`{}` is empty\nhint: give a file with text or tokens in it", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Text that is not UTF-8.
+    #[error(
+        "`{}` is not UTF-8: bad byte at offset {offset}\nhint: convert it (for instance with `iconv -t utf-8`); for headerless token shards add `--tokenDtype=u16`",
+        path.display()
+    )]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// First bad byte, counted from 0.
+        offset: u64,
+    },
+    /// A line that is not `{"text": …}`.
+    #[error(
+        "`{}` line {line} is not an object with a string `text`: {why}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
+        path.display()
+    )]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: u64,
+        /// The parser's reason.
+        why: String,
+    },
+    /// Files of different kinds in one source.
+    #[error(
+        "`{}` is {first_kind}, but `{}` is {other_kind}\nhint: choose one kind with a glob, for instance `--data='dir/*.txt'`",
+        first.display(), other.display()
+    )]
+    MixedKinds {
+        /// First file.
+        first: PathBuf,
+        /// Its kind.
+        first_kind: &'static str,
+        /// A file of another kind.
+        other: PathBuf,
+        /// Its kind.
+        other_kind: &'static str,
+    },
+    /// `.bin` without a header, and no word about its type.
+    #[error(
+        "`{}` has no llm.c header\nhint: for headerless tokens say what they are: `--tokenDtype=u16` or `--tokenDtype=u32`",
+        path.display()
+    )]
+    NoHeader {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A shard whose header is cut off or of another version.
+    #[error("`{}` has a broken shard header: {why}\nhint: write the shard again", path.display())]
+    ShardHeader {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A shard with another length than its header says.
+    #[error(
+        "`{}` says {said} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
+        path.display()
+    )]
+    ShardLength {
+        /// The file.
+        path: PathBuf,
+        /// Header's count.
+        said: u64,
+        /// Tokens in the file.
+        held: u64,
+    },
+    /// Headerless bytes that are no whole number of tokens.
+    #[error(
+        "`{}` has {bytes} bytes, no whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
+        path.display()
+    )]
+    ShardBytes {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// `u16` or `u32`.
+        dtype: &'static str,
+    },
+    /// `--tokenDtype` against the header.
+    #[error(
+        "`{}` holds {found} tokens by its header, `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
+        path.display()
+    )]
+    ShardDtype {
+        /// The file.
+        path: PathBuf,
+        /// By the header.
+        found: &'static str,
+        /// By the flag.
+        given: &'static str,
+    },
+    /// A token id the model has no row for.
+    #[error(
+        "`{}` has token {token} at index {index}, outside the vocabulary of {vocab}\nhint: check `--vocabSize` and `--tokenDtype`, or use the tokenizer that made these tokens",
+        path.display()
+    )]
+    TokenOutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        token: u32,
+        /// Its position in the file, in tokens, from 0.
+        index: u64,
+        /// Number of ids.
+        vocab: usize,
+    },
+    /// Too few tokens.
+    #[error("{what} has {tokens} tokens, needs at least {needed}\nhint: {hint}")]
+    TooShort {
+        /// Which part of the data.
+        what: &'static str,
+        /// What it holds.
+        tokens: u64,
+        /// What it must hold.
+        needed: u64,
+        /// What to change.
+        hint: &'static str,
+    },
+    /// Text that a closed vocabulary does not cover.
+    #[error(
+        "{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which know every text",
+        path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())), token.escape_debug()
+    )]
+    NotInVocabulary {
+        /// The character or word.
+        token: String,
+        /// Where it starts, in bytes (for jsonl: in the document).
+        offset: u64,
+        /// The file, where there is one.
+        path: Option<PathBuf>,
+    },
+    /// A `tokenizer.json` that does not load.
+    #[error(
+        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or take another",
+        path.display()
+    )]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The tokenizer refused.
+    #[error("the tokenizer failed: {why}\nhint: try another `--tokenizer`")]
+    Tokenizer {
+        /// Its reason.
+        why: String,
+    },
+    /// Text for a model that has no tokenizer.
+    #[error(
+        "`{data}` is text, and there is no tokenizer to read it with\nhint: give token shards, as the model was trained on, or a `tokenizer.json`"
+    )]
+    NoTokenizer {
+        /// The data.
+        data: String,
+    },
+    /// More tokens in the tokenizer than rows in the model.
+    #[error(
+        "the tokenizer has {tokenizer} tokens, the model only {model}\nhint: use the tokenizer that the model was trained with"
+    )]
+    TokenizerTooLarge {
+        /// Tokenizer's vocabulary.
+        tokenizer: usize,
+        /// Model's vocabulary.
+        model: usize,
+    },
+}
+
+impl DataError {
+    /// True where the command line alone is wrong (exit code 2); false where a file is (1).
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            DataError::UnknownTokenizer { .. }
+                | DataError::VocabTooSmall { .. }
+                | DataError::BadGlob { .. }
+                | DataError::TokenizerForTokens { .. }
+                | DataError::VocabSizeForText { .. }
+                | DataError::VocabUnknown { .. }
+                | DataError::ZeroSize { .. }
+        )
+    }
+
+    pub(crate) fn io(doing: &'static str, path: &std::path::Path, source: io::Error) -> DataError {
+        if doing == "read" && source.kind() == io::ErrorKind::NotFound {
+            return DataError::Missing { path: path.to_owned() };
+        }
+        DataError::Io { doing, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,34 @@
+//! Everything between bytes on disk and batches of tokens.
+//!
+//! ```text
+//! --data ─► Source ─► Corpus (text, jsonl) ─► Tokenizer ─► token file ─┐
+//!              └────► shards (llm.c, headerless) ──────────────────────┴─► TokenStream ─► split ─► loaders
+//! ```
+//! [`Dataset::open`] walks that whole way. Nothing here prints: what a user should read comes
+//! back as an error or in a list of warnings.
+
+mod error;
+mod dataset;
+mod source;
+mod mapped;
+mod corpus;
+pub mod tokenizer;
+mod shard;
+mod token_file;
+mod cache;
+mod stream;
+mod split;
+pub mod loader;
+pub mod datagen;
+
+pub use self::{
+    cache::Cache,
+    corpus::Corpus,
+    dataset::{DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
+    error::DataError,
+    loader::{BatchShape, EvalLoader, TrainLoader, Windows},
+    shard::TokenDtype,
+    source::Source,
+    stream::TokenStream,
+    tokenizer::{Kind, Tokenizer},
+};

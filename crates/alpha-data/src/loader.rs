@@ -1,0 +1,166 @@
+//! Batches out of token streams.
+//!
+//! A batch is `[batch, block]`, row-major, of tokens and of targets (the token after each). No
+//! loader has state: a batch is a pure function of the seed and of where training stands, so that
+//! resuming needs nothing saved and evaluating can never move the training order. Filling a
+//! batch allocates nothing, and every id is checked against the vocabulary.
+
+mod random;
+mod packed;
+mod windows;
+
+pub use self::windows::Windows;
+
+use alpha_tensor::rng::{Key, Purpose};
+
+use self::{packed::PackedPlan, random::RandomPlan};
+use crate::{DataError, TokenStream};
+
+/// Rows and columns of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each.
+    pub block: usize,
+}
+
+impl BatchShape {
+    /// Tokens of a batch.
+    pub fn tokens(&self) -> usize {
+        self.batch * self.block
+    }
+
+    fn check(self) -> Result<(), DataError> {
+        for (name, size) in [("batch", self.batch), ("block", self.block)] {
+            if size == 0 {
+                return Err(DataError::ZeroSize { name });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Batches to train on.
+#[derive(Clone, Debug)]
+pub struct TrainLoader {
+    stream: TokenStream,
+    shape: BatchShape,
+    order: TrainOrder,
+}
+
+#[derive(Clone, Debug)]
+enum TrainOrder {
+    Random { plan: RandomPlan, key: Key },
+    Packed { plan: PackedPlan, accum_steps: u32 },
+}
+
+impl TrainLoader {
+    /// Windows drawn uniformly among all that lie within one shard.
+    pub fn random(stream: &TokenStream, shape: BatchShape, seed: u64) -> Result<TrainLoader, DataError> {
+        let plan = RandomPlan::new(stream, shape, "the training data")?;
+        let order = TrainOrder::Random { plan, key: Key::new(seed, Purpose::Data) };
+        Ok(TrainLoader { stream: stream.clone(), shape, order })
+    }
+
+    /// llm.c's order: from 0, each micro-step reads the next `batch·block + 1` tokens of a shard
+    /// and advances by `batch·block`; where they do not fit, the next shard begins, at its 0.
+    pub fn packed(stream: &TokenStream, shape: BatchShape, accum_steps: u32) -> Result<TrainLoader, DataError> {
+        if accum_steps == 0 {
+            return Err(DataError::ZeroSize { name: "accumSteps" });
+        }
+        let order = TrainOrder::Packed { plan: PackedPlan::new(stream, shape)?, accum_steps };
+        Ok(TrainLoader { stream: stream.clone(), shape, order })
+    }
+
+    /// Shape of every batch.
+    pub fn shape(&self) -> BatchShape {
+        self.shape
+    }
+
+    /// Fills one micro-batch. `step` counts from 1, `micro_step` from 0 within the step;
+    /// `tokens` and `targets` have `batch·block` elements.
+    pub fn batch(&self, step: u64, micro_step: u32, tokens: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
+        match &self.order {
+            TrainOrder::Random { plan, key } => {
+                let key = key.fold(step).fold(u64::from(micro_step));
+                fill(&self.stream, self.shape, tokens, targets, |row| plan.position(key, row))
+            }
+            TrainOrder::Packed { plan, accum_steps } => {
+                let micro_batch = (step - 1) * u64::from(*accum_steps) + u64::from(micro_step);
+                let start = plan.position(micro_batch);
+                fill(&self.stream, self.shape, tokens, targets, |row| start + row * self.shape.block as u64)
+            }
+        }
+    }
+}
+
+/// The same batches at every evaluation.
+#[derive(Clone, Debug)]
+pub struct EvalLoader {
+    stream: TokenStream,
+    shape: BatchShape,
+    batches: u32,
+    order: EvalOrder,
+}
+
+#[derive(Clone, Debug)]
+enum EvalOrder {
+    Random { plan: RandomPlan, key: Key },
+    Packed { plan: PackedPlan },
+}
+
+impl EvalLoader {
+    /// `batches` batches of windows drawn from a stream of their own.
+    pub fn random(stream: &TokenStream, shape: BatchShape, batches: u32, seed: u64) -> Result<EvalLoader, DataError> {
+        let plan = RandomPlan::new(stream, shape, "the validation data")?;
+        let order = EvalOrder::Random { plan, key: Key::new(seed, Purpose::Eval) };
+        Ok(EvalLoader { stream: stream.clone(), shape, batches, order })
+    }
+
+    /// The first batches of llm.c's order, fewer where the stream has not so many.
+    pub fn packed(stream: &TokenStream, shape: BatchShape, batches: u32) -> Result<EvalLoader, DataError> {
+        let plan = PackedPlan::new(stream, shape)?;
+        let batches = plan.micro_batches().min(u64::from(batches)) as u32;
+        Ok(EvalLoader { stream: stream.clone(), shape, batches, order: EvalOrder::Packed { plan } })
+    }
+
+    /// How many batches one evaluation has.
+    pub fn batches(&self) -> u32 {
+        self.batches
+    }
+
+    /// Shape of every batch.
+    pub fn shape(&self) -> BatchShape {
+        self.shape
+    }
+
+    /// Fills batch `index`, below [`EvalLoader::batches`].
+    pub fn batch(&self, index: u32, tokens: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
+        match &self.order {
+            EvalOrder::Random { plan, key } => {
+                let key = key.fold(u64::from(index));
+                fill(&self.stream, self.shape, tokens, targets, |row| plan.position(key, row))
+            }
+            EvalOrder::Packed { plan } => {
+                let start = plan.position(u64::from(index));
+                fill(&self.stream, self.shape, tokens, targets, |row| start + row * self.shape.block as u64)
+            }
+        }
+    }
+}
+
+fn fill(
+    stream: &TokenStream,
+    shape: BatchShape,
+    tokens: &mut [u32],
+    targets: &mut [u32],
+    position: impl Fn(u64) -> u64,
+) -> Result<(), DataError> {
+    debug_assert_eq!([tokens.len(), targets.len()], [shape.tokens(); 2]);
+    let rows = tokens.chunks_exact_mut(shape.block).zip(targets.chunks_exact_mut(shape.block));
+    for (row, (tokens, targets)) in rows.enumerate() {
+        stream.read_row(position(row as u64), tokens, targets)?;
+    }
+    Ok(())
+}

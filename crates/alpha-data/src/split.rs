@@ -1,0 +1,72 @@
+//! The last tenth for validation.
+//!
+//! Of the documents where there are several, else of the tokens: training gets ⌊9n/10⌋ of n, as in
+//! nanoGPT. Validation gets at least `block + 1` tokens, by taking more documents if need be;
+//! where no border between documents leaves both sides that many, tokens are split.
+
+use crate::{DataError, TokenStream, token_file::TokenFile};
+
+/// Position at which validation begins.
+pub(crate) fn split_position(
+    stream: &TokenStream,
+    documents: Option<&TokenFile>,
+    block: usize,
+) -> Result<u64, DataError> {
+    let needed = block as u64 + 1;
+    let len = stream.len();
+    if len < 2 * needed {
+        return Err(DataError::TooShort {
+            what: "the data, to be split into training and validation,",
+            tokens: len,
+            needed: 2 * needed,
+            hint: "use a smaller `--block`, more data, or give `--valData`",
+        });
+    }
+    if let Some(documents) = documents.filter(|documents| documents.documents() > 1) {
+        let count = documents.documents();
+        let last = count - (count / 10).max(1);
+        let mut starts = (0..=last).rev().map(|document| documents.document_start(document));
+        // The first that leaves validation enough; an earlier one would only take from training.
+        let border = starts.find(|start| len - start >= needed);
+        if let Some(start) = border.filter(|start| *start >= needed) {
+            return Ok(start);
+        }
+    }
+    Ok((len * 9 / 10).min(len - needed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::{Corpus, Kind, Tokenizer, mapped::MappedFile, stream::tests::counting, token_file};
+
+    #[test]
+    fn tokens_split_at_nine_tenths() {
+        let position = |len: usize, block| split_position(&counting(&[len]), None, block);
+        assert_eq!(position(1000, 8).unwrap(), 900);
+        assert_eq!(position(1_115_394, 64).unwrap(), 1_003_854);
+        assert_eq!(position(30, 8).unwrap(), 21);
+        assert_eq!(position(18, 8).unwrap(), 9);
+        assert!(position(17, 8).unwrap_err().to_string().contains("17 tokens, needs at least 18"));
+    }
+
+    /// Byte tokens of the texts, each followed by the end-of-text token.
+    fn split_documents(texts: &[&str], block: usize) -> u64 {
+        let corpus = Corpus::from_texts(texts);
+        let tokenizer = Tokenizer::build(&Kind::Byte, &corpus).unwrap().0;
+        let mut out = Cursor::new(Vec::new());
+        token_file::write(&mut out, &corpus, &tokenizer).unwrap();
+        let file = token_file::open(MappedFile::owned("x".into(), out.into_inner())).unwrap();
+        let stream = TokenStream::new(vec![file.shard.clone()], 257);
+        split_position(&stream, Some(&file), block).unwrap()
+    }
+
+    #[test]
+    fn documents_stay_whole() {
+        assert_eq!(split_documents(&["aaaa"; 20], 3), 90);
+        assert_eq!(split_documents(&["aaaa"; 20], 13), 85, "three documents for 14 tokens");
+        assert_eq!(split_documents(&["a", "bbbbbbbbbbbbbbbbb"], 3), 16, "no border leaves both sides 4 of 20 tokens");
+    }
+}

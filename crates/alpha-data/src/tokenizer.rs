@@ -1,0 +1,315 @@
+//! Text to token ids and back. Every tokenizer is a standard `tokenizer.json`, which other tools
+//! open as it is.
+//!
+//! | kind | vocabulary | decode(encode(x)) |
+//! | --- | --- | --- |
+//! | `bpe` | byte-level BPE, GPT-2's pattern: 256 bytes and merges | x, for any text |
+//! | `byte` | the 256 bytes, id = byte | x, for any text |
+//! | `char` | the characters of the data, by code point | x |
+//! | `word` | `\n` and the words of the data, most frequent first | x with each run of other white space one space, and none at either end of a line |
+//!
+//! `char` and `word` know only what their data had: other text is an error that names the first
+//! unknown character or word, never a silent stand-in.
+//!
+//! Where data has documents (jsonl, several files), an end-of-text token `<|endoftext|>` belongs
+//! to the vocabulary and follows each document: the last id of `byte`, `char` and `word`, the
+//! first of `bpe` (whose size includes it). Elsewhere there is none, so that `char` on one text
+//! has exactly as many ids as the text has characters. Text that contains `<|endoftext|>`
+//! literally encodes to that token, as other tools do.
+
+mod kind;
+mod build;
+mod scheme;
+mod pattern;
+mod encoder;
+
+pub(crate) use self::encoder::Encoder;
+pub use self::kind::Kind;
+
+use std::{fs, path::Path, sync::OnceLock};
+
+use self::scheme::Scheme;
+use crate::{DataError, cache};
+
+/// Stands between documents.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// What families of tokenizers call their end-of-text token; it must be among the added tokens.
+const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
+
+/// A loaded or built tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    json: Vec<u8>,
+    scheme: Scheme,
+    vocab_size: usize,
+    end_of_text: Option<u32>,
+    byte_lengths: OnceLock<Option<Vec<u32>>>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
+        let json = fs::read(path).map_err(|source| DataError::io("read", path, source))?;
+        Tokenizer::from_json(json).map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })
+    }
+
+    /// Writes `tokenizer.json`; the same bytes that were loaded or built.
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        cache::write_whole(path, &self.json).map_err(|source| DataError::io("write", path, source))
+    }
+
+    /// The text of `tokenizer.json`.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// Number of ids: the largest plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a document, if the vocabulary has one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// Ids of a text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        self.encoder().encode(text)
+    }
+
+    /// Text of ids. Ids that the vocabulary lacks give nothing; broken UTF-8 gives U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
+        self.inner.decode(tokens, false).map_err(|error| DataError::Tokenizer { why: error.to_string() })
+    }
+
+    /// Bytes of text that tokens stand for, as bits per byte needs them; the end-of-text token
+    /// stands for none. Exact for byte-level and character vocabularies whatever the cut; for
+    /// others the length of the decoded text.
+    pub fn text_bytes(&self, tokens: &[u32]) -> Result<u64, DataError> {
+        match self.byte_lengths.get_or_init(|| self.find_byte_lengths()) {
+            Some(lengths) => {
+                Ok(tokens.iter().map(|token| u64::from(lengths.get(*token as usize).copied().unwrap_or(0))).sum())
+            }
+            None => Ok(self
+                .inner
+                .decode(tokens, true)
+                .map_err(|error| DataError::Tokenizer { why: error.to_string() })?
+                .len() as u64),
+        }
+    }
+
+    /// For many texts, one after another.
+    pub(crate) fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    pub(crate) fn from_json(json: Vec<u8>) -> Result<Tokenizer, String> {
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
+        if vocab_size == 0 {
+            return Err("its vocabulary is empty".to_owned());
+        }
+        let added = inner.get_added_tokens_decoder();
+        let id_of = |name: &&str| added.iter().find(|(_, token)| token.content == **name).map(|(id, _)| *id);
+        let end_of_text = END_OF_TEXT_NAMES.iter().find_map(id_of);
+        let scheme = Scheme::detect(&json, &vocab);
+        Ok(Tokenizer { inner, json, scheme, vocab_size, end_of_text, byte_lengths: OnceLock::new() })
+    }
+
+    /// Bytes of each id, where an id's share of the text does not depend on its neighbours.
+    fn find_byte_lengths(&self) -> Option<Vec<u32>> {
+        let json: serde_json::Value = serde_json::from_slice(&self.json).ok()?;
+        let decoders = json["decoder"]["decoders"].as_array();
+        let is_byte_level = |decoder: &serde_json::Value| decoder["type"] == "ByteLevel";
+        let byte_level =
+            is_byte_level(&json["decoder"]) || decoders.is_some_and(|decoders| decoders.iter().any(is_byte_level));
+        if !byte_level && !matches!(self.scheme, Scheme::Char { .. }) {
+            return None;
+        }
+        let added = self.inner.get_added_tokens_decoder();
+        let length = |id: u32| match added.get(&id) {
+            Some(token) if token.special => 0,
+            Some(token) => token.content.len(),
+            None => self
+                .inner
+                .id_to_token(id)
+                .map_or(0, |token| if byte_level { token.chars().count() } else { token.len() }),
+        };
+        Some((0..self.vocab_size as u32).map(|id| length(id) as u32).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Corpus;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "the cat sat on the mat\nthe dog, the log — déjà vu\n\nthe end of the cat\n";
+
+    fn build(kind: &Kind, texts: &[&str]) -> Tokenizer {
+        Tokenizer::build(kind, &Corpus::from_texts(texts)).unwrap().0
+    }
+
+    fn kinds() -> [Kind; 4] {
+        [Kind::Char, Kind::Byte, Kind::Word, Kind::Bpe { vocab: 270 }]
+    }
+
+    /// Our own encoders against the crate running the `tokenizer.json` that we write.
+    #[test]
+    fn every_kind_encodes_as_its_json_does_elsewhere() {
+        for kind in kinds() {
+            for texts in [vec![TEXT], vec![TEXT, "another\n"]] {
+                let tokenizer = build(&kind, &texts);
+                let elsewhere = tokenizers::Tokenizer::from_bytes(tokenizer.json()).unwrap();
+                let mut sample = "the mat déjà\nthe  cat \n\n the".to_owned();
+                if texts.len() > 1 {
+                    sample.push_str("<|endoftext|>the<|endoftext|>");
+                }
+                let expected = elsewhere.encode(sample.as_str(), false).unwrap();
+                assert_eq!(tokenizer.encode(&sample).unwrap(), expected.get_ids(), "{kind}");
+                assert_eq!(tokenizer.vocab_size(), elsewhere.get_vocab_size(true), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_data_with_documents_has_an_end_of_text() {
+        for kind in kinds() {
+            assert_eq!(build(&kind, &[TEXT]).end_of_text(), None);
+            let tokenizer = build(&kind, &[TEXT, TEXT]);
+            let end_of_text = tokenizer.end_of_text().unwrap();
+            assert_eq!(tokenizer.encode(END_OF_TEXT).unwrap(), [end_of_text]);
+            assert_eq!(tokenizer.decode(&[end_of_text]).unwrap(), END_OF_TEXT);
+            assert_eq!(tokenizer.text_bytes(&[end_of_text]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn char_ids_follow_code_points() {
+        let tokenizer = build(&Kind::Char, &["banana é"]);
+        assert_eq!(tokenizer.vocab_size(), 5);
+        assert_eq!(tokenizer.encode(" abné").unwrap(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn byte_ids_are_bytes() {
+        let tokenizer = build(&Kind::Byte, &["x"]);
+        assert_eq!(tokenizer.encode("é\n").unwrap(), [0xC3, 0xA9, 0x0A]);
+        assert_eq!(tokenizer.vocab_size(), 256);
+        assert_eq!(build(&Kind::Byte, &["x", "y"]).end_of_text(), Some(256));
+    }
+
+    #[test]
+    fn word_normalises_white_space_only() {
+        let tokenizer = build(&Kind::Word, &["a bb\nc a\n"]);
+        let decoded = tokenizer.decode(&tokenizer.encode("  a \t bb \n\n c\na").unwrap()).unwrap();
+        assert_eq!(decoded, "a bb\n\nc\na");
+        assert_eq!(tokenizer.encode("\n").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn closed_vocabularies_name_what_they_lack() {
+        let error = build(&Kind::Char, &["abc"]).encode("ab\u{1F600}").unwrap_err();
+        assert!(
+            matches!(&error, DataError::NotInVocabulary { token, offset: 2, .. } if token == "\u{1F600}"),
+            "{error}"
+        );
+        let error = build(&Kind::Word, &["a b"]).encode("a b cat").unwrap_err();
+        assert!(matches!(&error, DataError::NotInVocabulary { token, offset: 4, .. } if token == "cat"), "{error}");
+    }
+
+    #[test]
+    fn too_little_text_gives_fewer_merges_and_says_so() {
+        let (tokenizer, warnings) =
+            Tokenizer::build(&Kind::Bpe { vocab: 5000 }, &Corpus::from_texts(&["to be or not to be"])).unwrap();
+        assert!(tokenizer.vocab_size() < 300);
+        assert!(warnings[0].contains("5000") && warnings[0].contains(&tokenizer.vocab_size().to_string()));
+        let small = Tokenizer::build(&Kind::Bpe { vocab: 200 }, &Corpus::from_texts(&["x"]));
+        assert!(small.unwrap_err().is_usage());
+    }
+
+    #[test]
+    fn building_is_deterministic_and_json_round_trips() {
+        let text = TEXT.repeat(50);
+        for kind in kinds() {
+            let first = build(&kind, &[&text]);
+            assert_eq!(first.json(), build(&kind, &[&text]).json());
+            let again = Tokenizer::from_json(first.json().to_vec()).unwrap();
+            assert_eq!(again.encode("the cat").unwrap(), first.encode("the cat").unwrap());
+        }
+    }
+
+    #[test]
+    fn text_bytes_count_the_text() {
+        for kind in kinds() {
+            let tokenizer = build(&kind, &[TEXT, TEXT]);
+            let text = "the cat sat\ndéjà vu";
+            assert_eq!(tokenizer.text_bytes(&tokenizer.encode(text).unwrap()).unwrap(), text.len() as u64, "{kind}");
+        }
+    }
+
+    #[test]
+    fn malformed_json_is_an_error_not_a_panic() {
+        let good = build(&Kind::Bpe { vocab: 258 }, &[TEXT]).json().to_vec();
+        let text = String::from_utf8(good.clone()).unwrap();
+        let mut seeds: Vec<Vec<u8>> = [
+            "",
+            "{}",
+            "null",
+            "[]",
+            "{\"model\":{}}",
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}",
+            "\u{0}",
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}",
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}",
+            "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":99999999999}}}",
+        ]
+        .iter()
+        .map(|seed| seed.as_bytes().to_vec())
+        .collect();
+        seeds.push(good[..good.len() / 2].to_vec());
+        seeds.push(text.replace("ByteLevel", "Nothing").into_bytes());
+        seeds.push([&good[..], b"x"].concat());
+        for seed in seeds {
+            assert!(Tokenizer::from_json(seed.clone()).is_err(), "{}", String::from_utf8_lossy(&seed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn byte_level_round_trips_any_text(text: String) {
+            static TOKENIZERS: OnceLock<[Tokenizer; 2]> = OnceLock::new();
+            let tokenizers =
+                TOKENIZERS.get_or_init(|| [build(&Kind::Byte, &[TEXT]), build(&Kind::Bpe { vocab: 300 }, &[TEXT, TEXT])]);
+            for tokenizer in tokenizers {
+                let tokens = tokenizer.encode(&text).unwrap();
+                prop_assert_eq!(tokenizer.decode(&tokens).unwrap(), text.as_str());
+                prop_assert_eq!(tokenizer.text_bytes(&tokens).unwrap(), text.len() as u64);
+            }
+        }
+
+        #[test]
+        fn char_round_trips_its_own_text(text in "\\PC{1,80}") {
+            let tokenizer = build(&Kind::Char, &[&text]);
+            prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()).unwrap(), text);
+        }
+
+        #[test]
+        fn word_round_trips_up_to_white_space(text in "[a-c# \n\t\u{3000}]{1,60}") {
+            let tokenizer = build(&Kind::Word, &[&text]);
+            let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let expected = text.split('\n').map(line).collect::<Vec<_>>().join("\n");
+            prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()).unwrap(), expected);
+        }
+
+        #[test]
+        fn any_bytes_load_or_err(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Tokenizer::from_json(bytes);
+        }
+    }
+}

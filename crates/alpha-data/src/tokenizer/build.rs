@@ -1,0 +1,152 @@
+//! Building a tokenizer from text.
+//!
+//! `char`, `byte` and `word` are written down as `tokenizer.json` directly. BPE is trained by the
+//! `tokenizers` crate on at most 256 MiB of text (larger data: evenly spaced pieces); pairs seen
+//! only once are not merged. The same text always gives the same bytes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+use tokenizers::{
+    AddedToken, TokenizerImpl,
+    models::bpe::{BPE, BpeTrainer},
+    normalizers::NormalizerWrapper,
+    pre_tokenizers::byte_level::ByteLevel,
+};
+
+use super::{END_OF_TEXT, Kind, Tokenizer, pattern, scheme};
+use crate::{Corpus, DataError};
+
+/// Most text that BPE is trained on.
+const BPE_TRAINING_BYTES: u64 = 256 << 20;
+
+impl Tokenizer {
+    /// Builds a tokenizer for a corpus (or loads it, for [`Kind::File`]), with warnings.
+    pub fn build(kind: &Kind, corpus: &Corpus) -> Result<(Tokenizer, Vec<String>), DataError> {
+        let mut warnings = Vec::new();
+        let with_end_of_text = corpus.has_documents();
+        let json = match kind {
+            Kind::File(path) => return Ok((Tokenizer::load(path)?, warnings)),
+            Kind::Byte => scheme::byte_json(with_end_of_text),
+            Kind::Char => {
+                let mut chars = BTreeSet::new();
+                for piece in corpus.pieces() {
+                    chars.extend(piece?.text.chars());
+                }
+                let tokens = chars.into_iter().map(String::from).collect();
+                scheme::char_json(&closed_vocab(tokens, with_end_of_text, corpus)?)
+            }
+            Kind::Word => scheme::word_json(&closed_vocab(count_words(corpus)?, with_end_of_text, corpus)?),
+            Kind::Bpe { vocab } => train_bpe(*vocab, corpus, &mut warnings)?,
+        };
+        let tokenizer = Tokenizer::from_json(json).map_err(|why| DataError::Tokenizer { why })?;
+        if let Kind::Bpe { vocab } = kind {
+            warnings.extend(tokenizer.shortfall(*vocab, corpus));
+        }
+        Ok((tokenizer, warnings))
+    }
+
+    /// The warning for a BPE vocabulary that came out smaller than wanted.
+    pub(crate) fn shortfall(&self, wanted: usize, corpus: &Corpus) -> Option<String> {
+        (self.vocab_size() < wanted).then(|| {
+            format!(
+                "`{}` has too little text for a vocabulary of {wanted}; the tokenizer has {}",
+                corpus.first_path().display(),
+                self.vocab_size()
+            )
+        })
+    }
+}
+
+/// Numbers the tokens of a `char` or `word` vocabulary.
+fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus) -> Result<Vec<String>, DataError> {
+    if tokens.is_empty() {
+        return Err(DataError::Empty { path: corpus.first_path().to_owned() });
+    }
+    if with_end_of_text {
+        tokens.retain(|token| token != END_OF_TEXT);
+        tokens.push(END_OF_TEXT.to_owned());
+    }
+    Ok(tokens)
+}
+
+/// The words of a corpus: the newline, then by falling count, then by spelling.
+fn count_words(corpus: &Corpus) -> Result<Vec<String>, DataError> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for piece in corpus.pieces() {
+        count_all(scheme::words(&piece?.text).map(|(word, _)| word), &mut counts);
+    }
+    counts.insert("\n".to_owned(), u64::MAX);
+    let mut words: Vec<(String, u64)> = counts.into_iter().collect();
+    words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    Ok(words.into_iter().map(|(word, _)| word).collect())
+}
+
+fn train_bpe(vocab: usize, corpus: &Corpus, warnings: &mut Vec<String>) -> Result<Vec<u8>, DataError> {
+    let special_tokens: Vec<AddedToken> =
+        corpus.has_documents().then(|| AddedToken::from(END_OF_TEXT, true)).into_iter().collect();
+    let least = 256 + special_tokens.len();
+    if vocab < least {
+        return Err(DataError::VocabTooSmall { vocab, least });
+    }
+    let stride = corpus.bytes().div_ceil(BPE_TRAINING_BYTES).max(1) as usize;
+    if stride > 1 {
+        warnings.push(format!("the tokenizer was trained on every {stride}th piece of the text (256 MiB)"));
+    }
+    let trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(vocab)
+        .min_frequency(2)
+        .special_tokens(special_tokens)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for piece in corpus.pieces().step_by(stride) {
+        count_all(pattern::words(&piece?.text), &mut counts);
+    }
+    let refused = |error: tokenizers::Error| DataError::Tokenizer { why: error.to_string() };
+    let byte_chars: Vec<char> = (0..=255).map(scheme::byte_char).collect();
+    let byte_level = |word: &str| word.bytes().map(|byte| byte_chars[byte as usize]).collect();
+    let counts = counts.into_iter().map(|(word, count)| (byte_level(&word), count)).collect();
+    let mut model = BPE::default();
+    let special_tokens = trainer.do_train(&counts, &mut model).map_err(refused)?;
+    let byte_level = ByteLevel::new(false, true, true);
+    let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
+        TokenizerImpl::new(model);
+    tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
+    tokenizer.add_special_tokens(special_tokens).map_err(refused)?;
+    Ok(tokenizer.to_string(true).map_err(refused)?.into_bytes())
+}
+
+fn count_all<'t>(words: impl Iterator<Item = &'t str>, counts: &mut HashMap<String, u64>) {
+    for word in words {
+        if let Some(count) = counts.get_mut(word) {
+            *count += 1;
+        } else {
+            counts.insert(word.to_owned(), 1);
+        }
+    }
+}
+
+/// A whole `tokenizer.json` around a model.
+pub(super) fn document(tokens: &[String], pre_tokenizer: &Value, decoder: &Value, model: &Value) -> Vec<u8> {
+    let mut added_tokens = Vec::new();
+    if let Some(id) = tokens.iter().position(|token| token == END_OF_TEXT) {
+        added_tokens.push(json!({
+            "id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }));
+    }
+    let document = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added_tokens,
+        "normalizer": null,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": decoder,
+        "model": model,
+    });
+    serde_json::to_vec_pretty(&document).expect("a JSON value always serialises")
+}

@@ -1,0 +1,107 @@
+//! Text to ids, by the [`Scheme`] of the tokenizer.
+//!
+//! The ids are those that the `tokenizers` crate gives for the same `tokenizer.json`; tests
+//! compare the two. Where the end-of-text token is in the vocabulary, its literal text is cut out
+//! first and encodes to it.
+
+use std::collections::HashMap;
+
+use tokenizers::Model;
+
+use super::{END_OF_TEXT, Scheme, Tokenizer, pattern, scheme};
+use crate::DataError;
+
+/// Most words whose ids are remembered.
+const MOST_WORDS: usize = 1 << 18;
+
+/// Encodes one text after another and remembers BPE's words.
+#[derive(Debug)]
+pub(crate) struct Encoder<'t> {
+    tokenizer: &'t Tokenizer,
+    words: HashMap<Box<str>, Box<[u32]>>,
+    byte_chars: Vec<char>,
+}
+
+impl<'t> Encoder<'t> {
+    pub(super) fn new(tokenizer: &'t Tokenizer) -> Encoder<'t> {
+        Encoder { tokenizer, words: HashMap::new(), byte_chars: (0..=255).map(scheme::byte_char).collect() }
+    }
+
+    /// Ids of several texts; an error comes with the index of its text.
+    pub(crate) fn encode_batch(&mut self, texts: &[&str]) -> Result<Vec<Vec<u32>>, (usize, DataError)> {
+        if matches!(self.tokenizer.scheme, Scheme::Foreign) {
+            let encodings = self.tokenizer.inner.encode_batch_fast(texts.to_vec(), false);
+            let encodings = encodings.map_err(|error| (0, refused(&error)))?;
+            return Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect());
+        }
+        texts.iter().enumerate().map(|(index, text)| self.encode(text).map_err(|error| (index, error))).collect()
+    }
+
+    /// Ids of a text.
+    pub(super) fn encode(&mut self, text: &str) -> Result<Vec<u32>, DataError> {
+        let tokenizer = self.tokenizer;
+        if matches!(tokenizer.scheme, Scheme::Foreign) {
+            let encoding = tokenizer.inner.encode_fast(text, false).map_err(|error| refused(&error))?;
+            return Ok(encoding.get_ids().to_vec());
+        }
+        let mut tokens = Vec::with_capacity(text.len() / 2);
+        let mut start = 0;
+        if let Some(end_of_text) = tokenizer.end_of_text {
+            for (at, separator) in text.match_indices(END_OF_TEXT) {
+                self.encode_part(&text[start..at], start, &mut tokens)?;
+                tokens.push(end_of_text);
+                start = at + separator.len();
+            }
+        }
+        self.encode_part(&text[start..], start, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// Adds the ids of a text that begins `start` bytes into the user's.
+    fn encode_part(&mut self, text: &str, start: usize, tokens: &mut Vec<u32>) -> Result<(), DataError> {
+        let unknown = |token: &str, offset: usize| DataError::NotInVocabulary {
+            token: token.to_owned(),
+            offset: (start + offset) as u64,
+            path: None,
+        };
+        let tokenizer = self.tokenizer;
+        match &tokenizer.scheme {
+            Scheme::Char { ascii, rest } => {
+                for (offset, char) in text.char_indices() {
+                    let id = match ascii.get(char as usize) {
+                        Some(id) => Some(*id).filter(|id| *id != u32::MAX),
+                        None => rest.get(&char).copied(),
+                    };
+                    tokens.push(id.ok_or_else(|| unknown(char.encode_utf8(&mut [0; 4]), offset))?);
+                }
+            }
+            Scheme::Byte => tokens.extend(text.bytes().map(u32::from)),
+            Scheme::Word(vocab) => {
+                for (word, offset) in scheme::words(text) {
+                    tokens.push(*vocab.get(word).ok_or_else(|| unknown(word, offset))?);
+                }
+            }
+            Scheme::Bpe => {
+                for word in pattern::words(text) {
+                    if let Some(known) = self.words.get(word) {
+                        tokens.extend_from_slice(known);
+                        continue;
+                    }
+                    let byte_level: String = word.bytes().map(|byte| self.byte_chars[byte as usize]).collect();
+                    let merged = tokenizer.inner.get_model().tokenize(&byte_level).map_err(|error| refused(&error))?;
+                    let ids: Box<[u32]> = merged.iter().map(|token| token.id).collect();
+                    tokens.extend_from_slice(&ids);
+                    if self.words.len() < MOST_WORDS {
+                        self.words.insert(word.into(), ids);
+                    }
+                }
+            }
+            Scheme::Foreign => unreachable!("left to the crate by the caller"),
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: &tokenizers::Error) -> DataError {
+    DataError::Tokenizer { why: error.to_string() }
+}

@@ -1,0 +1,276 @@
+//! What can go wrong while training, and the exit code of each case.
+//!
+//! A message says what was found and what was expected; where the user can do something about
+//! it, a blank line and a line `hint: …` follow.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use alpha_data::DataError;
+use alpha_nn::ConfigError;
+use alpha_tensor::BackendError;
+
+use crate::memory::format_bytes;
+
+/// The error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The operating system refused.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create` …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// No space left. Whatever had been written before is still there.
+    #[error(
+        "the disk is full: `{}` could not be written; what was there before is intact\n\n\
+         hint: free some space, then continue from the newest checkpoint with `--resume=auto`",
+        path.display()
+    )]
+    DiskFull {
+        /// The file that could not be written.
+        path: PathBuf,
+    },
+    /// A file that a folder must hold is not there.
+    #[error("`{}` does not exist\n\nhint: {hint}", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file whose bytes are not what its format demands.
+    #[error("`{}` is broken: {why}\n\nhint: copy or download the file again, or use another checkpoint", path.display())]
+    BrokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Found and expected.
+        why: String,
+    },
+    /// A key of a JSON file holds something that cannot be used.
+    #[error("`{key}` in `{}` is {found}, expected {expected}", path.display())]
+    ConfigKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value, as JSON, or `missing`.
+        found: String,
+        /// What can be used.
+        expected: String,
+    },
+    /// A configuration read from a file describes an impossible model.
+    #[error("`{}` describes an impossible model: {source}", path.display())]
+    ImpossibleModel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// A tensor that the model needs is not in the checkpoint.
+    #[error(
+        "`{}` has no tensor `{tensor}`, expected one of shape {expected:?}\n\n\
+         hint: check that `config.json` and the weights belong to the same model",
+        path.display()
+    )]
+    MissingTensor {
+        /// File or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// A tensor that the model has no place for.
+    #[error(
+        "`{}` has a tensor `{tensor}` that the model has no place for\n\n\
+         hint: check that `config.json` and the weights belong to the same model",
+        path.display()
+    )]
+    ExtraTensor {
+        /// File or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor of another shape.
+    #[error(
+        "tensor `{tensor}` in `{}` has shape {found:?}, expected {expected:?}\n\n\
+         hint: check that `config.json` and the weights belong to the same model",
+        path.display()
+    )]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape in the model.
+        expected: Vec<usize>,
+    },
+    /// A tensor of an element type that is not read.
+    #[error("tensor `{tensor}` in `{}` has dtype `{found}`, expected {expected}", path.display())]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// As the file calls it.
+        found: String,
+        /// What is read.
+        expected: &'static str,
+    },
+    /// A tensor whose values contradict `config.json`.
+    #[error("tensor `{tensor}` in `{}` {why}", path.display())]
+    TensorValues {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Found, expected and what to do.
+        why: &'static str,
+    },
+    /// Another process trains in the run folder.
+    #[error(
+        "run folder `{}` is in use by {holder}\n\n\
+         hint: wait for that run to end, or choose another folder with `--runDir`",
+        path.display()
+    )]
+    RunDirInUse {
+        /// The folder.
+        path: PathBuf,
+        /// `process 123`, or `another process` where its number cannot be read.
+        holder: String,
+    },
+    /// The backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The shape of the model.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// This build has no GPU backend.
+    #[error("this build has no `helios` backend\n\nhint: run with `--backend=cpu`")]
+    NoHelios,
+    /// The run would not fit.
+    #[error("the run needs {} of memory, {} are free{}", format_bytes(*predicted_bytes), format_bytes(*free_bytes), fitting_hint(*fitting))]
+    TooLittleMemory {
+        /// Predicted peak.
+        predicted_bytes: usize,
+        /// What there is.
+        free_bytes: usize,
+        /// Micro-batch and accumulation that would fit, if any does.
+        fitting: Option<(usize, usize)>,
+    },
+    /// A warning of the planning check under `--strictPlanning`.
+    #[error(
+        "the planning check has warnings, and `--strictPlanning` makes them fatal\n\nhint: change the run, or leave `--strictPlanning` out"
+    )]
+    StrictPlanning,
+    /// Loss or gradient became NaN or infinite.
+    #[error(
+        "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}\n\n\
+         hint: the batch is in `{}`, the state before the step in the newest checkpoint; lower `--lr`, set `--gradClip`, \
+         or leave such updates out with `--onNonfinite=skip`",
+        batch.display()
+    )]
+    Nonfinite {
+        /// The step.
+        step: u64,
+        /// Its loss.
+        loss: f32,
+        /// Its gradient norm.
+        grad_norm: f32,
+        /// What went bad first.
+        culprit: String,
+        /// Where the batch was saved.
+        batch: PathBuf,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt has no tokens\n\nhint: give at least one with `--prompt`")]
+    EmptyPrompt,
+    /// A prompt's token that the model does not know.
+    #[error("token {token} of the prompt is outside the vocabulary of {vocab}")]
+    PromptToken {
+        /// The token.
+        token: u32,
+        /// The vocabulary.
+        vocab: usize,
+    },
+    /// A prompt in words for a model without tokenizer.
+    #[error(
+        "`{word}` is no token id, and the model has no tokenizer\n\nhint: give ids below {vocab}, separated by spaces"
+    )]
+    PromptNotIds {
+        /// What was given.
+        word: String,
+        /// The vocabulary.
+        vocab: usize,
+    },
+}
+
+fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
+    match fitting {
+        Some((batch, accum_steps)) => {
+            format!("\n\nhint: the same step fits with `--batch={batch} --accumSteps={accum_steps}`")
+        }
+        None => "\n\nhint: even one sequence at a time does not fit; make the model or `--block` smaller, \
+                 or try `--checkpoint=true`"
+            .to_owned(),
+    }
+}
+
+impl TrainError {
+    /// An input or output error, the full disk told apart.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> TrainError {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => TrainError::DiskFull { path: path.into() },
+            _ => TrainError::Io { action, path: path.into(), source },
+        }
+    }
+
+    /// A file that breaks its format.
+    pub fn broken(path: &Path, why: impl Into<String>) -> TrainError {
+        TrainError::BrokenFile { path: path.into(), why: why.into() }
+    }
+
+    /// The exit code of the process: 3 for something that this machine or build lacks, else 1.
+    /// (What the command line alone shows to be wrong never gets as far as this crate.)
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            TrainError::Backend(BackendError::Unsupported { .. }) | TrainError::NoHelios => 3,
+            TrainError::Data(error) if error.is_usage() => 2,
+            TrainError::Config(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_errors() {
+        let full = TrainError::io("write", Path::new("a"), io::Error::from(io::ErrorKind::StorageFull));
+        assert!(matches!(full, TrainError::DiskFull { .. }));
+        assert!(full.to_string().contains("hint: free some space"));
+        let denied = TrainError::io("write", Path::new("a"), io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!((denied.exit_code(), denied.to_string()), (1, "cannot write `a`: permission denied".into()));
+    }
+
+    #[test]
+    fn what_the_build_lacks_exits_with_3() {
+        let error = BackendError::Unsupported { op: "adamw", backend: "cpu", why: "no kernel".into() };
+        assert_eq!(TrainError::from(error).exit_code(), 3);
+    }
+}

@@ -1,0 +1,88 @@
+//! Loss of a model on data that it does not train on.
+
+use alpha_data::{EvalLoader, TokenStream, Windows};
+use alpha_nn::{ModelConfig, ParamLayout, programs};
+use alpha_tensor::{Backend, Program, RegionSizes, RunArgs};
+
+use crate::TrainError;
+
+/// The fixed validation batches of a training run.
+#[derive(Debug)]
+pub struct Validator {
+    loader: EvalLoader,
+    tokens: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl Validator {
+    /// Evaluates on these batches, the same every time.
+    pub fn new(loader: EvalLoader) -> Validator {
+        let tokens = loader.shape().tokens();
+        Validator { loader, tokens: vec![0; tokens], targets: vec![0; tokens] }
+    }
+
+    /// Mean loss over all batches.
+    pub fn evaluate(
+        &mut self,
+        backend: &mut dyn Backend,
+        (program, inputs): &(Program, programs::Inputs),
+    ) -> Result<f32, TrainError> {
+        let mut sum = 0.0;
+        for index in 0..self.loader.batches() {
+            self.loader.batch(index, &mut self.tokens, &mut self.targets)?;
+            backend.write_tokens(inputs.tokens.offset, &self.tokens);
+            backend.write_tokens(inputs.targets.offset, &self.targets);
+            backend.run(program, &RunArgs::default(), None)?;
+            sum += f64::from(backend.results().loss);
+        }
+        Ok((sum / (f64::from(self.loader.batches()) * self.tokens.len() as f64)) as f32)
+    }
+}
+
+/// What an evaluation found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy of a token, nats.
+    pub loss: f64,
+    /// Tokens predicted.
+    pub tokens: u64,
+}
+
+/// Evaluates a model over a stream in windows of `config.block` tokens that do not overlap, or
+/// over the seeded part of them that holds about `max_tokens` tokens. `prepare` loads the
+/// parameters once the backend has memory.
+pub fn evaluate_stream(
+    backend: &mut dyn Backend,
+    config: &ModelConfig,
+    layout: &ParamLayout,
+    batch: usize,
+    stream: &TokenStream,
+    part: Option<(usize, u64)>,
+    prepare: impl FnOnce(&mut dyn Backend) -> Result<(), TrainError>,
+) -> Result<(Evaluation, Vec<u64>), TrainError> {
+    let windows = Windows::new(stream, config.block)?;
+    let chosen = match part {
+        Some((max_tokens, seed)) => windows.subset(max_tokens.div_ceil(config.block) as u64, seed),
+        None => (0..windows.len()).collect(),
+    };
+    let batch = batch.min(chosen.len());
+    let (program, inputs) = programs::eval_program(config, layout, batch, config.block);
+    let sizes = RegionSizes::default().max(&program.sizes);
+    backend.prepare(&sizes, &[&program])?;
+    prepare(backend)?;
+    let mut tokens = vec![0; batch * config.block];
+    let mut targets = vec![0; batch * config.block];
+    let (mut sum, mut count) = (0.0, 0);
+    for group in chosen.chunks(batch) {
+        Windows::pad(&mut tokens, &mut targets);
+        let rows = tokens.chunks_exact_mut(config.block).zip(targets.chunks_exact_mut(config.block));
+        for (&window, (tokens, targets)) in group.iter().zip(rows) {
+            count += windows.fill(window, tokens, targets)? as u64;
+        }
+        backend.write_tokens(inputs.tokens.offset, &tokens);
+        backend.write_tokens(inputs.targets.offset, &targets);
+        backend.run(&program, &RunArgs::default(), None)?;
+        sum += f64::from(backend.results().loss);
+    }
+    Ok((Evaluation { loss: sum / count as f64, tokens: count }, chosen))
+}

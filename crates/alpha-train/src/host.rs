@@ -1,0 +1,25 @@
+//! What a run needs of the program around it. Nothing in this crate prints.
+
+use std::time::Instant;
+
+/// Where a run's words go.
+pub trait Sink {
+    /// A line of results: step and trace lines.
+    fn line(&mut self, line: &str);
+    /// A line for the reader beside the results.
+    fn note(&mut self, line: &str);
+    /// A step is done.
+    fn progress(&mut self, step: u64, total_steps: u64, loss: f32, tok_s: f64);
+}
+
+/// The program around a run.
+pub struct Host<'a> {
+    /// Where words go.
+    pub sink: &'a mut dyn Sink,
+    /// Whether the run was asked to stop; polled between steps.
+    pub is_stop_requested: &'a dyn Fn() -> bool,
+    /// Memory allocations of the process so far.
+    pub allocations: fn() -> u64,
+    /// When the process began.
+    pub started: Instant,
+}

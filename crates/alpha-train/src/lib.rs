@@ -1,0 +1,25 @@
+//! The training run: its configuration, folder, checkpoints, metrics and trace, and the step loop.
+//!
+//! Nothing here prints or knows of the command line: words go through [`host::Sink`].
+
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod host;
+pub mod run_dir;
+pub mod checkpoint;
+pub mod metrics;
+pub mod trace;
+pub mod memory;
+pub mod planning;
+pub mod evaluate;
+pub mod sampler;
+pub mod nonfinite;
+pub mod trainer;
+pub mod gradcheck;
+
+pub use self::{
+    error::TrainError,
+    host::{Host, Sink},
+    trainer::{Outcome, train},
+};

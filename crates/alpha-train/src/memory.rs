@@ -1,0 +1,68 @@
+//! How much memory a run will take, and how much there is.
+
+use std::fs;
+
+use alpha_tensor::{Backend, Program, RegionSizes};
+
+/// What a process takes beyond regions and scratch: code, tokenizer, buffers. Measured
+/// (docs/performance.md); the data itself is mapped, and its pages are the system's to take back.
+const PROCESS_BYTES: usize = 20 << 20;
+
+/// Peak resident memory of a process that runs these programs, data pages not counted.
+pub fn predicted_bytes(backend: &dyn Backend, sizes: &RegionSizes, programs: &[&Program]) -> usize {
+    sizes.total_bytes() + backend.scratch_bytes(programs) + PROCESS_BYTES
+}
+
+/// Memory that a process can still take: what the system calls available, or less where a
+/// control group or an address-space limit is tighter. None where the system does not say.
+pub fn free_bytes() -> Option<usize> {
+    [system_available(), cgroup_free(), address_space_free()].into_iter().flatten().min()
+}
+
+fn system_available() -> Option<usize> {
+    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+fn cgroup_free() -> Option<usize> {
+    let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
+    let limit: usize = read("memory.max")?.trim().parse().ok()?;
+    let used: usize = read("memory.current")?.trim().parse().ok()?;
+    Some(limit.saturating_sub(used))
+}
+
+fn address_space_free() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find(|line| line.starts_with("Max address space"))?;
+    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?; // `unlimited` is no number
+    let used = kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmSize:")?;
+    Some(limit.saturating_sub(used))
+}
+
+/// The number after `key` in a file of `key  number kB` lines, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<usize> {
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// `1.5 GiB`.
+pub fn format_bytes(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(format_bytes(25 << 20), "25 MiB");
+        assert_eq!(format_bytes(3 << 29), "1.5 GiB");
+    }
+
+    #[test]
+    fn a_line_in_kilobytes_is_found() {
+        assert_eq!(kilobytes("MemFree: 1 kB\nMemAvailable:   20 kB\n", "MemAvailable:"), Some(20 * 1024));
+        assert_eq!(kilobytes("MemFree: 1 kB\n", "MemAvailable:"), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! The run folder: its lock, and what becomes of an earlier run.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
+
+use std::{fs, path::Path};
+
+use alpha_train::{
+    TrainError,
+    run_dir::{RunDir, read_run_config},
+};
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn write_run(dir: &Path, mark: &str) {
+    fs::create_dir_all(dir.join("checkpoint-5")).unwrap();
+    fs::write(dir.join("checkpoint-5/config.json"), "{}").unwrap();
+    fs::write(dir.join("config.json"), format!("{{\"mark\":\"{mark}\"}}")).unwrap();
+    fs::write(dir.join("metrics.jsonl"), "{\"step\":1}\n").unwrap();
+}
+
+#[test]
+fn a_new_folder_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runs/a/b");
+    let (run_dir, moved_to) = RunDir::create(&path).unwrap();
+    assert_eq!((run_dir.path(), moved_to), (path.as_path(), None));
+    assert_eq!(read_run_config(&path).unwrap(), None);
+    run_dir.write_config(&serde_json::json!({ "steps": 5 })).unwrap();
+    assert_eq!(read_run_config(&path).unwrap().unwrap()["steps"], 5);
+    assert_eq!(names(&path), [".lock", "config.json"]);
+}
+
+#[test]
+fn two_processes_do_not_share_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, _) = RunDir::create(dir.path()).unwrap();
+    for second in [RunDir::create(dir.path()).map(|_| ()), RunDir::resume(dir.path()).map(|_| ())] {
+        let error = second.unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, TrainError::RunDirInUse { .. }));
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        assert!(message.contains("hint:") && message.contains("--runDir"), "{message}");
+        assert_eq!(error.exit_code(), 1);
+    }
+    drop(first);
+    RunDir::create(dir.path()).unwrap();
+}
+
+#[test]
+fn an_unreadable_lock_file_is_still_a_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = RunDir::create(dir.path()).unwrap();
+    for content in ["", "not a number", "99999999999999999999999"] {
+        fs::write(dir.path().join(".lock"), content).unwrap();
+        let message = RunDir::resume(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("in use by another process"), "{message}");
+    }
+}
+
+#[test]
+fn an_earlier_run_is_moved_and_only_the_newest_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let older = dir.path().join("run.old-20200101T000000Z");
+    let strangers = [dir.path().join("run.old-notes"), dir.path().join("runs.old-20200101T000000Z")];
+    write_run(&older, "older");
+    for stranger in &strangers {
+        write_run(stranger, "stranger");
+    }
+    write_run(&path, "earlier");
+    fs::write(path.join("notes.txt"), "not of the run").unwrap();
+    let (run_dir, moved_to) = RunDir::create(&path).unwrap();
+    let moved_to = moved_to.unwrap();
+    assert!(moved_to.starts_with(dir.path()) && moved_to.to_str().unwrap().contains("run.old-2"), "{moved_to:?}");
+    assert_eq!(names(&moved_to), ["checkpoint-5", "config.json", "metrics.jsonl"]);
+    assert_eq!(read_run_config(&moved_to).unwrap().unwrap()["mark"], "earlier");
+    assert_eq!(names(&path), [".lock", "notes.txt"]);
+    assert!(!older.exists() && strangers.iter().all(|stranger| stranger.exists()));
+    drop(run_dir);
+
+    // Within the same second, too, the newest is the one that stays.
+    write_run(&path, "latest");
+    let (_run_dir, moved_to) = RunDir::create(&path).unwrap();
+    assert_eq!(read_run_config(&moved_to.unwrap()).unwrap().unwrap()["mark"], "latest");
+    let old = names(dir.path()).into_iter().filter(|name| name.starts_with("run.old-2")).count();
+    assert_eq!(old, 1);
+}
+
+#[test]
+fn resuming_and_folders_without_a_run_move_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    write_run(&path, "earlier");
+    drop(RunDir::resume(&path).unwrap());
+    assert_eq!(names(&path), [".lock", "checkpoint-5", "config.json", "metrics.jsonl"]);
+
+    let other = dir.path().join("project");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("config.json"), "{}").unwrap();
+    assert_eq!(RunDir::create(&other).unwrap().1, None);
+    assert_eq!(names(&other), [".lock", "config.json"]);
+}
+
+#[test]
+fn a_broken_configuration_and_a_file_in_the_way_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), "{").unwrap();
+    let message = read_run_config(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json") && message.contains("broken"), "{message}");
+    let message = RunDir::create(&dir.path().join("config.json")).unwrap_err().to_string();
+    assert!(message.contains("cannot create"), "{message}");
+}

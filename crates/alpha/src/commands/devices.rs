@@ -1,0 +1,127 @@
+//! `alpha devices`: what this machine computes with, and how fast it can at best.
+
+use std::{fs, num::NonZero, thread::available_parallelism};
+
+use alpha_tensor::{
+    BackendError,
+    cpu::{Peaks, peaks},
+};
+use clap::{ArgAction, Args};
+use serde_json::{Value, json};
+
+use crate::{exit::Failure, output};
+
+/// What was asked of `alpha devices`.
+#[derive(Args, Clone, Debug)]
+#[command(rename_all = "camelCase")]
+pub(crate) struct Flags {
+    /// Print one JSON object
+    #[arg(long, action = ArgAction::Set, default_value = "false")]
+    json: bool,
+}
+
+/// Describes and measures the processor.
+pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    let mut thread_counts = vec![1, cores];
+    thread_counts.dedup();
+    let measured: Vec<(usize, Peaks)> = thread_counts
+        .into_iter()
+        .map(|threads| Ok((threads, peaks(threads)?)))
+        .collect::<Result<_, BackendError>>()
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
+    let text = if flags.json { format!("{}\n", as_json(&cpu, &measured)) } else { as_text(&cpu, &measured) };
+    Ok(output::print(&text)?)
+}
+
+struct Cpu {
+    model: String,
+    cores: usize,
+    /// `L1d`, `L2` … with the size as the system words it.
+    caches: Vec<(String, String)>,
+    features: Vec<&'static str>,
+}
+
+fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)]) -> String {
+    let caches: Vec<String> = cpu.caches.iter().map(|(name, size)| format!("{name} {size}")).collect();
+    let features = if cpu.features.is_empty() { "none".to_owned() } else { cpu.features.join(" ") };
+    let mut lines = vec![format!("cpu       {}", cpu.model), format!("cores     {}", cpu.cores)];
+    if !caches.is_empty() {
+        lines.push(format!("caches    {}", caches.join(", ")));
+    }
+    lines.push(format!("features  {features}"));
+    for (threads, peaks) in measured {
+        let plural = if *threads == 1 { "" } else { "s" };
+        lines.push(format!(
+            "peak      {threads} thread{plural}: {:.1} GFLOP/s f32 multiply-add, {:.1} GB/s triad",
+            peaks.fma_gflops, peaks.triad_gb_s
+        ));
+    }
+    lines.push("gpu       none: this build has no GPU backend\n".to_owned());
+    lines.join("\n")
+}
+
+fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)]) -> Value {
+    let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
+    json!({
+        "cpu": {
+            "model": cpu.model,
+            "cores": cpu.cores,
+            "caches": cpu.caches.iter().map(|(name, size)| (name.clone(), json!(size))).collect::<serde_json::Map<_, _>>(),
+            "features": cpu.features,
+            "peaks": measured.iter().map(peaks).collect::<Vec<_>>(),
+        },
+        "gpus": [],
+    })
+}
+
+fn model_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    name.unwrap_or_else(|| format!("unknown {}", std::env::consts::ARCH))
+}
+
+/// Data and unified caches of the first core.
+fn caches() -> Vec<(String, String)> {
+    let read = |index: usize, key: &str| {
+        let text = fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{key}")).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let cache = |index| {
+        let suffix = match read(index, "type")?.as_str() {
+            "Data" => "d",
+            "Unified" => "",
+            _ => return None,
+        };
+        Some((format!("L{}{suffix}", read(index, "level")?), read(index, "size")?))
+    };
+    (0..8).filter_map(cache).collect()
+}
+
+/// SIMD features that kernels are chosen by.
+fn features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("sse4.2", is_x86_feature_detected!("sse4.2")),
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512vl", is_x86_feature_detected!("avx512vl")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let found = [
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+        ("sve", std::arch::is_aarch64_feature_detected!("sve")),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let found: [(&str, bool); 0] = [];
+    found.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
+}

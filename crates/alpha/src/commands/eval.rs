@@ -1,0 +1,130 @@
+//! `alpha eval`: loss, perplexity and bits per byte of a model on data.
+
+use std::path::PathBuf;
+
+use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, open_stream};
+use alpha_train::{checkpoint, config::TokenDtype, evaluate::evaluate_stream, trainer};
+use clap::Args;
+
+use super::model::{Model, backend};
+use crate::{
+    exit::Failure,
+    flags::{
+        train::BackendFlags,
+        value::{count, named, path, size},
+    },
+    output,
+    resolve::place,
+};
+
+/// Names that `--split` takes.
+pub(crate) const SPLITS: &[&str] = &["all", "train", "val"];
+
+/// What was asked of `alpha eval`.
+#[derive(Args, Clone, Debug)]
+#[command(rename_all = "camelCase")]
+pub(crate) struct Flags {
+    /// Folder of the model: a checkpoint, or any in Hugging Face layout
+    #[arg(long, value_name = "DIR", value_parser = path)]
+    pub(crate) checkpoint: PathBuf,
+    /// Text, jsonl or token shards: a file, a folder or a glob
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: String,
+    /// All of the data, or one side of the split that `alpha train` makes
+    #[arg(long, value_name = "PART", value_parser = named::<String>(SPLITS), default_value = "all")]
+    pub(crate) split: String,
+    /// A fixed, seeded part of about this many tokens [default: everything]
+    #[arg(long, value_name = "N", value_parser = size)]
+    pub(crate) max_tokens: Option<usize>,
+    /// Width of tokens in shards without header
+    #[arg(long, value_name = "TYPE", value_parser = named::<TokenDtype>(TokenDtype::NAMES))]
+    pub(crate) token_dtype: Option<TokenDtype>,
+    /// Sequences in a batch
+    #[arg(long, value_name = "N", value_parser = size, default_value = "8")]
+    pub(crate) batch: usize,
+    /// Seed of the part
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1")]
+    pub(crate) seed: u64,
+    /// Print one JSON object
+    #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: BackendFlags,
+}
+
+/// Checks the flags and evaluates.
+pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+    if flags.data.is_empty() {
+        return Err(Failure::usage("`--data` is empty").hint("name a file, a folder or a glob"));
+    }
+    let place = place(&flags.place)?;
+    if let Some(note) = &place.note {
+        output::note(note);
+    }
+    let model = Model::open(&flags.checkpoint)?;
+    let cache = Cache::from_environment();
+    let tokenizer = model.tokenizer.as_ref();
+    let mut warnings = Vec::new();
+    let token_dtype = flags.token_dtype.map(trainer::token_dtype);
+    let stream = match flags.split.as_str() {
+        "all" => open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, &cache, &mut warnings)?,
+        part => {
+            let options = DataOptions {
+                data: flags.data.clone(),
+                token_dtype,
+                tokenizer: tokenizer.map(|_| Kind::File(flags.checkpoint.join("tokenizer.json"))),
+                model_vocab: Some(model.config.vocab),
+                block: model.config.block,
+                ..DataOptions::default()
+            };
+            let data = Dataset::open(&options, &cache)?;
+            warnings.extend(data.warnings);
+            if part == "val" { data.val } else { data.train }
+        }
+    };
+    for warning in warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    let mut backend = backend(&place)?;
+    let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
+    let (evaluation, windows) =
+        evaluate_stream(&mut *backend, &model.config, &model.layout, flags.batch, &stream, part, |backend| {
+            checkpoint::load_params(&flags.checkpoint, &model.layout, backend)
+        })?;
+    let bits_per_byte = match tokenizer {
+        Some(tokenizer) => {
+            let bytes = predicted_bytes(tokenizer, &stream, model.config.block, &windows)?;
+            Some(evaluation.loss / std::f64::consts::LN_2 * evaluation.tokens as f64 / bytes as f64)
+        }
+        None => None,
+    };
+    let (loss, perplexity, tokens) = (evaluation.loss, evaluation.loss.exp(), evaluation.tokens);
+    let text = if flags.json {
+        let object = serde_json::json!({
+            "loss": loss, "perplexity": perplexity, "bitsPerByte": bits_per_byte, "tokens": tokens,
+        });
+        format!("{object}\n")
+    } else {
+        let bits = bits_per_byte.map_or("unknown (no tokenizer)".to_owned(), |bits| format!("{bits:.4}"));
+        format!("loss={loss:.4} perplexity={perplexity:.3} bits_per_byte={bits} tokens={tokens}\n")
+    };
+    output::print(&text)?;
+    Ok(())
+}
+
+/// Bytes of text that the predicted tokens of these windows decode to.
+fn predicted_bytes(
+    tokenizer: &alpha_data::Tokenizer,
+    stream: &alpha_data::TokenStream,
+    block: usize,
+    windows: &[u64],
+) -> Result<u64, Failure> {
+    let all = Windows::new(stream, block)?;
+    let (mut tokens, mut targets) = (vec![0; block], vec![0; block]);
+    let mut bytes = 0;
+    for &window in windows {
+        let predicted = all.fill(window, &mut tokens, &mut targets)?;
+        bytes += tokenizer.text_bytes(&targets[..predicted])?;
+    }
+    Ok(bytes)
+}

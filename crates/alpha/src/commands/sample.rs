@@ -1,0 +1,90 @@
+//! `alpha sample`: continues a prompt.
+
+use std::path::PathBuf;
+
+use alpha_nn::programs::decode_program;
+use alpha_train::{
+    TrainError, checkpoint,
+    sampler::{SampleOptions, Sampler},
+    trainer,
+};
+use clap::Args;
+
+use super::model::{Model, backend};
+use crate::{
+    exit::Failure,
+    flags::{
+        train::BackendFlags,
+        value::{count, number, path, size},
+    },
+    output,
+    resolve::{in_range, place},
+};
+
+/// What was asked of `alpha sample`.
+#[derive(Args, Clone, Debug)]
+#[command(rename_all = "camelCase")]
+pub(crate) struct Flags {
+    /// Folder of the model: a checkpoint, or any in Hugging Face layout
+    #[arg(long, value_name = "DIR", value_parser = path)]
+    pub(crate) checkpoint: PathBuf,
+    /// What the text begins with; token ids where the model has no tokenizer
+    #[arg(long, value_name = "TEXT", default_value = "The ", allow_hyphen_values = true)]
+    pub(crate) prompt: String,
+    /// Tokens to generate at most; the end-of-text token ends earlier
+    #[arg(long, value_name = "N", value_parser = size, default_value = "200")]
+    pub(crate) steps: usize,
+    /// Temperature; 0 takes the likeliest token
+    #[arg(long, value_name = "X", value_parser = number, default_value = "0.8")]
+    pub(crate) temp: f64,
+    /// Choose among this many likeliest tokens; 0: among all
+    #[arg(long, value_name = "N", value_parser = count, default_value = "40")]
+    pub(crate) topk: u64,
+    /// Choose among the likeliest tokens with this probability together
+    #[arg(long, value_name = "P", value_parser = number, default_value = "1")]
+    pub(crate) topp: f64,
+    /// Seed of the random stream
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1")]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) place: BackendFlags,
+}
+
+/// Checks the flags and samples.
+pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+    in_range("temp", flags.temp, 0.0.., "at least 0")?;
+    in_range("topp", flags.topp, f64::MIN_POSITIVE..=1.0, "above 0 and at most 1")?;
+    let place = place(&flags.place)?;
+    if let Some(note) = &place.note {
+        output::note(note);
+    }
+    let model = Model::open(&flags.checkpoint)?;
+    let mut backend = backend(&place)?;
+    let tokenizer = model.tokenizer.as_ref();
+    let prompt = trainer::prompt_ids(&flags.prompt, tokenizer, model.config.vocab)?;
+    let programs = [model.config.block, 1].map(|rows| decode_program(&model.config, &model.layout, rows).0);
+    let sizes = programs[0].sizes.max(&programs[1].sizes);
+    backend.prepare(&sizes, &[&programs[0], &programs[1]]).map_err(TrainError::from)?;
+    checkpoint::load_params(&flags.checkpoint, &model.layout, &mut *backend)?;
+    let options = SampleOptions {
+        steps: flags.steps,
+        temp: flags.temp as f32,
+        topk: flags.topk as usize,
+        topp: flags.topp as f32,
+        seed: flags.seed,
+    };
+    let end_of_text = tokenizer.and_then(alpha_data::Tokenizer::end_of_text);
+    let mut sampler = Sampler::new(&model.config, &model.layout);
+    let mut sample = sampler.sample(&mut *backend, &prompt, &options, end_of_text)?;
+    if sample.tokens.last().copied() == end_of_text && end_of_text.is_some() {
+        sample.tokens.pop();
+    }
+    output::print(&format!("{}{}\n", flags.prompt, trainer::decode(&sample.tokens, tokenizer)?))?;
+    output::note(&format!(
+        "{} tokens | prefill {:.0} tok/s | decode {:.0} tok/s",
+        sample.tokens.len(),
+        sample.prefill_tok_s,
+        sample.decode_tok_s
+    ));
+    Ok(())
+}

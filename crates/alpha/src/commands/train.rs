@@ -1,0 +1,83 @@
+//! `alpha train`.
+
+use std::{path::Path, time::Instant};
+
+use alpha_nn::ModelConfig;
+use alpha_train::{Host, Outcome, Sink, checkpoint, run_dir};
+
+use crate::{
+    alloc,
+    exit::Failure,
+    flags::layer::Layer,
+    output,
+    progress::Progress,
+    resolve::{self, Folders, Resolved, Stored},
+    signal::StopRequest,
+};
+
+/// Resolves what was typed and trains.
+pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
+    let Resolved { config, notes } = resolve::resolve(typed, Folders { stored_config, init_shape })?;
+    for note in notes {
+        output::note(&note);
+    }
+    let stop = StopRequest::install()?;
+    let mut console = Console { progress: Progress::new(0, config.steps), print_error: None };
+    let mut host = Host {
+        sink: &mut console,
+        is_stop_requested: &|| stop.received().is_some(),
+        allocations: alloc::allocations,
+        started,
+    };
+    let outcome = alpha_train::train(&config, &mut host);
+    console.progress.finish();
+    let outcome = outcome?;
+    if let Some(error) = console.print_error {
+        return Err(Failure::failed(format!("the run is done, but its lines could not be written: {error}")));
+    }
+    match (outcome, stop.received()) {
+        (Outcome::Stopped { step, checkpoint }, Some(signal)) => Err(Failure::interrupted(
+            signal,
+            format!("stopped after step {step}; its state is in `{}`", checkpoint.display()),
+        )
+        .hint("the same command with `--resume=auto` and its `--runDir` goes on from there")),
+        _ => Ok(()),
+    }
+}
+
+/// The console of a run. An error of stdout is kept for the end: training goes on.
+struct Console {
+    progress: Progress,
+    print_error: Option<std::io::Error>,
+}
+
+impl Sink for Console {
+    fn line(&mut self, line: &str) {
+        let printed = self.progress.print(&format!("{line}\n"));
+        self.print_error = self.print_error.take().or(printed.err());
+    }
+
+    fn note(&mut self, line: &str) {
+        self.progress.note(line);
+    }
+
+    fn progress(&mut self, step: u64, total_steps: u64, loss: f32, tok_s: f64) {
+        self.progress.update(step, total_steps, loss, tok_s);
+    }
+}
+
+/// The stored configuration of a run folder that has a checkpoint.
+fn stored_config(run_dir: &Path) -> Result<Option<Stored>, Failure> {
+    if checkpoint::newest(run_dir)?.is_none() {
+        return Ok(None);
+    }
+    match run_dir::read_run_config(run_dir)? {
+        Some(serde_json::Value::Object(stored)) => Ok(Some(stored)),
+        _ => Err(Failure::failed(format!("`{}` has checkpoints, but no `config.json` of a run", run_dir.display()))
+            .hint("begin a new run from a checkpoint's weights with `--init`")),
+    }
+}
+
+fn init_shape(init: &Path) -> Result<ModelConfig, Failure> {
+    Ok(checkpoint::read_config(init)?)
+}

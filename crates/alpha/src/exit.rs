@@ -1,0 +1,148 @@
+//! What ends a command early, how it is said, and with which exit code.
+
+use std::{io, process::ExitCode};
+
+use alpha_data::DataError;
+use alpha_train::TrainError;
+
+use crate::{output, signal::Signal};
+
+/// The exit codes of the command line. Success is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The run failed, or a file that was opened is missing, empty, too short, broken or does not fit.
+    Failed = 1,
+    /// What the command line and the configuration alone show to be wrong.
+    Usage = 2,
+    /// A known backend or device that this machine or build lacks, or whose self-test failed.
+    Unavailable = 3,
+    /// Interrupted, state saved.
+    Interrupted = 130,
+    /// Terminated, state saved.
+    Terminated = 143,
+}
+
+/// Why a command ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Exit code 1: `message` says what was found and what was expected.
+    pub(crate) fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Failed, message.into())
+    }
+
+    /// Exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message.into())
+    }
+
+    /// Exit code 3.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Unavailable, message.into())
+    }
+
+    /// Exit codes 130 and 143: the message says where the state was saved.
+    pub(crate) fn interrupted(signal: Signal, message: impl Into<String>) -> Failure {
+        let exit = match signal {
+            Signal::Interrupt => Exit::Interrupted,
+            Signal::Terminate => Exit::Terminated,
+        };
+        Failure::new(exit, message.into())
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Failure {
+        Failure { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same failure, said to be in `place`.
+    pub(crate) fn within(self, place: &str) -> Failure {
+        Failure { message: format!("{place}: {}", self.message), ..self }
+    }
+
+    /// A message may bring its own hint: a line that begins with `hint: `.
+    fn new(exit: Exit, message: String) -> Failure {
+        match message.split_once("\nhint: ") {
+            Some((message, hint)) => {
+                Failure { exit, message: message.trim_end().to_owned(), hint: Some(hint.trim_end().to_owned()) }
+            }
+            None => Failure { exit, message, hint: None },
+        }
+    }
+
+    /// Says the failure on stderr.
+    pub(crate) fn report(&self) -> ExitCode {
+        let [error, hint] = if output::stderr_has_colour() {
+            ["\x1b[1;31merror\x1b[0m", "\x1b[1;36mhint\x1b[0m"]
+        } else {
+            ["error", "hint"]
+        };
+        if !self.message.is_empty() {
+            output::note(&format!("{error}: {}", self.message));
+        }
+        if let Some(text) = &self.hint {
+            output::note(&format!("\n{hint}: {text}"));
+        }
+        ExitCode::from(self.exit as u8)
+    }
+
+    /// The exit code that the process will have.
+    #[cfg(test)]
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The same words, as another kind of failure.
+    pub(crate) fn with_exit(self, exit: Exit) -> Failure {
+        Failure { exit, ..self }
+    }
+
+    /// Message and hint as one text.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}\n\nhint: {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::failed(error.to_string())
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Failure {
+        Failure::from(TrainError::from(error))
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Failure {
+        let exit = match error.exit_code() {
+            2 => Exit::Usage,
+            3 => Exit::Unavailable,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_inside_a_message_is_found() {
+        let failure = Failure::failed("`x` is empty\n\nhint: fill it");
+        assert_eq!(failure, Failure::failed("`x` is empty").hint("fill it"));
+        assert_eq!(failure.exit(), Exit::Failed);
+    }
+}

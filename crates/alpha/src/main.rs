@@ -1,0 +1,31 @@
+//! The command line of alpha: parse, dispatch, exit code.
+//!
+//! Nothing computes here. A command is one file under `commands`, `alpha train`'s flags one
+//! struct under `flags`; `resolve` makes a configuration of them. Step lines and asked-for
+//! output go to stdout, all else to stderr.
+
+mod alloc;
+mod cli;
+mod commands;
+mod config_file;
+mod domains;
+mod exit;
+mod flags;
+mod output;
+mod progress;
+mod resolve;
+mod signal;
+
+use std::{process::ExitCode, time::Instant};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match cli::parse(&arguments).and_then(|request| commands::run(request, started)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,112 @@
+//! What flags alone show to be impossible. Every message names the flag, what was found and
+//! what would do.
+
+use std::ops::RangeBounds;
+
+use alpha_data::Kind;
+use alpha_train::config::Dtype;
+
+use crate::{exit::Failure, flags::train::TrainFlags};
+
+/// Checks ranges and combinations.
+pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
+    if flags.data.as_ref().is_none_or(String::is_empty) {
+        return Err(Failure::usage("`--data` is missing")
+            .hint("name what to train on, a file, a folder or a glob: `--data=data/abc-small.txt`"));
+    }
+    if flags.remote {
+        return Err(Failure::usage("`--remote=true`: remote reporting does not exist yet")
+            .hint("leave `--remote` out; each step is a row in the run folder's `metrics.jsonl`"));
+    }
+    if flags.dtype != Dtype::F32 {
+        return Err(Failure::usage(format!(
+            "`--dtype={}`: bf16 and f16 come as backends gain them, and none has yet",
+            flags.dtype
+        ))
+        .hint("run with `--dtype=f32`"));
+    }
+    if let Some(tokenizer) = &flags.tokenizer {
+        tokenizer.parse::<Kind>()?;
+    }
+    shape(flags)?;
+    in_range("lr", flags.lr, 0.0.., "at least 0")?;
+    if let Some(lr_min) = flags.lr_min {
+        in_range("lrMin", lr_min, 0.0.., "at least 0")?;
+        if lr_min > flags.lr {
+            return Err(Failure::usage(format!("`--lrMin={lr_min}` is above `--lr={}`", flags.lr))
+                .hint("the rate falls from lr to lrMin: give lrMin at most lr, or use `--schedule=constant`"));
+        }
+    }
+    in_range("beta1", flags.beta1, 0.0..1.0, "at least 0 and below 1")?;
+    in_range("beta2", flags.beta2, 0.0..1.0, "at least 0 and below 1")?;
+    in_range("eps", flags.eps, f64::MIN_POSITIVE.., "above 0")?;
+    in_range("weightDecay", flags.weight_decay, 0.0.., "at least 0")?;
+    in_range("gradClip", flags.grad_clip, 0.0.., "at least 0, which is off")?;
+    in_range("spikeThreshold", flags.spike_threshold, 0.0.., "at least 0, which is off")?;
+    Ok(())
+}
+
+/// Checks that a number is finite and in a range, which `words` says.
+pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, words: &str) -> Result<(), Failure> {
+    if !value.is_finite() {
+        return Err(Failure::usage(format!("`--{name}={value}` is not finite")).hint(format!("a number {words}")));
+    }
+    if !range.contains(&value) {
+        return Err(Failure::usage(format!("`--{name}={value}` is out of range")).hint(format!("a number {words}")));
+    }
+    Ok(())
+}
+
+/// Elements that a tensor may have: positions in it are 32-bit in places, and nobody has more memory.
+const MAX_ELEMENTS: usize = u32::MAX as usize;
+
+fn shape(flags: &TrainFlags) -> Result<(), Failure> {
+    let shape = &flags.shape;
+    if !shape.dim.is_multiple_of(shape.heads) {
+        return Err(Failure::usage(format!("`--dim={}` is not divisible by `--heads={}`", shape.dim, shape.heads))
+            .hint(heads_hint(shape.dim, shape.heads)));
+    }
+    in_range("dropout", shape.dropout, 0.0..1.0, "at least 0 and below 1")?;
+    let fits = |factors: &[usize]| {
+        factors
+            .iter()
+            .try_fold(1usize, |product, &factor| product.checked_mul(factor))
+            .is_some_and(|n| n <= MAX_ELEMENTS)
+    };
+    let ffn_dim = shape.ffn_dim.unwrap_or(shape.dim.saturating_mul(4));
+    for (names, factors) in [
+        ("--batch × --accumSteps × --block", [flags.batch, flags.accum_steps, shape.block]),
+        ("--batch × --block × --dim", [flags.batch, shape.block, shape.dim]),
+        ("--batch × --block × --heads", [flags.batch, shape.block, shape.heads]),
+        ("--batch × --block × --ffnDim", [flags.batch, shape.block, ffn_dim]),
+        ("--dim × --dim × 3", [shape.dim, shape.dim, 3]),
+        ("--dim × --ffnDim × 2", [shape.dim, ffn_dim, 2]),
+        ("--block × --dim × --layers", [shape.block, shape.dim, shape.layers]),
+    ] {
+        if !fits(&factors) {
+            let [a, b, c] = factors;
+            return Err(Failure::usage(format!("`{names}` = {a} × {b} × {c} is too large"))
+                .hint(format!("keep the product at or below {MAX_ELEMENTS}")));
+        }
+    }
+    if flags.vocab_size.is_some_and(|vocab| !fits(&[vocab, shape.dim])) {
+        return Err(Failure::usage(format!(
+            "`--vocabSize × --dim` = {} × {} is too large",
+            flags.vocab_size.unwrap_or_default(),
+            shape.dim
+        ))
+        .hint(format!("keep the product at or below {MAX_ELEMENTS}")));
+    }
+    Ok(())
+}
+
+/// The nearest numbers of heads that divide the width.
+fn heads_hint(dim: usize, heads: usize) -> String {
+    let below = (1..=heads.min(dim)).rev().find(|&heads| dim.is_multiple_of(heads));
+    let above = (heads..=dim.min(heads.saturating_mul(8))).find(|&heads| dim.is_multiple_of(heads));
+    match (below, above) {
+        (Some(below), Some(above)) => format!("`--heads={below}` and `--heads={above}` divide it"),
+        (Some(only), None) | (None, Some(only)) => format!("`--heads={only}` divides it"),
+        (None, None) => "`--heads=1` divides every width".to_owned(),
+    }
+}

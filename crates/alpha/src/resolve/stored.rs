@@ -1,0 +1,99 @@
+//! The stored configuration of a run that is resumed: a layer of flags, and what given flags
+//! are compared with.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use alpha_train::config::TrainConfig;
+use serde_json::{Map, Value};
+
+use crate::{
+    config_file,
+    exit::{Exit, Failure},
+    flags::layer::Layer,
+};
+
+/// Flags that may differ when a run is resumed: the number of steps, logging, evaluation,
+/// sampling, and what does not touch the model.
+const FREE: &[&str] = &[
+    "config",
+    "evalInterval",
+    "evalIters",
+    "fp16",
+    "keepCheckpoints",
+    "logEvery",
+    "postSamples",
+    "remote",
+    "resume",
+    "runDir",
+    "sampleInterval",
+    "samplePrompts",
+    "steps",
+    "strictPlanning",
+    "trace",
+    "valData",
+];
+
+/// The run folder that a checkpoint lies in.
+pub(crate) fn run_dir_of(checkpoint: &Path) -> PathBuf {
+    match checkpoint.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The stored values as flags. Keys that are no flags are records, not settings.
+pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
+    let flags = stored
+        .iter()
+        .filter(|(key, _)| crate::flags::layer::documented_name(key).is_some_and(|name| name == **key))
+        .filter(|(key, _)| !["config", "resume", "runDir"].contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let layer = config_file::from_json(&flags)?;
+    layer.parse().map_err(|failure| {
+        failure
+            .within("the stored `config.json`")
+            .with_exit(Exit::Failed)
+            .hint("the file was changed or is of another version; begin a new run with `--init`")
+    })?;
+    Ok(layer)
+}
+
+/// Checks that what was given equals what is stored.
+pub(crate) fn check_equal(config: &TrainConfig, stored: &Map<String, Value>, given: &Layer) -> Result<(), Failure> {
+    let resolved = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
+    for name in given.names().filter(|name| !FREE.contains(name)) {
+        let [now, then] = [&resolved[name], stored.get(name).unwrap_or(&Value::Null)];
+        if !is_same(now, then) {
+            return Err(Failure::usage(format!(
+                "`--{name}={}`, but the run that is resumed has {}",
+                shown(now),
+                shown(then)
+            ))
+            .hint(format!("leave `--{name}` out to continue that run, or begin a new one with `--init`")));
+        }
+    }
+    Ok(())
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Equal, or two names of one file.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
+        (Value::String(a), Value::String(b)) => {
+            a == b || matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+        }
+        _ => a == b,
+    }
+}

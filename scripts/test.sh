@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs every check, in this order; the first stage that fails ends it.
+# Continuous integration runs the same. The last line counts the tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# For installing, unoptimised, which builds in less than half the time; any version that is there will do.
+nextest_version=0.9.143
+log=$(mktemp)
+passed=0 failed=0 current=start
+
+finish() {
+  local code=$?
+  rm -f "$log"
+  [[ $code == 0 ]] || printf '\nerror: stage `%s` failed\n' "$current" >&2
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+}
+trap finish EXIT
+
+# stage NAME COMMAND...: runs it, named and timed.
+stage() {
+  current=$1
+  shift
+  local started=$SECONDS
+  printf '\n== %s\n' "$current"
+  "$@"
+  printf '== %s: ok in %d s\n' "$current" $((SECONDS - started))
+}
+
+apt_install() {
+  echo "installing $*"
+  local sudo=
+  [[ $(id -u) == 0 ]] || sudo=sudo
+  if ! { command -v apt-get >/dev/null && $sudo apt-get update -q && $sudo apt-get install -qy "$@"; }; then
+    printf 'error: cannot install `%s`\n\nhint: install it with the system package manager\n' "$*" >&2
+    return 1
+  fi
+}
+
+install_tools() {
+  if ! command -v cargo >/dev/null; then
+    printf 'error: `cargo` not found\n\nhint: install Rust from https://rustup.rs\n' >&2
+    return 1
+  fi
+  command -v cc >/dev/null || apt_install build-essential
+  command -v git >/dev/null || apt_install git
+  command -v python3 >/dev/null || apt_install python3
+  cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+  cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+  cargo nextest --version >/dev/null 2>&1 || cargo install --locked --debug "cargo-nextest@$nextest_version"
+  cargo --version
+  cargo nextest --version | head -n 1
+}
+
+# Adds the counts of a log's summaries: nextest's `Summary […] 9 tests run: 8 passed, 1 failed, 0 skipped` and
+# rustdoc's `test result: ok. 3 passed; 0 failed; …`.
+count_tests() {
+  local counts
+  counts=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+    /Summary \[.*tests? run:/ || /^test result:/ {
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) passed += $(i - 1)
+        if ($i ~ /^failed/ || ($i == "timed" && $(i + 1) ~ /^out/)) failed += $(i - 1)
+      }
+    }
+    END { print passed + 0, failed + 0 }')
+  passed=$((passed + ${counts% *})) failed=$((failed + ${counts#* }))
+}
+
+run_counted() {
+  local code=0
+  "$@" 2>&1 | tee "$log" || code=$?
+  count_tests
+  return "$code"
+}
+
+smoke_bench() {
+  local perf code=0
+  perf=$(mktemp -d)
+  PERF_DIR=$perf scripts/run-compiled-benchmark.sh 5 || code=$?
+  python3 - "$perf/compiled-loop-history.csv" <<'PY' || code=$?
+import csv, sys
+[row] = csv.DictReader(open(sys.argv[1], newline=""))
+empty = [name for name, value in row.items() if not value and name != "speedup_pct"]
+assert row["status"] == "ok" and not empty, f"incomplete row: {row}"
+PY
+  rm -rf "$perf"
+  return "$code"
+}
+
+stage tools install_tools
+stage fmt cargo fmt --all --check
+stage tidy scripts/tidy.py
+stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+stage tests run_counted cargo nextest run --workspace --locked
+stage doctests run_counted cargo test --workspace --doc --locked
+stage docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+stage licences scripts/licences.py
+stage 'benchmark script' scripts/test_benchmark_script.py
+stage build scripts/build.sh
+stage 'end to end' scripts/e2e.sh
+stage 'smoke bench' smoke_bench
+printf '\nall stages passed in %d s\n' "$SECONDS"
