@@ -1,7 +1,7 @@
 //! The fast CPU backend: explicit SIMD, chosen at run time, on a fixed number of threads.
 //!
 //! Every thread walks the whole program. An operation is cut into *stages* of independent
-//! *tasks* ([`execute`]); threads share the tasks of a stage and meet at a barrier after it.
+//! *tasks* ([`execute`]); threads share the tasks of a stage and go on when all are done.
 //! A task's result depends on nothing but its inputs, and sums are cut into parts by shape
 //! alone, so the bits are the same for every number of threads and every order of tasks.
 
@@ -25,11 +25,14 @@ pub use self::{
     simd::Level,
 };
 
-use std::sync::atomic::AtomicUsize;
-
-use self::{execute::Run, memory::Buffer, pool::Pool};
+use self::{
+    execute::{Run, StageProgress},
+    memory::Buffer,
+    pool::Pool,
+};
 use crate::{
     backend::{Backend, BackendError, RunArgs},
+    op::Op,
     program::Program,
     tensor::{Region, RegionSizes},
     timeline::Timeline,
@@ -40,18 +43,13 @@ pub struct CpuBackend {
     level: Level,
     pool: Pool,
     regions: [Buffer; 8],
-    /// Packing and attention space of each thread.
-    scratch: Vec<Buffer>,
+    /// Packing and attention space, a part for each thread.
+    scratch: Buffer,
     /// Partial sums of reductions over all parameters, shared by the threads.
     partials: Buffer,
-    /// Next task of each thread in each stage of a program.
-    cursors: Vec<Cursor>,
+    /// One for each stage of the program that has most.
+    progress: Vec<StageProgress>,
 }
-
-/// A counter on a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct Cursor(AtomicUsize);
 
 impl CpuBackend {
     /// A backend with this many threads (at least one) and the best instructions there are.
@@ -71,8 +69,8 @@ impl CpuBackend {
             regions.push(Buffer::zeroed(0, "nothing")?);
         }
         let regions = regions.try_into().expect("as many buffers as regions");
-        let partials = Buffer::zeroed(0, "nothing")?;
-        Ok(CpuBackend { level, pool, regions, scratch: Vec::new(), partials, cursors: Vec::new() })
+        let (scratch, partials) = (Buffer::zeroed(0, "nothing")?, Buffer::zeroed(0, "nothing")?);
+        Ok(CpuBackend { level, pool, regions, scratch, partials, progress: Vec::new() })
     }
 
     /// Threads that run programs.
@@ -83,6 +81,12 @@ impl CpuBackend {
     /// The instruction set in use.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether an operation needs more scratch or partial sums than `prepare` allocated.
+    fn lacks_space(&self, op: &Op) -> bool {
+        execute::scratch_len(op) * self.pool.threads() > self.scratch.as_slice().len()
+            || execute::partials_len(op) > self.partials.as_slice().len()
     }
 
     fn thread_scratch_len(programs: &[&Program]) -> usize {
@@ -114,14 +118,11 @@ impl Backend for CpuBackend {
             *slot = Buffer::zeroed(0, "nothing")?;
             *slot = Buffer::zeroed(sizes.get(region), region_purpose(region))?;
         }
-        self.scratch.clear();
-        for _ in 0..self.threads() {
-            self.scratch.push(Buffer::zeroed(CpuBackend::thread_scratch_len(programs), "a thread's scratch space")?);
-        }
+        let scratch_len = self.threads() * CpuBackend::thread_scratch_len(programs);
+        self.scratch = Buffer::zeroed(scratch_len, "scratch space")?;
         self.partials = Buffer::zeroed(CpuBackend::partials_len(programs), "partial sums")?;
         let stages = programs.iter().map(|program| program.ops.iter().map(|call| execute::stages(&call.op)).sum());
-        let cursors = stages.max().unwrap_or(0) * self.threads();
-        self.cursors = (0..cursors).map(|_| Cursor::default()).collect();
+        self.progress = (0..stages.max().unwrap_or(0)).map(|_| StageProgress::new(self.pool.threads())).collect();
         Ok(())
     }
 
@@ -159,20 +160,23 @@ impl Backend for CpuBackend {
         {
             return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
         }
-        for cursor in &mut self.cursors {
-            *cursor.0.get_mut() = 0;
+        let stages: usize = program.ops.iter().map(|call| execute::stages(&call.op)).sum();
+        if stages > self.progress.len() || program.ops.iter().any(|call| self.lacks_space(&call.op)) {
+            return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
         }
+        self.progress[..stages].iter_mut().for_each(StageProgress::reset);
         let run = Run::new(
             self.level,
             program,
             args,
             &mut self.regions,
             &mut self.scratch,
+            self.pool.threads(),
             &mut self.partials,
-            &self.cursors,
+            &self.progress,
             timeline.as_deref_mut(),
         );
-        self.pool.run(&|thread, barrier| run.walk(thread, barrier));
+        self.pool.run(&|thread| run.walk(thread));
         Ok(())
     }
 }

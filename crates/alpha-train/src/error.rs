@@ -18,7 +18,7 @@ use crate::memory::format_bytes;
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The operating system refused.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("cannot {action} `{}`: {source}{}", path.display(), io_hint(source))]
     Io {
         /// What was tried: `read`, `write`, `create` …
         action: &'static str,
@@ -54,7 +54,10 @@ pub enum TrainError {
         why: String,
     },
     /// A key of a JSON file holds something that cannot be used.
-    #[error("`{key}` in `{}` is {found}, expected {expected}", path.display())]
+    #[error(
+        "`{key}` in `{}` is {found}, expected {expected}\n\nhint: correct the file, or give another folder",
+        path.display()
+    )]
     ConfigKey {
         /// The file.
         path: PathBuf,
@@ -66,7 +69,10 @@ pub enum TrainError {
         expected: String,
     },
     /// A configuration read from a file describes an impossible model.
-    #[error("`{}` describes an impossible model: {source}", path.display())]
+    #[error(
+        "`{}` describes an impossible model: {source}\n\nhint: correct the file, or give another folder",
+        path.display()
+    )]
     ImpossibleModel {
         /// The file.
         path: PathBuf,
@@ -116,7 +122,11 @@ pub enum TrainError {
         expected: Vec<usize>,
     },
     /// A tensor of an element type that is not read.
-    #[error("tensor `{tensor}` in `{}` has dtype `{found}`, expected {expected}", path.display())]
+    #[error(
+        "tensor `{tensor}` in `{}` has dtype `{found}`, expected {expected}\n\n\
+         hint: save the model again in one of these",
+        path.display()
+    )]
     TensorDtype {
         /// The file.
         path: PathBuf,
@@ -179,9 +189,10 @@ pub enum TrainError {
     /// Loss or gradient became NaN or infinite.
     #[error(
         "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}\n\n\
-         hint: the batch is in `{}`, the state before the step in the newest checkpoint; lower `--lr`, set `--gradClip`, \
+         hint: the batch is in `{}`{}; lower `--lr`, set `--gradClip`, \
          or leave such updates out with `--onNonfinite=skip`",
-        batch.display()
+        batch.display(),
+        state_before(checkpoint.as_deref())
     )]
     Nonfinite {
         /// The step.
@@ -194,12 +205,14 @@ pub enum TrainError {
         culprit: String,
         /// Where the batch was saved.
         batch: PathBuf,
+        /// The checkpoint of the step before; none before the first step.
+        checkpoint: Option<PathBuf>,
     },
     /// A prompt without tokens.
     #[error("the prompt has no tokens\n\nhint: give at least one with `--prompt`")]
     EmptyPrompt,
     /// A prompt's token that the model does not know.
-    #[error("token {token} of the prompt is outside the vocabulary of {vocab}")]
+    #[error("token {token} of the prompt is outside the vocabulary of {vocab}\n\nhint: give ids below {vocab}")]
     PromptToken {
         /// The token.
         token: u32,
@@ -216,6 +229,20 @@ pub enum TrainError {
         /// The vocabulary.
         vocab: usize,
     },
+}
+
+fn io_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::FileTooLarge => {
+            "\n\nhint: the file system or `ulimit -f` allows no larger file; raise the limit or use another disk, \
+             then continue from the newest checkpoint with `--resume=auto`"
+        }
+        _ => "",
+    }
+}
+
+fn state_before(checkpoint: Option<&Path>) -> String {
+    checkpoint.map_or(String::new(), |path| format!(", the state before the step in `{}`", path.display()))
 }
 
 fn fitting_hint(fitting: Option<(usize, usize)>) -> String {

@@ -6,7 +6,7 @@ use alpha_tensor::{Backend, Program, RegionSizes};
 
 /// What a process takes beyond regions and scratch: code, tokenizer, buffers. Measured
 /// (docs/performance.md); the data itself is mapped, and its pages are the system's to take back.
-const PROCESS_BYTES: usize = 20 << 20;
+const PROCESS_BYTES: usize = 12 << 20;
 
 /// Peak resident memory of a process that runs these programs, data pages not counted.
 pub fn predicted_bytes(backend: &dyn Backend, sizes: &RegionSizes, programs: &[&Program]) -> usize {

@@ -3,9 +3,12 @@
 //! Order matters: data, model and memory are checked before the run folder is touched, so that
 //! a mistake never costs an earlier run.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use alpha_data::{BatchShape, Cache, DataOptions, Dataset, EvalLoader, TrainLoader, ValSource};
+use alpha_data::{BatchShape, Cache, DataOptions, Dataset, EvalLoader, Kind, TrainLoader, ValSource};
 use alpha_nn::{Decay, ModelConfig, ParamLayout, Schedule, params::fill_initial};
 use alpha_tensor::{Backend, Region, RunArgs, Timeline, cpu::CpuBackend, cpu_ref::RefBackend};
 
@@ -51,7 +54,7 @@ pub fn make_backend(config: &TrainConfig) -> Result<Box<dyn Backend>, TrainError
 
 /// Runs `config` to its end.
 pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, TrainError> {
-    let (run_path, resume_from) = find_resume(config, host)?;
+    let (run_path, resume_from) = find_resume(config)?;
     if let Some(saved) = &resume_from {
         let done = checkpoint::read_training_state(&saved.path)?.step;
         if done >= config.steps {
@@ -65,7 +68,8 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
         (Some(saved), _) => Some(checkpoint::read_config(&saved.path)?.vocab),
         (None, init_model) => init_model.as_ref().map(|model| model.vocab),
     };
-    let data = Dataset::open(&data_options(config, model_vocab)?, &Cache::from_environment())?;
+    let tokenizer = tokenizer_kind(config, resume_from.as_ref().map(|saved| saved.path.as_path()), init)?;
+    let data = Dataset::open(&data_options(config, model_vocab, tokenizer), &Cache::from_environment())?;
     for warning in &data.warnings {
         host.sink.note(&format!("warning: {warning}"));
     }
@@ -94,7 +98,9 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
         (Some(saved), _) => {
             checkpoint::load_params(&saved.path, &layout, &mut *backend)?;
             state = checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?;
-            checkpoint::remove_after(run_dir.path(), state.step)?;
+            for later in checkpoint::remove_after(run_dir.path(), state.step)? {
+                host.sink.note(&format!("checkpoint-{later} was removed: the run takes another way from step {}", state.step));
+            }
             host.sink.note(&format!("resuming from `{}`", saved.path.display()));
         }
         (None, Some(folder)) => checkpoint::load_params(folder, &layout, &mut *backend)?,
@@ -109,16 +115,13 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     run.steps(host)
 }
 
-fn find_resume(config: &TrainConfig, host: &mut Host<'_>) -> Result<(PathBuf, Option<checkpoint::Saved>), TrainError> {
+fn find_resume(config: &TrainConfig) -> Result<(PathBuf, Option<checkpoint::Saved>), TrainError> {
     let new_path = || config.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(run_dir::new_run_id()));
     match &config.resume {
         None => Ok((new_path(), None)),
         Some(Resume::Auto) => {
             let path = new_path();
             let newest = checkpoint::newest(&path)?;
-            if newest.is_none() {
-                host.sink.note(&format!("no checkpoint in `{}`: starting at step 1", path.display()));
-            }
             Ok((path, newest))
         }
         Some(Resume::From(folder)) => {
@@ -129,7 +132,7 @@ fn find_resume(config: &TrainConfig, host: &mut Host<'_>) -> Result<(PathBuf, Op
     }
 }
 
-fn open_run_dir(path: &std::path::Path, is_resumed: bool, host: &mut Host<'_>) -> Result<RunDir, TrainError> {
+fn open_run_dir(path: &Path, is_resumed: bool, host: &mut Host<'_>) -> Result<RunDir, TrainError> {
     if is_resumed {
         return RunDir::resume(path);
     }
@@ -141,19 +144,37 @@ fn open_run_dir(path: &std::path::Path, is_resumed: bool, host: &mut Host<'_>) -
     Ok(run_dir)
 }
 
+/// Which tokenizer: a resumed run's own; else the one asked for; else that of the folder whose
+/// weights the model begins with.
+fn tokenizer_kind(
+    config: &TrainConfig,
+    resumed: Option<&Path>,
+    init: Option<&Path>,
+) -> Result<Option<Kind>, TrainError> {
+    let of_folder = |folder: &Path| Some(folder.join("tokenizer.json")).filter(|path| path.exists()).map(Kind::File);
+    if let Some(own) = resumed.and_then(of_folder) {
+        return Ok(Some(own));
+    }
+    match &config.tokenizer {
+        Some(name) => Ok(Some(name.parse()?)),
+        None if config.tokenizer_artifacts.is_some() => Ok(None),
+        None => Ok(init.and_then(of_folder)),
+    }
+}
+
 /// The data flags, as the data crate takes them.
-pub fn data_options(config: &TrainConfig, model_vocab: Option<usize>) -> Result<DataOptions, TrainError> {
-    Ok(DataOptions {
+fn data_options(config: &TrainConfig, model_vocab: Option<usize>, tokenizer: Option<Kind>) -> DataOptions {
+    DataOptions {
         data: config.data.clone(),
         val_data: config.val_data.clone(),
         token_dtype: config.token_dtype.map(token_dtype),
-        tokenizer: config.tokenizer.as_deref().map(str::parse).transpose()?,
+        tokenizer,
         tokenizer_artifacts: config.tokenizer_artifacts.clone(),
         vocab_size: config.vocab_size,
         model_vocab,
         block: config.block,
         packed: config.packed,
-    })
+    }
 }
 
 /// The data crate's name for a token's width.
@@ -436,12 +457,13 @@ impl Run<'_> {
             nonfinite::find(&self.programs.train, &self.loaders.train, &mut *self.backend, args, &self.layout)?;
         let batch = nonfinite::save_batch(self.run_dir.path(), step, &self.loaders.train, self.config, &culprit)?;
         // The update was left out, so the state is still that of the step before.
-        if self.state.step > 0
-            && checkpoint::newest(self.run_dir.path())?.map(|saved| saved.step) != Some(self.state.step)
-        {
-            self.save()?;
-        }
-        Ok(TrainError::Nonfinite { step, loss: record.loss, grad_norm: record.grad_norm, culprit, batch })
+        let checkpoint = match checkpoint::newest(self.run_dir.path())? {
+            Some(saved) if saved.step == self.state.step => Some(saved.path),
+            _ if self.state.step > 0 => Some(self.save()?),
+            _ => None,
+        };
+        let StepRecord { loss, grad_norm, .. } = *record;
+        Ok(TrainError::Nonfinite { step, loss, grad_norm, culprit, batch, checkpoint })
     }
 }
 

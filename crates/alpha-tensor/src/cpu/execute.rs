@@ -1,12 +1,12 @@
 //! Walking a program: stages, tasks, and access to the regions.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::{
-    Cursor, activation, attention, dropout, embedding, gemm, head, layer_norm, linear,
+    activation, attention, dropout, embedding, gemm, head, layer_norm, linear,
     memory::Buffer,
     optimizer,
-    pool::Barrier,
+    pool::wait_until,
     simd::{Kernel, Level, Simd, dispatch},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     timeline::{Span, Timeline},
 };
 
-/// Stages of an operation. All are separated by barriers.
+/// Stages of an operation. A stage begins when all tasks of the one before are done.
 pub(super) fn stages(op: &Op) -> usize {
     match op {
         Op::CrossEntropy(_) | Op::GradNorm(_) => 2,
@@ -69,14 +69,62 @@ fn tasks(op: &Op, stage: usize, threads: usize) -> usize {
     }
 }
 
+/// A counter on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counter(AtomicUsize);
+
+/// How far a stage has come.
+pub(super) struct StageProgress {
+    /// Tasks taken from each thread's share.
+    taken: Vec<Counter>,
+    /// Tasks done.
+    done: Counter,
+}
+
+impl StageProgress {
+    pub(super) fn new(threads: usize) -> StageProgress {
+        StageProgress { taken: (0..threads).map(|_| Counter::default()).collect(), done: Counter::default() }
+    }
+
+    pub(super) fn reset(&mut self) {
+        *self.done.0.get_mut() = 0;
+        for taken in &mut self.taken {
+            *taken.0.get_mut() = 0;
+        }
+    }
+
+    /// Gives this thread its share of the stage's tasks, in order, then what is left of others',
+    /// and returns when all are done. Nobody waits for a *thread*: one that another program keeps
+    /// from running holds up the others only if it has a task, and finds the work done later.
+    fn share(&self, tasks: usize, thread: usize, mut run: impl FnMut(usize)) {
+        let threads = self.taken.len();
+        for turn in 0..threads {
+            let owner = (thread + turn) % threads;
+            let (start, end) = (tasks * owner / threads, tasks * (owner + 1) / threads);
+            loop {
+                let task = start + self.taken[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                run(task);
+                self.done.0.fetch_add(1, Ordering::Release);
+            }
+        }
+        wait_until(|| self.done.0.load(Ordering::Acquire) == tasks);
+    }
+}
+
 /// One run of a program, shared by all threads.
 pub(super) struct Run<'a> {
     level: Level,
     program: &'a Program,
     threads: usize,
     memory: Memory<'a>,
-    scratch: Vec<(AtomicPtr<f32>, usize)>,
-    cursors: &'a [Cursor],
+    /// Scratch of all threads, and how much of it each has.
+    scratch: AtomicPtr<f32>,
+    scratch_len: usize,
+    progress: &'a [StageProgress],
     timeline: Option<(std::time::Instant, AtomicPtr<Span>, usize)>,
 }
 
@@ -87,57 +135,43 @@ impl<'a> Run<'a> {
         program: &'a Program,
         args: &'a RunArgs,
         regions: &'a mut [Buffer; 8],
-        scratch: &'a mut [Buffer],
+        scratch: &'a mut Buffer,
+        threads: usize,
         partials: &'a mut Buffer,
-        cursors: &'a [Cursor],
+        progress: &'a [StageProgress],
         timeline: Option<&'a mut Timeline>,
     ) -> Run<'a> {
         let pointer = |buffer: &mut Buffer| AtomicPtr::new(buffer.as_mut_ptr());
         Run {
             level,
             program,
-            threads: scratch.len(),
+            threads,
             memory: Memory { args, regions: regions.each_mut().map(pointer), partials: pointer(partials) },
-            scratch: scratch.iter_mut().map(|buffer| (pointer(buffer), buffer.as_slice().len())).collect(),
-            cursors,
+            scratch_len: scratch.as_slice().len() / threads,
+            scratch: pointer(scratch),
+            progress,
             timeline: timeline.map(|t| (t.origin, AtomicPtr::new(t.spans_mut().as_mut_ptr()), t.ops())),
         }
     }
 
     /// What one thread does.
-    pub(super) fn walk(&self, thread: usize, barrier: &Barrier) {
-        let (scratch, len) = &self.scratch[thread];
-        // SAFETY: every thread has a scratch buffer of its own.
-        let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.load(Ordering::Relaxed), *len) };
-        let mut stage_index = 0;
+    pub(super) fn walk(&self, thread: usize) {
+        let len = self.scratch_len;
+        // SAFETY: the buffer holds `threads · len` elements; every thread has its own part.
+        let scratch =
+            unsafe { std::slice::from_raw_parts_mut(self.scratch.load(Ordering::Relaxed).add(thread * len), len) };
+        let mut progress = self.progress.iter();
         for (index, call) in self.program.ops.iter().enumerate() {
             let start_ns = self.now_ns();
             for stage in 0..stages(&call.op) {
                 let tasks = tasks(&call.op, stage, self.threads);
-                self.share(stage_index, tasks, thread, |task| {
+                let stage_progress = progress.next().expect("`prepare` counted the stages of every program");
+                stage_progress.share(tasks, thread, |task| {
                     let task = Task { op: &call.op, memory: &self.memory, threads: self.threads, stage, task, scratch };
                     dispatch(self.level, task);
                 });
-                stage_index += 1;
-                barrier.wait();
             }
             self.record(thread, index, start_ns);
-        }
-    }
-
-    /// Gives this thread its share of a stage's tasks, in order, then what is left of others'.
-    fn share(&self, stage_index: usize, tasks: usize, thread: usize, mut run: impl FnMut(usize)) {
-        for turn in 0..self.threads {
-            let owner = (thread + turn) % self.threads;
-            let (start, end) = (tasks * owner / self.threads, tasks * (owner + 1) / self.threads);
-            let cursor = &self.cursors[stage_index * self.threads + owner].0;
-            loop {
-                let task = start + cursor.fetch_add(1, Ordering::Relaxed);
-                if task >= end {
-                    break;
-                }
-                run(task);
-            }
         }
     }
 

@@ -10,7 +10,7 @@
 use super::simd::{Kernel, MAX_ROWS, Simd};
 
 /// Rows of B that are packed at a time.
-pub(super) const K_BLOCK: usize = 384;
+pub(super) const K_BLOCK: usize = 256;
 
 /// Widest tile of C whose B can be packed by [`Gemm`] itself.
 pub(super) const N_BLOCK: usize = 256;
@@ -100,42 +100,66 @@ pub(super) fn packed_len<S: Simd>(k: usize, n: usize) -> usize {
 #[inline(always)]
 pub(super) unsafe fn pack_b<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut [f32]) {
     assert!(to.len() >= packed_len::<S>(k, n));
+    if b.col_stride == 1 {
+        // SAFETY: the caller's promise.
+        unsafe { pack_b_rows(s, k, n, b, to) };
+        return;
+    }
+    assert!(b.row_stride == 1);
     let panel_width = 2 * S::LANES;
-    let mut col = 0;
-    while col < n {
+    for col in (0..n).step_by(panel_width) {
         let valid = (n - col).min(panel_width);
         let width = valid.next_multiple_of(S::LANES);
         let panel = &mut to[col * k..col * k + width * k];
-        if b.col_stride == 1 {
-            for (row, out) in panel.chunks_exact_mut(width).enumerate() {
-                // SAFETY: row `row`, columns `col..col + valid` are inside the matrix.
-                let from = unsafe { std::slice::from_raw_parts(b.at(row, col), valid) };
-                for (from, out) in from.chunks(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
-                    let x = if from.len() == S::LANES { s.load(from) } else { s.load_partial(from) };
-                    s.store(out, x);
-                }
+        for group in (0..width).step_by(S::LANES) {
+            let lanes = valid.saturating_sub(group).min(S::LANES);
+            if lanes == S::LANES {
+                // SAFETY: columns `col + group..+LANES` of the matrix are rows of its transpose;
+                // the panel has room for `k` rows of `width`.
+                unsafe { s.transpose(b.at(0, col + group), b.col_stride, k, panel.as_mut_ptr().add(group), width) };
+                continue;
             }
-        } else {
-            assert!(b.row_stride == 1);
-            for group in (0..width).step_by(S::LANES) {
-                let lanes = valid.saturating_sub(group).min(S::LANES);
-                if lanes == S::LANES {
-                    // SAFETY: columns `col + group..+LANES` of the matrix are rows of its
-                    // transpose; the panel has room for `k` rows of `width`.
-                    unsafe {
-                        s.transpose(b.at(0, col + group), b.col_stride, k, panel.as_mut_ptr().add(group), width);
-                    }
-                } else {
-                    for (row, out) in panel.chunks_exact_mut(width).enumerate() {
-                        for (lane, out) in out[group..group + S::LANES].iter_mut().enumerate() {
-                            // SAFETY: only columns below `n` are read.
-                            *out = if lane < lanes { unsafe { *b.at(row, col + group + lane) } } else { 0.0 };
-                        }
-                    }
+            for (row, out) in panel.chunks_exact_mut(width).enumerate() {
+                for (lane, out) in out[group..group + S::LANES].iter_mut().enumerate() {
+                    // SAFETY: only columns below `n` are read.
+                    *out = if lane < lanes { unsafe { *b.at(row, col + group + lane) } } else { 0.0 };
                 }
             }
         }
-        col += panel_width;
+    }
+}
+
+/// Rows ahead of the one being packed that are asked for.
+const ROWS_AHEAD: usize = 8;
+
+/// [`pack_b`] where rows are contiguous: row by row, so that memory is read in long runs.
+///
+/// # Safety
+/// As [`pack_b`].
+#[inline(always)]
+unsafe fn pack_b_rows<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut [f32]) {
+    let panel_width = 2 * S::LANES;
+    let whole = n - n % panel_width;
+    for row in 0..k {
+        // SAFETY: row `row` of the matrix.
+        let from = unsafe { std::slice::from_raw_parts(b.at(row, 0), n) };
+        for line in (0..n).step_by(LINE) {
+            s.prefetch(b.ptr.wrapping_add((row + ROWS_AHEAD) * b.row_stride + line));
+        }
+        for col in (0..whole).step_by(panel_width) {
+            let out = &mut to[col * k + row * panel_width..][..panel_width];
+            s.store(out, s.load(&from[col..]));
+            s.store(&mut out[S::LANES..], s.load(&from[col + S::LANES..]));
+        }
+        if whole < n {
+            let rest = &from[whole..];
+            let width = rest.len().next_multiple_of(S::LANES);
+            let out = &mut to[whole * k + row * width..][..width];
+            for (rest, out) in rest.chunks(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+                let x = if rest.len() == S::LANES { s.load(rest) } else { s.load_partial(rest) };
+                s.store(out, x);
+            }
+        }
     }
 }
 
@@ -143,9 +167,9 @@ pub(super) unsafe fn pack_b<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut
 /// [`A_ROW_STRIDE`]), else across (row distance 1, column distance [`Simd::ROWS`]).
 ///
 /// # Safety
-/// `a` covers the elements and has a stride of 1; `depth ≤ K_BLOCK`, `rows ≤ ROWS`.
+/// `a` covers `available ≥ rows` rows and has a stride of 1; `depth ≤ K_BLOCK`, `rows ≤ ROWS`.
 #[inline(always)]
-unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f32]) {
+unsafe fn pack_a<S: Simd>(s: S, rows: usize, available: usize, depth: usize, a: View, to: &mut [f32]) {
     if a.col_stride == 1 {
         for row in 0..rows {
             // SAFETY: the row lies inside the matrix.
@@ -155,6 +179,18 @@ unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f3
         }
     } else {
         assert!(a.row_stride == 1);
+        if rows == S::ROWS && available >= MAX_ROWS.next_multiple_of(S::LANES) {
+            // Whole vectors, reaching into the next column of the panel, which is written after.
+            for p in 0..depth {
+                let to = &mut to[p * S::ROWS..];
+                for start in (0..S::ROWS).step_by(S::LANES) {
+                    // SAFETY: `start + LANES` is at most `available`.
+                    let from = unsafe { std::slice::from_raw_parts(a.at(start, p), S::LANES) };
+                    s.store(&mut to[start..], s.load(from));
+                }
+            }
+            return;
+        }
         for p in 0..depth {
             // SAFETY: `rows` consecutive elements of column `p` lie inside the matrix.
             let from = unsafe { std::slice::from_raw_parts(a.at(0, p), rows) };
@@ -242,6 +278,53 @@ macro_rules! by_rows {
     };
 }
 
+/// The next panel of A, brought into the second-level cache a part at a time while the current
+/// one is multiplied: its rows are short runs far apart, which hardware does not foresee.
+struct Upcoming {
+    line: *const f32,
+    /// Lines of one run, runs, and the distance between their starts.
+    run_lines: usize,
+    runs: usize,
+    stride: usize,
+    at_line: usize,
+    lines_a_call: usize,
+}
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+impl Upcoming {
+    /// # Safety
+    /// `a` covers `rows × depth` live elements.
+    #[inline(always)]
+    unsafe fn new(a: View, rows: usize, depth: usize) -> Upcoming {
+        let (run, runs, stride) = if a.col_stride == 1 { (depth, rows, a.row_stride) } else { (rows, depth, a.col_stride) };
+        let run_lines = run.div_ceil(LINE);
+        Upcoming { line: a.ptr, run_lines, runs, stride, at_line: 0, lines_a_call: 0 }
+    }
+
+    /// Shares the lines out over `calls` of [`Upcoming::prefetch`].
+    #[inline(always)]
+    fn spread(self, calls: usize) -> Upcoming {
+        Upcoming { lines_a_call: (self.run_lines * self.runs).div_ceil(calls.max(1)), ..self }
+    }
+
+    #[inline(always)]
+    fn prefetch<S: Simd>(&mut self, s: S) {
+        let mut left = self.lines_a_call;
+        while left > 0 && self.runs > 0 {
+            s.prefetch(self.line.wrapping_add(self.at_line * LINE));
+            self.at_line += 1;
+            left -= 1;
+            if self.at_line == self.run_lines {
+                self.at_line = 0;
+                self.runs -= 1;
+                self.line = self.line.wrapping_add(self.stride);
+            }
+        }
+    }
+}
+
 impl Kernel for Gemm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -269,10 +352,14 @@ impl Kernel for Gemm<'_> {
             while row < m {
                 let rows = (m - row).min(S::ROWS);
                 // SAFETY: rows `row..row + rows`, columns `k_start..+depth` of A.
-                unsafe { pack_a(s, rows, depth, a.offset(row, k_start), packed_a) };
+                unsafe { pack_a(s, rows, m - row, depth, a.offset(row, k_start), packed_a) };
                 let a_ptr = packed_a.as_ptr();
+                // SAFETY: rows up to `m`, columns `k_start..+depth` of A.
+                let next = unsafe { Upcoming::new(a.offset(row + rows, k_start), (m - row - rows).min(S::ROWS), depth) };
+                let mut next = next.spread(n.div_ceil(panel_width));
                 let mut col = 0;
                 while col < n {
+                    next.prefetch(s);
                     let valid = (n - col).min(panel_width);
                     let width = (b_cols - col).min(panel_width).next_multiple_of(S::LANES);
                     // SAFETY: panel and tile lie inside packed B and C.

@@ -9,7 +9,7 @@ use super::{
 use crate::op::{Linear, LinearBwdInput, LinearBwdWeight};
 
 /// Tallest tile. With [`N_BLOCK`] columns it stays in the second-level cache beside packed B.
-const M_BLOCK: usize = 256;
+const M_BLOCK: usize = 384;
 /// Tile edges are multiples of these, so that only the last tile has partial registers.
 const M_STEP: usize = 12;
 const N_STEP: usize = 32;

@@ -82,7 +82,7 @@ pub fn peaks(threads: usize) -> Result<Peaks, BackendError> {
     for _ in 0..REPEATS {
         let flops = std::sync::Mutex::new(0.0);
         let start = Instant::now();
-        pool.run(&|_, _| {
+        pool.run(&|_| {
             let mut mine = 0.0;
             dispatch(level, FmaChains { flops: &mut mine });
             if let Ok(mut flops) = flops.lock() {
@@ -96,7 +96,7 @@ pub fn peaks(threads: usize) -> Result<Peaks, BackendError> {
             a.as_mut_slice().chunks_mut(TRIAD_LEN.div_ceil(threads)).map(std::sync::Mutex::new).collect();
         let (b, c) = (b.as_slice(), c.as_slice());
         let start = Instant::now();
-        pool.run(&|thread, _| {
+        pool.run(&|thread| {
             if let Some(Ok(mut a)) = parts.get(thread).map(std::sync::Mutex::lock) {
                 let from = thread * TRIAD_LEN.div_ceil(threads);
                 let (b, c) = (&b[from..from + a.len()], &c[from..from + a.len()]);

@@ -1,8 +1,8 @@
-//! Threads that run one closure together and meet at barriers inside it.
+//! Threads that run one closure together.
 //!
-//! Between barriers a thread spins for a moment, then gives its time slice away: operations
-//! follow each other within microseconds, but another program may need the core. Between
-//! runs threads spin a little longer, then sleep.
+//! A thread that waits spins for a moment, then gives its time slice away: operations follow
+//! each other within microseconds, but another program may need the core. Between runs
+//! threads spin a little longer, then sleep.
 
 use std::{
     hint::spin_loop,
@@ -13,51 +13,28 @@ use std::{
     thread::{self, JoinHandle, Thread, yield_now},
 };
 
-/// Spins before a thread waiting at a barrier begins to yield.
-const BARRIER_SPINS: u32 = 4_000;
+/// Spins before a waiting thread begins to yield.
+const WAIT_SPINS: u32 = 4_000;
 /// Spins and yields before an idle worker sleeps.
 const IDLE_SPINS: u32 = 20_000;
 
-/// A point that all threads of a pool pass together.
-pub(super) struct Barrier {
-    threads: usize,
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-}
-
-impl Barrier {
-    fn new(threads: usize) -> Barrier {
-        Barrier { threads, arrived: AtomicUsize::new(0), generation: AtomicUsize::new(0) }
-    }
-
-    /// Returns once every thread has called it. What threads wrote before is visible after.
-    pub(super) fn wait(&self) {
-        if self.threads == 1 {
-            return;
-        }
-        let generation = self.generation.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.generation.store(generation.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        let mut spins = 0;
-        while self.generation.load(Ordering::Acquire) == generation {
-            spins += 1;
-            if spins < BARRIER_SPINS { spin_loop() } else { yield_now() }
-        }
+/// Waits until `is_ready`, spinning for a moment, then giving the time slice away.
+pub(super) fn wait_until(is_ready: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !is_ready() {
+        spins += 1;
+        if spins < WAIT_SPINS { spin_loop() } else { yield_now() }
     }
 }
 
 /// What the workers are to run: a pointer to the caller's closure, valid while `pending > 0`.
-type Job<'a> = &'a (dyn Fn(usize, &Barrier) + Sync);
+type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
     job: AtomicPtr<Job<'static>>,
     generation: AtomicUsize,
     pending: AtomicUsize,
     is_closing: AtomicBool,
-    barrier: Barrier,
 }
 
 /// `threads − 1` workers and the caller.
@@ -73,7 +50,6 @@ impl Pool {
             generation: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
-            barrier: Barrier::new(threads),
         });
         let mut pool = Pool { shared: Arc::clone(&shared), workers: Vec::new() };
         for index in 1..threads {
@@ -89,10 +65,12 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `job(thread, barrier)` on every thread, the caller being thread 0.
+    /// Runs `job(thread)` on every thread, the caller being thread 0; returns when all are done.
     pub(super) fn run(&mut self, job: Job<'_>) {
         let shared = &*self.shared;
-        if !self.workers.is_empty() {
+        if self.workers.is_empty() {
+            job(0);
+        } else {
             // SAFETY: only the lifetime changes; workers use the job before `pending` reaches
             // zero, and this function waits for that before it returns.
             let mut job: Job<'static> = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
@@ -102,14 +80,8 @@ impl Pool {
             for (_, handle) in &self.workers {
                 handle.unpark();
             }
-            run_or_abort(job, 0, &shared.barrier);
-            let mut spins = 0;
-            while shared.pending.load(Ordering::Acquire) > 0 {
-                spins += 1;
-                if spins < BARRIER_SPINS { spin_loop() } else { yield_now() }
-            }
-        } else {
-            job(0, &shared.barrier);
+            run_or_abort(job, 0);
+            wait_until(|| shared.pending.load(Ordering::Acquire) == 0);
         }
     }
 }
@@ -120,7 +92,7 @@ fn work(shared: &Shared, index: usize) {
         let mut spins = 0;
         while shared.generation.load(Ordering::Acquire) == seen {
             spins += 1;
-            if spins < BARRIER_SPINS {
+            if spins < WAIT_SPINS {
                 spin_loop();
             } else if spins < IDLE_SPINS {
                 yield_now();
@@ -135,14 +107,14 @@ fn work(shared: &Shared, index: usize) {
         // SAFETY: the pointer was stored before the generation changed and points to the
         // closure of a caller who waits until `pending` is zero.
         let job = unsafe { *shared.job.load(Ordering::Relaxed) };
-        run_or_abort(job, index, &shared.barrier);
+        run_or_abort(job, index);
         shared.pending.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// A panicking kernel is a bug, and the other threads would wait for ever at the next barrier.
-fn run_or_abort(job: Job<'_>, index: usize, barrier: &Barrier) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index, barrier))).is_err() {
+/// A panicking kernel is a bug, and the other threads would wait for its tasks for ever.
+fn run_or_abort(job: Job<'_>, index: usize) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index))).is_err() {
         std::process::abort();
     }
 }
@@ -164,18 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_meet_at_barriers() {
+    fn every_thread_runs_every_job_once() {
         let mut pool = Pool::new(3).unwrap();
-        let counter = AtomicUsize::new(0);
-        for round in 0..200 {
-            pool.run(&|_, barrier| {
-                for phase in 1..=5 {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    barrier.wait();
-                    assert_eq!(counter.load(Ordering::Relaxed), round * 15 + phase * 3);
-                    barrier.wait();
-                }
+        for _ in 0..200 {
+            let ran = [(); 3].map(|()| AtomicUsize::new(0));
+            pool.run(&|thread| {
+                ran[thread].fetch_add(1, Ordering::Relaxed);
             });
+            assert!(ran.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
         assert_eq!(pool.threads(), 3);
     }

@@ -122,6 +122,10 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn reduce_add(self, a: Self::F) -> f32;
     fn reduce_max(self, a: Self::F) -> f32;
 
+    /// Asks for a cache line to be brought into the second-level cache; any address will do.
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
     /// Writes the transpose of the `LANES × depth` matrix at `from` (rows `stride` apart) to
     /// `to`, rows `to_stride` apart.
     ///

@@ -39,7 +39,7 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     }
     in_range("beta1", flags.beta1, 0.0..1.0, "at least 0 and below 1")?;
     in_range("beta2", flags.beta2, 0.0..1.0, "at least 0 and below 1")?;
-    in_range("eps", flags.eps, f64::MIN_POSITIVE.., "above 0")?;
+    in_range("eps", flags.eps, f64::from(f32::MIN_POSITIVE).., "above 0")?;
     in_range("weightDecay", flags.weight_decay, 0.0.., "at least 0")?;
     in_range("gradClip", flags.grad_clip, 0.0.., "at least 0, which is off")?;
     in_range("spikeThreshold", flags.spike_threshold, 0.0.., "at least 0, which is off")?;
@@ -50,6 +50,10 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
 pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, words: &str) -> Result<(), Failure> {
     if !value.is_finite() {
         return Err(Failure::usage(format!("`--{name}={value}` is not finite")).hint(format!("a number {words}")));
+    }
+    if !(value as f32).is_finite() {
+        return Err(Failure::usage(format!("`--{name}={value:e}` is not finite in single precision"))
+            .hint(format!("a number {words}, and at most {:e}", f32::MAX)));
     }
     if !range.contains(&value) {
         return Err(Failure::usage(format!("`--{name}={value}` is out of range")).hint(format!("a number {words}")));

@@ -3,7 +3,7 @@
 #![expect(clippy::inline_always, reason = "instructions are only used when inlined into `call`")]
 
 use std::arch::x86_64::{
-    __m256, __m256i, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    __m256, __m256i, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
     _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
     _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtps_epi32, _mm256_div_ps,
     _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_maskstore_ps,
@@ -181,6 +181,10 @@ impl Simd for Avx2 {
             let pair = _mm_max_ps(quad, _mm_movehl_ps(quad, quad));
             _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)))
         }
+    }
+    #[inline(always)]
+    fn prefetch(self, address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, stride: usize, depth: usize, to: *mut f32, to_stride: usize) {
