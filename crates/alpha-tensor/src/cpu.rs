@@ -141,12 +141,7 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn run(
-        &mut self,
-        program: &Program,
-        args: &RunArgs,
-        mut timeline: Option<&mut Timeline>,
-    ) -> Result<(), BackendError> {
+    fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError> {
         for region in Region::ALL {
             let (needed, got) = (program.sizes.get(region), self.regions[region.index()].as_slice().len());
             if needed > got {
@@ -174,7 +169,7 @@ impl Backend for CpuBackend {
             self.pool.threads(),
             &mut self.partials,
             &self.progress,
-            timeline.as_deref_mut(),
+            timeline,
         );
         self.pool.run(&|thread| run.walk(thread));
         Ok(())

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use alpha_data::Tokenizer;
 use alpha_nn::{ModelConfig, ParamLayout, programs};
 use alpha_tensor::{
     Backend, Program, Region, RunArgs, Tensor,
@@ -150,6 +151,25 @@ fn choose(logits: &mut [f32], order: &mut Vec<u32>, options: &SampleOptions, uni
         }
     }
     order[kept - 1]
+}
+
+/// A prompt's tokens: encoded, or ids as they stand where there is no tokenizer.
+pub fn prompt_ids(prompt: &str, tokenizer: Option<&Tokenizer>, vocab: usize) -> Result<Vec<u32>, TrainError> {
+    match tokenizer {
+        Some(tokenizer) => Ok(tokenizer.encode(prompt)?),
+        None => prompt
+            .split_whitespace()
+            .map(|word| word.parse().map_err(|_| TrainError::PromptNotIds { word: word.to_owned(), vocab }))
+            .collect(),
+    }
+}
+
+/// Text of generated tokens; ids separated by spaces where there is no tokenizer.
+pub fn decode(tokens: &[u32], tokenizer: Option<&Tokenizer>) -> Result<String, TrainError> {
+    match tokenizer {
+        Some(tokenizer) => Ok(tokenizer.decode(tokens)?),
+        None => Ok(tokens.iter().fold(String::new(), |text, id| text + " " + &id.to_string())),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Gradients of whole models: the golden cases of `PyTorch` on each backend, and properties that
 //! must hold to the bit.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
+
 use std::path::{Path, PathBuf};
 
 use alpha_data::{BatchShape, Cache, DataOptions, Dataset, TrainLoader};
@@ -141,18 +143,14 @@ fn trained(config: &ModelConfig, step: StepConfig, threads: usize) -> Vec<f32> {
     for number in 1..=3u64 {
         for micro_step in 0..step.accum_steps {
             let ids = |shift: usize| -> Vec<u32> {
-                (0..rows).map(|r| ((r * 7 + shift + number as usize * 11 + micro_step * 5) % config.vocab) as u32).collect()
+                (0..rows)
+                    .map(|r| ((r * 7 + shift + number as usize * 11 + micro_step * 5) % config.vocab) as u32)
+                    .collect()
             };
             backend.write_tokens(train.inputs.tokens.offset, &ids(0));
             backend.write_tokens(train.inputs.targets.offset, &ids(3));
-            let args = RunArgs {
-                seed: 5,
-                step: number,
-                micro_step: micro_step as u32,
-                update: number,
-                lr: 1e-2,
-                position: 0,
-            };
+            let args =
+                RunArgs { seed: 5, step: number, micro_step: micro_step as u32, update: number, lr: 1e-2, position: 0 };
             backend.run(train.program(micro_step), &args, None).unwrap();
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn tasks(rows: usize) -> usize {
     rows.div_ceil(ROWS_PER_TASK)
 }
 
-const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// `gelu(x) = x·σ(2u)`, `u = √(2/π)(x + 0.044715x³)`: the tanh form, `½(1 + tanh u) = σ(2u)`.

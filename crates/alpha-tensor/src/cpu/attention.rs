@@ -26,11 +26,16 @@ pub(super) fn scratch_len(block: usize, head_dim: usize) -> usize {
     2 * head_dim * wide_block + block * wide_head + 2 * QUERY_BLOCK * wide_head + 2 * QUERY_BLOCK * wide_block
 }
 
-/// Cuts `len` elements off the front of `scratch`.
-fn take<'a>(scratch: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let (front, rest) = std::mem::take(scratch).split_at_mut(len);
-    *scratch = rest;
-    front
+/// Scratch space that is given out piece by piece.
+struct Space<'a>(&'a mut [f32]);
+
+impl<'a> Space<'a> {
+    /// Cuts `len` elements off the front.
+    fn take(&mut self, len: usize) -> &'a mut [f32] {
+        let (front, rest) = std::mem::take(&mut self.0).split_at_mut(len);
+        self.0 = rest;
+        front
+    }
 }
 
 /// Dropout on a row of probabilities: where it is dropped, and by what the rest is scaled.
@@ -43,7 +48,7 @@ struct RowMask {
 }
 
 impl RowMask {
-    fn new(memory: &Memory, mask: &DropoutMask, row: usize) -> RowMask {
+    fn new(memory: &Memory, mask: DropoutMask, row: usize) -> RowMask {
         let args = memory.args;
         let key = mask.key(args.seed, args.step, args.micro_step);
         RowMask { key, threshold: mask.threshold(), scale: mask.scale(), row }
@@ -64,11 +69,11 @@ pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, s
     let (batch, head) = (task / op.heads, task % op.heads);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let (wide_block, wide_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
-    let mut rest = scratch;
-    let pack_a = take(&mut rest, PACK_A_LEN);
-    let keys = take(&mut rest, head_dim * wide_block);
-    let values = take(&mut rest, block * wide_head);
-    let scores = take(&mut rest, QUERY_BLOCK * wide_block);
+    let mut space = Space(scratch);
+    let pack_a = space.take(PACK_A_LEN);
+    let keys = space.take(head_dim * wide_block);
+    let values = space.take(block * wide_head);
+    let scores = space.take(QUERY_BLOCK * wide_block);
 
     // SAFETY: rows of this sequence, columns of this head, of `[b·t, 3c]`.
     let view = |third: usize| unsafe {
@@ -103,7 +108,7 @@ pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, s
             let (live, masked) = scores[i * wide_block..i * wide_block + end].split_at_mut(start + i + 1);
             masked.fill(0.0);
             *lse = softmax(s, live, scale);
-            if let Some(mask) = &op.dropout {
+            if let Some(mask) = op.dropout {
                 RowMask::new(memory, mask, lse_start + i).apply(live);
             }
         }
@@ -159,15 +164,15 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, task: u
     let (batch, head) = (task / op.heads, task % op.heads);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let (wide_block, wide_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
-    let mut rest = scratch;
-    let pack_a = take(&mut rest, PACK_A_LEN);
-    let keys_transposed = take(&mut rest, head_dim * wide_block);
-    let values_transposed = take(&mut rest, head_dim * wide_block);
-    let keys = take(&mut rest, block * wide_head);
-    let queries = take(&mut rest, QUERY_BLOCK * wide_head);
-    let douts = take(&mut rest, QUERY_BLOCK * wide_head);
-    let probs = take(&mut rest, QUERY_BLOCK * wide_block);
-    let dprobs = take(&mut rest, QUERY_BLOCK * wide_block);
+    let mut space = Space(scratch);
+    let pack_a = space.take(PACK_A_LEN);
+    let keys_transposed = space.take(head_dim * wide_block);
+    let values_transposed = space.take(head_dim * wide_block);
+    let keys = space.take(block * wide_head);
+    let queries = space.take(QUERY_BLOCK * wide_head);
+    let douts = space.take(QUERY_BLOCK * wide_head);
+    let probs = space.take(QUERY_BLOCK * wide_block);
+    let dprobs = space.take(QUERY_BLOCK * wide_block);
 
     let qkv_start = batch * block * 3 * c + head * head_dim;
     // SAFETY: rows of this sequence, columns of this head, of `[b·t, 3c]`.
@@ -230,7 +235,7 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, task: u
             dmasked.fill(0.0);
             let (scale_v, shift) = (s.splat(scale), s.splat(-lse));
             update!(s, live, |_, _, x| exp(s, s.fma(x, scale_v, shift)));
-            let mask = op.dropout.as_ref().map(|mask| RowMask::new(memory, mask, task * block + start + i));
+            let mask = op.dropout.map(|mask| RowMask::new(memory, mask, task * block + start + i));
             if let Some(mask) = mask {
                 mask.apply(dlive);
             }

@@ -18,8 +18,9 @@ pub(super) fn tasks(op: &Embedding) -> usize {
 #[inline(always)]
 pub(super) fn run<S: Simd>(s: S, op: &Embedding, memory: &Memory, task: usize) {
     let tokens = memory.tokens(&op.tokens);
-    for row in task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK) {
-        let token = memory.row(&op.wte, tokens[row] as usize);
+    let rows = task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK);
+    for (row, &token) in rows.clone().zip(&tokens[rows]) {
+        let token = memory.row(&op.wte, token as usize);
         let position = memory.row(&op.wpe, memory.args.position + row % op.block);
         // SAFETY: each task writes its own rows.
         let out = unsafe { memory.row_mut(&op.out, row) };

@@ -20,8 +20,7 @@ use crate::{
 /// Stages of an operation. A stage begins when all tasks of the one before are done.
 pub(super) fn stages(op: &Op) -> usize {
     match op {
-        Op::CrossEntropy(_) | Op::GradNorm(_) => 2,
-        Op::AttentionCached(_) => 2,
+        Op::CrossEntropy(_) | Op::GradNorm(_) | Op::AttentionCached(_) => 2,
         _ => 1,
     }
 }
@@ -166,8 +165,9 @@ impl<'a> Run<'a> {
             for stage in 0..stages(&call.op) {
                 let tasks = tasks(&call.op, stage, self.threads);
                 let stage_progress = progress.next().expect("`prepare` counted the stages of every program");
-                stage_progress.share(tasks, thread, |task| {
-                    let task = Task { op: &call.op, memory: &self.memory, threads: self.threads, stage, task, scratch };
+                stage_progress.share(tasks, thread, |index| {
+                    let task =
+                        Task { op: &call.op, memory: &self.memory, threads: self.threads, stage, index, scratch };
                     dispatch(self.level, task);
                 });
             }
@@ -262,6 +262,7 @@ impl Memory<'_> {
     }
 
     /// Slot `index` of the shared partial sums.
+    #[expect(clippy::cast_ptr_alignment, reason = "the buffer begins on a page")]
     pub(super) fn partial(&self, index: usize) -> *mut f64 {
         // SAFETY: slots are `partials_len` elements long in all; two elements a slot.
         unsafe { self.partials.load(Ordering::Relaxed).cast::<f64>().add(index) }
@@ -274,14 +275,14 @@ pub(super) struct Task<'a, 'm> {
     memory: &'a Memory<'m>,
     threads: usize,
     stage: usize,
-    task: usize,
+    index: usize,
     scratch: &'a mut [f32],
 }
 
 impl Kernel for Task<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Task { op, memory, threads, stage, task, scratch } = self;
+        let Task { op, memory, threads, stage, index: task, scratch } = self;
         match op {
             Op::Embedding(op) => embedding::run(s, op, memory, task),
             Op::EmbeddingBwd(op) => embedding::run_bwd(s, op, memory, task),

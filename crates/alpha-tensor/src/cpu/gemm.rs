@@ -298,7 +298,8 @@ impl Upcoming {
     /// `a` covers `rows × depth` live elements.
     #[inline(always)]
     unsafe fn new(a: View, rows: usize, depth: usize) -> Upcoming {
-        let (run, runs, stride) = if a.col_stride == 1 { (depth, rows, a.row_stride) } else { (rows, depth, a.col_stride) };
+        let (run, runs, stride) =
+            if a.col_stride == 1 { (depth, rows, a.row_stride) } else { (rows, depth, a.col_stride) };
         let run_lines = run.div_ceil(LINE);
         Upcoming { line: a.ptr, run_lines, runs, stride, at_line: 0, lines_a_call: 0 }
     }
@@ -355,7 +356,8 @@ impl Kernel for Gemm<'_> {
                 unsafe { pack_a(s, rows, m - row, depth, a.offset(row, k_start), packed_a) };
                 let a_ptr = packed_a.as_ptr();
                 // SAFETY: rows up to `m`, columns `k_start..+depth` of A.
-                let next = unsafe { Upcoming::new(a.offset(row + rows, k_start), (m - row - rows).min(S::ROWS), depth) };
+                let next =
+                    unsafe { Upcoming::new(a.offset(row + rows, k_start), (m - row - rows).min(S::ROWS), depth) };
                 let mut next = next.spread(n.div_ceil(panel_width));
                 let mut col = 0;
                 while col < n {

@@ -16,7 +16,7 @@ pub struct Peaks {
     /// f32 multiply-adds in registers, 10⁹ operations a second.
     pub fma_gflops: f64,
     /// `a = b + x·c` on arrays far larger than the caches, 10⁹ bytes a second, the write
-    /// counted once (McCalpin's STREAM triad).
+    /// counted once (the triad of STREAM, McCalpin, 1995).
     pub triad_gb_s: f64,
 }
 

@@ -71,7 +71,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let mut text = format!("{:width$}  {:>10}  {:>10}\n", "gradient", place.backend.name(), "slope");
     for check in &checks {
         let verdict = if check.is_ok() { "" } else { "  FAILED" };
-        let _ = writeln!(text, "{:width$}  {:10.1e}  {:10.1e}{verdict}", check.name, check.backend_error, check.slope_error);
+        let _ = writeln!(
+            text,
+            "{:width$}  {:10.1e}  {:10.1e}{verdict}",
+            check.name, check.backend_error, check.slope_error
+        );
     }
     output::print(&text)?;
     let failed = checks.iter().filter(|check| !check.is_ok()).count();

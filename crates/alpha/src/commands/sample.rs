@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use alpha_nn::programs::decode_program;
 use alpha_train::{
     TrainError, checkpoint,
-    sampler::{SampleOptions, Sampler},
-    trainer,
+    sampler::{SampleOptions, Sampler, decode, prompt_ids},
 };
 use clap::Args;
 
@@ -61,7 +60,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let model = Model::open(&flags.checkpoint)?;
     let mut backend = backend(&place)?;
     let tokenizer = model.tokenizer.as_ref();
-    let prompt = trainer::prompt_ids(&flags.prompt, tokenizer, model.config.vocab)?;
+    let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab)?;
     let programs = [model.config.block, 1].map(|rows| decode_program(&model.config, &model.layout, rows).0);
     let sizes = programs[0].sizes.max(&programs[1].sizes);
     backend.prepare(&sizes, &[&programs[0], &programs[1]]).map_err(TrainError::from)?;
@@ -79,7 +78,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if sample.tokens.last().copied() == end_of_text && end_of_text.is_some() {
         sample.tokens.pop();
     }
-    output::print(&format!("{}{}\n", flags.prompt, trainer::decode(&sample.tokens, tokenizer)?))?;
+    output::print(&format!("{}{}\n", flags.prompt, decode(&sample.tokens, tokenizer)?))?;
     output::note(&format!(
         "{} tokens | prefill {:.0} tok/s | decode {:.0} tok/s",
         sample.tokens.len(),

@@ -71,7 +71,11 @@ fn presets_have_the_reference_s_numbers() {
     ] {
         let config = config(&[("domain", name)]);
         assert_eq!((config.layers, config.dim, config.heads), shape, "{name}");
-        assert_eq!((config.tokenizer.as_deref(), config.block, config.batch), (Some(tokenizer), block, batch), "{name}");
+        assert_eq!(
+            (config.tokenizer.as_deref(), config.block, config.batch),
+            (Some(tokenizer), block, batch),
+            "{name}"
+        );
         assert_eq!((config.lr, config.dropout), (lr, dropout), "{name}");
     }
 }
