@@ -98,6 +98,7 @@ stage docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --lock
 stage licences scripts/licences.py
 stage 'benchmark script' scripts/test_benchmark_script.py
 stage build scripts/build.sh
+stage reference docs/reference/generate.sh --check
 stage 'end to end' scripts/e2e.sh
 stage 'smoke bench' smoke_bench
 printf '\nall stages passed in %d s\n' "$SECONDS"
