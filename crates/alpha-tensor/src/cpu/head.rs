@@ -149,7 +149,6 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, memory: &Memory, threads: usi
 }
 
 pub(super) fn logits_grid(op: &Logits, threads: usize) -> Grid {
-    // Cut along the vocabulary only: there are few rows.
     Grid::new(op.out.rows, op.out.cols, op.x.cols, threads)
 }
 

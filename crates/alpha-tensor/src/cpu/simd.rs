@@ -116,8 +116,9 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::F) -> Self::F;
     /// `a` where `x > 0`, else 0.
     fn where_positive(self, x: Self::F, a: Self::F) -> Self::F;
-    /// `p·2^round(n)` and `round(n)`, for |n| ≤ 127: what [`exp`] needs.
+    /// The nearest integer, ties to even, for |n| < 2²².
     fn round(self, n: Self::F) -> Self::F;
+    /// `p·2ⁿ` for an integer n with |n| ≤ 127.
     fn scale_by_power_of_two(self, p: Self::F, n: Self::F) -> Self::F;
     fn reduce_add(self, a: Self::F) -> f32;
     fn reduce_max(self, a: Self::F) -> f32;

@@ -197,7 +197,8 @@ fn train_arguments(run: &str, flags: &[&str]) -> Vec<String> {
     arguments
 }
 
-fn finish(command: &mut Command) -> Done {
+/// Runs a command to its end.
+pub(crate) fn finish(command: &mut Command) -> Done {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
