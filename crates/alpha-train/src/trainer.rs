@@ -60,19 +60,17 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
         }
     }
     let init = config.init.as_deref().filter(|_| resume_from.is_none());
-    let init_model = init.map(checkpoint::read_config).transpose()?;
-    let model_vocab = match (&resume_from, &init_model) {
-        (Some(saved), _) => Some(checkpoint::read_config(&saved.path)?.vocab),
-        (None, init_model) => init_model.as_ref().map(|model| model.vocab),
-    };
+    let source = resume_from.as_ref().map(|saved| saved.path.as_path()).or(init);
+    let source_model = source.map(checkpoint::read_config).transpose()?;
+    let model_vocab = source_model.as_ref().map(|model| model.vocab);
     let tokenizer = tokenizer_kind(config, resume_from.as_ref().map(|saved| saved.path.as_path()), init)?;
     let data = Dataset::open(&data_options(config, model_vocab, tokenizer), &Cache::from_environment())?;
     for warning in &data.warnings {
         host.sink.note(&format!("warning: {warning}"));
     }
     let mut model = config.model(data.vocab);
-    if let Some(init_model) = &init_model {
-        model.layer_norm_eps = init_model.layer_norm_eps;
+    if let Some(source_model) = &source_model {
+        model.layer_norm_eps = source_model.layer_norm_eps;
     }
     model.validate()?;
     let layout = ParamLayout::new(&model);
@@ -88,23 +86,27 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     }
     let loaders = loaders(config, &data, host)?;
 
-    let run_dir = open_run_dir(&run_path, resume_from.is_some(), host)?;
+    // A resumed run holds its folder while it reads from it; a new one sets an earlier run aside
+    // only when nothing can fail any more.
+    let held = if resume_from.is_some() { Some(RunDir::resume(&run_path)?) } else { None };
     backend.prepare(&programs.sizes(), &programs.all())?;
-    let mut state = TrainingState { seed: config.seed, ..TrainingState::default() };
-    match (&resume_from, init) {
-        (Some(saved), _) => {
-            checkpoint::load_params(&saved.path, &layout, &mut *backend)?;
-            state = checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?;
-            for later in checkpoint::remove_after(run_dir.path(), state.step)? {
-                host.sink.note(&format!(
-                    "checkpoint-{later} was removed: the run takes another way from step {}",
-                    state.step
-                ));
-            }
-            host.sink.note(&format!("resuming from `{}`", saved.path.display()));
+    match source {
+        Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,
+        None => initialise(&layout, config.seed, &mut *backend),
+    }
+    let state = match &resume_from {
+        Some(saved) => checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?,
+        None => TrainingState { seed: config.seed, ..TrainingState::default() },
+    };
+    let run_dir = match held {
+        Some(run_dir) => run_dir,
+        None => create_run_dir(&run_path, host)?,
+    };
+    if let Some(saved) = &resume_from {
+        for later in checkpoint::remove_after(run_dir.path(), state.step)? {
+            host.sink.note(&format!("checkpoint-{later} was removed: the run goes another way from step {}", state.step));
         }
-        (None, Some(folder)) => checkpoint::load_params(folder, &layout, &mut *backend)?,
-        (None, None) => initialise(&layout, config.seed, &mut *backend),
+        host.sink.note(&format!("resuming from `{}`", saved.path.display()));
     }
     run_dir.write_config(config)?;
     let metrics = MetricsWriter::open(run_dir.path(), state.step)?;
@@ -133,10 +135,7 @@ fn find_resume(config: &TrainConfig) -> Result<(PathBuf, Option<checkpoint::Save
     }
 }
 
-fn open_run_dir(path: &Path, is_resumed: bool, host: &mut Host<'_>) -> Result<RunDir, TrainError> {
-    if is_resumed {
-        return RunDir::resume(path);
-    }
+fn create_run_dir(path: &Path, host: &mut Host<'_>) -> Result<RunDir, TrainError> {
     let (run_dir, moved_to) = RunDir::create(path)?;
     if let Some(old) = moved_to {
         host.sink.note(&format!("the earlier run in `{}` was moved to `{}`", path.display(), old.display()));

@@ -230,6 +230,13 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
                 *sum = if is_whole || c.len() == S::LANES { s.load(c) } else { s.load_partial(c) };
             }
         }
+    } else {
+        // C is written after the walk along k: time enough for its lines to arrive.
+        for i in 0..M {
+            for v in 0..V {
+                s.prefetch(c.wrapping_add(i * ldc + v * S::LANES));
+            }
+        }
     }
     let (mut a, mut b) = (a, b);
     for _ in 0..depth {

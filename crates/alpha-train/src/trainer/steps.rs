@@ -78,7 +78,14 @@ impl Training<'_> {
         while self.state.step < config.steps {
             let step = self.state.step + 1;
             let lr = schedule.lr_at(step) as f32;
-            let mut record = self.step(step, lr, host, &mut tokens, &mut targets)?;
+            let mut record = match self.step(step, lr, host, &mut tokens, &mut targets) {
+                Ok(record) => record,
+                Err(error) => {
+                    // The optimiser has not run: what the steps before gained is kept.
+                    self.save_state_before_step()?;
+                    return Err(error);
+                }
+            };
             record.elapsed_ms = ms_since(host.started);
             let is_nonfinite = !record.loss.is_finite() || !record.grad_norm.is_finite();
             if is_nonfinite && config.on_nonfinite == OnNonfinite::Stop {
@@ -214,6 +221,16 @@ impl Training<'_> {
         Ok(path)
     }
 
+    /// After a step whose update was left out: the checkpoint of the step before, written now if
+    /// there is none. None before the first step.
+    fn save_state_before_step(&mut self) -> Result<Option<PathBuf>, TrainError> {
+        match checkpoint::newest(self.run_dir.path())? {
+            Some(saved) if saved.step == self.state.step => Ok(Some(saved.path)),
+            _ if self.state.step > 0 => self.save().map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Continues every prompt and writes the texts down. Reads parameters, changes nothing.
     fn sample(&mut self, step: u64, host: &mut Host<'_>) -> Result<(), TrainError> {
         let mut lines = JsonLines::open(&self.run_dir.path().join(metrics::SAMPLES_FILE_NAME))?;
@@ -251,12 +268,7 @@ impl Training<'_> {
         let culprit =
             nonfinite::find(&self.programs.train, &self.loaders.train, &mut *self.backend, args, &self.layout)?;
         let batch = nonfinite::save_batch(self.run_dir.path(), step, &self.loaders.train, self.config, &culprit)?;
-        // The update was left out, so the state is still that of the step before.
-        let checkpoint = match checkpoint::newest(self.run_dir.path())? {
-            Some(saved) if saved.step == self.state.step => Some(saved.path),
-            _ if self.state.step > 0 => Some(self.save()?),
-            _ => None,
-        };
+        let checkpoint = self.save_state_before_step()?;
         let StepRecord { loss, grad_norm, .. } = *record;
         Ok(TrainError::Nonfinite { step, loss, grad_norm, culprit, batch, checkpoint })
     }
