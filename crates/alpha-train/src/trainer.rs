@@ -104,7 +104,8 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     };
     if let Some(saved) = &resume_from {
         for later in checkpoint::remove_after(run_dir.path(), state.step)? {
-            host.sink.note(&format!("checkpoint-{later} was removed: the run goes another way from step {}", state.step));
+            host.sink
+                .note(&format!("checkpoint-{later} was removed: the run goes another way from step {}", state.step));
         }
         host.sink.note(&format!("resuming from `{}`", saved.path.display()));
     }
