@@ -238,6 +238,7 @@ macro_rules! fold {
 pub(super) use {fold, update};
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
 mod tests {
     use super::*;
 
@@ -291,11 +292,15 @@ mod tests {
 
     #[test]
     fn every_level_computes_exp() {
-        Level::available().into_iter().for_each(|level| dispatch(level, CheckExp));
+        for level in Level::available() {
+            dispatch(level, CheckExp);
+        }
     }
 
     #[test]
     fn every_level_loads_stores_reduces_and_transposes() {
-        Level::available().into_iter().for_each(|level| dispatch(level, CheckVectors));
+        for level in Level::available() {
+            dispatch(level, CheckVectors);
+        }
     }
 }
