@@ -96,9 +96,10 @@ proptest! {
         let text = serde_json::to_string(&StepRecord { loss, grad_norm, ..StepRecord::default() }).unwrap();
         let read: StepRecord = serde_json::from_str(&text).unwrap();
         prop_assert_eq!((read.loss.to_bits(), read.grad_norm.to_bits()), (bits, more));
-        // Shortest: as many digits as Rust prints for the single-precision number.
+        // Shortest: as many digits as Rust prints for the single-precision number. (Not always the
+        // same: 20982492 and 20982493 read back to one number.)
         let number = text.split("\"loss\":").nth(1).unwrap().split(',').next().unwrap();
-        prop_assert_eq!(significant_digits(number), significant_digits(&format!("{loss:?}")));
+        prop_assert_eq!(significant_digits(number).len(), significant_digits(&format!("{loss:?}")).len());
         prop_assert_eq!(number.parse::<f32>().unwrap().to_bits(), bits);
     }
 }

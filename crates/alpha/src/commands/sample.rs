@@ -60,8 +60,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let model = Model::open(&flags.checkpoint)?;
     let mut backend = backend(&place)?;
     let tokenizer = model.tokenizer.as_ref();
-    let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab)
-        .map_err(|error| Failure::from(error).hint("give a prompt that the model's tokenizer knows with `--prompt`"))?;
+    let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab).map_err(|error| {
+        let failure = Failure::from(error);
+        // Of what cannot be encoded the tokenizer only knows that it is not in its vocabulary.
+        if tokenizer.is_some() { failure.hint("give a prompt that the model knows with `--prompt`") } else { failure }
+    })?;
     let programs = [model.config.block, 1].map(|rows| decode_program(&model.config, &model.layout, rows).0);
     let sizes = programs[0].sizes.max(&programs[1].sizes);
     backend.prepare(&sizes, &[&programs[0], &programs[1]]).map_err(TrainError::from)?;
