@@ -13,7 +13,7 @@ pub(super) struct KernelTotals {
     /// Time on all threads together.
     pub(super) thread_ms: f64,
     calls: u64,
-    /// Time on the main thread.
+    /// Wall time.
     time_ms: f64,
     flops: u64,
     bytes: u64,
