@@ -1,7 +1,7 @@
 //! The fast CPU backend: explicit SIMD, chosen at run time, on a fixed number of threads.
 //!
 //! Every thread walks the whole program. An operation is cut into *stages* of independent
-//! *tasks* ([`execute`]); threads share the tasks of a stage and go on when all are done.
+//! *tasks* (`execute.rs`); threads share the tasks of a stage and go on when all are done.
 //! A task's result depends on nothing but its inputs, and sums are cut into parts by shape
 //! alone, so the bits are the same for every number of threads and every order of tasks.
 

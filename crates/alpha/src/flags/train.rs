@@ -171,7 +171,7 @@ pub(crate) struct TrainFlags {
           help_heading = "Evaluation and samples")]
     pub(crate) sample_prompts: Vec<String>,
 
-    /// Run folder [default: `runs/<runId>`]
+    /// Run folder [default: a new one in `runs`]
     #[arg(long, value_name = "DIR", value_parser = path, help_heading = "Run folder")]
     pub(crate) run_dir: Option<PathBuf>,
     /// Continue from a checkpoint, or `auto`: from the newest in `--runDir`
