@@ -70,6 +70,11 @@ pub struct ModelConfig {
     pub layer_norm_eps: f32,
 }
 
+/// Most layers.
+const MAX_LAYERS: usize = 10_000;
+/// Most elements of a parameter, or of one sequence's activation.
+const MAX_TENSOR_ELEMENTS: usize = u32::MAX as usize;
+
 /// What is wrong with a [`ModelConfig`].
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ConfigError {
@@ -83,6 +88,16 @@ pub enum ConfigError {
         dim: usize,
         /// Heads.
         heads: usize,
+    },
+    /// A tensor of the model, or the number of its layers, is beyond what can be addressed.
+    #[error("{what} is too large: {found}, at most {limit}")]
+    TooLarge {
+        /// Layers, or two sizes whose product is a tensor's.
+        what: &'static str,
+        /// As given.
+        found: String,
+        /// Layers or elements.
+        limit: u64,
     },
     /// Dropout outside `[0, 1)`.
     #[error("`dropout` {0} is outside [0, 1)")]
@@ -106,6 +121,23 @@ impl ModelConfig {
         }
         if !self.dim.is_multiple_of(self.heads) {
             return Err(ConfigError::HeadsDoNotDivideDim { dim: self.dim, heads: self.heads });
+        }
+        if self.layers > MAX_LAYERS {
+            let found = self.layers.to_string();
+            return Err(ConfigError::TooLarge { what: "`layers`", found, limit: MAX_LAYERS as u64 });
+        }
+        for (what, rows, cols) in [
+            ("`vocab` by `dim`", self.vocab, self.dim),
+            ("three times `dim` by `dim`", self.dim.saturating_mul(3), self.dim),
+            ("twice `ffnDim` by `dim`", self.ffn_dim.saturating_mul(2), self.dim),
+            ("`block` by three times `dim`", self.block, self.dim.saturating_mul(3)),
+            ("`block` by twice `ffnDim`", self.block, self.ffn_dim.saturating_mul(2)),
+            ("`block` by `heads`", self.block, self.heads),
+        ] {
+            if rows.checked_mul(cols).is_none_or(|elements| elements > MAX_TENSOR_ELEMENTS) {
+                let found = format!("{rows} by {cols}");
+                return Err(ConfigError::TooLarge { what, found, limit: MAX_TENSOR_ELEMENTS as u64 });
+            }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(ConfigError::Dropout(self.dropout));

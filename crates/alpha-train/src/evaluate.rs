@@ -21,21 +21,25 @@ impl Validator {
         Validator { loader, tokens: vec![0; tokens], targets: vec![0; tokens] }
     }
 
-    /// Mean loss over all batches.
+    /// Mean loss over all batches; none if asked to stop on the way.
     pub fn evaluate(
         &mut self,
         backend: &mut dyn Backend,
         (program, inputs): &(Program, programs::Inputs),
-    ) -> Result<f32, TrainError> {
+        is_stop_requested: &dyn Fn() -> bool,
+    ) -> Result<Option<f32>, TrainError> {
         let mut sum = 0.0;
         for index in 0..self.loader.batches() {
+            if is_stop_requested() {
+                return Ok(None);
+            }
             self.loader.batch(index, &mut self.tokens, &mut self.targets)?;
             backend.write_tokens(inputs.tokens.offset, &self.tokens);
             backend.write_tokens(inputs.targets.offset, &self.targets);
             backend.run(program, &RunArgs::default(), None)?;
             sum += f64::from(backend.results().loss);
         }
-        Ok((sum / (f64::from(self.loader.batches()) * self.tokens.len() as f64)) as f32)
+        Ok(Some((sum / (f64::from(self.loader.batches()) * self.tokens.len() as f64)) as f32))
     }
 }
 

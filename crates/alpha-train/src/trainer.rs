@@ -54,6 +54,11 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let (run_path, resume_from) = find_resume(config)?;
     if let Some(saved) = &resume_from {
         let done = checkpoint::read_training_state(&saved.path)?.step;
+        let named =
+            saved.path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("checkpoint-"));
+        if named.is_some_and(|step| step != done.to_string()) {
+            return Err(TrainError::broken(&saved.path, format!("its training state is that of step {done}")));
+        }
         if done >= config.steps {
             host.sink.note(&format!("`{}` is at step {done} of {}: nothing to do", saved.path.display(), config.steps));
             return Ok(Outcome::AlreadyFinished);
@@ -88,7 +93,8 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
 
     // A resumed run holds its folder while it reads from it; a new one sets an earlier run aside
     // only when nothing can fail any more.
-    let held = if resume_from.is_some() { Some(RunDir::resume(&run_path)?) } else { None };
+    let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
+    let held = if goes_on_in_place { Some(RunDir::resume(&run_path)?) } else { None };
     backend.prepare(&programs.sizes(), &programs.all())?;
     match source {
         Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,
@@ -117,6 +123,15 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let mut training =
         Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer };
     training.steps(host)
+}
+
+/// Whether a checkpoint lies in this run folder. A run that takes up another run's checkpoint begins
+/// a folder of its own.
+fn is_inside(checkpoint: &Path, run_dir: &Path) -> bool {
+    match (checkpoint.canonicalize(), run_dir.canonicalize()) {
+        (Ok(checkpoint), Ok(run_dir)) => checkpoint.parent() == Some(run_dir.as_path()),
+        _ => false,
+    }
 }
 
 fn find_resume(config: &TrainConfig) -> Result<(PathBuf, Option<checkpoint::Saved>), TrainError> {

@@ -102,7 +102,15 @@ impl Training<'_> {
             let is_last = step == config.steps;
             let is_evaluation = config.eval_interval > 0 && step.is_multiple_of(config.eval_interval);
             if is_evaluation {
-                record.val_loss = self.validate()?;
+                match self.validate(host.is_stop_requested) {
+                    Ok(val_loss) => record.val_loss = val_loss,
+                    Err(error) => {
+                        // The step itself is done and counts.
+                        self.metrics.append(&record)?;
+                        self.save()?;
+                        return Err(error);
+                    }
+                }
             }
             self.metrics.append(&record)?;
             if step == 1 || is_last || is_evaluation || (config.log_every > 0 && step.is_multiple_of(config.log_every))
@@ -192,11 +200,12 @@ impl Training<'_> {
         RunArgs { seed: self.config.seed, step, micro_step, update: self.state.updates + 1, lr, position: 0 }
     }
 
-    fn validate(&mut self) -> Result<Option<f32>, TrainError> {
+    /// The validation loss; none where the run does not evaluate or is asked to stop meanwhile.
+    fn validate(&mut self, is_stop_requested: &dyn Fn() -> bool) -> Result<Option<f32>, TrainError> {
         let (Some(validator), Some(program)) = (&mut self.loaders.validator, &self.programs.eval) else {
             return Ok(None);
         };
-        let loss = validator.evaluate(&mut *self.backend, program)?;
+        let Some(loss) = validator.evaluate(&mut *self.backend, program, is_stop_requested)? else { return Ok(None) };
         if loss.is_finite() && self.state.best_val_loss.is_none_or(|best| loss < best) {
             self.state.best_val_loss = Some(loss);
             self.state.best_step = Some(self.state.step);
@@ -239,6 +248,10 @@ impl Training<'_> {
         let mut sampler = Sampler::new(&self.model, &self.layout);
         for prompt in &self.config.sample_prompts {
             let ids = match prompt_ids(prompt, tokenizer, self.model.vocab) {
+                Ok(ids) if ids.is_empty() => {
+                    host.sink.note("warning: no sample for an empty prompt");
+                    continue;
+                }
                 Ok(ids) => ids,
                 Err(error) => {
                     host.sink.note(&format!("warning: no sample for {prompt:?}: {error}"));

@@ -21,6 +21,9 @@ pub(crate) enum Action {
 /// Names that `--type` takes.
 const KINDS: &[&str] = &["char", "byte", "word", "bpe", "bpe-4k", "bpe-8k", "bpe-16k", "bpe-32k", "bpe-64k"];
 
+/// Largest vocabulary that is built.
+const MAX_VOCAB: usize = 1 << 24;
+
 /// What was asked of `alpha tokenizer build`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
@@ -48,6 +51,9 @@ pub(crate) fn run(action: &Action) -> Result<(), Failure> {
     if let Some(vocab) = flags.vocab_size.filter(|_| flags.kind != "bpe") {
         return Err(Failure::usage(format!("`--vocabSize={vocab}` with `--type={}`", flags.kind))
             .hint("only `--type=bpe` takes a size; the other kinds have their own"));
+    }
+    if let Some(vocab) = flags.vocab_size.filter(|&vocab| vocab > MAX_VOCAB) {
+        return Err(Failure::usage(format!("`--vocabSize={vocab}` is too large")).hint(format!("at most {MAX_VOCAB}")));
     }
     let kind = match flags.vocab_size {
         Some(vocab) => Kind::Bpe { vocab },

@@ -43,6 +43,10 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     in_range("weightDecay", flags.weight_decay, 0.0.., "at least 0")?;
     in_range("gradClip", flags.grad_clip, 0.0.., "at least 0, which is off")?;
     in_range("spikeThreshold", flags.spike_threshold, 0.0.., "at least 0, which is off")?;
+    if flags.eval_iters > MAX_EVAL_ITERS {
+        return Err(Failure::usage(format!("`--evalIters={}` is too large", flags.eval_iters))
+            .hint(format!("at most {MAX_EVAL_ITERS}; `alpha eval` goes over a whole set")));
+    }
     Ok(())
 }
 
@@ -60,6 +64,9 @@ pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, wor
     }
     Ok(())
 }
+
+/// Batches that an evaluation may have.
+const MAX_EVAL_ITERS: usize = 1_000_000;
 
 /// Elements that a tensor may have: positions in it are 32-bit in places, and nobody has more memory.
 const MAX_ELEMENTS: usize = u32::MAX as usize;

@@ -170,3 +170,34 @@ fn what_cannot_be_resumed_is_refused() {
     place.alpha(&["train", "--resume=run/checkpoint-2"]).refused(1, &["training_state.safetensors", "--init"]);
     assert_eq!(place.checkpoint_steps("run"), [2, 4, 5]);
 }
+
+#[test]
+fn another_runs_checkpoint_begins_a_folder_of_its_own() {
+    let place = Place::with_text();
+    place.train("a", &["--steps=4", "--evalInterval=2"]).succeeded();
+    place.train("b", &["--steps=6", "--evalInterval=2", "--seed=7"]).succeeded();
+    let checkpoint = place.path("a").join("checkpoint-2");
+    let resume = format!("--resume={}", checkpoint.display());
+    let run_dir = format!("--runDir={}", place.path("b").display());
+    place.alpha(&["train", &resume, &run_dir]).succeeded();
+    // b's own run was set aside whole, and a's is as it was.
+    let old = fs::read_dir(place.path("b").parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("b.old-"))
+        .expect("b's run was moved");
+    assert!(old.join("checkpoint-6").is_dir());
+    assert!(place.path("a").join("checkpoint-4").is_dir());
+    assert_eq!(place.column("b", "step"), [3.0, 4.0]);
+}
+
+#[test]
+fn a_checkpoint_under_another_steps_name_is_refused() {
+    let place = Place::with_text();
+    place.train("run", &["--steps=4", "--evalInterval=2"]).succeeded();
+    let run = place.path("run");
+    fs::rename(run.join("checkpoint-4"), run.join("checkpoint-9")).unwrap();
+    let refused = place.train("run", &["--resume=auto", "--steps=12"]);
+    refused.refused(1, &["checkpoint-9", "step 4"]);
+    assert!(run.join("checkpoint-2").is_dir() && run.join("checkpoint-9").is_dir());
+}
