@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What `--trace` costs a step of W1: runs with and without it in turns, the ratio of their medians with its spread.
 
-    scripts/build.sh && benches/trace_cost.py [--rounds=10]
+    scripts/build.sh && benches/trace_cost.py [--rounds=40]
 
-In each pair the order is drawn anew. A run's figure is the median ms_per_iter of its steps after the first hundred.
+In each pair the order is drawn anew. A run's figure is the median ms_per_iter of its steps after the first fifty.
 """
 import argparse
 import json
@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def ms_per_step(folder, trace):
     command = [
         ROOT / ".bun-out" / "alpha", "train", f"--data={ROOT}/data/abc-small.txt", "--backend=cpu", "--threads=2",
-        "--layers=2", "--dim=128", "--heads=4", "--block=64", "--batch=2", "--bias=false", "--steps=600",
-        "--evalInterval=0", "--sampleInterval=0", "--postSamples=false", "--logEvery=0", f"--trace={trace}",
+        "--layers=2", "--dim=128", "--heads=4", "--block=64", "--batch=2", "--bias=false", "--steps=150",
+        "--evalInterval=0", "--sampleInterval=0", "--postSamples=false", "--logEvery=150", f"--trace={trace}",
         f"--runDir={folder}/run",
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
     rows = [json.loads(line) for line in open(Path(folder) / "run" / "metrics.jsonl")]
-    return statistics.median(row["ms_per_iter"] for row in rows[100:])
+    return statistics.median(row["ms_per_iter"] for row in rows[50:])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=40)
     rounds = parser.parse_args().rounds
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
