@@ -26,7 +26,7 @@ pub use self::{
     corpus::Corpus,
     dataset::{DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
     error::DataError,
-    loader::{BatchShape, EvalLoader, TrainLoader, Windows},
+    loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
     shard::TokenDtype,
     source::Source,
     stream::TokenStream,

@@ -8,8 +8,9 @@
 mod random;
 mod packed;
 mod windows;
+mod data_hash;
 
-pub use self::windows::Windows;
+pub use self::{data_hash::DataHash, windows::Windows};
 
 use alpha_tensor::rng::{Key, Purpose};
 

@@ -27,7 +27,7 @@ use alpha_tensor::Backend;
 pub use self::{
     config_json::read_config,
     training_state::{TrainingState, load_training_state, read_training_state},
-    weights::load_params,
+    weights::{load_finite_params, load_params},
 };
 use crate::{
     error::TrainError,
@@ -74,6 +74,21 @@ pub fn save(
     pending.publish()?;
     Ok(target)
 }
+
+/// Writes the weights alone, as after `step` steps, to `weights-<step>.safetensors` in the run folder: for whoever
+/// compares them while the run goes on. No checkpoint: neither synced nor pruned nor resumed from.
+pub fn save_weights(
+    run_dir: &Path,
+    step: u64,
+    layout: &ParamLayout,
+    backend: &mut dyn Backend,
+) -> Result<(), TrainError> {
+    let path = run_dir.join(format!("{WEIGHTS_PREFIX}{step}.safetensors"));
+    files::write_unsynced(&path, |out| weights::write_params(out, layout, backend))
+}
+
+/// Names of the files of [`save_weights`] begin so.
+const WEIGHTS_PREFIX: &str = "weights-";
 
 const FOLDER_PREFIX: &str = "checkpoint-";
 

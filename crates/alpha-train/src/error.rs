@@ -45,6 +45,18 @@ pub enum TrainError {
         /// What to do.
         hint: &'static str,
     },
+    /// The folder of a run in the place of a checkpoint's.
+    #[error(
+        "`{}` is a run's folder, expected a checkpoint\n\nhint: the newest in it is `{}`",
+        path.display(),
+        newest.display()
+    )]
+    RunFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Its newest checkpoint.
+        newest: PathBuf,
+    },
     /// A file whose bytes are not what its format demands.
     #[error("`{}` is broken: {why}\n\nhint: copy or download the file again, or use another checkpoint", path.display())]
     BrokenFile {
@@ -207,6 +219,38 @@ pub enum TrainError {
         batch: PathBuf,
         /// The checkpoint of the step before; none before the first step.
         checkpoint: Option<PathBuf>,
+    },
+    /// The loop's socket cannot be reached.
+    #[error(
+        "cannot connect to `{}`, which `ALPHA_TURNS` names: {source}\n\n\
+         hint: start the run from `alpha loop`, or unset `ALPHA_TURNS` to train without it",
+        path.display()
+    )]
+    TurnsConnect {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The loop went away.
+    #[error(
+        "the loop at the other end of `ALPHA_TURNS` is gone after step {step}: {source}\n\n\
+         hint: what the loop printed last says why; unset `ALPHA_TURNS` to train without it"
+    )]
+    TurnsLost {
+        /// Steps done.
+        step: u64,
+        /// What the socket said.
+        source: io::Error,
+    },
+    /// A line that the turn protocol does not have.
+    #[error(
+        "the loop at the other end of `ALPHA_TURNS` sent `{found}`, expected `go N` or `save`\n\n\
+         hint: docs/turns.md has the protocol; this is its version 1"
+    )]
+    TurnsLine {
+        /// What came.
+        found: String,
     },
     /// A prompt without tokens.
     #[error("the prompt has no tokens\n\nhint: give at least one with `--prompt`")]

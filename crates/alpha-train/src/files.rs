@@ -42,11 +42,23 @@ pub fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()>
     out.write_all(b"\n")
 }
 
+/// Replaces the file `path` for readers of this moment: it appears wholly or not at all, but a power cut may take it.
+pub fn write_unsynced(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), TrainError> {
+    let temporary = temporary_name(path);
+    write_flushed(&temporary, write).and_then(|_| fs::rename(&temporary, path)).map_err(|source| {
+        let _ = fs::remove_file(&temporary); // the first error is the one to report
+        TrainError::io("write", path, source)
+    })
+}
+
 fn write_synced(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    write_flushed(path, write)?.sync_all()
+}
+
+fn write_flushed(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut out = BufWriter::with_capacity(1 << 16, File::create(path)?);
     write(&mut out)?;
-    out.flush()?;
-    out.get_ref().sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
 /// The folder of a path; `.` where the path has none.

@@ -1,6 +1,6 @@
 //! What a run needs of the program around it. Nothing in this crate prints.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 /// Where a run's words go.
 pub trait Sink {
@@ -22,4 +22,6 @@ pub struct Host<'a> {
     pub allocations: fn() -> u64,
     /// When the process began.
     pub started: Instant,
+    /// Socket of the loop that says when to run (`docs/turns.md`); none where nobody does.
+    pub turns: Option<PathBuf>,
 }

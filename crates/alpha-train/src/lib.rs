@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod turns;
 pub mod run_dir;
 pub mod checkpoint;
 pub mod metrics;

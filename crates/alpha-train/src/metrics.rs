@@ -6,6 +6,7 @@
 
 use std::{fmt, fs, path::Path};
 
+use alpha_data::DataHash;
 use alpha_tensor::Counters;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,9 @@ pub struct StepRecord {
     pub counters: Counters,
     /// Memory allocations during the step.
     pub allocations: u64,
+    /// Of all data that the run has consumed, this step's included; none where the run goes on from a checkpoint of a
+    /// version that kept none.
+    pub data_hash: Option<DataHash>,
     /// Set where the update was left out.
     pub skipped: Option<Skipped>,
 }
@@ -117,6 +121,8 @@ struct Row {
     flops: u64,
     #[serde(default)]
     allocations: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_hash: Option<DataHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     skipped: Option<Skipped>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -172,6 +178,7 @@ impl From<StepRecord> for Row {
             bytes_moved: record.counters.bytes,
             flops: record.counters.flops,
             allocations: record.allocations,
+            data_hash: record.data_hash,
             skipped: record.skipped,
             nonfinite,
         }
@@ -209,6 +216,7 @@ impl From<Row> for StepRecord {
                 flops: row.flops,
             },
             allocations: row.allocations,
+            data_hash: row.data_hash,
             skipped: row.skipped,
         }
     }

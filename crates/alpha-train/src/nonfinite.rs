@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use alpha_data::TrainLoader;
-use alpha_nn::{ParamLayout, TrainStep};
+use alpha_nn::{Param, ParamLayout, TrainStep};
 use alpha_tensor::{Backend, Counters, OpCall, Phase, Program, Region, RunArgs, Tensor, op::Access};
 use serde_json::json;
 
@@ -24,10 +24,8 @@ pub fn find(
     args: RunArgs,
     layout: &ParamLayout,
 ) -> Result<String, TrainError> {
-    for param in &layout.params {
-        if has_nonfinite(backend, &param.tensor) {
-            return Ok(format!("parameter `{}`", param.name));
-        }
+    if let Some(param) = first_bad_param(layout, backend) {
+        return Ok(format!("parameter `{}`", param.name));
     }
     let rows = step.inputs.tokens.len();
     let (mut tokens, mut targets) = (vec![0; rows], vec![0; rows]);
@@ -52,6 +50,11 @@ pub fn find(
         }
     }
     Ok("no tensor when run again".to_owned())
+}
+
+/// The first parameter with a value that is not finite.
+pub fn first_bad_param<'a>(layout: &'a ParamLayout, backend: &mut dyn Backend) -> Option<&'a Param> {
+    layout.params.iter().find(|param| has_nonfinite(backend, &param.tensor))
 }
 
 fn describe(call: &OpCall, tensor: &Tensor, layout: &ParamLayout) -> String {

@@ -23,7 +23,7 @@ pub const CONFIG_FILE_NAME: &str = "config.json";
 const LOCK_FILE_NAME: &str = ".lock";
 
 /// Names of what a run writes into its folder; with a `*` at the end, names that begin so.
-pub const ENTRIES: [&str; 8] = [
+pub const ENTRIES: [&str; 9] = [
     CONFIG_FILE_NAME,
     metrics::FILE_NAME,
     metrics::SAMPLES_FILE_NAME,
@@ -31,6 +31,7 @@ pub const ENTRIES: [&str; 8] = [
     "kernels.json",
     "checkpoint-*",
     "nonfinite-*",
+    "weights-*",
     ".tmp-*",
 ];
 

@@ -42,6 +42,11 @@ impl Default for SampleOptions {
 pub struct Sample {
     /// New tokens, the prompt not among them.
     pub tokens: Vec<u32>,
+    /// For each token, how far the choice was from another one. Greedy: the gap between the largest and the second
+    /// largest logit, infinite where there is only one. Drawn: how much probability would have to move, the least of
+    /// three: from the random number to an edge of the token's interval beyond which another token lies; between the
+    /// token and a neighbour in the order of candidates; to the cut of `topp`. 1 where no other token could be drawn.
+    pub margins: Vec<f64>,
     /// Tokens a second while reading the prompt.
     pub prefill_tok_s: f64,
     /// Tokens a second while writing.
@@ -84,10 +89,12 @@ impl<'a> Sampler<'a> {
         let start = Instant::now();
         let mut context = self.prefill(backend, &text[text.len().saturating_sub(block)..])?;
         let prefill_s = start.elapsed().as_secs_f64();
+        let mut margins = Vec::new();
         let start = Instant::now();
         for index in 0..options.steps {
-            let token = choose(&mut self.logits, &mut self.order, options, key.uniform(index as u64));
+            let Choice { token, margin } = choose(&self.logits, &mut self.order, options, key.uniform(index as u64));
             text.push(token);
+            margins.push(margin);
             if Some(token) == end_of_text || index + 1 == options.steps {
                 break;
             }
@@ -103,7 +110,7 @@ impl<'a> Sampler<'a> {
         }
         let tokens = text.split_off(prompt.len());
         let decode_tok_s = tokens.len() as f64 / start.elapsed().as_secs_f64();
-        Ok(Sample { tokens, prefill_tok_s: prompt.len().min(block) as f64 / prefill_s, decode_tok_s })
+        Ok(Sample { tokens, margins, prefill_tok_s: prompt.len().min(block) as f64 / prefill_s, decode_tok_s })
     }
 
     /// Reads `tokens` from position 0 on; leaves the last one's logits.
@@ -116,41 +123,75 @@ impl<'a> Sampler<'a> {
     }
 }
 
+/// A token and by how much it was chosen; see [`Sample::margins`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Choice {
+    token: u32,
+    margin: f64,
+}
+
 /// Chooses a token by a uniform number in `[0, 1)`. Candidates are ordered by falling logit, ties
 /// by rising id, so that the choice is the same on every machine with the same logits.
-fn choose(logits: &mut [f32], order: &mut Vec<u32>, options: &SampleOptions, uniform: f64) -> u32 {
+fn choose(logits: &[f32], order: &mut Vec<u32>, options: &SampleOptions, uniform: f64) -> Choice {
     order.clear();
     order.extend(0..logits.len() as u32);
+    let is_greedy = options.temp <= 0.0;
+    let keep = match options.topk {
+        _ if is_greedy => 1,
+        0 => order.len(),
+        topk => topk.min(order.len()),
+    };
+    // One more than is kept: how near the first that is cut comes is part of the margin.
     let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    let keep = if options.temp <= 0.0 { 1 } else { options.topk.min(order.len()) };
-    if keep > 0 && keep < order.len() {
-        order.select_nth_unstable_by(keep - 1, by_logit);
-        order.truncate(keep);
+    if keep + 1 < order.len() {
+        order.select_nth_unstable_by(keep, by_logit);
+        order.truncate(keep + 1);
     }
     order.sort_unstable_by(by_logit);
-    if options.temp <= 0.0 {
-        return order[0];
+    let logit = |index: usize| f64::from(logits[order[index] as usize]);
+    if is_greedy {
+        let margin = if order.len() > 1 { logit(0) - logit(1) } else { f64::INFINITY };
+        return Choice { token: order[0], margin };
     }
-    let max = f64::from(logits[order[0] as usize]);
-    let weight = |id: u32| ((f64::from(logits[id as usize]) - max) / f64::from(options.temp)).exp();
-    let total: f64 = order.iter().map(|&id| weight(id)).sum();
+    let weight = |index: usize| ((logit(index) - logit(0)) / f64::from(options.temp)).exp();
+    let total: f64 = (0..keep).map(weight).sum();
+    let threshold = f64::from(options.topp) * total;
     let mut kept_total = 0.0;
-    let mut kept = order.len();
-    for (index, &id) in order.iter().enumerate() {
-        kept_total += weight(id);
-        if kept_total >= f64::from(options.topp) * total {
+    let mut kept = keep;
+    for index in 0..keep {
+        kept_total += weight(index);
+        if kept_total >= threshold {
             kept = index + 1;
             break;
         }
     }
     let mut rest = uniform * kept_total;
-    for &id in &order[..kept] {
-        rest -= weight(id);
-        if rest < 0.0 {
-            return id;
+    let mut chosen = kept - 1;
+    for index in 0..kept {
+        if rest < weight(index) {
+            chosen = index;
+            break;
         }
+        rest -= weight(index);
     }
-    order[kept - 1]
+    // What could lead to another choice, as shares: an edge of the interval beyond which another token lies,
+    let mut margin = 1.0f64;
+    let mut is_near = |distance: f64, whole: f64| margin = margin.min(distance / whole);
+    if chosen > 0 {
+        is_near(rest, kept_total);
+        is_near(weight(chosen - 1) - weight(chosen), kept_total); // a neighbour that changes places with it,
+    }
+    if chosen + 1 < kept {
+        is_near(weight(chosen) - rest, kept_total);
+    }
+    if chosen + 1 < order.len() {
+        is_near(weight(chosen) - weight(chosen + 1), kept_total);
+    }
+    if options.topp < 1.0 {
+        is_near(kept_total - threshold, total); // another number of candidates.
+        is_near(threshold - (kept_total - weight(kept - 1)), total);
+    }
+    Choice { token: order[chosen], margin: margin.max(0.0) }
 }
 
 /// A prompt's tokens: encoded, or ids as they stand where there is no tokenizer.
@@ -174,10 +215,12 @@ pub fn decode(tokens: &[u32], tokenizer: Option<&Tokenizer>) -> Result<String, T
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn draw(logits: &[f32], options: SampleOptions, uniform: f64) -> u32 {
-        choose(&mut logits.to_vec(), &mut Vec::new(), &options, uniform)
+        choose(logits, &mut Vec::new(), &options, uniform).token
     }
 
     const ALL: SampleOptions = SampleOptions { steps: 1, temp: 1.0, topk: 0, topp: 1.0, seed: 1 };
@@ -198,6 +241,56 @@ mod tests {
     #[test]
     fn temperature_zero_takes_the_first_of_the_likeliest() {
         assert_eq!(draw(&[0.0, 3.0, 3.0], SampleOptions { temp: 0.0, ..ALL }, 0.99), 1);
+    }
+
+    #[test]
+    fn margins_are_distances_to_another_choice() {
+        let check = |logits: &[f32], options: SampleOptions, uniform, expected: (u32, f64)| {
+            let Choice { token, margin } = choose(logits, &mut Vec::new(), &options, uniform);
+            assert!(token == expected.0 && (margin - expected.1).abs() < 1e-6, "{token} {margin}, not {expected:?}");
+        };
+        let greedy = SampleOptions { temp: 0.0, ..ALL };
+        check(&[1.0, 4.0, 3.5], greedy, 0.9, (1, 0.5));
+        check(&[2.0, 2.0], greedy, 0.9, (0, 0.0));
+        assert_eq!(choose(&[2.0], &mut Vec::new(), &greedy, 0.9), Choice { token: 0, margin: f64::INFINITY });
+        // Probabilities 0.2, 0.5, 0.3, and so intervals: token 1 to 0.5, token 2 to 0.8, token 0 to 1.
+        let logits = [0.2f32, 0.5, 0.3].map(f32::ln);
+        check(&logits, ALL, 0.1, (1, 0.2)); // the next likeliest has 0.2 less
+        check(&logits, ALL, 0.45, (1, 0.05));
+        check(&logits, ALL, 0.53, (2, 0.03));
+        check(&logits, ALL, 0.65, (2, 0.1)); // token 0 has 0.1 less
+        check(&logits, ALL, 0.99, (0, 0.1)); // nothing lies beyond 1
+        // Beyond the last candidate nothing lies, but the first that was cut may take its place.
+        check(&logits, SampleOptions { topk: 1, ..ALL }, 0.99, (1, 0.2 / 0.5));
+        check(&logits, SampleOptions { topk: 2, ..ALL }, 0.99, (2, 0.1 / 0.8));
+        check(&[1.0], ALL, 0.5, (0, 1.0));
+        // Half would do: the second is kept, or not, for very little.
+        check(&logits, SampleOptions { topp: 0.51, ..ALL }, 0.3, (1, 0.01));
+        check(&logits, SampleOptions { topp: 0.79, ..ALL }, 0.3, (1, 0.01));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8192))] // few are near another choice
+
+        /// Logits that move by at most `delta` change no share by more than a factor of e^(2·delta/temp).
+        #[test]
+        fn a_choice_with_margin_survives_small_changes(
+            logits in prop::collection::vec(-3.0f32..3.0, 1..12),
+            noise in prop::collection::vec(-1.0f32..1.0, 12),
+            (uniform, temp, topk, topp) in (0.0f64..1.0, 0.3f32..2.0, 0usize..12, 0.05f32..1.3),
+            exponent in -6i32..0,
+        ) {
+            let delta = 10f32.powi(exponent);
+            let options = SampleOptions { temp, topk, topp: topp.min(1.0), ..ALL };
+            let before = choose(&logits, &mut Vec::new(), &options, uniform);
+            let moved: Vec<f32> = logits.iter().zip(&noise).map(|(logit, noise)| logit + noise * delta).collect();
+            let after = choose(&moved, &mut Vec::new(), &options, uniform);
+            let possible = f64::exp(2.0 * f64::from(delta / temp)) - 1.0 + 2e-6; // for rounding
+            prop_assert!(before.token == after.token || before.margin <= 2.0 * possible, "{before:?}, {after:?}");
+            let greedy = SampleOptions { temp: 0.0, ..options };
+            let [before, after] = [&logits, &moved].map(|logits| choose(logits, &mut Vec::new(), &greedy, uniform));
+            prop_assert!(before.token == after.token || before.margin <= 2.0 * f64::from(delta) + 1e-6);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod steps;
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{BatchShape, Cache, DataOptions, Dataset, EvalLoader, Kind, TrainLoader, ValSource};
+use alpha_data::{BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, Kind, TrainLoader, ValSource};
 use alpha_nn::{ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region, cpu::CpuBackend, cpu_ref::RefBackend};
 
@@ -22,6 +22,7 @@ use crate::{
     metrics::{self, MetricsWriter},
     planning::{self, RunPrograms},
     run_dir::{self, RunDir},
+    turns::Turns,
 };
 
 /// How a run ended.
@@ -102,7 +103,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     }
     let state = match &resume_from {
         Some(saved) => checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?,
-        None => TrainingState { seed: config.seed, ..TrainingState::default() },
+        None => TrainingState { seed: config.seed, data_hash: Some(DataHash::default()), ..TrainingState::default() },
     };
     let run_dir = match held {
         Some(run_dir) => run_dir,
@@ -114,15 +115,21 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
                 .note(&format!("checkpoint-{later} was removed: the run goes another way from step {}", state.step));
         }
         host.sink.note(&format!("resuming from `{}`", saved.path.display()));
+        if state.data_hash.is_none() {
+            host.sink.note("note: the checkpoint is of an earlier version without `data_hash`: rows will have none");
+        }
     }
     run_dir.write_config(config)?;
     let metrics = MetricsWriter::open(run_dir.path(), state.step)?;
     let samples_path = run_dir.path().join(metrics::SAMPLES_FILE_NAME);
     files::truncate_json_lines_after(&samples_path, state.step)?;
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads));
+    let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
     let mut training =
-        Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer };
-    training.steps(host)
+        Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer, turns };
+    let outcome = training.steps(host);
+    training.end_turns(&outcome);
+    outcome
 }
 
 /// Whether a checkpoint lies in this run folder. A run that takes up another run's checkpoint begins

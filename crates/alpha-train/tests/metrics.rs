@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+use alpha_data::DataHash;
 use alpha_tensor::Counters;
 use alpha_train::{
     files::JsonLines,
@@ -37,6 +38,7 @@ fn record() -> StepRecord {
         }),
         counters: Counters { kernels: 92, tensor_passes: 300, bytes: 4_000_000, flops: 5_000_000_000 },
         allocations: 0,
+        data_hash: Some(DataHash::default()),
         skipped: None,
     }
 }
@@ -51,7 +53,7 @@ fn a_row_has_the_names_of_the_contract() {
     let mut writer = MetricsWriter::open(dir.path(), 0).unwrap();
     writer.append(&record()).unwrap();
     writer.append(&StepRecord { step: 13, val_loss: None, timing: None, ..record() }).unwrap();
-    let expected = r#"{"step":12,"loss":5.1234,"valLoss":5.2345,"lr":0.00003,"gradNorm":1.234,"elapsed_ms":500.25,"tokens_per_sec":3122.0,"ms_per_iter":41.0,"clip_coef":0.8104,"gpu_ops_count":92,"timing_data_ms":0.03,"timing_fwd_ms":12.0,"timing_bwd_ms":20.0,"timing_grad_norm_ms":3.1,"timing_grad_clip_ms":0.0,"timing_optim_ms":1.2,"timing_flush_ms":4.7,"kernels":92,"tensor_passes":300,"bytes_moved":4000000,"flops":5000000000,"allocations":0}"#;
+    let expected = r#"{"step":12,"loss":5.1234,"valLoss":5.2345,"lr":0.00003,"gradNorm":1.234,"elapsed_ms":500.25,"tokens_per_sec":3122.0,"ms_per_iter":41.0,"clip_coef":0.8104,"gpu_ops_count":92,"timing_data_ms":0.03,"timing_fwd_ms":12.0,"timing_bwd_ms":20.0,"timing_grad_norm_ms":3.1,"timing_grad_clip_ms":0.0,"timing_optim_ms":1.2,"timing_flush_ms":4.7,"kernels":92,"tensor_passes":300,"bytes_moved":4000000,"flops":5000000000,"allocations":0,"data_hash":"cbf29ce484222325"}"#;
     let normal = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     let rows = rows(dir.path());
     assert_eq!(normal(&rows[0]), normal(expected));

@@ -15,6 +15,7 @@ use alpha_tensor::op::Activation;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::weights;
 use crate::{error::TrainError, files};
 
 /// Name of the file.
@@ -92,6 +93,11 @@ pub fn write_config(out: &mut dyn Write, config: &ModelConfig, end_of_text: Opti
 /// Reads `config.json` of a folder. Dropout is `resid_pdrop`; a caller that trains on decides
 /// for itself.
 pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
+    // A run's folder has a file of this name, too.
+    let has_weights = [weights::FILE_NAME, weights::INDEX_NAME].iter().any(|name| dir.join(name).exists());
+    if let Some(newest) = super::newest(dir)?.filter(|_| !has_weights) {
+        return Err(TrainError::RunFolder { path: dir.into(), newest: newest.path });
+    }
     let path = dir.join(FILE_NAME);
     let bytes = fs::read(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => TrainError::MissingFile {

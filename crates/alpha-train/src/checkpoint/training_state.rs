@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use alpha_data::DataHash;
 use alpha_nn::ParamLayout;
 use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct TrainingState {
     /// Tokens trained on.
     #[serde(default)]
     pub tokens: u64,
+    /// Of all data consumed; none in checkpoints of versions that kept none, and in what follows from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_hash: Option<DataHash>,
     /// The lowest validation loss so far.
     #[serde(default)]
     pub best_val_loss: Option<f32>,

@@ -15,7 +15,7 @@ use alpha_tensor::{Backend, Region, Tensor};
 use serde::Deserialize;
 
 use super::safetensors::{CHUNK, SafetensorsFile, TensorSpec, write_f32};
-use crate::error::TrainError;
+use crate::{error::TrainError, nonfinite};
 
 /// Name of the file that holds all weights.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -96,6 +96,20 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
         }
     }
     source.check_head(layout, backend)
+}
+
+/// [`load_params`] for whoever only uses the model: values that are not finite are an error. (A run that leaves such
+/// updates out may go on from them.)
+pub fn load_finite_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) -> Result<(), TrainError> {
+    load_params(dir, layout, backend)?;
+    match nonfinite::first_bad_param(layout, backend) {
+        None => Ok(()),
+        Some(param) => Err(TrainError::TensorValues {
+            path: dir.into(),
+            tensor: param.name.clone(),
+            why: "has values that are not finite\n\nhint: use a checkpoint from before the training went wrong",
+        }),
+    }
 }
 
 /// A tensor in one of the source's files.

@@ -19,6 +19,7 @@ use crate::{
     run_dir::RunDir,
     sampler::{SampleOptions, Sampler, decode, prompt_ids},
     trace::{DEFAULT_EVENTS, ProgramId, Tracer},
+    turns::{Order, Turns},
 };
 
 /// A tracer with every program of the step registered.
@@ -56,6 +57,7 @@ pub(super) struct Training<'a> {
     pub(super) metrics: MetricsWriter,
     pub(super) state: TrainingState,
     pub(super) tracer: Option<TraceState>,
+    pub(super) turns: Option<Turns>,
 }
 
 impl Training<'_> {
@@ -76,6 +78,9 @@ impl Training<'_> {
         let rows = config.batch * config.block;
         let (mut tokens, mut targets) = (vec![0; rows], vec![0; rows]);
         while self.state.step < config.steps {
+            if self.wait_for_turn(host.is_stop_requested)? == Order::Stop {
+                return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
+            }
             let step = self.state.step + 1;
             let lr = schedule.lr_at(step) as f32;
             let mut record = match self.step(step, lr, host, &mut tokens, &mut targets) {
@@ -92,6 +97,7 @@ impl Training<'_> {
                 return Err(self.stop_nonfinite(step, &record, host)?);
             }
             self.state.step = step;
+            self.state.data_hash = record.data_hash;
             self.state.tokens += config.tokens_per_step() as u64;
             self.state.elapsed_ms = elapsed_before_ms + record.elapsed_ms;
             match record.skipped {
@@ -113,6 +119,9 @@ impl Training<'_> {
                 }
             }
             self.metrics.append(&record)?;
+            if let Some(turns) = self.turns.as_mut().filter(|_| is_last) {
+                turns.end_turn(step)?; // what follows is the end of the run and no step's
+            }
             if step == 1 || is_last || is_evaluation || (config.log_every > 0 && step.is_multiple_of(config.log_every))
             {
                 host.sink.line(&metrics::format_step_line(&record, config.steps, Device::Cpu));
@@ -141,6 +150,31 @@ impl Training<'_> {
         Ok(Outcome::Finished)
     }
 
+    /// Does what the loop asks for between steps, until it is to run one or to stop. Without a loop runs it.
+    fn wait_for_turn(&mut self, is_stop_requested: &dyn Fn() -> bool) -> Result<Order, TrainError> {
+        let Some(turns) = &mut self.turns else { return Ok(Order::Step) };
+        let step = self.state.step;
+        loop {
+            let order = turns.next_order(step, is_stop_requested)?;
+            if order != Order::Save {
+                return Ok(order);
+            }
+            checkpoint::save_weights(self.run_dir.path(), step, &self.layout, &mut *self.backend)?;
+            turns.saved(step)?;
+        }
+    }
+
+    /// Gives the loop the answer that a run which ends within a turn still owes.
+    pub(super) fn end_turns(&mut self, outcome: &Result<Outcome, TrainError>) {
+        if let Some(turns) = &mut self.turns {
+            match outcome {
+                Err(error) => turns.fail(&error.to_string()),
+                Ok(Outcome::Stopped { step, .. }) => turns.fail(&format!("asked to stop after step {step}")),
+                Ok(Outcome::Finished | Outcome::AlreadyFinished) => {}
+            }
+        }
+    }
+
     /// One optimiser step; `tokens` and `targets` are space for a micro-batch.
     fn step(
         &mut self,
@@ -152,6 +186,7 @@ impl Training<'_> {
     ) -> Result<StepRecord, TrainError> {
         let config = self.config;
         let allocations = (host.allocations)();
+        let mut data_hash = self.state.data_hash;
         let start = Instant::now();
         if let Some(trace) = &mut self.tracer {
             trace.tracer.begin_step(step, start);
@@ -159,6 +194,9 @@ impl Training<'_> {
         for micro_step in 0..config.accum_steps {
             let data_start = Instant::now();
             self.loaders.train.batch(step, micro_step as u32, tokens, targets)?;
+            if let Some(data_hash) = &mut data_hash {
+                data_hash.update(tokens, targets);
+            }
             self.backend.write_tokens(self.programs.train.inputs.tokens.offset, tokens);
             self.backend.write_tokens(self.programs.train.inputs.targets.offset, targets);
             let args = self.run_args(step, micro_step as u32, lr);
@@ -192,6 +230,7 @@ impl Training<'_> {
             timing,
             counters: self.programs.train.counters,
             allocations: (host.allocations)() - allocations,
+            data_hash,
             skipped: (!results.is_applied).then_some(reason),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
+use alpha_data::DataHash;
 use alpha_nn::{FeedForward, ModelConfig, ParamLayout};
 use alpha_tensor::Region;
 use alpha_train::{
@@ -346,6 +347,7 @@ fn training_state_keeps_every_counter() {
     saved.best_val_loss = Some(0.1 + 0.2);
     saved.best_step = Some(4);
     saved.elapsed_ms = 1_234.567_890_123;
+    saved.data_hash = Some(DataHash::default());
     saved.more.insert("note".into(), "kept".into());
     let mut backend = filled_backend(&ParamLayout::new(&small_config()));
     let folder = save(dir.path(), &small_config(), &mut backend, &saved);
