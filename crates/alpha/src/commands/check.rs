@@ -51,9 +51,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     }
     in_range("dropout", flags.shape.dropout, 0.0..1.0, "at least 0 and below 1")?;
     let place = place(&flags.place)?;
-    if let Some(note) = &place.note {
-        output::note(note);
-    }
+    place.notes.iter().for_each(|note| output::note(note));
     let config = match &flags.checkpoint {
         Some(folder) => checkpoint::read_config(folder)?,
         None => random_model(flags),
@@ -61,7 +59,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let mut backend = backend(&place)?;
     let checks = gradcheck::check(&mut *backend, &config, flags.batch, flags.seed, |backend, layout| {
         if let Some(folder) = &flags.checkpoint {
-            checkpoint::load_params(folder, layout, backend)
+            checkpoint::load_finite_params(folder, layout, backend)
         } else {
             trainer::initialise(layout, flags.seed, backend);
             Ok(())

@@ -62,9 +62,17 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)]) -> String {
     lines.join("\n")
 }
 
+/// Version of the object that `--json` prints.
+const SCHEMA: &str = "alpha.devices/1";
+
+/// `gflops` and `gb_s` are of all threads together, `cpu.peaks` of each number of threads that was measured.
 fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)]) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
+    let all_threads = measured.last().map(|(_, peaks)| peaks);
     json!({
+        "schema": SCHEMA,
+        "gflops": all_threads.map(|peaks| peaks.fma_gflops),
+        "gb_s": all_threads.map(|peaks| peaks.triad_gb_s),
         "cpu": {
             "model": cpu.model,
             "cores": cpu.cores,

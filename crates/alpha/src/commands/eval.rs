@@ -58,9 +58,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         return Err(Failure::usage("`--data` is empty").hint("name a file, a folder or a glob"));
     }
     let place = place(&flags.place)?;
-    if let Some(note) = &place.note {
-        output::note(note);
-    }
+    place.notes.iter().for_each(|note| output::note(note));
     let model = Model::open(&flags.checkpoint)?;
     let cache = Cache::from_environment();
     let tokenizer = model.tokenizer.as_ref();
@@ -89,7 +87,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
     let (evaluation, windows) =
         evaluate_stream(&mut *backend, &model.config, &model.layout, flags.batch, &stream, part, |backend| {
-            checkpoint::load_params(&flags.checkpoint, &model.layout, backend)
+            checkpoint::load_finite_params(&flags.checkpoint, &model.layout, backend)
         })?;
     let bits_per_byte = match tokenizer {
         Some(tokenizer) => {

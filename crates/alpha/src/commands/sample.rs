@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use alpha_nn::programs::decode_program;
 use alpha_train::{
     TrainError, checkpoint,
-    sampler::{SampleOptions, Sampler, decode, prompt_ids},
+    sampler::{Sample, SampleOptions, Sampler, decode, prompt_ids},
 };
 use clap::Args;
 
@@ -45,18 +45,22 @@ pub(crate) struct Flags {
     /// Seed of the random stream
     #[arg(long, value_name = "N", value_parser = count, default_value = "1")]
     pub(crate) seed: u64,
+    /// Print one JSON object, with the tokens and how far each choice was from another
+    #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) place: BackendFlags,
 }
+
+/// Version of the object that `--json` prints.
+const SCHEMA: &str = "alpha.sample/1";
 
 /// Checks the flags and samples.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     in_range("temp", flags.temp, 0.0.., "at least 0")?;
     in_range("topp", flags.topp, f64::MIN_POSITIVE..=1.0, "above 0 and at most 1")?;
     let place = place(&flags.place)?;
-    if let Some(note) = &place.note {
-        output::note(note);
-    }
+    place.notes.iter().for_each(|note| output::note(note));
     let model = Model::open(&flags.checkpoint)?;
     let mut backend = backend(&place)?;
     let tokenizer = model.tokenizer.as_ref();
@@ -68,7 +72,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let programs = [model.config.block, 1].map(|rows| decode_program(&model.config, &model.layout, rows).0);
     let sizes = programs[0].sizes.max(&programs[1].sizes);
     backend.prepare(&sizes, &[&programs[0], &programs[1]]).map_err(TrainError::from)?;
-    checkpoint::load_params(&flags.checkpoint, &model.layout, &mut *backend)?;
+    checkpoint::load_finite_params(&flags.checkpoint, &model.layout, &mut *backend)?;
     let options = SampleOptions {
         steps: flags.steps,
         temp: flags.temp as f32,
@@ -78,16 +82,24 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     };
     let end_of_text = tokenizer.and_then(alpha_data::Tokenizer::end_of_text);
     let mut sampler = Sampler::new(&model.config, &model.layout);
-    let mut sample = sampler.sample(&mut *backend, &prompt, &options, end_of_text)?;
-    if sample.tokens.last().copied() == end_of_text && end_of_text.is_some() {
-        sample.tokens.pop();
+    let Sample { tokens, margins, prefill_tok_s, decode_tok_s } =
+        sampler.sample(&mut *backend, &prompt, &options, end_of_text)?;
+    let written = match tokens.split_last() {
+        Some((last, before)) if Some(*last) == end_of_text => before,
+        _ => &tokens,
+    };
+    let text = decode(written, tokenizer)?;
+    if flags.json {
+        // The end-of-text token is among the tokens, for it was chosen, and not in the text.
+        let object = serde_json::json!({
+            "schema": SCHEMA, "prompt": flags.prompt, "text": text, "tokens": tokens, "margins": margins,
+            "prefill_tok_s": prefill_tok_s, "decode_tok_s": decode_tok_s,
+        });
+        output::print(&format!("{object}\n"))?;
+    } else {
+        output::print(&format!("{}{text}\n", flags.prompt))?;
     }
-    output::print(&format!("{}{}\n", flags.prompt, decode(&sample.tokens, tokenizer)?))?;
-    output::note(&format!(
-        "{} tokens | prefill {:.0} tok/s | decode {:.0} tok/s",
-        sample.tokens.len(),
-        sample.prefill_tok_s,
-        sample.decode_tok_s
-    ));
+    let count = written.len();
+    output::note(&format!("{count} tokens | prefill {prefill_tok_s:.0} tok/s | decode {decode_tok_s:.0} tok/s"));
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! `alpha train`.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use alpha_nn::ModelConfig;
 use alpha_train::{Host, Outcome, Sink, checkpoint, run_dir};
@@ -15,6 +18,9 @@ use crate::{
     signal::StopRequest,
 };
 
+/// Names the socket of the loop that says when to run (`docs/turns.md`); empty is as good as unset.
+const TURNS_VARIABLE: &str = "ALPHA_TURNS";
+
 /// Resolves what was typed and trains.
 pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
     let Resolved { config, notes } = resolve::resolve(typed, Folders { stored_config, init_shape })?;
@@ -28,6 +34,7 @@ pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
         is_stop_requested: &|| stop.received().is_some(),
         allocations: alloc::allocations,
         started,
+        turns: std::env::var_os(TURNS_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from),
     };
     let outcome = alpha_train::train(&config, &mut host);
     console.progress.finish();

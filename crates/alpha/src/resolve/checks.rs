@@ -50,7 +50,7 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that a number is finite and in a range, which `words` says.
+/// Checks that a number is finite and in a range, which `words` says, and stays so in single precision.
 pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, words: &str) -> Result<(), Failure> {
     if !value.is_finite() {
         return Err(Failure::usage(format!("`--{name}={value}` is not finite")).hint(format!("a number {words}")));
@@ -61,6 +61,15 @@ pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, wor
     }
     if !range.contains(&value) {
         return Err(Failure::usage(format!("`--{name}={value}` is out of range")).hint(format!("a number {words}")));
+    }
+    let rounded = f64::from(value as f32);
+    if rounded == 0.0 && value != 0.0 {
+        return Err(Failure::usage(format!("`--{name}={value:e}` is 0 in single precision"))
+            .hint(format!("a number {words}; the smallest above 0 is {:e}", f32::from_bits(1))));
+    }
+    if !range.contains(&rounded) {
+        return Err(Failure::usage(format!("`--{name}={value}` is {rounded} in single precision"))
+            .hint(format!("a number {words} after rounding")));
     }
     Ok(())
 }

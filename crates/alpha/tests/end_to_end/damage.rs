@@ -68,6 +68,25 @@ fn a_tensor_of_another_shape() {
 }
 
 #[test]
+fn weights_that_are_not_finite() {
+    let place = with_model();
+    for bad in [f32::NAN, f32::NEG_INFINITY] {
+        edit(&place, |tensors| {
+            tensors.get_mut("h.1.mlp.c_proj.bias").2[60..64].copy_from_slice(&bad.to_le_bytes());
+        });
+        check(&place, &["not finite", "h.1.mlp.c_proj.bias"]);
+    }
+}
+
+#[test]
+fn the_folder_of_a_run() {
+    let place = with_model();
+    fs::remove_dir_all(place.path("model")).unwrap();
+    place.train("model", &["--steps=4", "--evalInterval=2"]).succeeded();
+    check(&place, &["`model` is a run's folder", "`model/checkpoint-4`"]);
+}
+
+#[test]
 fn a_missing_tensor() {
     let place = with_model();
     edit(&place, |tensors| tensors.tensors.retain(|(name, ..)| !name.ends_with("h.0.ln_2.bias")));

@@ -8,6 +8,7 @@
 mod bad_input;
 mod checkpoints;
 mod damage;
+mod data_hash;
 mod full_disk;
 mod lines;
 mod memory;
@@ -18,3 +19,4 @@ mod sample_eval;
 mod same_bits;
 mod tensors;
 mod trace;
+mod turns;

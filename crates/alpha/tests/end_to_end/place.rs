@@ -235,10 +235,20 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// Sends a signal by name and waits for the end.
-    pub(crate) fn end_by(mut self, signal: &str) -> Done {
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.child.id())]).status().unwrap();
         assert!(sent.success(), "no process left to signal");
+    }
+
+    /// Sends a signal by name and waits for the end.
+    pub(crate) fn end_by(self, signal: &str) -> Done {
+        self.signal(signal);
+        self.end()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(mut self) -> Done {
         let stdout = self.read_lines(usize::MAX).join("\n");
         let stderr = std::io::read_to_string(self.child.stderr.take().unwrap()).unwrap();
         Done { code: self.child.wait().unwrap().code(), stdout, stderr }

@@ -23,8 +23,8 @@ fn with_whole_run() -> Place {
 /// Checks that a run ended as `whole` did: the rows of each step once, the last checkpoint bit for bit.
 #[track_caller]
 fn assert_as_whole(place: &Place, run: &str, steps: u64) {
-    let trajectory = |run: &str| -> Vec<[Option<Value>; 6]> {
-        let keys = ["step", "loss", "valLoss", "gradNorm", "lr", "clip_coef"];
+    let trajectory = |run: &str| -> Vec<[Option<Value>; 7]> {
+        let keys = ["step", "loss", "valLoss", "gradNorm", "lr", "clip_coef", "data_hash"];
         place.metrics(run).iter().map(|row| keys.map(|key| row.get(key).cloned())).collect()
     };
     assert_eq!(place.column(run, "step"), (1..=steps).map(|step| step as f64).collect::<Vec<_>>());

@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::place::Place;
 
 /// Everything that training decides, of every step.
-fn trajectory(place: &Place, run: &str) -> Vec<[Value; 5]> {
-    let keys = ["step", "loss", "gradNorm", "lr", "clip_coef"];
+fn trajectory(place: &Place, run: &str) -> Vec<[Value; 6]> {
+    let keys = ["step", "loss", "gradNorm", "lr", "clip_coef", "data_hash"];
     place.metrics(run).iter().map(|row| keys.map(|key| row[key].clone())).collect()
 }
 

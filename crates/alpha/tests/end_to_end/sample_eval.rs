@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    place::{Place, u16_tokens},
+    place::{Place, finish, u16_tokens},
     tensors::Tensors,
 };
 
@@ -58,6 +58,44 @@ fn a_seed_is_a_text() {
     let expected = format!("m{}\n", letters_after('m', 40));
     assert_eq!(sample(&place, &[&flags[..2], &["--topk=1", "--steps=40"]].concat()), expected);
     assert_eq!(sample(&place, &[&flags[..3], &["--topp=0.000001", "--steps=40"]].concat()), expected);
+}
+
+/// The object of `--json`, its keys checked.
+#[track_caller]
+fn sample_json(place: &Place, flags: &[&str]) -> Value {
+    let object: Value = serde_json::from_str(&sample(place, &[&["--json"], flags].concat())).unwrap();
+    let mut keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["decode_tok_s", "margins", "prefill_tok_s", "prompt", "schema", "text", "tokens"]);
+    assert_eq!(object["schema"], "alpha.sample/1");
+    assert_eq!(object["tokens"].as_array().unwrap().len(), object["margins"].as_array().unwrap().len());
+    assert!(number(&object, "prefill_tok_s") > 0.0 && number(&object, "decode_tok_s") > 0.0);
+    object
+}
+
+#[test]
+fn json_says_what_the_text_says_and_how_sure_it_was() {
+    let place = with_alphabet();
+    for flags in [&["--temp=0"][..], &["--temp=3", "--topk=5", "--seed=7"], &["--temp=2", "--topk=0", "--topp=0.9"]] {
+        let flags = [flags, &["--prompt=xyz", "--steps=30"]].concat();
+        let object = sample_json(&place, &flags);
+        let text = object["text"].as_str().unwrap();
+        assert_eq!((object["prompt"].as_str(), sample(&place, &flags)), (Some("xyz"), format!("xyz{text}\n")));
+        let tokens: Vec<u64> = object["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+        assert_eq!(tokens, text.bytes().map(u64::from).collect::<Vec<_>>(), "a byte's token is its number");
+        let margins: Vec<f64> = object["margins"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        assert_eq!(margins.len(), 30);
+        assert!(margins.iter().all(|&margin| margin >= 0.0), "{margins:?}");
+        // What is learned by heart is chosen by far; what is drawn hot is not.
+        let is_greedy = flags[0] == "--temp=0";
+        assert!(margins.iter().all(|&margin| if is_greedy { margin > 0.5 } else { margin <= 1.0 }), "{margins:?}");
+        // The fast kernels add up in another order: margins move by little, and the text not at all where they are large.
+        let other = sample_json(&place, &[&flags[..], &["--backend=cpu_ref"]].concat());
+        let others: Vec<f64> = other["margins"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        let same = margins.iter().zip(&others).take_while(|(a, b)| (*a - *b).abs() < 1e-3).count();
+        assert!(same == 30 || margins[same] < 1e-3, "{same}: {margins:?}, {others:?}");
+        assert_eq!(object["text"].as_str().unwrap()[..same], other["text"].as_str().unwrap()[..same]);
+    }
 }
 
 /// Reading a text at once and writing it a token at a time must lead to the same continuation.
@@ -169,6 +207,25 @@ fn evaluation_agrees_with_the_runs_own() {
         number(&all, "tokens")
     );
     assert_eq!(line, expected);
+}
+
+/// As the loop runs it: in a home that has nothing in it, or that nothing can be written to.
+#[test]
+fn evaluation_needs_no_cache() {
+    let place = Place::with_text();
+    place.train("run", &["--steps=2"]).succeeded();
+    fs::create_dir(place.path("home")).unwrap();
+    for split in ["all", "train", "val"] {
+        let flags = ["--data=text.txt".to_owned(), format!("--split={split}")];
+        let expected = eval(&place, "run/checkpoint-2", &[&flags[0], &flags[1]]);
+        assert!(number(&expected, "loss") > 0.0);
+        for home in [place.path("home"), "/dev/null".into(), "".into()] {
+            let mut command = place.command(env!("CARGO_BIN_EXE_alpha"));
+            command.args(["eval", "--checkpoint=run/checkpoint-2", "--json"]).args(&flags);
+            let done = finish(command.env_remove("XDG_CACHE_HOME").env("HOME", &home)).succeeded();
+            assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap(), expected, "in {}", home.display());
+        }
+    }
 }
 
 #[test]
