@@ -1,0 +1,105 @@
+//! Coin flips and draws that anybody can recompute from a logged seed.
+//!
+//! Counter-based: flip (purpose, i, j) is a bit of BLAKE3 over seed, purpose, i and j, whatever
+//! was flipped before. A pair that is repeated has another number and so other coins.
+
+use serde::{Deserialize, Serialize};
+
+use crate::arm::Arm;
+
+/// The seed of every draw of a comparison, as it stands in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coins {
+    /// 64 random bits.
+    pub seed: u64,
+}
+
+/// What is drawn for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Which arm of pair i starts first and gets the first folder.
+    Pair,
+    /// Which arm has the first turn in block j of pair i.
+    Block,
+    /// The training seed of pair i.
+    TrainingSeed,
+    /// The step whose update is checked in pair i.
+    CheckedStep,
+    /// Which later pair has its updates checked.
+    CheckedPair,
+    /// The signs of the projection of updates.
+    Projection,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Purpose::Pair => "pair",
+            Purpose::Block => "block",
+            Purpose::TrainingSeed => "training seed",
+            Purpose::CheckedStep => "checked step",
+            Purpose::CheckedPair => "checked pair",
+            Purpose::Projection => "projection",
+        }
+    }
+}
+
+impl Coins {
+    /// A seed that nobody could know before, from the operating system's hash randomness and the clock.
+    pub fn fresh() -> Coins {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let mut hasher = RandomState::new().build_hasher();
+        if let Ok(now) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            hasher.write_u128(now.as_nanos());
+        }
+        hasher.write_u32(std::process::id());
+        // JSON numbers are exact up to 2^53 for every reader.
+        Coins { seed: hasher.finish() >> 11 }
+    }
+
+    /// 64 bits for `(purpose, i, j)`.
+    pub fn bits(self, purpose: Purpose, i: u64, j: u64) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seed.to_le_bytes());
+        hasher.update(purpose.name().as_bytes());
+        hasher.update(&i.to_le_bytes());
+        hasher.update(&j.to_le_bytes());
+        let bytes = hasher.finalize();
+        bytes.as_bytes()[..8].iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+
+    /// A fair coin.
+    pub fn flip(self, purpose: Purpose, i: u64, j: u64) -> bool {
+        self.bits(purpose, i, j) & 1 == 1
+    }
+
+    /// Which arm is first in `(purpose, i, j)`.
+    pub fn order(self, purpose: Purpose, i: u64, j: u64) -> [Arm; 2] {
+        if self.flip(purpose, i, j) { Arm::BOTH } else { [Arm::Candidate, Arm::Baseline] }
+    }
+
+    /// A number in `0..n`; `n` is far below 2^64, so that the remainder's bias does not matter.
+    pub fn below(self, n: u64, purpose: Purpose, i: u64, j: u64) -> u64 {
+        self.bits(purpose, i, j) % n.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flips_are_fair_and_can_be_repeated() {
+        let coins = Coins { seed: 7 };
+        let heads = |purpose| (0..10_000).filter(|i| coins.flip(purpose, *i, 3)).count();
+        for purpose in [Purpose::Pair, Purpose::Block] {
+            // Five standard deviations of 10 000 fair coins are 250.
+            assert!((4_750..5_250).contains(&heads(purpose)), "{}", heads(purpose));
+            assert_eq!(heads(purpose), heads(purpose));
+        }
+        let agree =
+            (0..10_000).filter(|i| coins.flip(Purpose::Pair, *i, 0) == coins.flip(Purpose::Block, *i, 0)).count();
+        assert!((4_750..5_250).contains(&agree));
+        assert_ne!(Coins::fresh(), Coins::fresh());
+    }
+}

@@ -1,0 +1,520 @@
+//! `loop.toml`: what is built, run, guarded and sealed.
+//!
+//! The file is part of the instrument: a change of it is never a gain. Paths are relative to the
+//! repository's root, and in commands to the folder a trainer runs in, where artifacts and inputs
+//! lie under the same relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`,
+//! `{checkpoint}`, `{prompt}`; what cannot be filled in is an error.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Deserializer};
+
+use crate::LoopError;
+
+/// Name of the file in the repository's root.
+pub const FILE_NAME: &str = "loop.toml";
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoopConfig {
+    /// Version of this format: 1.
+    pub schema: u32,
+    /// Smallest gain that counts, in per cent.
+    #[serde(default = "default_epsilon_pct")]
+    pub epsilon_pct: f64,
+    /// Longest comparison, builds and confirmation aside.
+    #[serde(default = "default_budget", deserialize_with = "duration")]
+    pub budget: Duration,
+    /// Where records lie.
+    #[serde(default = "default_ledger")]
+    pub ledger: PathBuf,
+    /// Globs of files that are no part of what is measured.
+    #[serde(default = "default_unmeasured")]
+    pub unmeasured: Vec<String>,
+    /// Globs of files that belong to the instrument.
+    #[serde(default)]
+    pub sealed: Vec<String>,
+    /// Names of environment variables that trainers get beside `PATH`, `HOME`, `TMPDIR` and `LC_ALL`.
+    #[serde(default)]
+    pub environment: Vec<String>,
+    /// The artifact that has `loop`, if the trainer is the loop's own program: then the baseline's judges.
+    #[serde(default)]
+    pub judge: Option<PathBuf>,
+    /// How a tree becomes a trainer.
+    pub build: BuildConfig,
+    /// What speed is measured on.
+    pub workload: Workload,
+    /// The 5-step test.
+    #[serde(default)]
+    pub smoke: Option<SmokeConfig>,
+    /// Where the time goes.
+    #[serde(default)]
+    pub trace: Option<TraceConfig>,
+    /// Texts that must stay what they were.
+    #[serde(default)]
+    pub sampling: Option<SamplingConfig>,
+    /// What must not become worse.
+    #[serde(default)]
+    pub guards: BTreeMap<String, Guard>,
+    /// Parts of the trainer that a change can be about.
+    #[serde(default)]
+    pub areas: BTreeMap<String, Area>,
+}
+
+/// How a tree becomes a trainer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildConfig {
+    /// Run in the root of a checkout.
+    pub command: String,
+    /// Files and folders that the trainer consists of, after the build.
+    pub artifacts: Vec<PathBuf>,
+    /// A build that takes longer is ended and counts as failed.
+    #[serde(default = "default_build_timeout", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Commands whose output names the toolchain: builds of another toolchain are not reused.
+    #[serde(default)]
+    pub toolchain: Vec<String>,
+}
+
+/// A training run whose speed is measured.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Starts the trainer; has `{steps}`, and `{seed}` where seeds can be given.
+    pub command: String,
+    /// Optimiser steps of a run.
+    pub steps: u64,
+    /// Tokens of a step.
+    pub tokens_per_step: u64,
+    /// Files and folders that the command reads, taken from the baseline's tree.
+    #[serde(default)]
+    pub inputs: Vec<PathBuf>,
+    /// The record of each step, one JSON object a line.
+    #[serde(default = "default_metrics")]
+    pub metrics: PathBuf,
+    /// The weights after `{step}` steps, as safetensors.
+    #[serde(default)]
+    pub weights: Option<String>,
+    /// The folder or file with everything that evaluating and sampling need after the last step, `{step}`.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
+    /// Prints an object with `loss` on stdout for `{checkpoint}`; run with the baseline's artifacts.
+    #[serde(default)]
+    pub eval: Option<String>,
+    /// Tensors, or parts of them, whose gradient is zero by analysis: `<glob>` or `<glob> part 2 of 3`.
+    #[serde(default)]
+    pub exempt: Vec<String>,
+    /// Names of exact counts in the metrics; none: the usual ones.
+    #[serde(default)]
+    pub counters: Vec<String>,
+    /// How the two trainers of a pair share the machine.
+    #[serde(default)]
+    pub sharing: Sharing,
+    /// A turn that takes longer ends the comparison.
+    #[serde(default = "default_turn_timeout", deserialize_with = "duration")]
+    pub turn_timeout: Duration,
+}
+
+/// How the two trainers of a pair share the machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// Both live at once and run in turns: the trainer speaks the turn protocol.
+    #[default]
+    Turns,
+    /// One after the other, with the turn protocol: for machines that cannot hold both. Noisier.
+    Sequential,
+    /// One after the other, whole processes timed: for trainers that do not speak the protocol. Start and end are
+    /// part of the time.
+    Whole,
+}
+
+/// The 5-step test.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct SmokeConfig {
+    /// As the workload's; without turns.
+    pub command: String,
+    /// Steps that it runs.
+    #[serde(default = "default_smoke_steps")]
+    pub steps: u64,
+    /// As the workload's.
+    #[serde(default)]
+    pub inputs: Vec<PathBuf>,
+    /// As the workload's; rows have `timing_<phase>_ms`.
+    #[serde(default = "default_metrics")]
+    pub metrics: PathBuf,
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct TraceConfig {
+    /// The workload's command with tracing on.
+    pub command: String,
+    /// Steps of a traced run.
+    pub steps: u64,
+    /// Totals of each kernel: `{"steps":…,"kernels":[{"name","phase","calls","time_ms","flops","bytes"}…]}`.
+    pub kernels: PathBuf,
+    /// Prints the machine's peaks as an object with `gflops` and `gb_s`.
+    #[serde(default)]
+    pub peaks: Option<String>,
+}
+
+/// Texts that must stay what they were.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// Prints a continuation of `{prompt}` from `{checkpoint}`, the likeliest token each time.
+    pub greedy: String,
+    /// The same, drawn with a fixed seed.
+    pub seeded: String,
+    /// What is continued.
+    pub prompts: Vec<String>,
+    /// The workload's command with sampling on: its losses must be the same bits.
+    #[serde(default)]
+    pub training: Option<String>,
+    /// Steps of that run.
+    #[serde(default = "default_sampled_steps")]
+    pub steps: u64,
+}
+
+/// What must not become worse, and by how much it may.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Guard {
+    /// Speed on another workload.
+    Workload {
+        /// Loss of speed that is let through, in per cent.
+        margin_pct: f64,
+        /// The run.
+        workload: Box<Workload>,
+    },
+    /// Peak resident memory of the primary workload.
+    PeakMemory {
+        /// Growth that is let through, in per cent.
+        margin_pct: f64,
+    },
+    /// Time from the start of the process until it is ready for its first step.
+    FirstStep {
+        /// Growth that is let through, in per cent.
+        margin_pct: f64,
+    },
+    /// Time of a whole command, such as one that decodes text; may have `{checkpoint}`.
+    Command {
+        /// Growth that is let through, in per cent.
+        margin_pct: f64,
+        /// What is run.
+        command: String,
+        /// Files and folders that it reads, taken from the baseline's tree.
+        #[serde(default)]
+        inputs: Vec<PathBuf>,
+    },
+    /// Time of the build.
+    BuildTime {
+        /// Growth that is let through, in per cent.
+        margin_pct: f64,
+    },
+}
+
+/// A part of the trainer that a change can be about.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Area {
+    /// Globs of names in the trace: `kernel` or `phase/kernel`.
+    #[serde(default)]
+    pub kernels: Vec<String>,
+    /// Globs of files.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+fn default_epsilon_pct() -> f64 {
+    0.5
+}
+
+fn default_budget() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn default_build_timeout() -> Duration {
+    Duration::from_secs(900)
+}
+
+fn default_turn_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_ledger() -> PathBuf {
+    PathBuf::from("perf/ledger")
+}
+
+fn default_unmeasured() -> Vec<String> {
+    ["perf/**", "runs/**"].map(String::from).to_vec()
+}
+
+fn default_metrics() -> PathBuf {
+    PathBuf::from("run/metrics.jsonl")
+}
+
+fn default_smoke_steps() -> u64 {
+    5
+}
+
+fn default_sampled_steps() -> u64 {
+    20
+}
+
+/// `90s`, `5m`, `1h`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+/// Reads `90s`, `5m`, `1.5h`, `800ms`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write `90s`, `5m` or `1h`");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let value: f64 = digits.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(value * seconds).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
+}
+
+impl LoopConfig {
+    /// Reads the file in `root`.
+    pub fn load(root: &Path) -> Result<LoopConfig, LoopError> {
+        let path = root.join(FILE_NAME);
+        match fs::read_to_string(&path) {
+            Ok(text) => LoopConfig::parse(&text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(LoopError::Usage(format!("`{}` is not there", path.display()))
+                    .hint("`alpha loop init` writes one for this repository"))
+            }
+            Err(error) => Err(LoopError::io("read", &path, &error)),
+        }
+    }
+
+    /// Reads and checks the file's text.
+    pub fn parse(text: &str) -> Result<LoopConfig, LoopError> {
+        let wrong = |what: String| LoopError::Usage(format!("`{FILE_NAME}`: {what}"));
+        let config: LoopConfig =
+            toml::from_str(text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.schema != 1 {
+            return Err(format!("schema is {}; this program reads 1", self.schema));
+        }
+        let in_range = |name: &str, value: f64, low: f64, high: f64| {
+            let fits = value.is_finite() && value >= low && value <= high;
+            fits.then_some(()).ok_or_else(|| format!("`{name}` is {value}; it can be {low} to {high}"))
+        };
+        in_range("epsilon_pct", self.epsilon_pct, 0.01, 50.0)?;
+        if self.build.artifacts.is_empty() {
+            return Err("`build.artifacts` is empty: name what the build makes".into());
+        }
+        words(&self.build.command)?;
+        let guarded = self.guards.values().filter_map(|guard| match guard {
+            Guard::Workload { workload, .. } => Some(&**workload),
+            _ => None,
+        });
+        for workload in guarded.chain([&self.workload]) {
+            words(&workload.command)?;
+            if !workload.command.contains("{steps}") {
+                return Err(format!(
+                    "`{}` has no `{{steps}}`: the number of steps must come from the loop",
+                    workload.command
+                ));
+            }
+            if workload.steps < 10 {
+                return Err(format!("`steps` is {}; a workload has at least 10", workload.steps));
+            }
+            if workload.tokens_per_step == 0 {
+                return Err("`tokens_per_step` is 0".into());
+            }
+            relative(&workload.inputs)?;
+        }
+        relative(&self.build.artifacts)?;
+        relative([&self.ledger])?;
+        for (name, guard) in &self.guards {
+            in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;
+        }
+        for globs in [&self.sealed, &self.unmeasured] {
+            glob_set(globs)?;
+        }
+        for area in self.areas.values() {
+            glob_set(&area.files)?;
+            glob_set(&area.kernels)?;
+        }
+        Ok(())
+    }
+
+    /// The globs of files that are no part of what is measured. The ledger is always among them.
+    pub fn unmeasured(&self) -> GlobSet {
+        let mut globs = self.unmeasured.clone();
+        globs.push(format!("{}/**", self.ledger.display()));
+        glob_set(&globs).expect("checked when the file was read")
+    }
+
+    /// The globs of the instrument's files; the file itself is always among them.
+    pub fn sealed(&self) -> GlobSet {
+        let mut globs = self.sealed.clone();
+        globs.push(FILE_NAME.to_owned());
+        glob_set(&globs).expect("checked when the file was read")
+    }
+}
+
+impl Guard {
+    /// How much worse is let through, in per cent.
+    pub fn margin_pct(&self) -> f64 {
+        match self {
+            Guard::Workload { margin_pct, .. }
+            | Guard::PeakMemory { margin_pct }
+            | Guard::FirstStep { margin_pct }
+            | Guard::Command { margin_pct, .. }
+            | Guard::BuildTime { margin_pct } => *margin_pct,
+        }
+    }
+}
+
+impl Area {
+    /// The kernels' globs.
+    pub fn kernels(&self) -> GlobSet {
+        glob_set(&self.kernels).expect("checked when the file was read")
+    }
+
+    /// The files' globs.
+    pub fn files(&self) -> GlobSet {
+        glob_set(&self.files).expect("checked when the file was read")
+    }
+}
+
+fn glob_set(globs: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(Glob::new(glob).map_err(|error| error.to_string())?);
+    }
+    set.build().map_err(|error| error.to_string())
+}
+
+fn relative<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
+    for path in paths {
+        let inside = path
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+        if !inside || path.as_os_str().is_empty() {
+            return Err(format!("`{}` must be a path inside the repository", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Splits a command as a shell would, without expanding anything.
+pub fn words(command: &str) -> Result<Vec<String>, String> {
+    match shlex::split(command) {
+        Some(words) if !words.is_empty() => Ok(words),
+        Some(_) => Err("a command is empty".into()),
+        None => Err(format!("`{command}` cannot be split into words: a quote is open")),
+    }
+}
+
+/// Splits a command and fills in its placeholders, each in the word it stands in.
+pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopError> {
+    let mut words = words(command).map_err(LoopError::Usage)?;
+    for word in &mut words {
+        for (name, value) in values {
+            *word = word.replace(&format!("{{{name}}}"), value);
+        }
+        let open = ["steps", "seed", "step", "checkpoint", "prompt"]
+            .into_iter()
+            .find(|name| word.contains(&format!("{{{name}}}")) && !values.iter().any(|(known, _)| known == name));
+        if let Some(name) = open {
+            return Err(LoopError::Usage(format!("`{{{name}}}` has no value in `{command}`")));
+        }
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        schema = 1
+        budget = "90s"
+        [build]
+        command = "make -s"
+        artifacts = ["out/trainer"]
+        [workload]
+        command = "./out/trainer --steps={steps} --name='a b'"
+        steps = 50
+        tokens_per_step = 128
+        [guards.memory]
+        kind = "peak_memory"
+        margin_pct = 5
+    "#;
+
+    #[test]
+    fn a_small_file_is_read() {
+        let config = LoopConfig::parse(SMALL).unwrap();
+        assert_eq!((config.epsilon_pct, config.budget), (0.5, Duration::from_secs(90)));
+        assert_eq!(config.guards["memory"], Guard::PeakMemory { margin_pct: 5.0 });
+        assert!(config.unmeasured().is_match("perf/ledger/a.json"));
+        assert!(config.sealed().is_match("loop.toml"));
+        let words = fill(&config.workload.command, &[("steps", "7")]).unwrap();
+        assert_eq!(words, ["./out/trainer", "--steps=7", "--name=a b"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, named) in [
+            ("schema = 1", "schema = 2", "schema is 2"),
+            ("90s", "soon", "`soon` is no duration"),
+            ("--steps={steps}", "", "has no `{steps}`"),
+            ("steps = 50", "steps = 3", "at least 10"),
+            ("out/trainer\"]", "../trainer\"]", "`../trainer` must be a path inside"),
+            ("margin_pct = 5", "margin_pct = -1", "guards.memory.margin_pct"),
+            ("peak_memory", "peak_momory", "peak_momory"),
+            ("'a b'", "'a b", "a quote is open"),
+            ("[build]", "unknown = 1\n[build]", "unknown"),
+        ] {
+            let text = SMALL.replace(from, to);
+            assert_ne!(text, SMALL, "{from}");
+            let error = LoopConfig::parse(&text).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn placeholders_without_a_value_are_errors() {
+        assert!(fill("a {seed}", &[("steps", "1")]).is_err());
+        assert_eq!(fill("a {other}", &[]).unwrap(), ["a", "{other}"]);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text: &str| parse_duration(text).map(|time| time.as_secs_f64());
+        assert_eq!(seconds("1.5h"), Ok(5400.0));
+        assert_eq!(seconds("800ms"), Ok(0.8));
+        for text in ["5", "m", "0s", "-1s", "5 m", "1e400s", "infs", "nans", ""] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}
