@@ -134,6 +134,19 @@ def golden_files_are_of_their_script():
                 yield path, 0, "was written by another version of scripts/make_golden.py: run it again"
 
 
+def statistics_are_of_their_script():
+    """The golden statistics carry the hash of the script that wrote them."""
+    path = ROOT / "tests/statistics/golden.json"
+    script = ROOT / "scripts/make_statistics_golden.py"
+    try:
+        found = json.loads(path.read_bytes())["script_sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        yield path, 0, f"cannot be read: {error!r}"
+        return
+    if found != hashlib.sha256(script.read_bytes()).hexdigest():
+        yield path, 0, "was written by another version of scripts/make_statistics_golden.py: run it again"
+
+
 def scripts_are_safe():
     for path in files(".sh") + [ROOT / ".ci/run"]:
         text = path.read_text()
@@ -173,6 +186,7 @@ CHECKS = [
     crates_are_documented,
     operation_table_is_complete,
     golden_files_are_of_their_script,
+    statistics_are_of_their_script,
     scripts_are_safe,
     links_lead_somewhere,
     architecture_is_short,
