@@ -1,0 +1,74 @@
+//! Reading what a tree holds and how commits follow each other.
+
+use std::path::{Path, PathBuf};
+
+use super::{LogEntry, Repository, index::PrivateIndex};
+use crate::LoopError;
+
+impl Repository {
+    /// Writes files and folders of a tree into `into`, under their paths.
+    pub fn extract(&self, tree: &str, paths: &[PathBuf], into: &Path) -> Result<(), LoopError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let index = PrivateIndex::empty(self);
+        index.git(["read-tree", tree]).output()?;
+        let named = paths.iter().map(|path| path.as_os_str().to_owned());
+        let listed = index.git(["--literal-pathspecs", "ls-files", "-z", "--"]).args(named).output()?;
+        for path in paths {
+            let is_listed = |listed: &[u8]| super::path_of(listed).starts_with(path);
+            if !super::split_nul(&listed).any(is_listed) {
+                return Err(LoopError::Usage(format!("`{}` is not in the tree of the baseline", path.display()))
+                    .hint("`inputs` of `loop.toml` are files that git tracks"));
+            }
+        }
+        let mut prefix = into.as_os_str().to_owned();
+        prefix.push("/");
+        let mut option = std::ffi::OsString::from("--prefix=");
+        option.push(prefix);
+        index
+            .git(["-c", "core.sparseCheckout=false", "checkout-index", "-z", "--stdin"])
+            .args([option])
+            .input(listed)
+            .output()
+            .map(drop)
+    }
+
+    /// The content of a file of a tree; none if it has no such file.
+    pub fn read_file(&self, tree: &str, path: &str) -> Result<Option<Vec<u8>>, LoopError> {
+        let listed = self.git(["ls-tree", "-z", "--full-tree", tree, "--", path]).output()?;
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        self.git(["cat-file", "blob", &format!("{tree}:{path}")]).output().map(Some)
+    }
+
+    /// Every file of a tree.
+    pub fn files(&self, tree: &str) -> Result<Vec<PathBuf>, LoopError> {
+        let listed = self.git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", tree]).output()?;
+        Ok(super::split_nul(&listed).map(super::path_of).collect())
+    }
+
+    /// The commits after `from` up to `to` along first parents, the oldest first.
+    pub fn first_parents(&self, from: &str, to: &str) -> Result<Vec<LogEntry>, LoopError> {
+        let mut line = Vec::new();
+        let mut next = to.to_owned();
+        while next != from {
+            let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else { break };
+            let Some(parent) = entry.parents.first().cloned() else {
+                return Err(LoopError::Usage("the good commit is not among the first parents of the bad one".into()));
+            };
+            line.push(entry);
+            next = parent;
+        }
+        line.reverse();
+        Ok(line)
+    }
+}
+
+impl LogEntry {
+    /// Subject and body, as they were written.
+    pub fn message(&self) -> String {
+        format!("{}\n\n{}", self.subject, self.body)
+    }
+}

@@ -1,0 +1,170 @@
+//! The working tree as a tree object, and references that keep it.
+//!
+//! What is in a snapshot: tracked files and untracked ones that git does not ignore, as they lie on disk; files that
+//! are gone are gone. Submodules are what the index says. Repositories that merely lie inside this one are not part of
+//! it. Files that match `unmeasured` (ledger, runs) are taken from HEAD, whatever is on disk or staged.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use globset::GlobSet;
+
+use super::{
+    Repository,
+    diff::{self, ABSENT},
+    index::{PrivateIndex, push_new, push_old},
+    path_of, split_nul,
+};
+use crate::LoopError;
+
+/// Untracked files beyond this are hardly meant to be part of a change.
+const MAX_UNTRACKED_BYTES: u64 = 256 << 20;
+
+const REFERENCES: &str = "refs/alpha-loop";
+
+/// For scratch commits of users who have none.
+const FALLBACK_NAME: &str = "alpha loop";
+const FALLBACK_EMAIL: &str = "alpha-loop@localhost";
+
+/// The working tree at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The tree object.
+    pub tree: String,
+    /// Files of it that the index did not have.
+    pub untracked: Vec<PathBuf>,
+    /// Files in which it differs from HEAD, the untracked ones included.
+    pub changed: Vec<PathBuf>,
+}
+
+impl Repository {
+    /// Makes a tree of the working tree. The user's index, stash and files stay untouched; nothing refers to the tree
+    /// yet, see [`Repository::keep`].
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where a merge or the like is under way, and where untracked files are so large that they
+    /// hardly belong to the change.
+    pub fn snapshot(&self, unmeasured: &GlobSet) -> Result<Snapshot, LoopError> {
+        if let Some(what) = self.merge_in_progress()? {
+            let message = format!("{what} is under way in `{}`", self.root().display());
+            return Err(LoopError::Usage(message).hint("finish it or abort it first"));
+        }
+        let head = self.head()?;
+        let index = PrivateIndex::copy_of_users(self)?;
+        let on_disk =
+            index.git(["diff-files", "--raw", "-z", "--no-abbrev", "--no-renames", "--ignore-submodules=all"]);
+        let untracked = index.git(["ls-files", "--others", "--exclude-standard", "-z"]).output()?;
+        let is_measured = |path: &PathBuf| !unmeasured.is_match(path);
+        let untracked: Vec<PathBuf> = split_nul(&untracked)
+            .filter(|path| !path.ends_with(b"/")) // a repository of its own
+            .map(path_of)
+            .filter(is_measured)
+            .collect();
+        self.check_size(&untracked)?;
+
+        // Deletions by name, before the rest: a file may have taken the place of a folder or the other way round.
+        let (mut deleted, mut written) = (Vec::new(), Vec::new());
+        for change in diff::raw_changes(&on_disk.output()?)?.iter().filter(|change| is_measured(&change.path)) {
+            if change.new_mode == ABSENT {
+                push_new(&mut deleted, change);
+            } else {
+                push_path(&mut written, &change.path);
+            }
+        }
+        for path in &untracked {
+            push_path(&mut written, path);
+        }
+        index.set_entries(deleted)?;
+        index.git(["update-index", "-z", "--add", "--remove", "--replace", "--stdin"]).input(written).output()?;
+
+        let staged = index.git(["diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", &head.tree]);
+        let mut from_head = Vec::new();
+        for change in diff::raw_changes(&staged.output()?)?.iter().filter(|change| !is_measured(&change.path)) {
+            push_old(&mut from_head, change);
+        }
+        index.set_entries(from_head)?;
+        let tree = index.write_tree()?;
+        let changed = self.changed_files(&head.tree, &tree)?;
+        Ok(Snapshot { tree, untracked, changed })
+    }
+
+    fn check_size(&self, untracked: &[PathBuf]) -> Result<(), LoopError> {
+        let size = |path: &PathBuf| fs::symlink_metadata(self.root().join(path)).map_or(0, |data| data.len());
+        let total: u64 = untracked.iter().map(size).sum();
+        match untracked.iter().max_by_key(|path| size(path)) {
+            Some(largest) if total > MAX_UNTRACKED_BYTES => {
+                let message = format!(
+                    "untracked files of {} MiB would become part of the candidate, the largest is `{}`; at most {} MiB can",
+                    total >> 20,
+                    largest.display(),
+                    MAX_UNTRACKED_BYTES >> 20
+                );
+                Err(LoopError::Usage(message)
+                    .hint("name what does not belong to the trainer in `.gitignore`; `git add` what does"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The tree without the files that match `unmeasured`: two trees with the same one are the same trainer.
+    pub fn measured_tree(&self, tree: &str, unmeasured: &GlobSet) -> Result<String, LoopError> {
+        let tree = self.tree_of(tree)?;
+        let listed = self.git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &tree]).output()?;
+        let mut removed = Vec::new();
+        for path in split_nul(&listed).map(path_of).filter(|path| unmeasured.is_match(path)) {
+            push_path(&mut removed, &path);
+        }
+        if removed.is_empty() {
+            return Ok(tree);
+        }
+        let index = PrivateIndex::empty(self);
+        index.git(["read-tree", &tree]).output()?;
+        index.git(["update-index", "-z", "--force-remove", "--stdin"]).input(removed).output()?;
+        index.write_tree()
+    }
+
+    /// Makes a commit of a tree and keeps it as `refs/alpha-loop/<label>`, so that what was measured exists. An earlier
+    /// one of that label is let go. Moves no branch. Users without a configured name get a neutral one here.
+    pub fn keep(&self, tree: &str, parent: &str, label: &str) -> Result<String, LoopError> {
+        let message = format!("alpha loop: {label}\n\nThe working tree as it was measured.\n");
+        let mut call = self.git(["commit-tree", "--no-gpg-sign", "-F", "-", "-p", parent, tree]);
+        if !self.has_identity()? {
+            for name in ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"] {
+                call = call.variable(name, FALLBACK_NAME);
+            }
+            for name in ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"] {
+                call = call.variable(name, FALLBACK_EMAIL);
+            }
+        }
+        let commit = call.input(message.into_bytes()).line()?;
+        self.git(["update-ref", "-m", "alpha loop: keep", &reference(label), &commit]).output()?;
+        Ok(commit)
+    }
+
+    /// Lets go of what [`Repository::keep`] kept under the label, if anything. The objects go with git's next clean-up.
+    pub fn forget(&self, label: &str) -> Result<(), LoopError> {
+        self.git(["update-ref", "-d", &reference(label)]).output().map(drop)
+    }
+
+    /// Whether git knows who the user is.
+    pub(super) fn has_identity(&self) -> Result<bool, LoopError> {
+        for name in ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"] {
+            if !self.git(["var", name]).run()?.is_success() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn reference(label: &str) -> String {
+    format!("{REFERENCES}/{label}")
+}
+
+fn push_path(paths: &mut Vec<u8>, path: &Path) {
+    paths.extend_from_slice(path.as_os_str().as_bytes());
+    paths.push(0);
+}

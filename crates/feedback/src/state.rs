@@ -1,0 +1,294 @@
+//! The loop's own folder, inside git's: lock, open cycle, builds, attempts, work; and the stage, outside of it.
+//!
+//! It lies in the repository's common git folder, so that `git clean` leaves it alone and all work
+//! trees share it. The lock dies with its process.
+//!
+//! The stage, where trees are built, must not lie below the working tree: build tools look for their
+//! configuration in all folders above (`.cargo/config.toml`, `rust-toolchain.toml`, `node_modules` …)
+//! and would build the baseline with what the candidate has there. It is in the user's cache folder.
+
+use std::{
+    env, fs,
+    io::Write,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{LoopError, files, git::Repository};
+
+pub use crate::parity::Tier;
+
+/// What is to be shown, since `alpha loop start`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cycle {
+    /// In a sentence.
+    pub hypothesis: String,
+    /// A name of `[areas]`.
+    #[serde(default)]
+    pub area: Option<String>,
+    /// How equal the training must stay.
+    #[serde(default)]
+    pub tier: Tier,
+    /// The commit that the change is measured against.
+    pub baseline: String,
+    /// When it was opened.
+    pub started: Timestamp,
+}
+
+impl Cycle {
+    /// Opened now.
+    pub fn new(hypothesis: &str, area: Option<&str>, tier: Tier, baseline: &str) -> Cycle {
+        Cycle {
+            hypothesis: hypothesis.to_owned(),
+            area: area.map(str::to_owned),
+            tier,
+            baseline: baseline.to_owned(),
+            started: Timestamp::now(),
+        }
+    }
+}
+
+/// The loop's folders of a repository.
+#[derive(Clone, Debug)]
+pub struct State {
+    folder: PathBuf,
+    stage: Option<PathBuf>,
+}
+
+/// Held while a command changes the state or measures.
+#[derive(Debug)]
+pub struct Lock {
+    file: fs::File,
+}
+
+impl Lock {
+    /// The locked file: who inherits it holds the lock on.
+    pub fn file(&self) -> &fs::File {
+        &self.file
+    }
+}
+
+impl State {
+    /// Opens the folder of a repository, made if it is not there. The stage is in `$XDG_CACHE_HOME/alpha`, else in
+    /// `~/.cache/alpha`.
+    pub fn open(repository: &Repository) -> Result<State, LoopError> {
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        State::open_with(repository, caches.map(|caches| caches.join("alpha")))
+    }
+
+    /// As [`State::open`], with the stage in the folder `cache`.
+    pub fn open_in(repository: &Repository, cache: &Path) -> Result<State, LoopError> {
+        State::open_with(repository, Some(cache.to_owned()))
+    }
+
+    fn open_with(repository: &Repository, cache: Option<PathBuf>) -> Result<State, LoopError> {
+        let common = repository.common_dir();
+        let folder = common.join("alpha-loop");
+        fs::create_dir_all(&folder).map_err(|error| LoopError::io("make", &folder, &error))?;
+        let name = &blake3::hash(common.as_os_str().as_bytes()).to_hex()[..16];
+        let stage = cache.map(|cache| cache.join("loop").join(name).join("tree"));
+        Ok(State { folder, stage })
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The one folder in which trees of this repository are built, one after the other, under the lock.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the user has no cache folder.
+    pub fn stage(&self) -> Result<&Path, LoopError> {
+        self.stage.as_deref().ok_or_else(|| {
+            LoopError::Usage("there is no folder to build in: neither `XDG_CACHE_HOME` nor `HOME` is set".into())
+                .hint("set `XDG_CACHE_HOME` to a folder with room for a build")
+        })
+    }
+
+    /// Takes the lock, or says who holds it.
+    pub fn lock(&self) -> Result<Lock, LoopError> {
+        let path = self.folder.join("lock");
+        let failed = |error: std::io::Error| LoopError::io("lock", &path, &error);
+        let mut file =
+            fs::OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                // Empty for the moment in which it has the lock and has not yet said so.
+                let holder = holder
+                    .trim()
+                    .parse()
+                    .map_or("its process number is not known".into(), |number: u32| format!("process {number}"));
+                return Err(LoopError::Usage(format!("another loop works in this repository ({holder})"))
+                    .hint("two at once would measure each other; wait for it"));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let written = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+        written.map_err(failed)?;
+        Ok(Lock { file })
+    }
+
+    fn cycle_path(&self) -> PathBuf {
+        self.folder.join("cycle.json")
+    }
+
+    /// The open cycle. A file that cannot be read is moved aside, never dropped.
+    pub fn cycle(&self) -> Result<Option<Cycle>, LoopError> {
+        let path = self.cycle_path();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LoopError::io("read", &path, &error)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(cycle) => Ok(Some(cycle)),
+            Err(error) => {
+                // Down to the nanosecond, so that no earlier one is written over.
+                let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
+                let aside = self.folder.join(format!("cycle.json.broken-{time}"));
+                fs::rename(&path, &aside).map_err(|error| LoopError::io("move", &path, &error))?;
+                Err(LoopError::Failed(format!(
+                    "the open cycle's file is broken ({error}); it was moved to `{}`",
+                    aside.display()
+                ))
+                .hint("`alpha loop start` opens a new one; records and attempts are kept"))
+            }
+        }
+    }
+
+    /// Writes the cycle down.
+    pub fn open_cycle(&self, cycle: &Cycle) -> Result<(), LoopError> {
+        let json = serde_json::to_vec_pretty(cycle)
+            .map_err(|error| LoopError::Failed(format!("the cycle cannot be written: {error}")))?;
+        files::write(&self.cycle_path(), &json)
+    }
+
+    /// Ends the cycle.
+    pub fn close_cycle(&self) -> Result<(), LoopError> {
+        match fs::remove_file(self.cycle_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LoopError::io("remove", &self.cycle_path(), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn state() -> (TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State { folder: dir.path().to_owned(), stage: None };
+        (dir, state)
+    }
+
+    fn names(dir: &TempDir) -> BTreeSet<String> {
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_second_one_is_told_who_holds_the_lock() {
+        let (dir, state) = state();
+        let lock = state.lock().unwrap();
+        let error = state.lock().unwrap_err();
+        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        fs::write(dir.path().join("lock"), "").unwrap();
+        let error = state.lock().unwrap_err();
+        assert!(error.to_string().contains("not known"), "{error}");
+        drop(lock);
+        state.lock().unwrap();
+        // A number from an earlier holder is no lock.
+        fs::write(dir.path().join("lock"), "4000000000 and more").unwrap();
+        state.lock().unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn who_inherits_the_lock_holds_it() {
+        let (_dir, state) = state();
+        let lock = state.lock().unwrap();
+        let inherited = lock.file().try_clone().unwrap();
+        drop(lock);
+        assert!(state.lock().is_err());
+        drop(inherited);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_cycle_is_kept_until_it_is_closed() {
+        let (dir, state) = state();
+        assert_eq!(state.cycle().unwrap(), None);
+        let cycle = Cycle::new("fewer passes; größer \"quoted\"\n", Some("attention"), Tier::T2, &"a".repeat(40));
+        state.open_cycle(&cycle).unwrap();
+        assert_eq!(state.cycle().unwrap(), Some(cycle));
+        let other = Cycle::new("another", None, Tier::default(), "b");
+        state.open_cycle(&other).unwrap();
+        assert_eq!(state.cycle().unwrap(), Some(other));
+        assert_eq!(names(&dir).len(), 1);
+        state.close_cycle().unwrap();
+        state.close_cycle().unwrap();
+        assert_eq!(state.cycle().unwrap(), None);
+        assert!(names(&dir).is_empty());
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_no_obstacle() {
+        let (dir, state) = state();
+        let json = r#"{"hypothesis":"h","baseline":"c","started":"2026-11-22T15:54:00Z","later":[1]}"#;
+        fs::write(dir.path().join("cycle.json"), json).unwrap();
+        let cycle = state.cycle().unwrap().unwrap();
+        assert_eq!((cycle.area, cycle.tier, cycle.started.as_second()), (None, Tier::T1, 1_795_362_840));
+    }
+
+    #[test]
+    fn broken_files_are_moved_aside_one_by_one() {
+        let (dir, state) = state();
+        let broken = ["", "{", r#"{"hypothesis":"h"}"#, "[]", "\0\u{1}"];
+        for text in broken {
+            fs::write(dir.path().join("cycle.json"), text).unwrap();
+            let error = state.cycle().unwrap_err();
+            assert!(error.to_string().contains("cycle.json.broken-"), "{error}");
+            assert_eq!(error.exit_code(), 1);
+            assert_eq!(state.cycle().unwrap(), None);
+        }
+        let kept: BTreeSet<String> =
+            names(&dir).iter().map(|name| fs::read_to_string(dir.path().join(name)).unwrap()).collect();
+        assert_eq!(kept, broken.map(String::from).into());
+    }
+
+    #[test]
+    fn without_a_cache_folder_only_building_fails() {
+        let (_dir, state) = state();
+        let error = state.stage().unwrap_err();
+        assert!(error.to_string().contains("XDG_CACHE_HOME"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_a_cycle_or_moved_aside(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let (dir, state) = state();
+            fs::write(dir.path().join("cycle.json"), &bytes).unwrap();
+            if state.cycle().is_err() {
+                prop_assert_eq!(state.cycle().unwrap(), None);
+                let kept = names(&dir).into_iter().next().unwrap();
+                prop_assert_eq!(fs::read(dir.path().join(kept)).unwrap(), bytes);
+            }
+        }
+    }
+}
