@@ -1,0 +1,235 @@
+//! Runs a build command: for a limited time, in a process group that does not outlive the loop.
+//!
+//! The group's leader is a guard of our own, a shell that waits on a pipe. When this process dies, however it
+//! dies, the pipe closes and the guard kills the group: a build that went on would write into the stage while the
+//! next loop builds there. As long as we have not collected the guard, the group's number is nobody else's.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, killpg},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::{LoopError, Watch};
+
+/// Variables that a build does not get: they name another target folder, or belong to the call that the loop itself
+/// runs in. Those of git go too.
+pub(super) const REMOVED: [&str; 7] =
+    ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "OLDPWD"];
+
+const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
+
+/// From the request to end until there is no choice left.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// For the remains of a killed group to be gone.
+const SETTLE: Duration = Duration::from_secs(2);
+
+const POLL: Duration = Duration::from_millis(5);
+
+const TAIL_LINES: usize = 20;
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// How a build command ended.
+pub(super) struct Ended {
+    how: How,
+    seconds: f64,
+    /// Whether its first process ended without being killed. Else files may be half written.
+    pub(super) is_orderly: bool,
+}
+
+enum How {
+    NotStarted(LoopError),
+    Exit(ExitStatus),
+    TimedOut,
+    Stopped,
+}
+
+/// Runs a command in `stage`; what it prints goes to `log`. Afterwards no process of its group is left.
+pub(super) fn run(
+    words: &[String],
+    stage: &Path,
+    log: &Path,
+    timeout: Duration,
+    watch: &dyn Watch,
+) -> Result<Ended, LoopError> {
+    let failed = |error: io::Error| LoopError::io("write", log, &error);
+    let out = File::create(log).map_err(failed)?;
+    let group = Group::start()?;
+    // A program of the stage, or one of the system's.
+    let program = if words[0].contains('/') { stage.join(&words[0]) } else { PathBuf::from(&words[0]) };
+    let mut command = Command::new(program);
+    command.args(&words[1..]).current_dir(stage).env("PWD", stage);
+    let is_gits = |name: &str| name.starts_with("GIT_");
+    for (name, _) in
+        env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| is_gits(name) || REMOVED.contains(&name)))
+    {
+        command.env_remove(name);
+    }
+    // A repository further up is not what is built.
+    if let Some(above) = stage.parent() {
+        command.env("GIT_CEILING_DIRECTORIES", above);
+    }
+    command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
+    let began = Instant::now();
+    let mut child = match command.process_group(group.leader.as_raw()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let error = LoopError::Failed(format!("cannot start `{}`: {error}", words[0]))
+                .hint("`build.command` of `loop.toml` is run in the root of a checkout of what git tracks");
+            return Ok(Ended { how: How::NotStarted(error), seconds: 0.0, is_orderly: true });
+        }
+    };
+    let how = loop {
+        if let Some(exit) = ended(&mut child)? {
+            break How::Exit(exit);
+        }
+        if watch.is_stop_requested() {
+            break How::Stopped;
+        }
+        if began.elapsed() >= timeout {
+            break How::TimedOut;
+        }
+        thread::sleep(POLL);
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    // The system, too, may have killed it.
+    let mut is_orderly = matches!(&how, How::Exit(exit) if exit.code().is_some());
+    if !matches!(how, How::Exit(_)) {
+        group.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + GRACE;
+        while !is_orderly && Instant::now() < deadline {
+            is_orderly = ended(&mut child)?.is_some();
+            thread::sleep(POLL);
+        }
+    }
+    drop(group);
+    let _ = child.wait(); // killed with its group, if it was still there
+    Ok(Ended { how, seconds, is_orderly })
+}
+
+fn ended(child: &mut Child) -> Result<Option<ExitStatus>, LoopError> {
+    child.try_wait().map_err(|error| LoopError::Failed(format!("cannot wait for the build: {error}")))
+}
+
+impl Ended {
+    /// The time it took, if it came to a good end; else an error with the end of the log.
+    pub(super) fn into_seconds(self, log: &Path, timeout: Duration) -> Result<f64, LoopError> {
+        let last_words = || -> Result<String, LoopError> {
+            let tail = tail(log).map_err(|error| LoopError::io("read", log, &error))?;
+            Ok(if tail.is_empty() { "; it printed nothing".into() } else { format!("; its last words:{tail}") })
+        };
+        let whole = format!("all that it printed is in `{}`", log.display());
+        match self.how {
+            How::NotStarted(error) => Err(error),
+            How::Exit(exit) if exit.success() => Ok(self.seconds),
+            How::Exit(exit) => {
+                Err(LoopError::Failed(format!("the build failed ({exit}){}", last_words()?)).hint(&whole))
+            }
+            How::TimedOut => {
+                let message = format!("the build did not end within {timeout:?}{}", last_words()?);
+                Err(LoopError::Failed(message).hint(&format!("`build.timeout` of `loop.toml` is the limit; {whole}")))
+            }
+            How::Stopped => Err(LoopError::Interrupted("interrupted while building".into())),
+        }
+    }
+}
+
+/// The last lines of a file, indented, each on a new line.
+fn tail(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    Ok(last.iter().flat_map(|line| ["\n  ", line]).collect())
+}
+
+/// A process group, led by its guard. Ends when dropped.
+struct Group {
+    guard: Child,
+    leader: Pid,
+}
+
+impl Group {
+    fn start() -> Result<Group, LoopError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD]).current_dir("/").process_group(0);
+        let guard = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let guard = guard.map_err(|error| LoopError::Failed(format!("cannot start `sh`: {error}")))?;
+        let leader = Pid::from_raw(guard.id() as i32);
+        Ok(Group { guard, leader })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A group that is gone needs no signal.
+        let _ = killpg(self.leader, signal);
+    }
+}
+
+impl Drop for Group {
+    /// Kills what is left of it, and returns when it is gone.
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.guard.wait();
+        let deadline = Instant::now() + SETTLE;
+        while killpg(self.leader, None) != Err(Errno::ESRCH) && Instant::now() < deadline {
+            // Orphans are our children where the loop adopts them; elsewhere the system collects them.
+            let of_group = Pid::from_raw(-self.leader.as_raw());
+            while matches!(waitpid(of_group, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+            {
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// The kernel closes the pipe of a process that dies.
+    #[test]
+    fn the_group_dies_when_the_pipe_to_its_guard_closes() {
+        let mut group = Group::start().unwrap();
+        let mut member = Command::new("sleep").arg("600").process_group(group.leader.as_raw()).spawn().unwrap();
+        assert!(member.try_wait().unwrap().is_none());
+        drop(group.guard.stdin.take());
+        assert_eq!(member.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_its_last_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let check = |content: &[u8], expected: &str| {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(tail(&path).unwrap(), expected);
+        };
+        check(b"", "");
+        check(b"\n\n", "");
+        check(b"one\ntwo \xff\n", "\n  one\n  two \u{fffd}");
+        let many: String = (0..100_000).map(|line| line.to_string() + "\n").collect();
+        let last: String = (99_980..100_000).map(|line| format!("\n  {line}")).collect::<Vec<_>>().concat();
+        check(many.as_bytes(), &last);
+    }
+}

@@ -1,0 +1,155 @@
+//! Who meets whom: two trees, built at the same path by the same command, with the baseline's inputs.
+
+use std::path::PathBuf;
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, Kit},
+    attempt::Side,
+    build::Built,
+    compare::CompareOptions,
+    config::{Guard, LoopConfig},
+    inputs,
+    session::{Session, hash_file},
+};
+
+/// Digits of a hash in messages and labels.
+pub const SHORT: usize = 12;
+
+/// Both sides, built, with everything their runs need.
+#[derive(Debug)]
+pub struct Contest {
+    /// By [`Arm::index`].
+    pub sides: [Side; 2],
+    /// By [`Arm::index`].
+    pub built: [Built; 2],
+    /// By [`Arm::index`].
+    pub kits: [Kit; 2],
+    /// Measured files in which the candidate differs.
+    pub changed: Vec<PathBuf>,
+    /// Untracked files that are part of the candidate.
+    pub untracked: Vec<PathBuf>,
+    /// Seconds of builds that were not cached.
+    pub build_s: f64,
+}
+
+/// The commit that a comparison is against: the one that is named, else the open cycle's, else HEAD.
+pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String, LoopError> {
+    let repository = &session.repository;
+    match (named, session.state.cycle()?) {
+        (Some(revision), _) => repository.resolve(revision),
+        (None, Some(cycle)) => repository.resolve(&cycle.baseline),
+        (None, None) => Ok(repository.head()?.commit),
+    }
+}
+
+/// Builds the working tree and its baseline.
+pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Contest, LoopError> {
+    let repository = &session.repository;
+    let unmeasured = session.config.unmeasured();
+    let baseline = side_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
+    if options.is_identical {
+        return build(session, [baseline.clone(), baseline], Vec::new(), watch);
+    }
+    let snapshot = repository.snapshot(&unmeasured)?;
+    let measured_tree = repository.measured_tree(&snapshot.tree, &unmeasured)?;
+    if measured_tree == baseline.measured_tree {
+        return Err(LoopError::Refused("the candidate is the baseline: there is nothing to compare".into())
+            .hint("change something, name another `--baseline`, or measure the noise with `--identical`"));
+    }
+    let label = format!("candidate/{}", short(&measured_tree));
+    let candidate = Side {
+        commit: repository.keep(&snapshot.tree, &repository.head()?.commit, &label)?,
+        patch_id: repository.patch_id(&baseline.tree, &snapshot.tree, &unmeasured)?.unwrap_or_default(),
+        tree: snapshot.tree,
+        measured_tree,
+        binary: String::new(),
+    };
+    build(session, [baseline, candidate], snapshot.untracked, watch)
+}
+
+/// Builds two commits.
+pub fn of_commits(session: &Session, baseline: &str, candidate: &str, watch: &dyn Watch) -> Result<Contest, LoopError> {
+    let sides = [side_of(session, baseline)?, side_of(session, candidate)?];
+    build(session, sides, Vec::new(), watch)
+}
+
+/// The baseline's program that is to judge, where the configuration names one and this process is not it.
+pub fn judge(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Option<PathBuf>, LoopError> {
+    let (baseline, is_identical) = (options.baseline.as_deref(), options.is_identical);
+    let Some(artifact) = &session.config.judge else { return Ok(None) };
+    let side = side_of(session, &baseline_commit(session, baseline)?)?;
+    let unmeasured = session.config.unmeasured();
+    let snapshot = session.repository.snapshot(&unmeasured)?;
+    if !is_identical && session.repository.measured_tree(&snapshot.tree, &unmeasured)? == side.measured_tree {
+        // There is nothing to judge, which anybody can say.
+        return Ok(None);
+    }
+    let built = session.builds.build(&session.repository, &side.tree, &session.config, watch)?;
+    let judge = built.folder.join(artifact);
+    let own = std::env::current_exe()
+        .map_err(|error| LoopError::Failed(format!("cannot tell what program this is: {error}")))?;
+    Ok((hash_file(&own)? != hash_file(&judge)?).then_some(judge))
+}
+
+fn side_of(session: &Session, revision: &str) -> Result<Side, LoopError> {
+    let repository = &session.repository;
+    let commit = repository.resolve(revision)?;
+    let tree = repository.tree_of(&commit)?;
+    let measured_tree = repository.measured_tree(&tree, &session.config.unmeasured())?;
+    Ok(Side { commit, tree, measured_tree, ..Side::default() })
+}
+
+fn build(
+    session: &Session,
+    mut sides: [Side; 2],
+    untracked: Vec<PathBuf>,
+    watch: &dyn Watch,
+) -> Result<Contest, LoopError> {
+    let (repository, config) = (&session.repository, &session.config);
+    let unmeasured = config.unmeasured();
+    let mut build_s = 0.0;
+    let mut built = Vec::with_capacity(2);
+    for (side, arm) in sides.iter_mut().zip(Arm::BOTH) {
+        let made = session.builds.build(repository, &side.tree, config, watch)?;
+        if !made.is_cached {
+            watch.note(&format!("built the {} ({}) in {:.1} s", arm.name(), short(&side.measured_tree), made.seconds));
+            build_s += made.seconds;
+        }
+        side.binary.clone_from(&made.binary_hash);
+        built.push(made);
+    }
+    let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
+    let changed = repository.changed_files(&sides[0].tree, &sides[1].tree)?;
+    let changed = changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect();
+    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, &all_inputs(config))?;
+    let kits = built.each_ref().map(|built| Kit {
+        artifacts_from: built.folder.clone(),
+        artifacts: config.build.artifacts.clone(),
+        inputs_from: inputs_from.clone(),
+        inputs: config.workload.inputs.clone(),
+        environment: config.environment.clone(),
+    });
+    Ok(Contest { sides, built, kits, changed, untracked, build_s })
+}
+
+/// The first digits of a hash.
+pub fn short(hash: &str) -> &str {
+    hash.get(..SHORT).unwrap_or(hash)
+}
+
+/// The inputs of every workload that the configuration names.
+fn all_inputs(config: &LoopConfig) -> Vec<PathBuf> {
+    let mut inputs = config.workload.inputs.clone();
+    inputs.extend(config.smoke.iter().flat_map(|smoke| smoke.inputs.clone()));
+    for guard in config.guards.values() {
+        match guard {
+            Guard::Workload { workload, .. } => inputs.extend(workload.inputs.clone()),
+            Guard::Command { inputs: more, .. } => inputs.extend(more.clone()),
+            Guard::PeakMemory { .. } | Guard::FirstStep { .. } | Guard::BuildTime { .. } => {}
+        }
+    }
+    inputs.sort();
+    inputs.dedup();
+    inputs
+}
