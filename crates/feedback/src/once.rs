@@ -1,0 +1,70 @@
+//! A program run once to its end, in the clean folder of an arm.
+
+use std::{
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    LoopError, Watch,
+    arm::{ArmFolder, Kit},
+    process::{self, Process},
+};
+
+/// How a program ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// None if it had to be ended.
+    pub exit: Option<ExitStatus>,
+    /// Wall time of the process.
+    pub seconds: f64,
+    /// All it printed to stdout.
+    pub stdout: String,
+    /// The end of what it printed, for messages.
+    pub last_words: String,
+}
+
+/// Runs `words` in `folder`, for at most `limit`. Children that outlive it are ended.
+pub fn run(
+    folder: &ArmFolder,
+    kit: &Kit,
+    words: &[String],
+    limit: Duration,
+    watch: &dyn Watch,
+) -> Result<Ended, LoopError> {
+    process::adopt_orphans()?;
+    let command = folder.command(words, kit)?;
+    let started = Instant::now();
+    let mut process = Process::spawn(command, folder.path())?;
+    let deadline = started + limit;
+    let exit = loop {
+        let step = (Instant::now() + Duration::from_millis(100)).min(deadline);
+        match process.wait(step) {
+            Some(exit) => break Some(exit),
+            None if watch.is_stop_requested() => {
+                return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+            }
+            None if Instant::now() >= deadline => break None,
+            None => {}
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    process.kill();
+    for pid in process::strays(&[]) {
+        process::end_stray(pid);
+    }
+    let outputs = process.outputs();
+    Ok(Ended { exit, seconds, stdout: outputs.stdout(), last_words: outputs.last_words() })
+}
+
+impl Ended {
+    /// Itself, or an error that says whose `what` failed.
+    pub fn success(self, whose: &str, what: &str) -> Result<Ended, LoopError> {
+        match self.exit {
+            Some(exit) if exit.success() => Ok(self),
+            Some(exit) => Err(LoopError::Failed(format!("the {whose}'s `{what}` failed ({exit}){}", self.last_words))),
+            None => Err(LoopError::Failed(format!("the {whose}'s `{what}` did not end in time{}", self.last_words))
+                .hint("`turn_timeout` of `loop.toml` is the limit")),
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! One pair: baseline and candidate as fresh processes, timed by the loop's own clock.
+//!
+//! Under turns both live at once. One runs a block while the other's whole family is stopped; who
+//! goes first in a block is a coin. A pair's number is the median over its blocks of
+//! `ln(t_baseline / t_candidate)`: positive where the candidate is faster. What the waiting arm used
+//! of the processor must be nil, else the pair is void.
+
+use std::{
+    path::Path,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, ArmFolder, Kit},
+    coins::{Coins, Purpose},
+    config::{self, Sharing, Workload},
+    cpu_usage::CpuUsage,
+    process::{self, Process},
+    turns::{self, SocketFolder, Turns, VARIABLE, Waiting},
+};
+
+/// Longest start of a trainer, and longest end after its last step.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// Processor time that a frozen arm may seem to use: the bookkeeping of its stop.
+const STILL_MS: f64 = 2.0;
+/// The same as a share of the time in turns.
+const STILL_SHARE: f64 = 0.001;
+
+/// What both trainers of a pair do, in this order. Fixed before the first pair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Script(Vec<Action>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Action {
+    /// A turn of this many steps; timed ones have the number of their block.
+    Go { steps: u64, block: Option<usize> },
+    /// The weights are written.
+    Save,
+}
+
+/// How a run is cut into turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Blocks {
+    /// Steps before the first block.
+    pub warmup_steps: u64,
+    /// Steps of a block.
+    pub block_steps: u64,
+    /// Blocks, an odd number.
+    pub blocks: u64,
+    /// Steps of the run.
+    pub steps: u64,
+}
+
+impl Blocks {
+    /// Cuts `steps` into as many blocks as there is room for after the warm-up, two steps being left for the update
+    /// checks. None if there is no room for a single block.
+    pub fn cut(steps: u64, warmup_steps: u64, block_steps: u64) -> Option<Blocks> {
+        let room = steps.checked_sub(warmup_steps + 2)? / block_steps.max(1);
+        let blocks = if room.is_multiple_of(2) { room.checked_sub(1)? } else { room };
+        Some(Blocks { warmup_steps, block_steps: block_steps.max(1), blocks, steps })
+    }
+
+    /// The turns of a pair whose updates are not checked.
+    pub fn script(&self) -> Script {
+        let mut actions = Vec::new();
+        let mut go = |steps: u64, block| (steps > 0).then(|| actions.push(Action::Go { steps, block }));
+        go(self.warmup_steps, None);
+        for block in 0..self.blocks {
+            go(self.block_steps, Some(block as usize));
+        }
+        go(self.steps - self.warmup_steps - self.blocks * self.block_steps, None);
+        Script(actions)
+    }
+
+    /// The turns of a pair whose updates are checked: the weights are written before and after each of
+    /// `checked_steps` of the warm-up, around one more step before the block `before_block`, and before the last step.
+    pub fn checked_script(&self, checked_steps: &[u64], before_block: u64) -> Script {
+        let mut actions = Vec::new();
+        let mut done = 0;
+        let mut go_to = |actions: &mut Vec<Action>, step: u64, block| {
+            if step > done {
+                actions.push(Action::Go { steps: step - done, block });
+                done = step;
+            }
+        };
+        let mut saved = None;
+        for step in checked_steps.iter().copied().filter(|step| *step >= 1 && *step <= self.warmup_steps) {
+            go_to(&mut actions, step - 1, None);
+            if saved != Some(step - 1) {
+                actions.push(Action::Save);
+            }
+            go_to(&mut actions, step, None);
+            actions.push(Action::Save);
+            saved = Some(step);
+        }
+        let mut step = self.warmup_steps;
+        go_to(&mut actions, step, None);
+        for block in 0..self.blocks {
+            if before_block == block {
+                actions.push(Action::Save);
+                step += 1;
+                go_to(&mut actions, step, None);
+                actions.push(Action::Save);
+            }
+            step += self.block_steps;
+            go_to(&mut actions, step, Some(block as usize));
+        }
+        go_to(&mut actions, self.steps - 1, None);
+        actions.push(Action::Save);
+        go_to(&mut actions, self.steps, None);
+        Script(actions)
+    }
+
+    /// The step that is checked before the block `before_block`.
+    pub fn step_before(&self, before_block: u64) -> u64 {
+        self.warmup_steps + before_block * self.block_steps + 1
+    }
+}
+
+/// A pair to be run.
+pub struct PairRequest<'a> {
+    /// What runs.
+    pub workload: &'a Workload,
+    /// Both trainers' files, by [`Arm::index`].
+    pub kits: [&'a Kit; 2],
+    /// Turns of both.
+    pub script: &'a Script,
+    /// Coins of the comparison.
+    pub coins: Coins,
+    /// Number of the pair, which its coins belong to.
+    pub number: u64,
+    /// Where its folders are made.
+    pub work: &'a Path,
+    /// Delay put into every turn of an arm, as a share of it: the known effect of a self-test.
+    pub slowed: Option<(Arm, f64)>,
+}
+
+/// A turn's time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TurnTime {
+    /// Its block; none for warm-up and rest.
+    pub block: Option<usize>,
+    /// From `go` to `done`.
+    pub ms: f64,
+}
+
+/// One trainer's part of a pair.
+#[derive(Debug)]
+pub struct ArmRun {
+    /// Where it ran: its records lie there until this is dropped.
+    pub folder: ArmFolder,
+    /// From the start of the process to its `hello`.
+    pub ready_ms: f64,
+    /// All turns, in order.
+    pub turns: Vec<TurnTime>,
+    /// From the last `done` to the end of the process, or of the whole process where there are no turns.
+    pub finish_ms: f64,
+    /// Largest resident memory, where it can be told.
+    pub peak_memory_bytes: Option<u64>,
+    /// Processor time of others while it had its turns, as a share of those.
+    pub foreign_cpu_share: f64,
+}
+
+/// What came of a pair.
+#[derive(Debug)]
+pub struct PairRun {
+    /// By [`Arm::index`].
+    pub arms: [ArmRun; 2],
+    /// The training seed of both.
+    pub seed: u64,
+    /// Whether the baseline came first: started first, and in the first folder.
+    pub baseline_first: bool,
+    /// Why the pair does not count.
+    pub void: Option<Void>,
+    /// Wall time of the whole pair.
+    pub seconds: f64,
+    /// Of it, in turns.
+    pub turns_s: f64,
+}
+
+/// Why a pair does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Void {
+    /// Who is to blame.
+    pub arm: Arm,
+    /// What it did.
+    pub why: String,
+}
+
+impl PairRun {
+    /// The pair's number: `ln(t_baseline / t_candidate)`, positive where the candidate is faster.
+    pub fn log_ratio(&self) -> f64 {
+        let [baseline, candidate] = &self.arms;
+        let ratios: Vec<f64> = block_times(&baseline.turns)
+            .zip(block_times(&candidate.turns))
+            .map(|(baseline_ms, candidate_ms)| (baseline_ms / candidate_ms).ln())
+            .collect();
+        crate::stats::robust::median(&ratios)
+    }
+
+    /// Wall time of both trainers' starts, turns and ends; the rest of [`PairRun::seconds`] is the loop's own.
+    pub fn trainers_s(&self) -> f64 {
+        self.arms.iter().map(ArmRun::whole_ms).sum::<f64>() / 1e3
+    }
+
+    /// The same for everything: start, warm-up, blocks, rest and end.
+    pub fn whole_log_ratio(&self) -> f64 {
+        let [baseline_ms, candidate_ms] = [0, 1].map(|arm: usize| self.arms[arm].whole_ms());
+        (baseline_ms / candidate_ms).ln()
+    }
+}
+
+impl ArmRun {
+    /// Time of the whole run.
+    pub fn whole_ms(&self) -> f64 {
+        self.ready_ms + self.turns.iter().map(|turn| turn.ms).sum::<f64>() + self.finish_ms
+    }
+}
+
+fn block_times(turns: &[TurnTime]) -> impl Iterator<Item = f64> {
+    turns.iter().filter(|turn| turn.block.is_some()).map(|turn| turn.ms)
+}
+
+/// Runs a pair as its workload shares the machine.
+pub fn run(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    match request.workload.sharing {
+        Sharing::Turns => in_turns(request, watch),
+        Sharing::Sequential | Sharing::Whole => one_after_the_other(request, watch),
+    }
+}
+
+impl PairRequest<'_> {
+    fn order(&self) -> [Arm; 2] {
+        self.coins.order(Purpose::Pair, self.number, 0)
+    }
+
+    fn block_order(&self, turn: usize) -> [Arm; 2] {
+        self.coins.order(Purpose::Block, self.number, turn as u64)
+    }
+
+    /// Of both arms alike; fits an i32.
+    fn seed(&self) -> u64 {
+        self.coins.below(1 << 31, Purpose::TrainingSeed, self.number, 0)
+    }
+}
+
+/// A trainer that has said hello, or that runs without turns.
+struct Live {
+    process: Process,
+    turns: Option<(turns::Listener, Turns)>,
+    run: ArmRun,
+    arm: Arm,
+    turn_timeout: Duration,
+}
+
+impl Live {
+    fn start(
+        request: &PairRequest<'_>,
+        arm: Arm,
+        place: usize,
+        sockets: &SocketFolder,
+        watch: &dyn Watch,
+    ) -> Result<Live, LoopError> {
+        let kit = request.kits[arm.index()];
+        // Equal lengths, and nothing that tells the arms apart.
+        let name = ["a", "b"][place];
+        let folder = ArmFolder::create(&request.work.join(name), kit)?;
+        let (steps, seed) = (request.workload.steps.to_string(), request.seed().to_string());
+        let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
+        let mut command = folder.command(&words, kit)?;
+        let listener = match request.workload.sharing {
+            Sharing::Whole => None,
+            Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),
+        };
+        if let Some(listener) = &listener {
+            command.env(VARIABLE, listener.path());
+        }
+        let started = Instant::now();
+        let mut process = Process::spawn(command, folder.path())?;
+        let turns = match listener {
+            None => None,
+            Some(listener) => {
+                let deadline = started + START_TIMEOUT;
+                let turns =
+                    listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm: arm.name() })?;
+                Some((listener, turns))
+            }
+        };
+        let ready_ms = ms_since(started);
+        let run = ArmRun {
+            folder,
+            ready_ms,
+            turns: Vec::new(),
+            finish_ms: 0.0,
+            peak_memory_bytes: None,
+            foreign_cpu_share: 0.0,
+        };
+        Ok(Live { process, turns, run, arm, turn_timeout: request.workload.turn_timeout })
+    }
+
+    /// One turn, timed from outside.
+    fn go(&mut self, steps: u64, watch: &dyn Watch) -> Result<(f64, u64), LoopError> {
+        let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok((0.0, 0)) };
+        let started = Instant::now();
+        process.thaw();
+        let deadline = started + *turn_timeout;
+        let done = turns.go(steps, &mut Waiting { process, watch, deadline, arm: arm.name() })?;
+        Ok((ms_since(started), done))
+    }
+
+    fn save(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
+        let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
+        process.thaw();
+        turns.save(&mut Waiting { process, watch, deadline: Instant::now() + *turn_timeout, arm: arm.name() })
+    }
+
+    /// Lets the trainer end by itself.
+    fn finish(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
+        self.run.peak_memory_bytes = self.process.peak_memory_bytes().max(self.run.peak_memory_bytes);
+        let started = Instant::now();
+        self.process.thaw();
+        let deadline = started + START_TIMEOUT;
+        let exit = loop {
+            if watch.is_stop_requested() {
+                return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+            }
+            let step = Instant::now() + Duration::from_millis(100);
+            match self.process.wait(step.min(deadline)) {
+                Some(exit) => break exit,
+                None if Instant::now() >= deadline => {
+                    return Err(self.failed("did not end after its last step"));
+                }
+                None => {}
+            }
+        };
+        self.run.finish_ms = ms_since(started);
+        self.check_exit(exit)
+    }
+
+    fn check_exit(&self, exit: ExitStatus) -> Result<(), LoopError> {
+        if exit.success() { Ok(()) } else { Err(self.failed(&format!("failed ({exit})"))) }
+    }
+
+    fn failed(&self, what: &str) -> LoopError {
+        LoopError::Failed(format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words()))
+    }
+
+    fn is_disturbed(&mut self) -> Option<&'static str> {
+        let (listener, turns) = self.turns.as_mut()?;
+        if turns.has_unasked() {
+            Some("spoke without being asked")
+        } else if listener.is_disturbed() {
+            Some("connected twice")
+        } else {
+            None
+        }
+    }
+}
+
+fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    let started = Instant::now();
+    process::adopt_orphans()?;
+    let sockets = SocketFolder::create()?;
+    let order = request.order();
+    let mut live = Vec::with_capacity(2);
+    for (place, arm) in order.into_iter().enumerate() {
+        let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+        trainer.process.find_family();
+        trainer.process.freeze()?;
+        live.push(trainer);
+    }
+    if order[0] == Arm::Candidate {
+        live.swap(0, 1);
+    }
+    let mut live: [Live; 2] = live.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    let mut void = None;
+    let mut turns_s = 0.0;
+    let mut still_ns = [0, 0];
+    let mut usage = [CpuUsage::default(), CpuUsage::default()];
+    for (number, action) in request.script.0.iter().enumerate() {
+        let mut done = [0, 0];
+        for arm in request.block_order(number) {
+            let waiting_before = live[arm.other().index()].process.cpu_ns();
+            let trainer = &mut live[arm.index()];
+            match action {
+                Action::Save => trainer.save(watch)?,
+                Action::Go { steps, block } => {
+                    let before = CpuUsage::now(&trainer.process);
+                    let (mut ms, steps_done) = trainer.go(*steps, watch)?;
+                    if let Some((_, share)) = request.slowed.filter(|(slowed, _)| *slowed == arm) {
+                        ms += pause(&mut trainer.process, ms * share)?;
+                    }
+                    done[arm.index()] = steps_done;
+                    turns_s += ms / 1e3;
+                    trainer.run.turns.push(TurnTime { block: *block, ms });
+                    usage[arm.index()] += before.until(&trainer.process, ms);
+                }
+            }
+            trainer.process.freeze()?;
+            if number + 2 == request.script.0.len() {
+                // A quick trainer may be gone before its last turn's end is seen.
+                trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
+            }
+            still_ns[arm.other().index()] += live[arm.other().index()].process.cpu_ns() - waiting_before;
+        }
+        if done[0] != done[1] {
+            let why = format!("said that {} steps are done where the baseline had done {}", done[1], done[0]);
+            return Err(LoopError::Refused(format!("the candidate {why}")));
+        }
+    }
+    for arm in Arm::BOTH {
+        let trainer = &mut live[arm.index()];
+        let limit_ms = STILL_MS.max(turns_s * 1e3 * STILL_SHARE);
+        let still_ms = still_ns[arm.index()] as f64 / 1e6;
+        let found = if still_ms > limit_ms {
+            Some(format!("used {still_ms:.1} ms of the processor while it was to wait"))
+        } else if trainer.process.find_family() {
+            Some("has a process that left its process group".to_owned())
+        } else {
+            trainer.is_disturbed().map(str::to_owned)
+        };
+        void = void.or(found.map(|why| Void { arm, why }));
+        trainer.run.foreign_cpu_share = usage[arm.index()].foreign_share();
+    }
+    for arm in order {
+        let trainer = &mut live[arm.index()];
+        trainer.finish(watch)?;
+        if let Some(name) = trainer.process.survivor() {
+            let why = format!("left a process behind (`{name}`), which was ended");
+            void = void.or(Some(Void { arm, why }));
+        }
+    }
+    let [baseline, candidate] = &live;
+    void = void.or_else(|| stray_void(&[baseline, candidate]));
+    Ok(PairRun {
+        arms: live.map(|trainer| trainer.run),
+        seed: request.seed(),
+        baseline_first: order[0] == Arm::Baseline,
+        void,
+        seconds: started.elapsed().as_secs_f64(),
+        turns_s,
+    })
+}
+
+/// Runs one arm by itself, a step a turn where it takes turns.
+pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<ArmRun, LoopError> {
+    process::adopt_orphans()?;
+    let steps = Script((0..request.workload.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
+    match run_alone(request, &steps, arm, 0, watch)? {
+        (run, None) => Ok(run),
+        (_, Some(Void { why, .. })) => Err(LoopError::Failed(format!("the {} {why}", arm.name()))),
+    }
+}
+
+/// Starts one arm, waits until it is ready for its first step, and ends it; returns the seconds to its `hello`, or of the
+/// whole process where it does not take turns.
+pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
+    process::adopt_orphans()?;
+    let sockets = SocketFolder::create()?;
+    let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+    if trainer.turns.is_none() {
+        trainer.finish(watch)?;
+    }
+    Ok((trainer.run.ready_ms + trainer.run.finish_ms) / 1e3)
+}
+
+fn run_alone(
+    request: &PairRequest<'_>,
+    script: &Script,
+    arm: Arm,
+    place: usize,
+    watch: &dyn Watch,
+) -> Result<(ArmRun, Option<Void>), LoopError> {
+    let sockets = SocketFolder::create()?;
+    let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+    if trainer.turns.is_some() {
+        for action in &script.0 {
+            match action {
+                Action::Save => trainer.save(watch)?,
+                Action::Go { steps, block } => {
+                    let (ms, _) = trainer.go(*steps, watch)?;
+                    trainer.run.turns.push(TurnTime { block: *block, ms });
+                }
+            }
+        }
+        trainer.finish(watch)?;
+    } else {
+        trainer.finish(watch)?;
+        trainer.run.turns.push(TurnTime { block: Some(0), ms: trainer.run.finish_ms });
+        trainer.run.finish_ms = 0.0;
+    }
+    let void = stray_void(&[&trainer]);
+    Ok((trainer.run, void))
+}
+
+fn one_after_the_other(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    let started = Instant::now();
+    process::adopt_orphans()?;
+    let order = request.order();
+    let mut void = None;
+    let mut runs = Vec::with_capacity(2);
+    for (place, arm) in order.into_iter().enumerate() {
+        let (run, found) = run_alone(request, request.script, arm, place, watch)?;
+        void = void.or(found);
+        runs.push(run);
+    }
+    if order[0] == Arm::Candidate {
+        runs.swap(0, 1);
+    }
+    let arms: [ArmRun; 2] = runs.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    let turns_s = arms.iter().flat_map(|arm| &arm.turns).map(|turn| turn.ms / 1e3).sum();
+    Ok(PairRun {
+        arms,
+        seed: request.seed(),
+        baseline_first: order[0] == Arm::Baseline,
+        void,
+        seconds: started.elapsed().as_secs_f64(),
+        turns_s,
+    })
+}
+
+/// Holds a trainer up for a while, as the known effect of a self-test; returns how long it took.
+fn pause(process: &mut Process, ms: f64) -> Result<f64, LoopError> {
+    let started = Instant::now();
+    process.freeze()?;
+    let until = started + Duration::from_secs_f64(ms / 1e3);
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    Ok(ms_since(started))
+}
+
+/// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still
+/// have, else the candidate's, since the baseline was accepted without any.
+fn stray_void(trainers: &[&Live]) -> Option<Void> {
+    let known: Vec<&Process> = trainers.iter().map(|trainer| &trainer.process).collect();
+    let mut void = None;
+    for pid in process::strays(&known) {
+        let folder = process::working_folder(pid);
+        let of_baseline = trainers.iter().any(|trainer| {
+            trainer.arm == Arm::Baseline
+                && folder.as_deref().is_some_and(|folder| folder.starts_with(trainer.run.folder.path()))
+        });
+        let arm = if of_baseline { Arm::Baseline } else { Arm::Candidate };
+        let name = process::program_name(pid);
+        process::end_stray(pid);
+        void = Some(Void { arm, why: format!("left a process behind (`{name}`), which was ended") });
+    }
+    void
+}
+
+fn ms_since(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}

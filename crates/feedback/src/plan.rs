@@ -1,0 +1,150 @@
+//! What is fixed before the first pair: how a run is cut into blocks, and how many pairs there are.
+
+use std::{path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, Kit},
+    coins::Coins,
+    config::{Sharing, Workload},
+    pair::{self, ArmRun, Blocks, PairRequest, Script},
+    stats::robust::median,
+};
+
+/// Length of a block that is aimed at: long beside the change of turns, short beside drift.
+const BLOCK_MS: f64 = 40.0;
+/// Steps whose updates are checked come before the first block of runs that are long enough.
+const CHECKED_STEPS: u64 = 10;
+/// Runs of fewer steps than this get a warm-up of as few as two.
+const LONG_RUN_STEPS: u64 = 60;
+/// Steps in a batch of the warm-up's detection.
+const BATCH_STEPS: usize = 5;
+/// Sizes that a comparison can have.
+const SIZES: [usize; 3] = [80, 40, 20];
+
+/// The plan of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairPlan {
+    /// How a run is cut.
+    pub blocks: Blocks,
+    /// Pairs.
+    pub pairs: usize,
+    /// What a pair takes, as measured.
+    pub seconds_per_pair: f64,
+}
+
+/// Runs the baseline alone, a step a turn, and plans with what it takes.
+pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> Result<PairPlan, LoopError> {
+    let steps = request.workload.steps;
+    if request.workload.sharing == Sharing::Whole {
+        let run = pair::alone(request, Arm::Baseline, watch)?;
+        let blocks = Blocks { warmup_steps: 0, block_steps: steps, blocks: 1, steps };
+        let seconds_per_pair = 2.0 * run.whole_ms() / 1e3;
+        return Ok(PairPlan { blocks, pairs: pairs_within(budget, seconds_per_pair), seconds_per_pair });
+    }
+    let run = pair::alone(request, Arm::Baseline, watch)?;
+    let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
+    let blocks = blocks(&steps_ms).ok_or_else(|| {
+        LoopError::Usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
+            .hint("give it more steps")
+    })?;
+    let seconds_per_pair = seconds_per_pair(&run);
+    Ok(PairPlan { blocks, pairs: pairs_within(budget, seconds_per_pair), seconds_per_pair })
+}
+
+/// The turns of a workload that is measured beside the primary one, planned the same way.
+pub fn script_of(
+    workload: &Workload,
+    kits: &[Kit; 2],
+    work: &Path,
+    coins: Coins,
+    watch: &dyn Watch,
+) -> Result<Script, LoopError> {
+    let empty = Blocks { warmup_steps: 0, block_steps: 1, blocks: 0, steps: 0 }.script();
+    let request =
+        PairRequest { workload, kits: [&kits[0], &kits[1]], script: &empty, coins, number: 0, work, slowed: None };
+    plan(&request, Duration::ZERO, watch).map(|plan| plan.blocks.script())
+}
+
+/// Both arms take about what the baseline takes alone.
+fn seconds_per_pair(run: &ArmRun) -> f64 {
+    2.0 * run.whole_ms() / 1e3
+}
+
+/// The largest size that fits.
+fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
+    let fits = |pairs: &&usize| **pairs as f64 * seconds_per_pair <= budget.as_secs_f64();
+    *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
+}
+
+/// Cuts a run by the times of its steps.
+pub fn blocks(steps_ms: &[f64]) -> Option<Blocks> {
+    let steps = steps_ms.len() as u64;
+    let least = if steps >= LONG_RUN_STEPS { CHECKED_STEPS } else { 2.min(steps) };
+    let warmup_steps = (warm_up(steps_ms) as u64).max(least);
+    let step_ms = median(&steps_ms[steps_ms.len().min(warmup_steps as usize)..]);
+    let block_steps = if step_ms > 0.0 { (BLOCK_MS / step_ms).round().max(1.0) as u64 } else { 1 };
+    // Short runs: rather shorter blocks than few of them.
+    let room = steps.saturating_sub(warmup_steps + 2);
+    Blocks::cut(steps, warmup_steps, block_steps.min((room / 5).max(1)))
+}
+
+/// Steps to leave out at the beginning: the cut that minimises the standard error of the rest's mean (MSER-5, White
+/// 1997), over medians of five steps so that single slow steps do not count, and at most half of the run.
+fn warm_up(steps_ms: &[f64]) -> usize {
+    let batches: Vec<f64> = steps_ms.chunks_exact(BATCH_STEPS).map(median).collect();
+    let standard_error = |cut: usize| {
+        let rest = &batches[cut..];
+        let mean = rest.iter().sum::<f64>() / rest.len() as f64;
+        rest.iter().map(|batch| (batch - mean).powi(2)).sum::<f64>() / (rest.len() as f64).powi(2)
+    };
+    let cuts = 0..=batches.len() / 2;
+    let best = cuts.filter(|cut| *cut < batches.len()).min_by(|a, b| standard_error(*a).total_cmp(&standard_error(*b)));
+    best.unwrap_or(0) * BATCH_STEPS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_beginning_is_cut_off() {
+        let slow_until = |slow: usize| {
+            let steps: Vec<f64> =
+                (0..200).map(|step| if step < slow { 9.0 } else { 4.0 + 0.01 * (step % 7) as f64 }).collect();
+            warm_up(&steps)
+        };
+        assert_eq!(slow_until(0), 0);
+        assert_eq!(slow_until(20), 20);
+        assert_eq!(slow_until(23), 25);
+    }
+
+    #[test]
+    fn single_slow_steps_are_no_warm_up() {
+        let mut steps = vec![4.0; 200];
+        for slow in [3, 57, 120] {
+            steps[slow] = 80.0;
+        }
+        assert_eq!(warm_up(&steps), 0);
+    }
+
+    #[test]
+    fn blocks_are_odd_in_number_and_as_long_as_aimed_at() {
+        let cut = blocks(&[4.0; 200]).unwrap();
+        assert_eq!((cut.warmup_steps, cut.block_steps, cut.blocks), (10, 10, 17));
+        let slow = blocks(&[700.0; 21]).unwrap();
+        assert_eq!((slow.warmup_steps, slow.block_steps, slow.blocks), (2, 1, 17));
+        assert_eq!(blocks(&[1.0; 2]), None);
+    }
+
+    #[test]
+    fn the_largest_size_that_fits_is_taken() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(pairs_within(minutes(5), 2.0), 80);
+        assert_eq!(pairs_within(minutes(2), 2.0), 40);
+        assert_eq!(pairs_within(minutes(1), 2.0), 20);
+        assert_eq!(pairs_within(minutes(1), 60.0), 20);
+    }
+}

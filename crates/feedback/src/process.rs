@@ -1,0 +1,304 @@
+//! A trainer's processes: started in a group of their own, frozen, thawed, watched, ended.
+//!
+//! A trainer may have children. Those in its process group are frozen with it; those that left the
+//! group are found through their parents, because the loop adopts orphans (it is a "subreaper"),
+//! and frozen too. Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    time::{ClockId, clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
+
+use crate::LoopError;
+
+/// Longest wait for a frozen process to stand still, and for a killed one to be gone.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Bytes of a trainer's last words that are shown.
+const TAIL_BYTES: usize = 4_000;
+/// Lines of them.
+const TAIL_LINES: usize = 12;
+
+/// A running trainer and its family.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    leader: Pid,
+    /// Known members beside the leader, whether in its group or not, and when each began: a number
+    /// that was given to another process since is not signalled.
+    family: BTreeMap<i32, u64>,
+    exit: Option<ExitStatus>,
+    outputs: Outputs,
+}
+
+/// Where a process's words go.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Outputs {
+    /// Files in `folder`.
+    pub fn within(folder: &Path) -> Outputs {
+        Outputs { stdout: folder.join("stdout.log"), stderr: folder.join("stderr.log") }
+    }
+
+    /// All that went to stdout.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of stderr, or of stdout where that is empty, indented under a heading; empty if both are.
+    pub fn last_words(&self) -> String {
+        let words = [&self.stderr, &self.stdout].into_iter().map(|path| tail(path)).find(|words| !words.is_empty());
+        let Some(words) = words else { return "; it printed nothing".to_owned() };
+        let lines: Vec<&str> = words.lines().rev().take(TAIL_LINES).collect();
+        let lines: Vec<&str> = lines.into_iter().rev().collect();
+        format!("; its last words:\n  {}", lines.join("\n  "))
+    }
+}
+
+/// Makes this process the parent of its descendants' orphans, so that they can be found and ended.
+pub fn adopt_orphans() -> Result<(), LoopError> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_child_subreaper(true)
+        .map_err(|error| LoopError::Failed(format!("cannot become the parent of orphans (prctl): {error}")))?;
+    Ok(())
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own; what it prints goes to files in `folder`.
+    pub fn spawn(mut command: Command, folder: &Path) -> Result<Process, LoopError> {
+        use std::os::unix::process::CommandExt;
+        let name = command.get_program().display().to_string();
+        let outputs = Outputs::within(folder);
+        let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
+        let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn();
+        let child = child.map_err(|error| {
+            LoopError::Failed(format!("cannot start `{name}`: {error}"))
+                .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
+        })?;
+        let leader = Pid::from_raw(child.id() as i32);
+        Ok(Process { child, leader, family: BTreeMap::new(), exit: None, outputs })
+    }
+
+    /// The first process.
+    pub fn id(&self) -> u32 {
+        self.leader.as_raw() as u32
+    }
+
+    /// How it ended, if it has.
+    pub fn try_exit(&mut self) -> Option<ExitStatus> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_wait().ok().flatten();
+        }
+        self.exit
+    }
+
+    /// Waits for the end; none if it does not come in time.
+    pub fn wait(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(exit) = self.try_exit() {
+                return Some(exit);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Looks for descendants that are not known yet; true if one of them is outside the leader's group.
+    pub fn find_family(&mut self) -> bool {
+        let mut escaped = false;
+        let mut open = vec![self.leader.as_raw()];
+        let mut seen = BTreeSet::new();
+        while let Some(pid) = open.pop() {
+            for child in children(pid) {
+                if seen.insert(child) {
+                    open.push(child);
+                }
+            }
+        }
+        for pid in seen {
+            escaped |= self.adopt(pid) && !self.is_in_group(pid);
+        }
+        escaped
+    }
+
+    /// Takes a process in, so that it is frozen and ended with the others; true if it was not known.
+    pub fn adopt(&mut self, pid: i32) -> bool {
+        started(pid).is_some_and(|start| self.family.insert(pid, start) != Some(start))
+    }
+
+    /// Whether `pid` is known to belong to it.
+    pub fn owns(&self, pid: i32) -> bool {
+        pid == self.leader.as_raw() || self.family.contains_key(&pid)
+    }
+
+    /// Stops every process of the family and waits until the leader stands still.
+    pub fn freeze(&mut self) -> Result<(), LoopError> {
+        self.signal(Signal::SIGSTOP);
+        let deadline = Instant::now() + SETTLE;
+        while !matches!(state(self.leader.as_raw()), Some('T' | 't' | 'Z' | 'X') | None) {
+            if Instant::now() >= deadline {
+                return Err(LoopError::Failed(format!("process {} cannot be stopped", self.leader)));
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Lets the family run.
+    pub fn thaw(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Processor time of the family so far, in nanoseconds. Processes that are gone no longer count.
+    pub fn cpu_ns(&self) -> u64 {
+        self.members().map(cpu_ns).sum()
+    }
+
+    /// Largest resident memory of the leader and its known children together, in bytes; none if it cannot be told.
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        let peaks: Vec<u64> = self.members().filter_map(peak_memory_bytes).collect();
+        (!peaks.is_empty()).then(|| peaks.iter().sum())
+    }
+
+    /// Ends the whole family.
+    pub fn kill(&mut self) {
+        self.find_family();
+        self.signal(Signal::SIGKILL);
+        let deadline = Instant::now() + SETTLE;
+        let _ = self.wait(deadline);
+        // What left the group is an orphan of ours now; its remains have to be collected.
+        for pid in std::mem::take(&mut self.family).into_keys() {
+            reap(pid, deadline);
+        }
+    }
+
+    /// After its end: the name of a process of its family that goes on.
+    pub fn survivor(&self) -> Option<String> {
+        let is_alive =
+            |(pid, start): &(&i32, &u64)| started(**pid) == Some(**start) && !matches!(state(**pid), Some('Z' | 'X'));
+        self.family.iter().find(is_alive).map(|(pid, _)| program_name(*pid))
+    }
+
+    /// What it printed.
+    pub fn outputs(&self) -> &Outputs {
+        &self.outputs
+    }
+
+    fn members(&self) -> impl Iterator<Item = i32> {
+        let leader = self.exit.is_none().then(|| self.leader.as_raw());
+        leader.into_iter().chain(self.family.keys().copied())
+    }
+
+    fn is_in_group(&self, pid: i32) -> bool {
+        nix::unistd::getpgid(Some(Pid::from_raw(pid))) == Ok(self.leader)
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The leader's number stays its own until it is waited for; after that its group may still have members.
+        // A group or process that is gone needs no signal.
+        let _ = killpg(self.leader, signal);
+        for (pid, start) in &self.family {
+            if !self.is_in_group(*pid) && started(*pid) == Some(*start) {
+                let _ = kill(Pid::from_raw(*pid), signal);
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The end of a file, as text.
+fn tail(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).trim().to_owned()
+}
+
+/// Children of this process that none of `known` owns: orphans of a trainer that wanted out of its group.
+pub fn strays(known: &[&Process]) -> Vec<i32> {
+    let own = std::process::id() as i32;
+    children(own).into_iter().filter(|pid| !known.iter().any(|process| process.owns(*pid))).collect()
+}
+
+/// Ends a process that belongs to nobody.
+pub fn end_stray(pid: i32) {
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    reap(pid, Instant::now() + SETTLE);
+}
+
+/// The folder that `pid` works in.
+pub fn working_folder(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// The name of the program that `pid` runs.
+pub fn program_name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".to_owned(), |name| name.trim().to_owned())
+}
+
+fn reap(pid: i32, deadline: Instant) {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    while let Ok(WaitStatus::StillAlive) = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        if Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Processor time of one process with all its threads, in nanoseconds; 0 if it is gone.
+fn cpu_ns(pid: i32) -> u64 {
+    let time = clock_getcpuclockid(Pid::from_raw(pid)).and_then(|clock: ClockId| clock_gettime(clock));
+    time.map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .collect()
+}
+
+/// The state letter of a process: `R`, `S`, `T` for stopped, …
+fn state(pid: i32) -> Option<char> {
+    stat_field(pid, 0)?.chars().next()
+}
+
+/// When a process began, in clock ticks since the machine did.
+fn started(pid: i32) -> Option<u64> {
+    stat_field(pid, 19)?.parse().ok()
+}
+
+/// A field of `/proc/<pid>/stat`, counted from the one after the program's name, which may hold anything.
+fn stat_field(pid: i32, index: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(index).map(str::to_owned)
+}
+
+fn peak_memory_bytes(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
