@@ -1,0 +1,152 @@
+//! Whether two trainers do the same training: judged from what both wrote down, no process is run here.
+//!
+//! Differences are relative to the baseline. A rule without evidence fails: nothing passes because it was not measured.
+//! Where numbers come from, and what each of twelve broken trainers shows, is in `docs/parity.md`.
+
+mod check;
+mod floor;
+mod learning;
+mod losses;
+pub mod sampling;
+mod updates;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{check::Check, floor::Floor, updates::Distance};
+use crate::{LoopError, records::Trajectory, weights::UpdateCheck};
+
+/// What a change may do to the numbers; declared when a cycle starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Nothing: every bit stays.
+    T0,
+    /// Sums of floating-point numbers may be taken in another order.
+    #[default]
+    T1,
+    /// Another precision or kernel: the same learning over several seeds.
+    T2,
+}
+
+impl FromStr for Tier {
+    type Err = LoopError;
+
+    fn from_str(text: &str) -> Result<Tier, LoopError> {
+        match text {
+            "t0" | "T0" => Ok(Tier::T0),
+            "t1" | "T1" => Ok(Tier::T1),
+            "t2" | "T2" => Ok(Tier::T2),
+            _ => Err(LoopError::Usage(format!("`{text}` is no tier of parity, expected `t0`, `t1` or `t2`"))),
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::T0 => "T0",
+            Tier::T1 => "T1",
+            Tier::T2 => "T2",
+        })
+    }
+}
+
+/// The same thing of both trainers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Arms<T> {
+    /// Of the last accepted one.
+    pub baseline: T,
+    /// Of the changed one.
+    pub candidate: T,
+}
+
+/// A pair of runs with one seed.
+#[derive(Clone, Debug)]
+pub struct PairEvidence {
+    /// Of both runs.
+    pub seed: u64,
+    /// Every step.
+    pub records: Arms<Trajectory>,
+    /// Loss on other data after the last step, by the baseline's program; needed once, for T2 of every seed.
+    pub held_out: Option<Arms<f64>>,
+}
+
+/// How far both trainers' weights moved over the same steps.
+#[derive(Clone, Debug)]
+pub struct UpdateEvidence {
+    /// Steps done at the first save.
+    pub from: u64,
+    /// Steps done at the second.
+    pub to: u64,
+    /// What moved between them, with the same seed in both arms.
+    pub moved: Arms<UpdateCheck>,
+}
+
+/// All that is judged.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// What was declared.
+    pub tier: Tier,
+    /// Optimiser steps that each run was told to make.
+    pub steps: u64,
+    /// Every pair that was run.
+    pub pairs: Vec<PairEvidence>,
+    /// How far the baseline is from itself.
+    pub floor: Floor,
+    /// Steps 1, 2, 10 and one drawn after the run, each alone (`from` is `to − 1`), and the whole run: from 0 to the last
+    /// step or the one before.
+    pub updates: Vec<UpdateEvidence>,
+}
+
+/// The judgement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    /// What was declared.
+    pub tier: Tier,
+    /// Whether every check passed.
+    pub passed: bool,
+    /// Each rule, passed or not.
+    pub checks: Vec<Check>,
+}
+
+impl Parity {
+    /// Judges by the rules of the declared tier.
+    pub fn judge(evidence: &Evidence) -> Parity {
+        let mut checks = learning::checks(evidence);
+        match evidence.tier {
+            Tier::T0 => checks.extend(losses::same_bits(evidence)),
+            Tier::T1 => checks.extend(losses::within_limits(evidence)),
+            Tier::T2 => checks.extend(losses::equivalent(evidence)),
+        }
+        checks.extend(updates::checks(evidence));
+        Parity { tier: evidence.tier, passed: checks.iter().all(|check| check.passed), checks }
+    }
+
+    /// The same with more checks, such as those of [`sampling`].
+    #[must_use]
+    pub fn with(mut self, checks: impl IntoIterator<Item = Check>) -> Parity {
+        self.checks.extend(checks);
+        self.passed = self.checks.iter().all(|check| check.passed);
+        self
+    }
+
+    /// In a few words, for a report.
+    pub fn text(&self) -> String {
+        let failed: Vec<String> = self.failures().map(ToString::to_string).collect();
+        if failed.is_empty() {
+            format!("{} holds, {} checks", self.tier, self.checks.len())
+        } else {
+            format!("{} does not hold: {}", self.tier, failed.join("; "))
+        }
+    }
+
+    /// The checks that refuse.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| !check.passed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! One rule and what it found.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One rule: passes where `found` is at most `allowed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Stable; what a refusal names.
+    pub name: String,
+    /// Whether the rule holds.
+    pub passed: bool,
+    /// The worst that was found; none where it is not a finite number or was not measured.
+    pub found: Option<f64>,
+    /// The most that is allowed.
+    pub allowed: f64,
+    /// Where the worst was found, in words.
+    pub detail: String,
+}
+
+impl Check {
+    /// A rule whose evidence is missing: fails.
+    pub(super) fn unmeasured(name: &str, detail: &str) -> Check {
+        Check { name: name.into(), passed: false, found: None, allowed: 0.0, detail: detail.into() }
+    }
+
+    /// A rule that counts things that must not be.
+    pub(super) fn none_of(name: &str, found: &[String]) -> Check {
+        const SHOWN: usize = 3;
+        let mut shown: Vec<String> = found.iter().take(SHOWN).cloned().collect();
+        if found.len() > SHOWN {
+            shown.push(format!("and {} more", found.len() - SHOWN));
+        }
+        let detail = shown.join("; ");
+        Check { name: name.into(), passed: found.is_empty(), found: Some(found.len() as f64), allowed: 0.0, detail }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Check { name, found, allowed, detail, .. } = self;
+        match found {
+            Some(found) => write!(f, "{name}: found {found:.2e}, allowed {allowed:.2e} ({detail})"),
+            None => write!(f, "{name}: {detail}"),
+        }
+    }
+}
+
+/// The worst of several measurements, each with its own limit: the one that uses up most of what is allowed.
+#[derive(Debug, Default)]
+pub(super) struct Worst {
+    found: f64,
+    allowed: f64,
+    place: Option<String>,
+}
+
+impl Worst {
+    /// Takes in a measurement; what is not a number exceeds every limit.
+    pub(super) fn see(&mut self, found: f64, allowed: f64, place: impl FnOnce() -> String) {
+        let found = if found.is_nan() { f64::INFINITY } else { found };
+        let share = |found: f64, allowed: f64| if found == 0.0 { 0.0 } else { found / allowed };
+        if self.place.is_none() || share(found, allowed) > share(self.found, self.allowed) {
+            *self = Worst { found, allowed, place: Some(place()) };
+        }
+    }
+
+    /// The rule's outcome.
+    pub(super) fn check(self, name: &str, unmeasured: &str) -> Check {
+        let Worst { found, allowed, place } = self;
+        match place {
+            None => Check::unmeasured(name, unmeasured),
+            Some(detail) => Check {
+                name: name.into(),
+                passed: found <= allowed,
+                found: found.is_finite().then_some(found),
+                allowed,
+                detail,
+            },
+        }
+    }
+}
+
+/// |b − a| / |a|; nothing for equal bits.
+pub(super) fn relative_difference(a: f64, b: f64) -> f64 {
+    if a.to_bits() == b.to_bits() { 0.0 } else { (b - a).abs() / a.abs() }
+}

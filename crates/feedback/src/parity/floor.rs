@@ -1,0 +1,42 @@
+//! How far the baseline is from itself: nothing for a trainer whose bits do not change from run to run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    losses::{QUANTITIES, RANGES, differences},
+    updates::{Distance, compare},
+};
+use crate::{records::Trajectory, weights::UpdateCheck};
+
+/// Limits are raised to this many times the floor where that is more.
+pub(super) const FLOOR_FACTOR: f64 = 5.0;
+
+/// The largest differences between runs of the baseline.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Relative differences in steps 1–5, 6–20 and from 21 on: of the loss and of the gradient norm.
+    pub steps: [[f64; 2]; 3],
+    /// Between updates of the weights.
+    pub updates: Distance,
+}
+
+impl Floor {
+    /// Takes in two runs of the baseline.
+    pub fn include_runs(&mut self, one: &Trajectory, other: &Trajectory) {
+        for (range, floors) in RANGES.iter().zip(&mut self.steps) {
+            for (quantity, floor) in QUANTITIES.iter().zip(floors) {
+                let steps = differences(one, other, quantity).skip(range.first - 1).take(range.last - range.first + 1);
+                *floor = steps.fold(*floor, f64::max);
+            }
+        }
+    }
+
+    /// Takes in updates over the same steps of two runs of the baseline.
+    pub fn include_updates(&mut self, one: &UpdateCheck, other: &UpdateCheck) {
+        let found = compare(one, other).largest();
+        let Distance { projection, norm, dot } = &mut self.updates;
+        *projection = projection.max(found.projection);
+        *norm = norm.max(found.norm);
+        *dot = dot.max(found.dot);
+    }
+}

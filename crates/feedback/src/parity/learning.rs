@@ -1,0 +1,85 @@
+//! What must hold for any tier: both trainers did all steps, on the same tokens, with finite numbers, and learned.
+
+use super::{
+    Evidence,
+    check::Check,
+    losses::{QUANTITIES, none_of_pairs, numbered},
+};
+use crate::records::Trajectory;
+
+/// A loss that moves less than the first steps may differ proves nothing.
+const LEAST_MOTION: f64 = 1e-4;
+
+pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
+    vec![
+        of_runs(evidence, "steps", |run| {
+            let (found, expected) = (run.steps(), evidence.steps);
+            (found as u64 != expected).then(|| format!("{found} steps, expected {expected}"))
+        }),
+        finite(evidence),
+        of_runs(evidence, "loss_moved", |run| {
+            let losses = || run.rows.iter().map(|row| row.loss);
+            let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
+            // Written so that NaN has not moved.
+            let has_moved = high - low > LEAST_MOTION * high.abs();
+            (!has_moved).then(|| format!("losses of all steps are {low} to {high}"))
+        }),
+        tokens(evidence),
+    ]
+}
+
+/// A rule about each run alone.
+fn of_runs(evidence: &Evidence, name: &str, breach: impl Fn(&Trajectory) -> Option<String>) -> Check {
+    none_of_pairs(evidence, name, &breaches(evidence, breach))
+}
+
+fn breaches(evidence: &Evidence, breach: impl Fn(&Trajectory) -> Option<String>) -> Vec<String> {
+    let runs = numbered(evidence).flat_map(|(pair, arms)| {
+        [("baseline", &arms.baseline), ("candidate", &arms.candidate)].map(|(arm, run)| (pair, arm, run))
+    });
+    runs.filter_map(|(pair, arm, run)| breach(run).map(|what| format!("pair {pair}, {arm}: {what}"))).collect()
+}
+
+/// Every loss and gradient norm, every weight that was saved, every evaluation.
+fn finite(evidence: &Evidence) -> Check {
+    let mut found = breaches(evidence, |run| {
+        run.rows.iter().enumerate().find_map(|(i, row)| {
+            let quantity = QUANTITIES.iter().find(|quantity| !(quantity.of)(row).is_finite())?;
+            Some(format!("{} of step {} is not finite", quantity.name, i + 1))
+        })
+    });
+    let held_out = evidence.pairs.iter().filter_map(|pair| Some((pair.seed, pair.held_out?)));
+    found.extend(
+        held_out
+            .filter(|(_, arms)| !arms.baseline.is_finite() || !arms.candidate.is_finite())
+            .map(|(seed, arms)| format!("held-out loss of seed {seed}: {} and {}", arms.baseline, arms.candidate)),
+    );
+    for update in &evidence.updates {
+        let both = update.moved.baseline.tensors.iter().chain(&update.moved.candidate.tensors);
+        found.extend(
+            both.filter(|tensor| !tensor.is_finite)
+                .map(|tensor| format!("tensor `{}` in steps {} to {}", tensor.name, update.from, update.to)),
+        );
+    }
+    none_of_pairs(evidence, "finite", &found)
+}
+
+/// The hash covers all tokens so far, so it differs from step to step, and is that of the other trainer.
+fn tokens(evidence: &Evidence) -> Check {
+    let mut breaches = Vec::new();
+    for (pair, arms) in numbered(evidence) {
+        let hashes = |run: &Trajectory| run.rows.iter().map(|row| row.data_hash.clone()).collect::<Vec<_>>();
+        let (baseline, candidate) = (hashes(&arms.baseline), hashes(&arms.candidate));
+        let breach = baseline.iter().zip(&candidate).enumerate().find_map(|(i, (a, b))| {
+            let step = i + 1;
+            match (a, b) {
+                (None, _) | (_, None) => Some(format!("step {step} has no `data_hash`")),
+                (a, b) if a != b => Some(format!("from step {step} on other tokens were consumed")),
+                (a, _) if i > 0 && *a == baseline[i - 1] => Some(format!("step {step} consumed no tokens")),
+                _ => None,
+            }
+        });
+        breaches.extend(breach.map(|what| format!("pair {pair}: {what}")));
+    }
+    none_of_pairs(evidence, "tokens", &breaches)
+}

@@ -1,0 +1,233 @@
+//! Losses and gradient norms of both trainers, step by step and in the end.
+
+use std::collections::BTreeMap;
+
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::{
+    Arms, Evidence, PairEvidence,
+    check::{Check, Worst, relative_difference},
+    floor::FLOOR_FACTOR,
+};
+use crate::records::{StepRecord, Trajectory};
+
+/// Means of losses, and the loss on held-out data, may differ by this much.
+pub(super) const MEAN_LIMIT: f64 = 0.005;
+
+/// Seeds that an equivalence test needs.
+const T2_SEEDS: usize = 5;
+
+/// Level of each of its two one-sided tests.
+const T2_LEVEL: f64 = 0.05;
+
+/// After step 20 differences may grow but not begin (`docs/parity.md`). As long as no loss or gradient norm has been
+/// further apart than rounding puts it, it may come this far apart in one step …
+const CALM: f64 = 3e-6;
+const ONSET: f64 = 2e-5;
+
+/// … and after that by this factor, for the loss and for the gradient norm: training amplifies rounding.
+const GROWTH: [f64; 2] = [30.0, 300.0];
+
+/// Where a rule about single steps holds.
+pub(super) struct StepRange {
+    /// Part of the rule's name.
+    pub name: &'static str,
+    /// First step, counted from 1.
+    pub first: usize,
+    /// Last step.
+    pub last: usize,
+    /// Largest relative difference of the loss and of the gradient norm; none where they may only grow gradually.
+    limits: Option<[f64; 2]>,
+}
+
+/// The rules about single steps.
+pub(super) const RANGES: [StepRange; 3] = [
+    StepRange { name: "1_5", first: 1, last: 5, limits: Some([1e-4, 1e-3]) },
+    StepRange { name: "6_20", first: 6, last: 20, limits: Some([1e-3, 1e-2]) },
+    StepRange { name: "21_on", first: 21, last: usize::MAX, limits: None },
+];
+
+/// A number of a step's record.
+pub(super) struct Quantity {
+    pub name: &'static str,
+    pub of: fn(&StepRecord) -> f64,
+}
+
+/// What is compared at every step.
+pub(super) const QUANTITIES: [Quantity; 2] =
+    [Quantity { name: "loss", of: |row| row.loss }, Quantity { name: "grad_norm", of: |row| row.grad_norm }];
+
+/// T0: every bit is the same.
+pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
+    let mut checks: Vec<Check> = QUANTITIES
+        .iter()
+        .map(|quantity| {
+            let name = format!("{}_bits", quantity.name);
+            let mut differing = Vec::new();
+            for (pair, Arms { baseline, candidate }) in numbered(evidence) {
+                let steps = baseline.rows.iter().zip(&candidate.rows).enumerate();
+                differing.extend(steps.filter_map(|(i, (a, b))| {
+                    let (a, b) = ((quantity.of)(a), (quantity.of)(b));
+                    (a.to_bits() != b.to_bits()).then(|| format!("pair {pair}, step {}: {a} and {b}", i + 1))
+                }));
+            }
+            none_of_pairs(evidence, &name, &differing)
+        })
+        .collect();
+    let differing: Vec<String> = held_out(evidence)
+        .filter(|(_, arms)| arms.baseline.to_bits() != arms.candidate.to_bits())
+        .map(|(seed, arms)| format!("seed {seed}: {} and {}", arms.baseline, arms.candidate))
+        .collect();
+    checks.push(match held_out(evidence).next() {
+        None => unmeasured_held_out(),
+        Some(_) => Check::none_of("held_out", &differing),
+    });
+    checks
+}
+
+/// T1: single steps within limits at first, within gradual growth later, means and the end within half a per cent.
+pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (r, range) in RANGES.iter().enumerate() {
+        for (q, quantity) in QUANTITIES.iter().enumerate() {
+            let floor = FLOOR_FACTOR * evidence.floor.steps[r][q];
+            let mut worst = Worst::default();
+            for (pair, arms) in numbered(evidence) {
+                let drifts = drifts(arms);
+                let steps = differences(&arms.baseline, &arms.candidate, quantity).enumerate();
+                for (i, difference) in steps.take(range.last).skip(range.first - 1) {
+                    let limit = match range.limits {
+                        Some(limits) => limits[q],
+                        None if drifts[i - 1] <= CALM => ONSET,
+                        None => GROWTH[q] * drifts[i - 1],
+                    };
+                    worst.see(difference, limit.max(floor), || format!("pair {pair}, step {}", i + 1));
+                }
+            }
+            let is_short = evidence.steps < range.first as u64;
+            if !is_short {
+                let name = format!("{}_{}", quantity.name, range.name);
+                checks.push(worst.check(&name, &format!("no pair has step {}", range.first)));
+            }
+        }
+    }
+    let mut worst = Worst::default();
+    for (pair, arms) in numbered(evidence) {
+        for fifth in 0..5 {
+            let [a, b] = [&arms.baseline, &arms.candidate].map(|run| mean_loss(run, fifth));
+            worst.see(relative_difference(a, b), MEAN_LIMIT, || {
+                format!("pair {pair}, fifth {}: mean loss {a} and {b}", fifth + 1)
+            });
+        }
+    }
+    checks.push(worst.check("loss_fifths", "no pair was run"));
+    let mut worst = Worst::default();
+    for (seed, Arms { baseline, candidate }) in held_out(evidence) {
+        let difference = relative_difference(baseline, candidate);
+        worst.see(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
+    }
+    checks.push(worst.check("held_out", HELD_OUT_MISSING));
+    checks
+}
+
+/// T2: over several seeds the mean loss of the last fifth and the held-out loss are equivalent.
+pub(super) fn equivalent(evidence: &Evidence) -> Vec<Check> {
+    let last_fifth = evidence.pairs.iter().map(|pair| {
+        let [a, b] = [&pair.records.baseline, &pair.records.candidate].map(|run| mean_loss(run, 4));
+        (pair.seed, b / a - 1.0)
+    });
+    let end = held_out(evidence).map(|(seed, arms)| (seed, arms.candidate / arms.baseline - 1.0));
+    vec![equivalence("loss_last_fifth", last_fifth), equivalence("held_out", end)]
+}
+
+/// Differences of runs with equal seeds are averaged first: they are not independent.
+fn equivalence(name: &str, differences: impl Iterator<Item = (u64, f64)>) -> Check {
+    let mut by_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (seed, difference) in differences {
+        by_seed.entry(seed).or_default().push(difference);
+    }
+    let of_seeds: Vec<f64> = by_seed.values().map(|runs| mean(runs)).collect();
+    if of_seeds.len() < T2_SEEDS {
+        return Check::unmeasured(name, &format!("found {} seeds, expected at least {T2_SEEDS}", of_seeds.len()));
+    }
+    let mut worst = Worst::default();
+    let (mean, half_width) = tost(&of_seeds, T2_LEVEL);
+    worst.see(mean.abs() + half_width, MEAN_LIMIT, || {
+        format!("{} seeds: mean difference {mean:.2e} ± {half_width:.2e}, all of it must be inside", of_seeds.len())
+    });
+    worst.check(name, "")
+}
+
+/// Two one-sided t tests (Schuirmann, 1987): equivalent at `level` exactly when mean ± half width, the interval of
+/// confidence 1 − 2·level, lies inside the margins. Returns the two.
+fn tost(differences: &[f64], level: f64) -> (f64, f64) {
+    let n = differences.len() as f64;
+    let mean = mean(differences);
+    let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let student = StudentsT::new(0.0, 1.0, n - 1.0).expect("at least two differences");
+    (mean, student.inverse_cdf(1.0 - level) * (variance / n).sqrt())
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Mean loss of a fifth of a run, counted from 0; NaN where it has no step.
+fn mean_loss(run: &Trajectory, fifth: usize) -> f64 {
+    let n = run.steps();
+    let losses: Vec<f64> = run.rows[fifth * n / 5..(fifth + 1) * n / 5].iter().map(|row| row.loss).collect();
+    mean(&losses)
+}
+
+/// Relative differences of each step that both runs have.
+pub(super) fn differences<'a>(
+    one: &'a Trajectory,
+    other: &'a Trajectory,
+    quantity: &'a Quantity,
+) -> impl Iterator<Item = f64> + 'a {
+    let rows = one.rows.iter().zip(&other.rows);
+    rows.map(|(a, b)| relative_difference((quantity.of)(a), (quantity.of)(b)))
+}
+
+/// How far apart losses and gradient norms have been by the end of each step: never falls.
+fn drifts(arms: &Arms<Trajectory>) -> Vec<f64> {
+    let [loss, grad_norm] =
+        QUANTITIES.each_ref().map(|quantity| differences(&arms.baseline, &arms.candidate, quantity));
+    let steps = loss.zip(grad_norm);
+    steps
+        .scan(0.0, |largest: &mut f64, (loss, grad_norm)| {
+            *largest = largest.max(loss).max(grad_norm);
+            Some(*largest)
+        })
+        .collect()
+}
+
+/// The same of all pairs after a number of steps.
+pub(super) fn drift(evidence: &Evidence, steps: u64) -> f64 {
+    let of_pairs =
+        evidence.pairs.iter().filter_map(|pair| drifts(&pair.records).into_iter().take(steps as usize).next_back());
+    of_pairs.fold(0.0, f64::max)
+}
+
+/// Pairs, counted from 1.
+pub(super) fn numbered(evidence: &Evidence) -> impl Iterator<Item = (usize, &Arms<Trajectory>)> {
+    evidence.pairs.iter().enumerate().map(|(i, PairEvidence { records, .. })| (i + 1, records))
+}
+
+/// A rule about pairs that counts things that must not be; fails without pairs.
+pub(super) fn none_of_pairs(evidence: &Evidence, name: &str, found: &[String]) -> Check {
+    if evidence.pairs.is_empty() {
+        return Check::unmeasured(name, "no pair was run");
+    }
+    Check::none_of(name, found)
+}
+
+fn held_out(evidence: &Evidence) -> impl Iterator<Item = (u64, Arms<f64>)> {
+    evidence.pairs.iter().filter_map(|pair| pair.held_out.map(|arms| (pair.seed, arms)))
+}
+
+const HELD_OUT_MISSING: &str = "held-out loss was not measured: `workload.eval` in `loop.toml` names the command";
+
+fn unmeasured_held_out() -> Check {
+    Check::unmeasured("held_out", HELD_OUT_MISSING)
+}
