@@ -1,0 +1,294 @@
+//! An attempt: one candidate against one baseline, from its first pair to its verdict.
+//!
+//! The state folder keeps the open ones, rewritten after each pair, so that an interrupted
+//! comparison goes on where it stopped. The ledger keeps them when a stage has ended. An attempt
+//! is known by what ran, not by names: editing a comment begins no new one, because the binaries
+//! are the same. What has an answer keeps it: nobody tries again until lucky.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError,
+    attribution::Attribution,
+    coins::Coins,
+    guards::GuardResult,
+    machine::Machine,
+    parity::Parity,
+    plan::PairPlan,
+    state::Tier,
+    verdict::{Estimate, Verdict},
+};
+
+/// Everything about an attempt; the body of its ledger record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Hash of what was compared: both binaries, workload, machine.
+    pub key: String,
+    /// Whether the same program ran on both sides on purpose: never a claim.
+    pub is_identical: bool,
+    /// What the cycle is to show.
+    pub hypothesis: Option<String>,
+    /// The part of the trainer that was declared to be about.
+    pub area: Option<String>,
+    /// How equal the training must be.
+    pub tier: Tier,
+    /// A.
+    pub baseline: Side,
+    /// B.
+    pub candidate: Side,
+    /// Where it ran.
+    pub machine: Machine,
+    /// The instrument.
+    pub manifest: Manifest,
+    /// Smallest gain that counts.
+    pub epsilon_pct: f64,
+    /// The seed of all coins.
+    pub coins: Coins,
+    /// Fixed before the first pair.
+    pub plan: Option<PairPlan>,
+    /// The pairs that count, in order.
+    pub pairs: Vec<PairRow>,
+    /// Those that do not.
+    pub voids: Vec<VoidRow>,
+    /// Whether it is the same training.
+    pub parity: Option<Parity>,
+    /// Exact counters of a step of either, where they differ.
+    pub counters: Vec<CounterRow>,
+    /// Floating-point operations of a baseline's step, where it counts them.
+    #[serde(default)]
+    pub flops: Option<u64>,
+    /// What must not become worse.
+    pub guards: Vec<GuardResult>,
+    /// Where the gain is.
+    pub attribution: Option<Attribution>,
+    /// The fresh pairs after FASTER.
+    pub confirmation: Option<Confirmation>,
+    /// None while it is open.
+    pub verdict: Option<Verdict>,
+    /// In a sentence.
+    pub reason: String,
+    /// Of the comparison's pairs.
+    pub estimate: Option<Estimate>,
+    /// Where the time went.
+    pub seconds: Seconds,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// The commit that holds the tree; a scratch one for a candidate that is not committed.
+    pub commit: String,
+    /// Its whole tree.
+    pub tree: String,
+    /// The tree without what is not measured.
+    pub measured_tree: String,
+    /// Of the change from the baseline, for the candidate.
+    pub patch_id: String,
+    /// Hash of the artifacts.
+    pub binary: String,
+}
+
+/// The instrument that measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The workload's command.
+    pub command: String,
+    /// Tokens of a run.
+    pub tokens: u64,
+    /// Hash of the configuration file.
+    pub config: String,
+    /// Hash of the program that judges.
+    pub judge: String,
+    /// Output of the toolchain's commands.
+    pub toolchain: String,
+}
+
+/// A pair that counts. Arrays are baseline, candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairRow {
+    /// Its number, which its coins belong to.
+    pub number: u64,
+    /// Training seed of both.
+    pub seed: u64,
+    /// Whether the baseline started first.
+    pub baseline_first: bool,
+    /// `ln(t_baseline / t_candidate)` over steady steps.
+    pub d: f64,
+    /// The same over everything from start to end.
+    pub whole: f64,
+    /// Start to first step.
+    pub ready_ms: [f64; 2],
+    /// Last step to end.
+    pub finish_ms: [f64; 2],
+    /// Peak resident memory.
+    pub peak_memory_bytes: [Option<u64>; 2],
+    /// Processor time of others in the arm's turns.
+    pub foreign_cpu_share: [f64; 2],
+    /// Wall time of the pair.
+    pub seconds: f64,
+    /// Of it in turns.
+    pub turns_s: f64,
+}
+
+/// A pair that does not count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VoidRow {
+    /// Its number.
+    pub number: u64,
+    /// `baseline` or `candidate`.
+    pub arm: crate::arm::Arm,
+    /// What it did.
+    pub why: String,
+}
+
+/// A counter that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// Its name in the metrics.
+    pub name: String,
+    /// Of a step.
+    pub baseline: u64,
+    /// Of a step.
+    pub candidate: u64,
+}
+
+/// Fresh pairs, one look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// Fixed before the first of them.
+    pub planned: usize,
+    /// The pairs.
+    pub pairs: Vec<PairRow>,
+    /// One-sided level that it is judged at.
+    pub level: f64,
+    /// Exact one-sided p of the signed-rank test.
+    pub p: Option<f64>,
+    /// Its estimate is the claim.
+    pub estimate: Option<Estimate>,
+    /// Whether the gain is confirmed; none while pairs are missing.
+    pub accepted: Option<bool>,
+}
+
+/// Where an attempt's time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Building, where it was not cached.
+    pub build: f64,
+    /// The 5-step test.
+    pub smoke: f64,
+    /// The instrument's own test.
+    pub selftest: f64,
+    /// Planning.
+    pub plan: f64,
+    /// Pairs of the comparison: both trainers' starts, turns and ends.
+    pub pairs: f64,
+    /// Parity beside the pairs: evaluation, updates, sampling.
+    pub parity: f64,
+    /// Guards.
+    pub guards: f64,
+    /// Traced runs.
+    pub attribution: f64,
+    /// Pairs of the confirmation.
+    pub confirmation: f64,
+    /// The loop itself: neither a trainer nor a build.
+    pub own: f64,
+}
+
+impl Seconds {
+    /// What trainers took in a comparison.
+    pub fn of_comparison(&self) -> f64 {
+        self.plan + self.pairs + self.parity + self.guards
+    }
+}
+
+impl Attempt {
+    /// The numbers of the pairs that count.
+    pub fn d(&self) -> Vec<f64> {
+        self.pairs.iter().map(|pair| pair.d).collect()
+    }
+
+    /// The number of the next pair: void ones have used theirs up.
+    pub fn next_number(&self) -> u64 {
+        let confirmation = self.confirmation.as_ref().map_or(0, |confirmation| confirmation.pairs.len());
+        (self.pairs.len() + self.voids.len() + confirmation) as u64
+    }
+
+    /// Ends the attempt.
+    pub fn decide(&mut self, verdict: Verdict, reason: impl Into<String>) {
+        self.verdict = Some(verdict);
+        self.reason = reason.into();
+    }
+
+    /// Time of a baseline's step, in seconds, over all of a run.
+    pub fn baseline_step_s(&self) -> Option<f64> {
+        let steps = self.plan?.blocks.steps as f64;
+        // Both arms' turns take about the same time together as two of the baseline's.
+        let runs: Vec<f64> = self.pairs.iter().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
+        (!runs.is_empty()).then(|| crate::stats::robust::median(&runs))
+    }
+
+    /// Whether it may be committed with a percentage.
+    pub fn is_confirmed(&self) -> bool {
+        self.verdict == Some(Verdict::Faster)
+            && self.confirmation.as_ref().is_some_and(|confirmation| confirmation.accepted == Some(true))
+    }
+}
+
+/// The folder of open attempts.
+#[derive(Clone, Debug)]
+pub struct AttemptFolder(PathBuf);
+
+impl AttemptFolder {
+    /// In the loop's state folder.
+    pub fn new(state: &Path) -> AttemptFolder {
+        AttemptFolder(state.join("attempts"))
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.0.join(format!("{key}.json"))
+    }
+
+    /// Bulk data of an attempt: one JSON object a line.
+    pub fn bulk_path(&self, key: &str) -> PathBuf {
+        self.0.join(format!("{key}.bulk.jsonl"))
+    }
+
+    /// The attempt with this key, if there is one.
+    pub fn load(&self, key: &str) -> Result<Option<Attempt>, LoopError> {
+        let path = self.path(key);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LoopError::io("read", &path, &error)),
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            LoopError::Failed(format!("`{}` is broken: {error}", path.display()))
+                .hint("it is the record of an open comparison; move it away to begin that one anew")
+        })
+    }
+
+    /// The attempt that was written last.
+    pub fn newest(&self) -> Result<Option<Attempt>, LoopError> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return Ok(None) };
+        let newest = entries
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
+            .max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok());
+        match newest.and_then(|entry| entry.path().file_stem().map(|key| key.to_string_lossy().into_owned())) {
+            Some(key) => self.load(&key),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the attempt, whole or not at all.
+    pub fn save(&self, attempt: &Attempt) -> Result<(), LoopError> {
+        let json = serde_json::to_vec(attempt)
+            .map_err(|error| LoopError::Failed(format!("an attempt cannot be written: {error}")))?;
+        crate::files::write(&self.path(&attempt.key), &json)
+    }
+}

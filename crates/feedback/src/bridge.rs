@@ -1,0 +1,93 @@
+//! A change of the instrument, measured by both instruments, so that the series can be joined.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, Kit},
+    attempt::Side,
+    coins::{Coins, Purpose},
+    config::{FILE_NAME, LoopConfig, Workload},
+    contest::Contest,
+    inputs,
+    ledger::RecordId,
+    pair::{self, PairRequest, Script},
+    session::Session,
+    stats::{robust::median, signed_rank::WalshAverages},
+    verdict::pct_of_log,
+};
+
+/// The kind of its records.
+pub const KIND: &str = "bridge";
+/// Runs under each instrument.
+const RUNS: u64 = 6;
+
+/// Old and new instrument beside each other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Before.
+    pub baseline: Side,
+    /// After.
+    pub candidate: Side,
+    /// The workload before.
+    pub old_command: String,
+    /// The workload after.
+    pub new_command: String,
+    /// ln(seconds a token before / after), a pair of runs each.
+    pub d: Vec<f64>,
+}
+
+/// A bridge that was recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its record.
+    pub id: RecordId,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// Runs the baseline's program under the old configuration and the candidate's under the new one, alternately.
+pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> Result<Recorded, LoopError> {
+    let bytes = session.repository.read_file(&contest.sides[0].tree, FILE_NAME)?;
+    let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    // A repository that had no loop yet has no old instrument: the new one stands on both sides.
+    let old = text.map(|text| LoopConfig::parse(&text)).transpose()?.map(|config| config.workload);
+    let new = session.config.workload.clone();
+    let old = old.unwrap_or_else(|| new.clone());
+    let state = session.state.folder();
+    let new_inputs = inputs::folder(&session.repository, state, &contest.sides[1].tree, &new.inputs)?;
+    let kits = [
+        Kit { inputs: old.inputs.clone(), ..contest.kits[0].clone() },
+        Kit { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.kits[1].clone() },
+    ];
+    let coins = Coins::fresh();
+    let work = session.work();
+    let script = Script::default();
+    let mut d = Vec::new();
+    for number in 0..RUNS {
+        let mut seconds_per_token = [0.0; 2];
+        for arm in coins.order(Purpose::Pair, number, 0) {
+            let workload = if arm == Arm::Baseline { &old } else { &new };
+            let kits = [&kits[0], &kits[1]];
+            let request = PairRequest { workload, kits, script: &script, coins, number, work: &work, slowed: None };
+            let run = pair::alone(&request, arm, watch)?;
+            seconds_per_token[arm.index()] = steady_step_s(&run) / workload_tokens(workload);
+        }
+        d.push((seconds_per_token[0] / seconds_per_token[1]).ln());
+    }
+    let [baseline, candidate] = contest.sides.clone();
+    let factor = WalshAverages::of(&d).estimate();
+    let bridge = Bridge { baseline, candidate, old_command: old.command, new_command: new.command, d };
+    let id = session.ledger.append(KIND, &bridge, None)?;
+    let text = format!("{:+.2} % tok/s under the new one, {RUNS} runs each", pct_of_log(factor));
+    Ok(Recorded { id, text })
+}
+
+fn steady_step_s(run: &pair::ArmRun) -> f64 {
+    let steps_ms: Vec<f64> = run.turns.iter().skip(run.turns.len() / 4).map(|turn| turn.ms).collect();
+    median(&steps_ms) / 1e3
+}
+
+fn workload_tokens(workload: &Workload) -> f64 {
+    workload.tokens_per_step as f64
+}

@@ -1,0 +1,269 @@
+//! Landing: the remaining gates on exactly the tree that was compared, then the commit.
+//!
+//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation whose
+//! estimate is the number in the subject. Without a claim (LEANER, or on request) the commit carries
+//! no percentage. A change of the instrument has its own kind of commit.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::{
+    LoopError, Watch,
+    attempt::Attempt,
+    attribution::{self, Finding},
+    claim::Message,
+    compare::{self, CompareOptions},
+    confirm,
+    contest::{self, Contest, short},
+    evidence, gaming,
+    ledger::RecordId,
+    session::Session,
+    trace_runs,
+    verdict::Verdict,
+};
+
+/// Version of [`Landed`].
+pub const SCHEMA: &str = "alpha.loop.commit/1";
+
+/// What is to be committed, and how.
+#[derive(Clone, Debug, Default)]
+pub struct CommitOptions {
+    /// What the change is, in a few words.
+    pub summary: String,
+    /// Without a percentage.
+    pub no_claim: bool,
+    /// As a change of the instrument.
+    pub instrument: bool,
+    /// Why gains outside the declared area are all right.
+    pub widen: Option<String>,
+}
+
+/// A commit that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Landed {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The commit.
+    pub commit: String,
+    /// Its subject.
+    pub subject: String,
+    /// The gain that it claims, if it claims one.
+    pub claim_pct: Option<f64>,
+    /// Its evidence.
+    pub record: Option<String>,
+    /// Whether ten commits were accepted since the last audit.
+    pub audit_is_due: bool,
+}
+
+/// Runs what is missing and commits.
+pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+    if options.instrument {
+        return instrument(session, options, watch);
+    }
+    let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
+    let mut attempt = compare::known(session, &contest)?.ok_or_else(|| {
+        LoopError::Refused("this tree has not been compared with its baseline".into())
+            .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
+    })?;
+    check_head(session, &contest)?;
+    let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
+    match attempt.verdict {
+        None => {
+            return Err(LoopError::Refused("the comparison has not ended".into()).hint("`alpha loop compare` goes on"));
+        }
+        Some(Verdict::Faster | Verdict::Leaner) => {}
+        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
+            if attempt.parity.as_ref().is_none_or(|parity| !parity.passed) {
+                return Err(LoopError::Refused("parity was not shown".into()));
+            }
+        }
+        Some(verdict) => {
+            let refused = LoopError::Refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
+            return Err(match verdict {
+                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
+                _ => refused.hint("`alpha loop drop` ends the cycle and keeps its record"),
+            });
+        }
+    }
+    if claims {
+        gates(session, &contest, &mut attempt, options, watch)?;
+    }
+    let record = evidence::record(session, &attempt)?;
+    if claims && !attempt.is_confirmed() {
+        return Err(not_confirmed(&attempt));
+    }
+    land(session, &contest, &attempt, options, claims, record)
+}
+
+/// Attribution and confirmation, unless they are done already.
+pub fn gates(
+    session: &Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    options: &CommitOptions,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    if attempt.attribution.is_none() && session.config.trace.is_some() {
+        let started = Instant::now();
+        let attribution = trace_runs::attribute(session, contest, attempt, watch)?;
+        attempt.seconds.attribution += started.elapsed().as_secs_f64();
+        attempt.attribution = Some(attribution);
+        session.attempts().save(attempt)?;
+    }
+    if let Some(attribution) = attempt.attribution.as_ref().filter(|found| found.finding == Finding::Outside)
+        && options.widen.is_none()
+    {
+        return Err(LoopError::Refused(format!("attribution: {}", attribution.explanation))
+            .hint("`--widen=<why>` lets gains outside the declared area through; the reason goes into the commit"));
+    }
+    confirm::run(session, contest, attempt, watch)
+}
+
+fn not_confirmed(attempt: &Attempt) -> LoopError {
+    let found = attempt.confirmation.as_ref().and_then(|confirmation| confirmation.estimate);
+    let text = found.map_or_else(|| "nothing".to_owned(), |estimate| estimate.text());
+    LoopError::Refused(format!("fresh pairs do not confirm the gain: {text}"))
+        .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
+}
+
+/// The parent must be the baseline: the gain was measured against that.
+fn check_head(session: &Session, contest: &Contest) -> Result<(), LoopError> {
+    let head = session.repository.head()?;
+    let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
+    if measured == contest.sides[0].measured_tree {
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!(
+        "HEAD is `{}`, but the comparison was against `{}`",
+        short(&head.commit),
+        short(&contest.sides[0].commit)
+    ))
+    .hint("`alpha loop compare --baseline=HEAD` measures against what is there now"))
+}
+
+fn land(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    options: &CommitOptions,
+    claims: bool,
+    record: RecordId,
+) -> Result<Landed, LoopError> {
+    let estimate = attempt.confirmation.as_ref().filter(|_| claims).and_then(|confirmation| confirmation.estimate);
+    let message = Message {
+        summary: options.summary.clone(),
+        speedup_pct: estimate.map(|estimate| estimate.speedup_pct),
+        body: body(session, contest, attempt, options)?,
+        trailers: trailers(attempt, claims, record),
+    };
+    let text = message.render()?;
+    let subject = text.lines().next().unwrap_or_default().to_owned();
+    let commit = write(session, contest, &text)?;
+    let accepted = evidence::attempts(session).iter().filter(|(_, record)| record.attempt.is_confirmed()).count();
+    session.state.close_cycle()?;
+    Ok(Landed {
+        schema: SCHEMA,
+        commit,
+        subject,
+        claim_pct: estimate.map(|estimate| estimate.speedup_pct),
+        record: Some(record.to_string()),
+        audit_is_due: claims && accepted.is_multiple_of(crate::audit::EVERY),
+    })
+}
+
+/// Commits the working tree, records included, if it still is what was measured.
+fn write(session: &Session, contest: &Contest, message: &str) -> Result<String, LoopError> {
+    let repository = &session.repository;
+    // With the records and other unmeasured files as they are now.
+    let whole = repository.snapshot(&globset::GlobSet::empty())?;
+    let measured = repository.measured_tree(&whole.tree, &session.config.unmeasured())?;
+    if measured != contest.sides[1].measured_tree {
+        return Err(LoopError::Refused("the working tree was changed meanwhile".into())
+            .hint("`alpha loop compare` measures it as it is now"));
+    }
+    check_head(session, contest)?;
+    repository.commit(&whole.tree, message, &repository.head()?)
+}
+
+fn trailers(attempt: &Attempt, claims: bool, record: RecordId) -> Vec<(String, String)> {
+    let mut trailers = Vec::new();
+    let mut add = |name: &str, value: String| trailers.push((name.to_owned(), value));
+    if let Some(confirmation) = attempt.confirmation.as_ref().filter(|_| claims) {
+        if let Some((low, high)) =
+            confirmation.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct))
+        {
+            add("Alpha-Interval", format!("{low:+.2}% .. {high:+.2}%"));
+        }
+        add("Alpha-Pairs", format!("{}+{}", attempt.pairs.len(), confirmation.pairs.len()));
+    }
+    add("Alpha-Record", record.to_string());
+    trailers
+}
+
+/// What, why, command, results.
+fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &CommitOptions) -> Result<String, LoopError> {
+    let stat = session.repository.diff_stat(&contest.sides[0].tree, &contest.sides[1].tree)?;
+    let mut lines = Vec::new();
+    if let Some(hypothesis) = &attempt.hypothesis {
+        lines.push(format!("Why: {hypothesis}"));
+    }
+    let files: Vec<String> = contest.changed.iter().take(6).map(|path| path.display().to_string()).collect();
+    let more = if contest.changed.len() > files.len() { ", …" } else { "" };
+    lines.push(format!("What: {}{more} (+{} -{} lines)", files.join(", "), stat.insertions, stat.deletions));
+    lines.push(format!("Command: {}", attempt.manifest.command));
+    if let Some(estimate) = attempt.estimate {
+        lines.push(format!("Comparison: {} over {} pairs in turns", estimate.text(), attempt.pairs.len()));
+    }
+    if let Some((confirmation, estimate)) = attempt
+        .confirmation
+        .as_ref()
+        .and_then(|confirmation| confirmation.estimate.map(|estimate| (confirmation, estimate)))
+    {
+        let (pairs, p) = (confirmation.pairs.len(), confirmation.p.unwrap_or(1.0));
+        lines.push(format!("Confirmation: {} over {pairs} fresh pairs (p = {p:.4})", estimate.text()));
+    }
+    if let Some(parity) = &attempt.parity {
+        lines.push(format!("Parity: {}", parity.text()));
+    }
+    for row in &attempt.counters {
+        lines.push(format!("Counter: {} {} -> {}", row.name, row.baseline, row.candidate));
+    }
+    for guard in &attempt.guards {
+        lines.push(format!("Guard: {}", guard.text()));
+    }
+    if let Some(reason) = &options.widen {
+        lines.push(format!("Wider than declared: {reason}"));
+    }
+    let mut text = lines.join("\n");
+    if let Some(attribution) = &attempt.attribution {
+        text.push_str("\n\n");
+        text.push_str(&attribution::table(attribution));
+    }
+    Ok(text)
+}
+
+/// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
+fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+    let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
+    if gaming::sealed_files(&contest.changed, &session.config.sealed()).is_none() {
+        return Err(LoopError::Refused("the change touches no file of the instrument".into())
+            .hint("without `--instrument` it is a change like any other"));
+    }
+    check_head(session, &contest)?;
+    let record = crate::bridge::measure(session, &contest, watch)?;
+    let text = format!(
+        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\nAlpha-Record: {}\n",
+        options.summary, record.text, record.id
+    );
+    let subject = text.lines().next().unwrap_or_default().to_owned();
+    let commit = write(session, &contest, &text)?;
+    Ok(Landed {
+        schema: SCHEMA,
+        commit,
+        subject,
+        claim_pct: None,
+        record: Some(record.id.to_string()),
+        audit_is_due: false,
+    })
+}

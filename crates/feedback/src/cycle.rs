@@ -1,0 +1,130 @@
+//! The open cycle: what is to be shown, what came of it so far, and what to type next.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, compare,
+    confirm::{attempts_on, expected_false_commits},
+    contest,
+    session::Session,
+    state::{Cycle, Tier},
+    verdict::Verdict,
+};
+
+/// Version of [`Status`].
+pub const STATUS_SCHEMA: &str = "alpha.loop.status/1";
+/// Version of [`Dropped`].
+pub const DROP_SCHEMA: &str = "alpha.loop.drop/1";
+/// The kind of the records of cycles that were dropped.
+pub const DROP_KIND: &str = "drop";
+
+/// Where a cycle stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// [`STATUS_SCHEMA`].
+    pub schema: &'static str,
+    /// The open cycle, if there is one.
+    pub cycle: Option<Cycle>,
+    /// What the last comparison said, if there was one.
+    pub attempt: Option<String>,
+    /// Attempts on this baseline.
+    pub attempts: usize,
+    /// False commits to expect of them, if none had an effect.
+    pub expected_false_commits: f64,
+    /// Files of the ledger that cannot be used.
+    pub ledger_problems: Vec<String>,
+    /// What to type next.
+    pub next: String,
+}
+
+/// A cycle that ended without a commit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dropped {
+    /// [`DROP_SCHEMA`].
+    pub schema: String,
+    /// What it was to show.
+    pub hypothesis: String,
+    /// Why it ended.
+    pub reason: Option<String>,
+    /// The part of the trainer that it was about.
+    pub area: Option<String>,
+    /// Its record.
+    #[serde(default)]
+    pub record: String,
+}
+
+/// Opens a cycle.
+pub fn start(
+    session: &Session,
+    hypothesis: &str,
+    area: Option<&str>,
+    tier: Tier,
+    baseline: Option<&str>,
+) -> Result<(), LoopError> {
+    if hypothesis.trim().is_empty() {
+        return Err(LoopError::Usage("the hypothesis is empty".into())
+            .hint("say what is to be shown: `alpha loop start \"fusing gelu saves a pass\"`"));
+    }
+    if let Some(cycle) = session.state.cycle()? {
+        return Err(LoopError::Usage(format!("a cycle is open: {}", cycle.hypothesis))
+            .hint("`alpha loop drop` ends it; `alpha loop status` says where it stands"));
+    }
+    if let Some(area) = area.filter(|area| !session.config.areas.contains_key(*area)) {
+        let known: Vec<&str> = session.config.areas.keys().map(String::as_str).collect();
+        return Err(LoopError::Usage(format!("`{area}` is no area of `loop.toml`"))
+            .hint(&format!("it has: {}", known.join(", "))));
+    }
+    let baseline = match baseline {
+        Some(revision) => session.repository.resolve(revision)?,
+        None => session.repository.head()?.commit,
+    };
+    session.state.open_cycle(&Cycle::new(hypothesis.trim(), area, tier, &baseline))
+}
+
+/// Where the cycle stands. Builds nothing.
+pub fn status(session: &Session) -> Result<Status, LoopError> {
+    let cycle = session.state.cycle()?;
+    let baseline = contest::baseline_commit(session, None)?;
+    let tree = session.repository.tree_of(&baseline)?;
+    let measured = session.repository.measured_tree(&tree, &session.config.unmeasured())?;
+    let attempts = attempts_on(session, &measured);
+    let last = compare::last(session, cycle.as_ref())?;
+    let next = match (&cycle, last.as_ref().and_then(|attempt| attempt.verdict)) {
+        (None, _) => "alpha loop start \"<hypothesis>\" --area=<area>",
+        (Some(_), None) => "change the trainer, then `alpha loop smoke` and `alpha loop compare`",
+        (Some(_), Some(Verdict::Faster | Verdict::Leaner)) => "alpha loop commit -m \"<summary>\"",
+        (Some(_), Some(Verdict::Undecided)) => "alpha loop compare --budget=…, which goes on, or alpha loop drop",
+        (Some(_), Some(Verdict::Slower | Verdict::Same | Verdict::Refused)) => {
+            "change the trainer and `alpha loop compare`, or `alpha loop drop`"
+        }
+    };
+    Ok(Status {
+        schema: STATUS_SCHEMA,
+        attempt: last.map(|attempt| match attempt.verdict {
+            Some(verdict) => format!("{}: {}", verdict.name(), attempt.reason),
+            None => format!("not ended: {} pairs; `alpha loop compare` goes on", attempt.pairs.len()),
+        }),
+        cycle,
+        attempts,
+        expected_false_commits: expected_false_commits(attempts, 0.025),
+        ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
+        next: next.to_owned(),
+    })
+}
+
+/// Ends the cycle and writes down that and why. The working tree is not touched.
+pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, LoopError> {
+    let Some(cycle) = session.state.cycle()? else {
+        return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
+    };
+    let mut dropped = Dropped {
+        schema: DROP_SCHEMA.to_owned(),
+        hypothesis: cycle.hypothesis.clone(),
+        reason: reason.map(str::to_owned),
+        area: cycle.area.clone(),
+        record: String::new(),
+    };
+    dropped.record = session.ledger.append(DROP_KIND, &dropped, None)?.to_string();
+    session.state.close_cycle()?;
+    Ok(dropped)
+}

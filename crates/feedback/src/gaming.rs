@@ -1,0 +1,132 @@
+//! Ways to look faster without being faster, and how each is noticed. Every one has a name.
+//!
+//! Much cannot happen by construction: time is taken outside the process, folders, home and
+//! caches are new for each run, seeds differ from pair to pair, the waiting arm is stopped, data
+//! and workload come from the baseline. What is left is found here.
+
+use std::path::PathBuf;
+
+use globset::GlobSet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    arm::Arm,
+    attempt::{Attempt, VoidRow},
+    stats::robust::median,
+    verdict::{log_of_pct, pct_of_log},
+};
+
+/// Void pairs that end a comparison.
+pub const MAX_VOIDS: usize = 3;
+/// Share of the gain in steady steps that must be left over the whole run.
+const WHOLE_SHARE: f64 = 0.5;
+/// Below this share of a processor, nobody else is at work.
+const QUIET: f64 = 0.05;
+/// Above this share somebody is.
+const BUSY: f64 = 0.15;
+/// How far beyond measured peaks a step may seem to be: peaks are measured too.
+const ROOFLINE_SLACK: f64 = 1.1;
+
+/// Something that makes the numbers worthless as a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable name.
+    pub name: String,
+    /// What was found, and what it means.
+    pub what: String,
+}
+
+impl Finding {
+    fn new(name: &str, what: impl Into<String>) -> Finding {
+        Finding { name: name.to_owned(), what: what.into() }
+    }
+
+    /// `moved_work: …`, as a refusal says it.
+    pub fn text(&self) -> String {
+        format!("{}: {}", self.name, self.what)
+    }
+}
+
+/// A change of the instrument's own files.
+pub fn sealed_files(changed: &[PathBuf], sealed: &GlobSet) -> Option<Finding> {
+    let touched: Vec<String> =
+        changed.iter().filter(|path| sealed.is_match(path)).map(|path| format!("`{}`", path.display())).collect();
+    (!touched.is_empty()).then(|| {
+        Finding::new(
+            "instrument",
+            format!(
+                "the change touches files of the instrument ({}): that is a change of its own, never a gain",
+                touched.join(", ")
+            ),
+        )
+    })
+}
+
+/// Pairs that did not count because of what the candidate did.
+pub fn voids(voids: &[VoidRow]) -> Option<Finding> {
+    let by = |arm| voids.iter().filter(|void| void.arm == arm).collect::<Vec<_>>();
+    let candidate = by(Arm::Candidate);
+    (candidate.len() >= MAX_VOIDS).then(|| {
+        let last = candidate[candidate.len() - 1];
+        Finding::new("other_turn", format!("{} pairs are void because the candidate {}", candidate.len(), last.why))
+    })
+}
+
+/// Work that was moved out of the steady steps: the whole run shows less than half of the gain that the
+/// steady part of a run as long would leave.
+pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
+    let steady = median(&attempt.d());
+    let whole = median(&attempt.pairs.iter().map(|pair| pair.whole).collect::<Vec<_>>());
+    // The share of a run's time that is steady steps, where the gain can show.
+    let shares: Vec<f64> = attempt.pairs.iter().map(|pair| (pair.turns_s / total_s(pair)).clamp(0.0, 1.0)).collect();
+    let expected = steady * median(&shares);
+    let is_gain = steady >= log_of_pct(attempt.epsilon_pct);
+    (is_gain && whole < WHOLE_SHARE * expected && expected - whole > noise(attempt)).then(|| {
+        Finding::new(
+            "moved_work",
+            format!(
+                "steady steps are faster by {:.2} %, but whole runs by {:.2} %: work was moved out of the timed steps",
+                pct_of_log(steady),
+                pct_of_log(whole)
+            ),
+        )
+    })
+}
+
+fn total_s(pair: &crate::attempt::PairRow) -> f64 {
+    pair.turns_s + (pair.ready_ms.iter().sum::<f64>() + pair.finish_ms.iter().sum::<f64>()) / 1e3
+}
+
+/// Three standard errors of the median over pairs of the whole runs' ratio.
+fn noise(attempt: &Attempt) -> f64 {
+    let whole: Vec<f64> = attempt.pairs.iter().map(|pair| pair.whole).collect();
+    3.0 * 1.253 * crate::stats::robust::mad_sd(&whole) / (whole.len() as f64).sqrt()
+}
+
+/// A machine that is busy while the baseline has its turn, and only then. Where others are at work anyway this cannot be
+/// told: they fill whatever a slower arm leaves idle.
+pub fn disturbed_baseline(attempt: &Attempt) -> Option<Finding> {
+    let shares: Vec<[f64; 2]> = attempt.pairs.iter().map(|pair| pair.foreign_cpu_share).collect();
+    let disturbed = shares.iter().filter(|[baseline, candidate]| *baseline > BUSY && *candidate < QUIET).count();
+    (shares.len() >= 8 && disturbed * 4 > shares.len() * 3).then(|| {
+        let baseline: Vec<f64> = shares.iter().map(|[baseline, _]| *baseline).collect();
+        Finding::new(
+            "disturbed_baseline",
+            format!(
+                "something uses {:.0} % of a processor while the baseline has its turn, and nothing while the candidate has",
+                median(&baseline) * 100.0
+            ),
+        )
+    })
+}
+
+/// A step faster than the machine's measured peaks allow. `flops` and `bytes` are the baseline's, of a step.
+pub fn beyond_roofline(step_s: f64, flops: u64, gflops: f64) -> Option<Finding> {
+    let reached = flops as f64 / step_s / 1e9;
+    (step_s > 0.0 && gflops > 0.0 && reached > gflops * ROOFLINE_SLACK).then(|| {
+        Finding::new(
+            "beyond_roofline",
+            format!("the step would run at {reached:.0} GFLOP/s where this machine's measured peak is {gflops:.0}"),
+        )
+    })
+}

@@ -1,0 +1,107 @@
+//! Two commits measured against each other now: for audits, reruns and bisection. Never a claim.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::Side,
+    coins::Coins,
+    compare::PairRunner,
+    contest::Contest,
+    gaming::MAX_VOIDS,
+    pair::Script,
+    plan::{self, PairPlan},
+    session::Session,
+    stats::sequential::Plan,
+    verdict::{Estimate, Verdict, judge, pct_of_log},
+    watch::PairProgress,
+};
+
+/// The kind of its records.
+pub const KIND: &str = "measurement";
+
+/// One commit against another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Measurement {
+    /// What for: `audit`, `rerun`, `bisect`.
+    pub purpose: String,
+    /// A.
+    pub baseline: Side,
+    /// B.
+    pub candidate: Side,
+    /// Of the machine.
+    pub fingerprint: String,
+    /// Of all coins.
+    pub coins: Coins,
+    /// Fixed before the first pair.
+    pub plan: PairPlan,
+    /// `ln(t_baseline / t_candidate)` of each pair.
+    pub d: Vec<f64>,
+    /// What they say.
+    pub verdict: Verdict,
+    /// In a sentence.
+    pub reason: String,
+    /// B beside A.
+    pub estimate: Option<Estimate>,
+}
+
+/// Runs pairs until there is an answer or the budget is spent, and records them.
+pub fn run(
+    session: &mut Session,
+    contest: &Contest,
+    purpose: &str,
+    budget: Duration,
+    epsilon_pct: f64,
+    watch: &dyn Watch,
+) -> Result<Measurement, LoopError> {
+    let coins = Coins::fresh();
+    let began = Instant::now();
+    let measured = {
+        let mut runner = PairRunner::new(session, contest, coins);
+        let empty = Script::default();
+        let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
+        let looks = Plan::for_pairs(plan.pairs)
+            .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+        let script = plan.blocks.script();
+        let mut d = Vec::new();
+        let mut voids = 0;
+        let mut estimate = None;
+        let (verdict, reason) = loop {
+            let judgement = judge(&d, looks, epsilon_pct);
+            estimate = judgement.estimate.or(estimate);
+            if let Some(verdict) = judgement.verdict {
+                break (verdict, judgement.reason);
+            }
+            if began.elapsed() >= budget {
+                break (Verdict::Undecided, format!("the budget is spent; {}", judgement.reason));
+            }
+            let run = runner.run(1 + (d.len() + voids) as u64, &script, watch)?;
+            if let Some(void) = &run.void {
+                voids += 1;
+                watch.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));
+                if voids >= MAX_VOIDS {
+                    return Err(LoopError::Refused(format!("the {} {}", void.arm.name(), void.why)));
+                }
+                continue;
+            }
+            d.push(run.log_ratio());
+            watch.pairs(&PairProgress {
+                stage: purpose.to_owned(),
+                pairs: d.len(),
+                planned: plan.pairs,
+                estimate_pct: Some(pct_of_log(crate::stats::robust::median(&d))),
+                interval_pct: estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
+                elapsed_s: began.elapsed().as_secs_f64(),
+                left_s: (plan.pairs - d.len().min(plan.pairs)) as f64 * plan.seconds_per_pair,
+                needs: judgement.reason,
+            });
+        };
+        let [baseline, candidate] = contest.sides.clone();
+        let (purpose, fingerprint) = (purpose.to_owned(), session.machine.fingerprint());
+        Measurement { purpose, baseline, candidate, fingerprint, coins, plan, d, verdict, reason, estimate }
+    };
+    session.ledger.append(KIND, &measured, None)?;
+    Ok(measured)
+}

@@ -1,0 +1,237 @@
+//! The instrument's proof on this machine: it finds nothing where there is nothing, and finds what is there.
+//!
+//! The baseline runs against itself, and against itself held up by a known share of each turn. An
+//! instrument that fails refuses to judge. The result is kept for a week, for this machine, kernel,
+//! toolchain and workload.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, ArmFolder},
+    coins::Coins,
+    compare::PairRunner,
+    config,
+    contest::Contest,
+    files, once,
+    pair::{self, PairRequest, Script},
+    parity::Floor,
+    plan::{self, PairPlan},
+    ranking::{Peaks, parse_peaks},
+    same_training,
+    session::Session,
+    stats::{
+        power, robust,
+        sequential::Plan,
+        signed_rank::{WalshAverages, p_greater, p_two_sided},
+    },
+    verdict::{log_of_pct, pct_of_log},
+};
+
+/// Version of the kept file.
+pub const SCHEMA: &str = "alpha.loop.selftest/1";
+/// Pairs of each half.
+const PAIRS: u64 = 8;
+/// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
+const LEVEL: f64 = 0.025;
+/// Smallest hold-up, in per cent of a turn.
+const HOLD_UP_PCT: f64 = 3.0;
+/// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
+const HOLD_UP_SD: f64 = 4.0;
+/// The known effect is not found where the estimate is off by more than this many standard errors.
+const MAX_ERRORS: f64 = 6.0;
+/// How long the proof holds.
+const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What the instrument showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// What it holds for.
+    pub holds_for: String,
+    /// When it ran.
+    pub time: Timestamp,
+    /// Standard deviation of a pair, in per cent.
+    pub sd_pct: f64,
+    /// Estimate of the program against itself, in per cent.
+    pub identical_pct: f64,
+    /// Two-sided p of the program against itself.
+    pub identical_p: f64,
+    /// The known slowdown, in per cent of a turn.
+    pub hold_up_pct: f64,
+    /// Its estimate.
+    pub found_pct: f64,
+    /// One-sided p of it.
+    pub found_p: f64,
+    /// What a pair takes.
+    pub seconds_per_pair: f64,
+    /// Smallest effects that 1, 5 and 20 minutes of pairs resolve, in per cent, with a chance of 80 %.
+    pub resolves: Vec<Resolution>,
+    /// How far the baseline's losses and norms are from themselves.
+    #[serde(default)]
+    pub floor: Floor,
+    /// The machine's peaks, where the configuration says how to measure them.
+    pub peaks: Option<Peaks>,
+    /// What refuses, if something does.
+    pub failure: Option<String>,
+}
+
+/// What a time resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// Of pairs.
+    pub minutes: f64,
+    /// Pairs that fit.
+    pub pairs: usize,
+    /// Smallest effect, in per cent.
+    pub effect_pct: f64,
+}
+
+/// The proof that holds now, if there is one.
+pub fn cached(session: &Session) -> Result<Option<SelfTest>, LoopError> {
+    let Ok(bytes) = fs::read(path(session)) else { return Ok(None) };
+    let Ok(kept) = serde_json::from_slice::<SelfTest>(&bytes) else { return Ok(None) };
+    let age = Timestamp::now().duration_since(kept.time);
+    // A clock that was set back makes it as worthless as one that ran on.
+    let is_fresh = !age.is_negative() && age.unsigned_abs() < HOLDS;
+    Ok((is_fresh && kept.schema == SCHEMA && kept.holds_for == holds_for(session)?).then_some(kept))
+}
+
+/// The proof that holds, made now if there is none. An instrument that fails is an error.
+pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
+    if let Some(kept) = cached(session)?.filter(|kept| kept.failure.is_none()) {
+        return Ok(kept);
+    }
+    watch.note("self-test of the instrument (first use on this machine, or a week ago)");
+    let made = run(session, contest, watch)?;
+    match &made.failure {
+        None => Ok(made),
+        Some(why) => Err(LoopError::Refused(format!("the instrument fails its own test here: {why}"))
+            .hint("`alpha loop doctor` says what disturbs; then `alpha loop selftest`")),
+    }
+}
+
+/// Runs the test and keeps the result.
+pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
+    let coins = Coins::fresh();
+    let mut runner = PairRunner::new(session, contest, coins).of_baseline();
+    let empty = Script::default();
+    let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
+    let script = plan.blocks.script();
+    let peaks = peaks(session, contest, watch)?;
+    let identical = series(&runner, &script, 1, None, watch)?;
+    let floor = same_training::floor(session, &[runner.run(1 + 3 * PAIRS, &script, watch)?])?;
+    let mut failure = None;
+    if p_two_sided(&identical) <= LEVEL {
+        watch.note("the program differed from itself: once more");
+        let again = series(&runner, &script, 1 + PAIRS, None, watch)?;
+        let same_side = (robust::median(&identical) > 0.0) == (robust::median(&again) > 0.0);
+        if p_two_sided(&again) <= LEVEL && same_side {
+            let pct = pct_of_log(WalshAverages::of(&again).estimate());
+            failure = Some(format!("the same program differed from itself twice, by {pct:+.2} %"));
+        }
+    }
+    let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
+    let hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(100.0);
+    let slowed = series(&runner, &script, 1 + 2 * PAIRS, Some((Arm::Candidate, hold_up_pct / 100.0)), watch)?;
+    let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
+    let found = WalshAverages::of(&slower).estimate();
+    let found_p = p_greater(&slower);
+    let standard_error = sd / (PAIRS as f64).sqrt();
+    let is_off = (found - log_of_pct(hold_up_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
+    if found_p > LEVEL || is_off {
+        let found_pct = pct_of_log(found);
+        failure = failure.or(Some(format!("a known slowdown of {hold_up_pct:.1} % was estimated as {found_pct:.1} %")));
+    }
+    let made = SelfTest {
+        schema: SCHEMA.to_owned(),
+        holds_for: holds_for(session)?,
+        time: Timestamp::now(),
+        sd_pct: pct_of_log(sd),
+        identical_pct: pct_of_log(WalshAverages::of(&identical).estimate()),
+        identical_p: p_two_sided(&identical),
+        hold_up_pct,
+        found_pct: pct_of_log(found),
+        found_p,
+        seconds_per_pair: plan.seconds_per_pair,
+        resolves: resolutions(&plan, sd),
+        floor,
+        peaks,
+        failure,
+    };
+    let json = serde_json::to_vec_pretty(&made)
+        .map_err(|error| LoopError::Failed(format!("the self-test cannot be written: {error}")))?;
+    files::write(&path(session), &json)?;
+    Ok(made)
+}
+
+impl SelfTest {
+    /// Smallest effect that `minutes` of pairs resolve, in per cent.
+    pub fn resolves_pct(&self, minutes: f64) -> Option<f64> {
+        self.resolves.iter().find(|resolution| resolution.minutes >= minutes).map(|resolution| resolution.effect_pct)
+    }
+}
+
+fn series(
+    runner: &PairRunner<'_>,
+    script: &Script,
+    first: u64,
+    slowed: Option<(Arm, f64)>,
+    watch: &dyn Watch,
+) -> Result<Vec<f64>, LoopError> {
+    (first..first + PAIRS)
+        .map(|number| {
+            let request = PairRequest { slowed, ..runner.request(number, script) };
+            let run = pair::run(&request, watch)?;
+            match &run.void {
+                None => Ok(run.log_ratio()),
+                Some(void) => {
+                    Err(LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why)))
+                }
+            }
+        })
+        .collect()
+}
+
+fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {
+    [1.0, 5.0, 20.0]
+        .into_iter()
+        .map(|minutes: f64| {
+            let fit = (minutes * 60.0 / plan.seconds_per_pair) as usize;
+            let size = Plan::largest_within(fit).unwrap_or(Plan::ALL[0]);
+            Resolution { minutes, pairs: size.pairs(), effect_pct: pct_of_log(power::smallest_effect(sd, size)) }
+        })
+        .collect()
+}
+
+/// What the proof depends on.
+fn holds_for(session: &Session) -> Result<String, LoopError> {
+    let config = &session.config;
+    let parts = [
+        session.machine.fingerprint(),
+        session.machine.kernel_release.clone().unwrap_or_default(),
+        crate::build::toolchain(config)?,
+        format!("{:?}", config.workload),
+        format!("{:?}", config.trace),
+    ];
+    Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
+}
+
+fn path(session: &Session) -> PathBuf {
+    session.state.folder().join("selftest.json")
+}
+
+/// Runs the configuration's command for peaks with the baseline's program.
+fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
+    let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
+    let kit = &contest.kits[0];
+    let folder = ArmFolder::create(&session.work().join("p"), kit)?;
+    let limit = session.config.workload.turn_timeout;
+    let ended = once::run(&folder, kit, &config::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
+    let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
+    parse_peaks(json.as_bytes()).map(Some)
+}

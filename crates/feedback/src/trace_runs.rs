@@ -1,0 +1,166 @@
+//! Traced runs: of the baseline for the ranking, of both arms for the attribution.
+
+use std::{fs, path::Path};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, ArmFolder},
+    attempt::Attempt,
+    attribution::{self, Attribution, TracedPair},
+    coins::Coins,
+    config::{Area, TraceConfig, Workload},
+    contest::{self, Contest},
+    evidence,
+    pair::{self, PairRequest, Script},
+    plan,
+    ranking::{self, Basis, PastAttempts, Report, TracedRun},
+    records::{DEFAULT_COUNTERS, Trajectory},
+    selftest,
+    session::Session,
+};
+
+/// Traced processes of the baseline.
+const PROCESSES: u64 = 4;
+/// Traced pairs of an attribution.
+const PAIRS: u64 = 5;
+/// Their numbers begin here, away from those of the comparison and of guards.
+const FIRST_NUMBER: u64 = 2_000_000;
+/// Minutes of comparison that decide what is hidden: what one would wait for.
+const PATIENCE_MINUTES: f64 = 5.0;
+/// The first step sets up what later ones use; it is left out of a step's mean time.
+const FIRST_STEADY: usize = 1;
+
+/// Ranks by traces of HEAD, made now.
+pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, LoopError> {
+    let trace = configured(session)?;
+    let head = session.repository.head()?.commit;
+    let contest = contest::of_commits(session, &head, &head, watch)?;
+    let workload = traced_workload(session, trace);
+    let work = session.work();
+    let kits = [&contest.kits[0], &contest.kits[0]];
+    let script = Script::default();
+    let mut runs = Vec::new();
+    for number in 0..PROCESSES {
+        let request = PairRequest {
+            workload: &workload,
+            kits,
+            script: &script,
+            coins: Coins::fresh(),
+            number,
+            work: &work,
+            slowed: None,
+        };
+        let run = pair::alone(&request, Arm::Baseline, watch)?;
+        runs.push(read(&run.folder, trace, &workload)?);
+    }
+    rank(session, &runs)
+}
+
+/// Ranks by the trace of a run that somebody made.
+pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
+    let name = Path::new("kernels.json");
+    let path = folder.join(configured(session)?.kernels.file_name().map_or(name, Path::new));
+    let bytes =
+        fs::read(&path).map_err(|error| LoopError::io("read", &path, &error).hint("a run with `--trace` writes it"))?;
+    let metrics = folder.join(session.config.workload.metrics.file_name().unwrap_or_default());
+    let step_ms = if metrics.exists() { step_ms(&metrics)? } else { None };
+    rank(session, &[TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms }])
+}
+
+/// Change by phase and kernel, from traced pairs in turns. Where no area was declared, every part is inside.
+pub fn attribute(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    watch: &dyn Watch,
+) -> Result<Attribution, LoopError> {
+    let trace = configured(session)?;
+    let workload = traced_workload(session, trace);
+    let kits = [contest.kits[0].clone(), contest.kits[1].clone()];
+    let work = session.work();
+    let script = plan::script_of(&workload, &kits, &work, attempt.coins, watch)?;
+    let mut pairs = Vec::new();
+    for number in FIRST_NUMBER..FIRST_NUMBER + PAIRS {
+        let kits = [&kits[0], &kits[1]];
+        let coins = attempt.coins;
+        let request =
+            PairRequest { workload: &workload, kits, script: &script, coins, number, work: &work, slowed: None };
+        let run = pair::run(&request, watch)?;
+        let [baseline, candidate] = run.arms.each_ref().map(|arm| read(&arm.folder, trace, &workload));
+        pairs.push(TracedPair { baseline: baseline?, candidate: candidate? });
+    }
+    let everything = Area { kernels: vec!["**".to_owned()], ..Area::default() };
+    let area = match &attempt.area {
+        None => &everything,
+        Some(name) => session
+            .config
+            .areas
+            .get(name)
+            .ok_or_else(|| LoopError::Usage(format!("the cycle's area `{name}` is no longer in `loop.toml`")))?,
+    };
+    let gain_pct = attempt.estimate.map_or(0.0, |estimate| estimate.speedup_pct);
+    Ok(attribution::attribute(&pairs, &[area], gain_pct))
+}
+
+fn configured(session: &Session) -> Result<&TraceConfig, LoopError> {
+    session.config.trace.as_ref().ok_or_else(|| {
+        LoopError::Usage("`loop.toml` has no `[trace]`".into())
+            .hint("name the workload's command with tracing on, and the file of kernels that it writes")
+    })
+}
+
+fn traced_workload(session: &Session, trace: &TraceConfig) -> Workload {
+    Workload { command: trace.command.clone(), steps: trace.steps, ..session.config.workload.clone() }
+}
+
+fn read(folder: &ArmFolder, trace: &TraceConfig, workload: &Workload) -> Result<TracedRun, LoopError> {
+    let path = folder.path().join(&trace.kernels);
+    let bytes = fs::read(&path).map_err(|error| {
+        LoopError::io("read", &path, &error).hint("`trace.kernels` of `loop.toml` names what the traced command writes")
+    })?;
+    Ok(TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms: step_ms(&folder.path().join(&workload.metrics))? })
+}
+
+/// Mean time of the steps after the first, where the metrics have it.
+fn step_ms(metrics: &Path) -> Result<Option<f64>, LoopError> {
+    let trajectory = Trajectory::read(metrics, &DEFAULT_COUNTERS)?;
+    let steady =
+        if trajectory.rows.len() > FIRST_STEADY { &trajectory.rows[FIRST_STEADY..] } else { &trajectory.rows[..] };
+    let times: Option<Vec<f64>> = steady.iter().map(|row| row.ms_per_iter).collect();
+    Ok(times.filter(|times| !times.is_empty()).map(|times| times.iter().sum::<f64>() / times.len() as f64))
+}
+
+fn rank(session: &Session, runs: &[TracedRun]) -> Result<Report, LoopError> {
+    let proof = selftest::cached(session)?;
+    let files: Vec<String> = session
+        .repository
+        .files(&session.repository.head()?.tree)?
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    ranking::rank(&Basis {
+        runs,
+        peaks: proof.as_ref().and_then(|proof| proof.peaks),
+        past: &past(session),
+        areas: &session.config.areas,
+        files: &files,
+        resolvable_pct: proof.and_then(|proof| proof.resolves_pct(PATIENCE_MINUTES)),
+    })
+}
+
+/// What the ledger knows of attempts, by the area that was declared.
+fn past(session: &Session) -> Vec<PastAttempts> {
+    let mut past: Vec<PastAttempts> = Vec::new();
+    for (_, record) in evidence::attempts(session) {
+        let Some(area) = record.attempt.area.clone() else { continue };
+        let accepted = u32::from(record.attempt.is_confirmed());
+        match past.iter_mut().find(|known| known.area == area) {
+            Some(known) => {
+                known.attempts += 1;
+                known.accepted += accepted;
+            }
+            None => past.push(PastAttempts { area, kind: None, attempts: 1, accepted }),
+        }
+    }
+    past
+}
