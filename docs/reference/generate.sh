@@ -8,7 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 alpha=$PWD/.bun-out/alpha
 reference=docs/reference
-commands=('' train sample eval 'tokenizer build' 'datagen abc' check devices completions)
+commands=('' train sample eval 'tokenizer build' 'datagen abc' check devices completions
+  loop 'loop init' 'loop doctor' 'loop selftest' 'loop next' 'loop start' 'loop smoke' 'loop compare' 'loop commit' 'loop run'
+  'loop status' 'loop drop' 'loop history' 'loop audit' 'loop verify' 'loop bisect' 'loop import' 'loop record-benchmark'
+  'loop hook')
 
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{check, completions, datagen, devices, eval, sample, tokenizer},
+    commands::{check, completions, datagen, devices, eval, feedback, sample, tokenizer},
     exit::Failure,
     flags::{self, layer::Layer, train::TrainFlags},
     output,
@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Check(check::Flags),
     /// Show what this machine computes with, and how fast
     Devices(devices::Flags),
+    /// Prove a speed-up: compare a changed trainer with the last accepted one, and commit with the evidence
+    #[command(arg_required_else_help = true)]
+    Loop(Box<feedback::Flags>),
     /// Print a shell's completion script
     Completions(completions::Flags),
 }

@@ -16,6 +16,10 @@ pub(crate) enum Exit {
     Usage = 2,
     /// A known backend or device that this machine or build lacks, or whose self-test failed.
     Unavailable = 3,
+    /// A gate refused.
+    Refused = 4,
+    /// No verdict within the budget.
+    Undecided = 5,
     /// Interrupted, state saved.
     Interrupted = 130,
     /// Terminated, state saved.
@@ -65,8 +69,14 @@ impl Failure {
         Failure { message: format!("{place}: {}", self.message), ..self }
     }
 
+    /// An exit code that says all: the answer is on stdout.
+    pub(crate) fn silent(exit: Exit) -> Failure {
+        Failure::new(exit, "")
+    }
+
     /// A message may bring its own hint: a line that begins with `hint: `.
-    fn new(exit: Exit, message: String) -> Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        let message = message.into();
         match message.split_once("\nhint: ") {
             Some((message, hint)) => {
                 Failure { exit, message: message.trim_end().to_owned(), hint: Some(hint.trim_end().to_owned()) }

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod datagen;
 pub(crate) mod devices;
 pub(crate) mod eval;
+pub(crate) mod feedback;
 mod model;
 pub(crate) mod sample;
 pub(crate) mod tokenizer;
@@ -30,6 +31,7 @@ pub(crate) fn run(request: Request, started: Instant) -> Result<(), Failure> {
             Command::Tokenizer(action) => tokenizer::run(&action),
             Command::Datagen(action) => datagen::run(&action),
             Command::Check(flags) => check::run(&flags),
+            Command::Loop(flags) => feedback::run(&flags),
             Command::Devices(flags) => devices::run(&flags),
             Command::Completions(flags) => completions::run(&flags),
         },

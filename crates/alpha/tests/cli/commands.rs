@@ -18,6 +18,7 @@ fn messages_of_sample_eval_and_check() {
             &["sample", "--checkpoint"],
             &["sample", "--checkpoint=c", "--temp=-1"],
             &["sample", "--checkpoint=c", "--temp", "nan"],
+            &["sample", "--checkpoint=c", "--temp=1e-300"],
             &["sample", "--checkpoint=c", "--topp=0"],
             &["sample", "--checkpoint=c", "--topp=1.5"],
             &["sample", "--checkpoint=c", "--topk=-1"],
@@ -65,7 +66,16 @@ fn devices_describe_the_processor() {
     let (code, stdout, _) = alpha(&["devices", "--json"]);
     let devices: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, devices["gpus"].as_array().unwrap().len()), (0, 0));
-    assert!(devices["cpu"]["cores"].as_u64().unwrap() >= 1);
+    assert_eq!(devices["schema"], "alpha.devices/1");
+    let cpu = &devices["cpu"];
+    let (cores, peaks) = (cpu["cores"].as_u64().unwrap(), cpu["peaks"].as_array().unwrap());
+    assert!(cpu["model"].is_string() && cpu["features"].is_array(), "{cpu}");
+    // One thread, and all of them, whose peaks are those of the machine.
+    let threads: Vec<u64> = peaks.iter().map(|peak| peak["threads"].as_u64().unwrap()).collect();
+    assert_eq!(threads, if cores == 1 { vec![1] } else { vec![1, cores] });
+    let all = peaks.last().unwrap();
+    assert_eq!((&devices["gflops"], &devices["gb_s"]), (&all["fma_gflops"], &all["triad_gb_s"]));
+    assert!(devices["gflops"].as_f64().unwrap() > 0.1 && devices["gb_s"].as_f64().unwrap() > 0.1, "{devices}");
 }
 
 #[test]

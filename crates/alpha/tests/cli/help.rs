@@ -15,6 +15,8 @@ fn help_of_every_command() {
         "datagen abc",
         "check",
         "devices",
+        "loop",
+        "loop compare",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();

@@ -1,0 +1,64 @@
+//! `alpha loop commit`.
+
+use clap::Args;
+use feedback::{
+    LoopError,
+    commit::{self, CommitOptions, Landed},
+    compare::CompareOptions,
+};
+
+use super::{Context, Done};
+
+/// What is committed, and how.
+#[derive(Args, Debug)]
+#[group(skip)] // `alpha loop run` has these flags among its own
+pub(super) struct Flags {
+    /// What the change is, in a few words
+    #[arg(short, long, value_name = "SUMMARY")]
+    message: String,
+
+    /// Commit without a percentage
+    #[arg(long)]
+    no_claim: bool,
+
+    /// Commit a change of the instrument's own files, with both instruments measured beside each other
+    #[arg(long, conflicts_with = "no_claim")]
+    instrument: bool,
+
+    /// Why gains outside the declared area are all right
+    #[arg(long, value_name = "REASON")]
+    widen: Option<String>,
+}
+
+impl Flags {
+    /// As the library takes them.
+    pub(super) fn options(&self) -> CommitOptions {
+        CommitOptions {
+            summary: self.message.clone(),
+            no_claim: self.no_claim,
+            instrument: self.instrument,
+            widen: self.widen.clone(),
+        }
+    }
+}
+
+pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let mut session = super::session()?;
+    super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
+    let _lock = session.state.lock()?;
+    let landed = commit::commit(&mut session, &flags.options(), &context.console)?;
+    context.show(&landed, text)?;
+    Ok(Done::WELL)
+}
+
+/// The commit in a line.
+pub(super) fn text(landed: &Landed) -> String {
+    let mut text = format!("{} {}\n", feedback::contest::short(&landed.commit), landed.subject);
+    if let Some(record) = &landed.record {
+        text.push_str(&format!("  record     {record}\n"));
+    }
+    if landed.audit_is_due {
+        text.push_str("  audit      ten commits were accepted since the last: `alpha loop audit`\n");
+    }
+    text
+}

@@ -1,0 +1,23 @@
+//! `alpha loop drop`.
+
+use clap::Args;
+use feedback::{LoopError, cycle};
+
+use super::{Context, Done};
+
+/// Why.
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    /// Why the cycle ends without a commit
+    reason: Option<String>,
+}
+
+pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let mut session = super::session()?;
+    let _lock = session.state.lock()?;
+    let dropped = cycle::drop(&mut session, flags.reason.as_deref())?;
+    context.show(&dropped, |dropped| {
+        format!("dropped: {}\nrecord {}; the working tree is as it was\n", dropped.hypothesis, dropped.record)
+    })?;
+    Ok(Done::WELL)
+}

@@ -1,0 +1,25 @@
+//! `alpha loop init`.
+
+use clap::Args;
+use feedback::{LoopError, Watch, git::Repository, init};
+
+use super::{Context, Done};
+
+/// Nothing to choose.
+#[derive(Args, Debug)]
+pub(super) struct Flags {}
+
+pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let repository = Repository::open(std::path::Path::new("."))?;
+    let made = init::init(repository.root())?;
+    for guess in &made.guesses {
+        context.console.note(&format!("to be read over: {guess}"));
+    }
+    context.show(&made, |made| {
+        format!(
+            "`loop.toml` is written ({} repository)\nnext: `alpha loop selftest`, then `alpha loop next`\n",
+            made.kind
+        )
+    })?;
+    Ok(Done::WELL)
+}

@@ -1,0 +1,236 @@
+//! `alpha loop`: one file a command. Everything is done by the crate `feedback`; here it is asked for and shown.
+
+mod audit;
+mod bisect;
+mod commit;
+mod compare;
+mod console;
+mod doctor;
+mod drop;
+mod history;
+mod hook;
+mod import;
+mod init;
+mod next;
+mod record_benchmark;
+mod run;
+mod selftest;
+mod smoke;
+mod start;
+mod status;
+mod verify;
+
+use clap::{Args, Subcommand};
+use feedback::{LoopError, Watch, compare::CompareOptions, contest, session::Session};
+use serde::Serialize;
+
+use crate::{
+    exit::{Exit, Failure},
+    output,
+    signal::StopRequest,
+};
+
+use self::console::Console;
+
+/// The loop's flags.
+#[derive(Args, Debug)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    action: Action,
+
+    /// Print one JSON object instead of text; its `schema` says which (docs/loop-json.md)
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// The loop's commands.
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Write a `loop.toml` for this repository
+    Init(init::Flags),
+    /// Say what disturbs measurements on this machine, and what to do about it
+    Doctor(doctor::Flags),
+    /// Prove the instrument: nothing is found where there is nothing, and what is there is found
+    Selftest(selftest::Flags),
+    /// Rank the bottlenecks: what a change there could gain, and what is not worth trying
+    Next(next::Flags),
+    /// Open a cycle: what is to be shown, and in which part of the trainer
+    Start(start::Flags),
+    /// Run the 5-step test on baseline and candidate
+    Smoke(smoke::Flags),
+    /// Build both, run them in turns, and say which is faster
+    Compare(compare::Flags),
+    /// Confirm the gain on fresh pairs and commit exactly the tree that was compared
+    Commit(commit::Flags),
+    /// Smoke, compare, confirm, commit and rank again, in one go
+    Run(run::Flags),
+    /// Show the open cycle and what to type next
+    Status(status::Flags),
+    /// End the cycle and keep its record
+    Drop(drop::Flags),
+    /// Show the accepted gains and the benchmark's series
+    History(history::Flags),
+    /// Hold the claims against a direct measurement
+    Audit(audit::Flags),
+    /// Recompute a claim from its record, or measure it again
+    Verify(verify::Flags),
+    /// Find the commit that lost speed
+    Bisect(bisect::Flags),
+    /// Say what a benchmark history of twelve columns is worth
+    Import(import::Flags),
+    /// Write a row of the benchmark's history, given on stdin under its header, to the ledger
+    RecordBenchmark(record_benchmark::Flags),
+    /// Refuse commits that claim a gain without evidence
+    #[command(subcommand, arg_required_else_help = true)]
+    Hook(hook::Action),
+}
+
+/// What a command works with.
+struct Context {
+    console: Console,
+    json: bool,
+}
+
+/// Runs the command. With `--json`, what goes wrong is an object on stdout too.
+pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+    let context = Context { console: Console::new(StopRequest::install()?), json: flags.json };
+    let done = match &flags.action {
+        Action::Init(flags) => init::run(flags, &context),
+        Action::Doctor(flags) => doctor::run(flags, &context),
+        Action::Selftest(flags) => selftest::run(flags, &context),
+        Action::Next(flags) => next::run(flags, &context),
+        Action::Start(flags) => start::run(flags, &context),
+        Action::Smoke(flags) => smoke::run(flags, &context),
+        Action::Compare(flags) => compare::run(flags, &context),
+        Action::Commit(flags) => commit::run(flags, &context),
+        Action::Run(flags) => run::run(flags, &context),
+        Action::Status(flags) => status::run(flags, &context),
+        Action::Drop(flags) => drop::run(flags, &context),
+        Action::History(flags) => history::run(flags, &context),
+        Action::Audit(flags) => audit::run(flags, &context),
+        Action::Verify(flags) => verify::run(flags, &context),
+        Action::Bisect(flags) => bisect::run(flags, &context),
+        Action::Import(flags) => import::run(flags, &context),
+        Action::RecordBenchmark(flags) => record_benchmark::run(flags, &context),
+        Action::Hook(action) => hook::run(action, &context),
+    };
+    context.console.finish();
+    match done {
+        Ok(Done { exit: None }) => Ok(()),
+        Ok(Done { exit: Some(exit) }) => Err(Failure::silent(exit)),
+        Err(error) => Err(context.failure(&error)),
+    }
+}
+
+/// A command that came to its end, with the exit code that its answer asks for; none is 0.
+struct Done {
+    exit: Option<Exit>,
+}
+
+impl Done {
+    const WELL: Done = Done { exit: None };
+
+    fn with(code: u8) -> Done {
+        Done {
+            exit: match code {
+                0 => None,
+                4 => Some(Exit::Refused),
+                5 => Some(Exit::Undecided),
+                _ => Some(Exit::Failed),
+            },
+        }
+    }
+}
+
+/// A report that has no `schema` of its own.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    schema: &'static str,
+    #[serde(flatten)]
+    report: &'a T,
+}
+
+/// What an error looks like with `--json`.
+#[derive(Serialize)]
+struct ErrorReport<'a> {
+    schema: &'static str,
+    error: &'a str,
+    hint: Option<&'a str>,
+    exit_code: u8,
+}
+
+/// Opens the repository that the command was typed in.
+fn session() -> Result<Session, LoopError> {
+    Session::open(std::path::Path::new("."))
+}
+
+impl Context {
+    /// Prints the report: as an object with `--json`, else as text.
+    fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
+        self.console.finish();
+        let shown = if self.json { to_json(report)? } else { text(report) };
+        output::print(&shown).map_err(|error| LoopError::Failed(format!("cannot print: {error}")))
+    }
+
+    fn failure(&self, error: &LoopError) -> Failure {
+        let text = error.to_string();
+        let (message, hint) = match text.split_once("\n\nhint: ") {
+            Some((message, hint)) => (message, Some(hint)),
+            None => (text.as_str(), None),
+        };
+        let exit = match error {
+            LoopError::Usage(_) => Exit::Usage,
+            LoopError::Failed(_) => Exit::Failed,
+            LoopError::Refused(_) => Exit::Refused,
+            LoopError::Undecided(_) => Exit::Undecided,
+            LoopError::Interrupted(_) => return self.console.interrupted(message),
+        };
+        if self.json {
+            let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
+            if let Ok(json) = to_json(&report) {
+                // Stdout that cannot be written to takes no error either; stderr has it.
+                let _ = output::print(&json);
+            }
+        }
+        let failure = Failure::new(exit, message);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
+    match serde_json::to_string(report) {
+        Ok(json) => Ok(json + "\n"),
+        Err(error) => Err(LoopError::Failed(format!("the report cannot be written as JSON: {error}"))),
+    }
+}
+
+/// `90s`, `5m`, for clap.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    feedback::config::parse_duration(text)
+}
+
+/// `0.5%` or `0.5`, for clap.
+fn percentage(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is no percentage"))?;
+    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(format!("`{text}`: 0.01 % to 50 % can be asked for")) }
+}
+
+/// Set in the process that judges in another's place.
+const JUDGING: &str = "ALPHA_LOOP_JUDGING";
+
+/// Where the trainer is the loop's own program, the baseline's judges: this process becomes it, unless it is it.
+fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
+    use std::os::unix::process::CommandExt;
+    let Some(judge) = contest::judge(session, options, console)? else { return Ok(()) };
+    if std::env::var_os(JUDGING).is_some() {
+        return Ok(());
+    }
+    console.note("the baseline's program judges");
+    console.finish();
+    // Only returns if it fails. The lock is inherited: nobody else gets in between.
+    let error = std::process::Command::new(&judge).args(std::env::args_os().skip(1)).env(JUDGING, "1").exec();
+    Err(LoopError::Failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
+}

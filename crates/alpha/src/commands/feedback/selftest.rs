@@ -1,0 +1,39 @@
+//! `alpha loop selftest`.
+
+use clap::Args;
+use feedback::{LoopError, contest, selftest};
+
+use super::{Context, Done};
+
+/// Nothing to choose.
+#[derive(Args, Debug)]
+pub(super) struct Flags {}
+
+pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let session = super::session()?;
+    let _lock = session.state.lock()?;
+    let head = session.repository.head()?.commit;
+    let contest = contest::of_commits(&session, &head, &head, &context.console)?;
+    let made = selftest::run(&session, &contest, &context.console)?;
+    context.show(&made, |made| {
+        let mut text = format!(
+            "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\nheld up by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
+            made.identical_pct, made.identical_p, made.sd_pct, made.hold_up_pct, made.found_pct, made.found_p, made.seconds_per_pair,
+        );
+        for resolution in &made.resolves {
+            text.push_str(&format!(
+                "resolved in {:>2} min           {:.2} % ({} pairs)\n",
+                resolution.minutes, resolution.effect_pct, resolution.pairs
+            ));
+        }
+        if let Some(peaks) = made.peaks {
+            text.push_str(&format!("peaks                        {:.0} GFLOP/s, {:.1} GB/s\n", peaks.gflops, peaks.gb_s));
+        }
+        text.push_str(&match &made.failure {
+            None => "the instrument works here\n".to_owned(),
+            Some(failure) => format!("the instrument fails its test: {failure}\n"),
+        });
+        text
+    })?;
+    Ok(Done::with(if made.failure.is_some() { 4 } else { 0 }))
+}

@@ -1,0 +1,33 @@
+//! `alpha loop start`.
+
+use clap::Args;
+use feedback::{LoopError, cycle, state::Tier};
+
+use super::{Context, Done, status};
+
+/// What the cycle is to show.
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    /// What is to be shown, in a sentence
+    hypothesis: String,
+
+    /// The part of the trainer that the change is about: a name of `[areas]` in `loop.toml`
+    #[arg(long, value_name = "NAME")]
+    area: Option<String>,
+
+    /// How equal the training must stay: the same bits (t0), re-associated sums (t1), a declared change of precision (t2)
+    #[arg(long, value_name = "TIER", default_value = "t1")]
+    parity: Tier,
+
+    /// What the change is measured against; HEAD unless named
+    #[arg(long, value_name = "REV")]
+    baseline: Option<String>,
+}
+
+pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let session = super::session()?;
+    let _lock = session.state.lock()?;
+    cycle::start(&session, &flags.hypothesis, flags.area.as_deref(), flags.parity, flags.baseline.as_deref())?;
+    context.show(&cycle::status(&session)?, status::text)?;
+    Ok(Done::WELL)
+}

@@ -1,0 +1,46 @@
+//! `alpha loop status`.
+
+use clap::Args;
+use feedback::{
+    LoopError,
+    contest::short,
+    cycle::{self, Status},
+};
+
+use super::{Context, Done};
+
+/// Nothing to choose.
+#[derive(Args, Debug)]
+pub(super) struct Flags {}
+
+pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let session = super::session()?;
+    context.show(&cycle::status(&session)?, text)?;
+    Ok(Done::WELL)
+}
+
+/// The open cycle and what to type next.
+pub(super) fn text(status: &Status) -> String {
+    let mut text = String::new();
+    match &status.cycle {
+        None => text.push_str("no cycle is open\n"),
+        Some(cycle) => {
+            text.push_str(&format!("cycle      {}\n", cycle.hypothesis));
+            text.push_str(&format!("area       {}\n", cycle.area.as_deref().unwrap_or("not declared")));
+            text.push_str(&format!("parity     {}\n", cycle.tier));
+            text.push_str(&format!("baseline   {}\n", short(&cycle.baseline)));
+        }
+    }
+    if let Some(attempt) = &status.attempt {
+        text.push_str(&format!("attempt    {attempt}\n"));
+    }
+    text.push_str(&format!(
+        "attempts   {} on this baseline; {:.4} false commits to expect of them\n",
+        status.attempts, status.expected_false_commits
+    ));
+    for problem in &status.ledger_problems {
+        text.push_str(&format!("ledger     {problem}\n"));
+    }
+    text.push_str(&format!("next       {}\n", status.next));
+    text
+}

@@ -1,0 +1,73 @@
+//! `alpha loop verify`.
+
+use std::time::Duration;
+
+use clap::Args;
+use feedback::{
+    LoopError,
+    contest::short,
+    verify::{self, Agreement, Verification, VerifyReport},
+};
+
+use super::{Context, Done};
+
+/// What, and whether to measure.
+#[derive(Args, Debug)]
+pub(super) struct Flags {
+    /// A commit, or a range `A..B`
+    #[arg(value_name = "COMMIT")]
+    what: String,
+
+    /// Measure again
+    #[arg(long)]
+    rerun: bool,
+
+    /// Longest measurement of a commit: `90s`, `5m`
+    #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "3m")]
+    budget: Duration,
+}
+
+pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let mut session = super::session()?;
+    let mut claims = verify::verify(&session, &flags.what)?;
+    if flags.rerun {
+        let _lock = session.state.lock()?;
+        for verification in claims.iter_mut().filter(|verification| verification.claim_pct.is_some()) {
+            verify::rerun(&mut session, verification, flags.budget, &context.console)?;
+        }
+    }
+    let report = VerifyReport::new(claims);
+    context.show(&report, |report| report.claims.iter().map(text).collect())?;
+    let unresolved = report
+        .claims
+        .iter()
+        .any(|claim| claim.rerun.as_ref().is_some_and(|rerun| rerun.outcome == Agreement::CannotResolve));
+    Ok(Done::with(match (report.holds, unresolved) {
+        (false, _) => 4,
+        (true, true) => 5,
+        (true, false) => 0,
+    }))
+}
+
+fn text(verification: &Verification) -> String {
+    let mut text = format!("{} {}\n", short(&verification.commit), verification.subject);
+    match verification.claim_pct {
+        None => text.push_str("  claims nothing\n"),
+        Some(_) if verification.problems.is_empty() => {
+            let how = if verification.measured_here {
+                "measured on exactly this tree"
+            } else {
+                "not measured here: the same patch on another tree"
+            };
+            text.push_str(&format!("  follows from its record; {how}\n"));
+        }
+        Some(_) => {}
+    }
+    for problem in &verification.problems {
+        text.push_str(&format!("  does not hold: {problem}\n"));
+    }
+    if let Some(rerun) = &verification.rerun {
+        text.push_str(&format!("  measured again: {}, {}\n", rerun.outcome.name(), rerun.reason));
+    }
+    text
+}
