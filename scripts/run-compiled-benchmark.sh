@@ -33,6 +33,7 @@ perf=${PERF_DIR:-perf}
 history=$perf/compiled-loop-history.csv
 columns=timestamp,git_commit,steps,backend,compile_ms,run_ms,avg_tok_s,last_tok_s,speedup_pct,run_dir,log_file,status
 columns+=,device,workload,machine,tree_state,val_loss
+columns+=,verdict,speedup_lo_pct,speedup_hi_pct,pairs,base_tree,tree
 
 say() { printf '[bench] %s\n' "$*"; }
 
@@ -149,7 +150,8 @@ write_env() {
   local key
   {
     for key in TIMESTAMP GIT_COMMIT STEPS BACKEND COMPILE_MS RUN_MS AVG_TOK_S LAST_TOK_S SPEEDUP_PCT RUN_DIR RUN_LOG \
-      HELIOS_WG_SIZE LR GRAD_CLIP STATUS DEVICE WORKLOAD MACHINE TREE_STATE VAL_LOSS; do
+      HELIOS_WG_SIZE LR GRAD_CLIP STATUS DEVICE WORKLOAD MACHINE TREE_STATE VAL_LOSS \
+      VERDICT SPEEDUP_LO_PCT SPEEDUP_HI_PCT PAIRS BASE_TREE TREE; do
       case $key in
         RUN_LOG) echo "$key=$(quoted "${record[log_file]}")" ;;
         HELIOS_WG_SIZE) echo "$key=" ;;
@@ -162,10 +164,48 @@ write_env() {
   mv -f "$perf/last-benchmark.env.$$" "$perf/last-benchmark.env"
 }
 
+# Puts the interleaved comparison with the last accepted commit beside the row, until a verdict or for 30 s of pairs.
+# What it says is a claim only through `alpha loop commit`.
+compare_in_turns() {
+  [[ -f loop.toml && "$perf" == perf ]] || return 0
+  local accepted report code=0 key column
+  accepted=$(git log -1 --format=%H --extended-regexp --grep='^Alpha-Record: ' 2>/dev/null || true)
+  report=$(./.bun-out/alpha loop compare --baseline="${accepted:-HEAD}" --budget=30s --json) || code=$?
+  report=$(tail -n 1 <<<"$report")
+  for column in verdict:verdict speedup_lo_pct:ci_low_pct speedup_hi_pct:ci_high_pct pairs:pairs; do
+    key=${column#*:}
+    record[${column%:*}]=$(json_value "$key" <<<"$report")
+  done
+  record[base_tree]=$(json_part baseline <<<"$report" | json_value tree)
+  record[tree]=$(json_part candidate <<<"$report" | json_value tree)
+  case ${record[verdict]} in
+    '') say "no comparison: $(json_value error <<<"$report")" ;;
+    *) say "in turns with ${accepted:-HEAD}: ${record[verdict]} (exit code $code)" ;;
+  esac
+}
+
+# A value of a flat JSON object on one line; empty if it is null or not there.
+json_value() {
+  sed -nE "s/.*\"$1\":(\"([^\"]*)\"|[-+0-9.eE]+).*/\1/p" | tr -d '"'
+}
+
+# An object inside one.
+json_part() {
+  sed -nE "s/.*\"$1\":(\{[^{}]*\}).*/\1/p"
+}
+
+# The row in the ledger.
+record_row() {
+  [[ -f loop.toml && "$perf" == perf ]] || return 0
+  { head -n 1 "$history"; tail -n 1 "$history"; } | ./.bun-out/alpha loop record-benchmark | tee -a "$log" ||
+    say "the row could not be written to the ledger"
+}
+
 finish() {
   record[status]=$1
   append_row
   write_env
+  [[ "$1" == compile_failed ]] || record_row
   say "status=$1 backend=${record[backend]} steps=$steps run=${record[run_ms]}ms" \
     "avg=${record[avg_tok_s]} tok/s last=${record[last_tok_s]} tok/s" \
     "${record[speedup_pct]:+against the last comparable run: ${record[speedup_pct]}% (one run: a hint)}"
@@ -260,4 +300,5 @@ baseline=$(baseline_tok_s "${record[backend]}" "${record[device]}")
 if [[ -n "$baseline" ]]; then
   record[speedup_pct]=$(awk -v now="$avg" -v then="$baseline" 'BEGIN { if (then > 0) printf "%.2f", (now / then - 1) * 100 }')
 fi
+compare_in_turns
 finish ok
