@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes the trainer: one file that the system can start, without comments, so that editing one changes nothing.
-# Python's own settings stay outside (-E -s), as does what it looks for at its start (-S).
+# The interpreter itself stands in the first line, not a shim that looks for it at every start; Python's own settings
+# stay outside (-E -s), as does what it looks for at its start (-S).
 set -euo pipefail
 mkdir -p out
 {
-  echo '#!/usr/bin/env -S python3 -S -E -s'
+  echo "#!$(python3 -c 'import sys; print(sys.executable)') -SEs"
   cat src/instrument.py src/trainer.py | sed '/^ *#/d'
 } >out/trainer.new
 chmod +x out/trainer.new
