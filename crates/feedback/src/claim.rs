@@ -95,7 +95,7 @@ impl Claim {
         [interval, pairs, record].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Whether it is a gain that is claimed. Who admits a loss needs no evidence.
+    /// Whether it is a gain that is claimed.
     pub fn is_gain(&self) -> bool {
         self.speedup_pct >= 0.0
     }

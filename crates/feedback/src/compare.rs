@@ -12,7 +12,7 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
-    attempt::{Attempt, Manifest, PairRow, Seconds, VoidRow},
+    attempt::{Attempt, CounterRow, Manifest, PairRow, Seconds, VoidRow},
     coins::Coins,
     config::{Guard, Sharing, Workload},
     contest::{self, Contest},
@@ -22,7 +22,7 @@ use crate::{
     plan::{self, PairPlan},
     same_training::{self, SameTraining},
     session::{Session, hash_file},
-    state::Cycle,
+    state::{Cycle, Tier},
     stats::{power, sequential::Plan},
     verdict::{self, Judgement, Verdict},
     watch::PairProgress,
@@ -205,7 +205,11 @@ fn measure(
     let mut same_training = SameTraining::new(session, contest, attempt, watch)?;
     let (verdict, reason) = loop {
         let is_planned_end = attempt.pairs.len() == plan.pairs && most > plan.pairs;
-        if let Some(verdict) = judgement.verdict.filter(|_| !is_planned_end) {
+        // Where counters fell, pairs go on until it is shown that nothing was lost for it.
+        let may_be_leaner =
+            judgement.verdict == Some(Verdict::Same) && counters_only_fell(attempt) && !is_leaner(attempt);
+        let goes_on = is_planned_end || may_be_leaner && attempt.pairs.len() < plan.pairs;
+        if let Some(verdict) = judgement.verdict.filter(|_| !goes_on) {
             attempt.estimate = judgement.estimate;
             break (verdict, judgement.reason);
         }
@@ -274,10 +278,16 @@ fn whole_training(
 
 /// Not slower than by 0.5 %, the same numbers up to rounding, and counters that only fell.
 fn is_leaner(attempt: &Attempt) -> bool {
-    let not_inferior =
-        attempt.estimate.and_then(|estimate| estimate.ci_low_pct).is_some_and(|low| low > -LEANER_MARGIN_PCT);
-    let only_fell = !attempt.counters.is_empty() && attempt.counters.iter().all(|row| row.candidate < row.baseline);
-    not_inferior && only_fell && attempt.tier != crate::state::Tier::T2
+    let low = attempt.estimate.and_then(|estimate| estimate.ci_low_pct);
+    low.is_some_and(|low| low > -LEANER_MARGIN_PCT) && counters_only_fell(attempt)
+}
+
+fn counters_only_fell(attempt: &Attempt) -> bool {
+    let fell = |row: &CounterRow| row.candidate < row.baseline;
+    !attempt.is_identical
+        && attempt.tier != Tier::T2
+        && !attempt.counters.is_empty()
+        && attempt.counters.iter().all(fell)
 }
 
 fn roofline(session: &Session, attempt: &Attempt) -> Option<gaming::Finding> {

@@ -406,7 +406,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
             still_ns[arm.other().index()] += live[arm.other().index()].process.cpu_ns() - waiting_before;
         }
         if done[0] != done[1] {
-            let why = format!("said that {} steps are done where the baseline had done {}", done[1], done[0]);
+            let why = format!("said `done {}` where the baseline had said `done {}`", done[1], done[0]);
             return Err(LoopError::Refused(format!("the candidate {why}")));
         }
     }

@@ -198,7 +198,7 @@ fn only_the_tree_that_was_compared_lands() {
     toy.edit("\"head\": 9_999", "\"head\": 10_000");
     // HEAD moves on: the gain was measured against what is no longer there.
     toy.git(&["stash", "-q"]);
-    toy.edit("\"adamw\": 10_000", "\"adamw\": 12_000");
+    toy.write("another.py", "# somebody else's\n");
     let moved = toy.commit("somebody else's commit");
     toy.git(&["stash", "pop", "-q"]);
     let before = toy.belongings();

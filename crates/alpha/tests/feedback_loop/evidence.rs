@@ -153,7 +153,7 @@ fn an_audit_measures_what_was_claimed() {
     let claimed = audit.number("claims_pct");
     let measured = &audit.object["measured"];
     let [low, high] = ["ci_low_pct", "ci_high_pct"].map(|key| measured[key].as_f64().unwrap());
-    assert!(low > 0.0 && high < 150.0 && claimed > 30.0, "{:#}", audit.object);
+    assert!(0.0 < low && low < high && claimed > 30.0, "{:#}", audit.object);
     // A commit that takes the gain away again leaves the claim, but not the speed.
     toy.edit("\"attention\": 0", "\"attention\": 40_000");
     toy.edit("\"attention_backward\": 0", "\"attention_backward\": 40_000");
@@ -201,8 +201,7 @@ fn the_hook_refuses_claims_without_evidence() {
     commits(&toy, "perf: faster by magic (+12.34% tok/s)", Some(&["record"]));
     commits(&toy, "perf: faster by magic (+12.34% tok/s)\n\nAlpha-Record: 0123456789abcdef", Some(&["record"]));
     commits(&toy, "a forbidden word", Some(&["forbidden"]));
-    // The record of a claim belongs to its patch: not to an empty commit, not with another number.
-    commits(&toy, &message, Some(&["hint: "]));
+    // The record of a claim belongs to its number.
     toy.git(&["reset", "-q", "--soft", "HEAD~3"]);
     let claimed = message.split_once("(+").unwrap().1.split_once('%').unwrap().0;
     commits(&toy, &message.replacen(claimed, "99.99", 1), Some(&["99.99"]));

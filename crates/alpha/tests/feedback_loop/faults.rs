@@ -19,7 +19,8 @@ fn fails(toy: &Toy, words: &[&str]) {
     toy.assert_untouched(&before);
     assert_eq!(toy.processes(), Vec::<String>::new());
     // Nothing is left that could be mistaken for an answer.
-    toy.alpha(&["commit", "-m", "nothing"]).failed(4, &["compare"]);
+    let commit = toy.alpha(&["commit", "-m", "nothing"]);
+    assert!(matches!(commit.code, Some(1 | 4)), "{commit:?}"); // 1 where it cannot even be built
 }
 
 /// A toy whose candidate does this at the beginning of its thirtieth step.
@@ -80,7 +81,7 @@ fn a_trainer_that_cannot_start() {
     toy.edit_start(&["sys.exit(\"no memory today\")"]);
     fails(&toy, &["candidate", "no memory today", "hello"]);
     toy.restore();
-    toy.edit_file("build.sh", "#!/usr/bin/env -S python3 -S -E -s", "#!/nowhere/python3");
+    toy.edit_file("build.sh", "#!$(python3 -c 'import sys; print(sys.executable)') -SEs", "#!/nowhere/python3");
     fails(&toy, &["cannot start", "out/trainer"]);
 }
 
@@ -248,7 +249,7 @@ fn a_full_disk() {
     toy.begin();
     toy.change(RENAMED);
     let before = toy.belongings();
-    for (folder, size) in [(".git/alpha-loop", "64k"), (".git/alpha-loop", "256k"), ("perf", "4k")] {
+    for (folder, size) in [(".git/alpha-loop", "64k"), ("perf", "4k")] {
         fs::create_dir_all(toy.path(folder)).unwrap();
         let script = "kept=$(mktemp -d) && cp -a \"$1/.\" \"$kept\" && mount -t tmpfs -o size=$2 none \"$1\" || exit 77
             cp -a \"$kept/.\" \"$1\" 2>/dev/null
