@@ -41,6 +41,8 @@ const LEVEL: f64 = 0.025;
 const HOLD_UP_PCT: f64 = 3.0;
 /// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
 const HOLD_UP_SD: f64 = 4.0;
+/// The largest hold-up that is tried before the instrument counts as blind.
+const MAX_HOLD_UP_PCT: f64 = 100.0;
 /// The known effect is not found where the estimate is off by more than this many standard errors.
 const MAX_ERRORS: f64 = 6.0;
 /// How long the proof holds.
@@ -136,17 +138,31 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
         }
     }
     let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
-    let hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(100.0);
-    let slowed = series(&runner, &script, 1 + 2 * PAIRS, Some((Arm::Candidate, hold_up_pct / 100.0)), watch)?;
-    let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
-    let found = WalshAverages::of(&slower).estimate();
-    let found_p = p_greater(&slower);
-    let standard_error = sd / (PAIRS as f64).sqrt();
-    let is_off = (found - log_of_pct(hold_up_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
-    if found_p > LEVEL || is_off {
-        let found_pct = pct_of_log(found);
-        failure = failure.or(Some(format!("a known slowdown of {hold_up_pct:.1} % was estimated as {found_pct:.1} %")));
-    }
+    let mut hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(MAX_HOLD_UP_PCT);
+    let mut first = 1 + 4 * PAIRS;
+    let (found, found_p) = loop {
+        let slowed = series(&runner, &script, first, Some((Arm::Candidate, hold_up_pct / 100.0)), watch)?;
+        let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
+        let found = WalshAverages::of(&slower).estimate();
+        let found_p = p_greater(&slower);
+        let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
+        let is_off = (found - log_of_pct(hold_up_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
+        if found_p <= LEVEL && !is_off {
+            break (found, found_p);
+        }
+        let (expected, estimate) = (hold_up_pct, pct_of_log(found));
+        if hold_up_pct >= MAX_HOLD_UP_PCT {
+            let what =
+                format!("a known slowdown of {expected:.1} % was estimated as {estimate:.1} % (p = {found_p:.3})");
+            failure = failure.or(Some(what));
+            break (found, found_p);
+        }
+        // Noise of the hour, or an instrument that is blind: a larger effect tells.
+        watch
+            .note(&format!("a slowdown of {expected:.1} % was found as {estimate:.1} %: once more with twice as much"));
+        hold_up_pct = (2.0 * hold_up_pct).min(MAX_HOLD_UP_PCT);
+        first += PAIRS;
+    };
     let made = SelfTest {
         schema: SCHEMA.to_owned(),
         holds_for: holds_for(session)?,
