@@ -240,7 +240,7 @@ impl<'a> SameTraining<'a> {
             return Err(LoopError::Usage("`[sampling]` needs `workload.checkpoint` in `loop.toml`".into()));
         };
         let checkpoint = kept.display().to_string();
-        let mut checks = Vec::new();
+        let (mut checks, mut all) = (Vec::new(), Vec::new());
         for (command, choice) in [(&configured.greedy, Choice::Greedy), (&configured.seeded, Choice::Seeded)] {
             let mut samples = Vec::new();
             for prompt in &configured.prompts {
@@ -249,7 +249,9 @@ impl<'a> SameTraining<'a> {
                 samples.push(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? });
             }
             checks.extend(sampling::compare(self.evidence.tier, choice, &samples));
+            all.extend(samples);
         }
+        checks.push(sampling::alive(&all));
         if let Some(training) = &configured.training {
             let sampled = self.trained(training, configured.steps, watch)?;
             let silent = self.trained(&self.session.config.workload.command, configured.steps, watch)?;

@@ -249,6 +249,7 @@ def train(flags):
             gradNorm=s.grad_norm,
             data_hash=f"{loader.hash:016x}",
             kernels=len(STEP),
+            flops=sum(flops_of(batch * BLOCK).values()),
             ms_per_iter=ms,
             **(phases if is_traced else {}),
         )
@@ -260,12 +261,9 @@ def train(flags):
         write_kernels(steps, batch, totals)
 
 
-def write_kernels(steps, batch, totals):
-    """Totals of each kernel. A multiplication with its addition is two flops, a number eight bytes."""
-    import json
-
-    tokens = batch * BLOCK
-    flops = {
+def flops_of(tokens):
+    """Of a step's kernels: a multiplication with its addition is two."""
+    return {
         "attention": 2 * tokens * WIDTH * (WIDTH + 2 * BLOCK),
         "hidden": 2 * tokens * WIDTH * HIDDEN,
         "head": 2 * tokens * HIDDEN * len(VOCABULARY),
@@ -273,6 +271,14 @@ def write_kernels(steps, batch, totals):
         "hidden_backward": 4 * tokens * WIDTH * HIDDEN,
         "attention_backward": 4 * tokens * WIDTH * (WIDTH + 2 * BLOCK),
     }
+
+
+def write_kernels(steps, batch, totals):
+    """Totals of each kernel. A number is eight bytes."""
+    import json
+
+    tokens = batch * BLOCK
+    flops = flops_of(tokens)
     rows = [
         {
             "name": name,

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     changes::{Edits, FASTER, RENAMED},
-    toy::{Answer, Toy},
+    toy::{Answer, Toy, finish},
 };
 
 /// Compares with a change that gains nothing but its trick.
@@ -260,4 +260,28 @@ fn a_gain_outside_the_declared_area_is_refused_unless_widened() {
     assert_eq!(toy.head(), parent);
     toy.alpha(&["commit", "--widen=it was attention", "-m", "a faster head"]).succeeded();
     assert!(toy.git(&["log", "-1", "--format=%B"]).contains("it was attention"));
+}
+
+/// Peaks between the two: the baseline's step takes three times as long as they allow, the candidate's a third.
+#[test]
+fn a_speed_beyond_the_roofline_is_quarantined() {
+    let toy = Toy::new();
+    // What a step without waste reaches here, from the trainer's own trace.
+    finish(&mut toy.command("./build.sh")).succeeded();
+    finish(toy.command("./out/trainer").args(["--steps=30", "--trace"])).succeeded();
+    let traced: serde_json::Value = serde_json::from_str(&toy.read("run/kernels.json")).unwrap();
+    let sum = |key: &str| -> f64 {
+        traced["kernels"].as_array().unwrap().iter().map(|kernel| kernel[key].as_f64().unwrap()).sum()
+    };
+    let gflops = sum("flops") / sum("time_ms") / 1e6 / 3.0;
+    toy.edit_file(
+        "loop.toml",
+        "peaks = \"./out/trainer --peaks\"",
+        &format!("peaks = \"echo '{{\\\"gflops\\\": {gflops:e}, \\\"gb_s\\\": 1e-3}}'\""),
+    );
+    toy.edit("\"adamw\": 10_000", "\"adamw\": 1_000_000");
+    toy.commit("a slow baseline");
+    toy.alpha(&["start", "too good to be true", "--area=optimizer"]).succeeded();
+    toy.edit("\"adamw\": 1_000_000", "\"adamw\": 10_000");
+    toy.json(&["compare"]).is_refused_for(&["beyond_roofline"]);
 }

@@ -62,7 +62,7 @@ fn refused_by(guard: &str, definition: &str, trade: impl FnOnce(&Toy)) {
 
 #[test]
 fn memory_for_speed() {
-    refused_by("memory", "", |toy| toy.edit_start(&["ballast = bytearray(b\"x\" * 40_000_000)"]));
+    refused_by("memory", "", |toy| toy.edit_start(&["ballast = bytearray(b\"x\" * 16_000_000)"]));
 }
 
 #[test]

@@ -89,6 +89,9 @@ impl Toy {
         toy.git(&["init", "-q", "-b", "main"]);
         toy.git(&["config", "user.name", "Somebody"]);
         toy.git(&["config", "user.email", "somebody@example.org"]);
+        // No process of git's own that outlives its command.
+        toy.git(&["config", "maintenance.auto", "false"]);
+        toy.git(&["config", "gc.auto", "0"]);
         toy
     }
 

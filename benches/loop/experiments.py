@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Measures the loop itself, on this repository's trainer in a scratch clone.
+
+    benches/loop/experiments.py NAME [--count=N]
+
+    identical   100 short comparisons of the trainer with itself, every second one under bursts of other load
+    power       how often known effects are found
+    bias        known effects: what the loop says beside what the trainer's own clock says in a run alone
+    noise       a pair in turns beside a pair one after the other
+    broken      broken trainers and samplers, refused by what? and harmless changes
+    cycle       from a saved edit to landed or refused, everything in
+
+Each appends rows to perf/loop-NAME.jsonl, goes on where it stopped, and prints what all rows say. Nothing else should run
+on the machine meanwhile. Needs `scripts/build.sh` first, with the sources of HEAD.
+"""
+import argparse
+import collections
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import faults
+from scratch import ALPHA, SCRATCH, STEP_START, STEPS, W1, Results, forget, loop, prepare, spin, stand, step_us, variant
+
+FOUND = ["verdict", "exit_code", "speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "pair_sd_pct", "seconds", "own_seconds",
+         "wall_s", "error"]
+
+
+def picked(found):
+    return {key: found[key] for key in FOUND if key in found}
+
+
+BURST = """
+import random, time
+while True:
+    time.sleep(random.uniform(1, 4))
+    until = time.monotonic() + random.uniform(0.3, 2)
+    while time.monotonic() < until:
+        pass
+"""
+
+
+def identical(count):
+    results = Results("identical")
+    prepare()
+    for number in range(len(results.rows()), count or 100):
+        burst = subprocess.Popen([sys.executable, "-c", BURST]) if number % 2 else None
+        try:
+            found = loop("compare", "--identical", "--budget=20s")
+        finally:
+            if burst:
+                burst.kill()
+                burst.wait()
+        results.append(number=number, burst=burst is not None, parity=(found.get("parity") or {}).get("passed"), **picked(found))
+    for has_burst in [False, True]:
+        rows = results.rows(burst=has_burst)
+        pairs = sum(row.get("pairs") or 0 for row in rows)
+        print("bursts of other load:" if has_burst else "quiet:", dict(collections.Counter(row.get("verdict", "error") for row in rows)),
+              f"of {len(rows)}, {pairs} pairs, parity refused in {sum(row['parity'] is False for row in rows)}")
+
+
+# Effect, share of a step that the candidate saves, comparisons, budget, smallest gain that counts.
+POWER = [("+3 %", 0.03, 20, "60s", "0.5%"), ("+1 %", 0.01, 20, "120s", "0.5%"), ("+0.5 %", 0.005, 10, "300s", "0.2%")]
+
+
+def power(count):
+    results = Results("power")
+    head = prepare()
+    for name, share, times, budget, epsilon in POWER:
+        times = count or times
+        if len(results.rows(effect=name)) < times:
+            slow = variant(head, spin_from(share * step_us()), f"slower by {name}")
+            for number in range(len(results.rows(effect=name)), times):
+                stand(slow, head)
+                forget()
+                found = loop("compare", f"--budget={budget}", f"--epsilon={epsilon}")
+                results.append(effect=name, number=number, **picked(found))
+    for name, _, _, budget, _ in POWER:
+        rows = results.rows(effect=name)
+        if rows:
+            hits = sum(row.get("verdict") == "FASTER" for row in rows)
+            print(f"{name}: FASTER in {hits} of {len(rows)} within {budget}, estimates {quartiles(row.get('speedup_pct') for row in rows)} %,"
+                  f" {quartiles(row.get('pairs') for row in rows)} pairs, {quartiles(row.get('wall_s') for row in rows)} s")
+
+
+def quartiles(values):
+    values = sorted(value for value in values if value is not None)
+    if len(values) < 2:
+        return str(values)
+    low, mid, high = statistics.quantiles(values, method="inclusive")
+    return f"{mid:.2f} ({low:.2f}..{high:.2f})"
+
+
+def spin_from(micros):
+    return spin(micros) if micros >= 1 else []
+
+
+# Reads `mib` of memory, one number of every cache line, in every step.
+STREAM = """        let swept: u64 = SWEPT.iter().step_by(8).sum();
+        std::hint::black_box(swept);
+"""
+STREAM_OF = "static SWEPT: std::sync::LazyLock<Vec<u64>> = std::sync::LazyLock::new(|| (0..{mib} << 17).collect());\n\nimpl Training<'_> {{"
+
+
+def stream(mib):
+    return [(STEPS, "impl Training<'_> {", STREAM_OF.format(mib=mib)), (STEPS, STEP_START, STEP_START + STREAM)]
+
+
+def every_second_stretch(edits):
+    """The same edits, at work in every second stretch of 32 steps only."""
+    *rest, (path, old, new) = edits
+    extra = new.removeprefix(old)
+    return [*rest, (path, old, f"{old}        if (step / 32) % 2 == 1 {{\n{extra}        }}\n")]
+
+
+def alone_pct(head, edits):
+    """What an effect costs, in per cent of speed, in one run alone: stretches of steps with it against those beside them."""
+    commit = variant(head, every_second_stretch(edits), "every second stretch")
+    stand(commit, commit)
+    subprocess.run(["scripts/build.sh"], cwd=SCRATCH, check=True, capture_output=True)
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        flags = f"{W1} --steps=8000 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=0 --runDir={folder}/run"
+        subprocess.run([SCRATCH / ".bun-out/alpha", "train", *flags.split()], cwd=SCRATCH, check=True, capture_output=True)
+        rows = [json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
+    stretches = collections.defaultdict(list)
+    for row in rows:
+        if row["step"] % 32 >= 4:  # the first steps of a stretch still have the caches of the one before
+            stretches[row["step"] // 32].append(row["ms_per_iter"])
+    medians = [statistics.median(stretches[number]) for number in sorted(stretches)]
+    for number in range(3, len(medians) - 1, 2):
+        ratios.append(medians[number] / ((medians[number - 1] + medians[number + 1]) / 2))
+    return 100 * (statistics.median(ratios) - 1)
+
+
+def bias(count):
+    results = Results("bias")
+    head = prepare()
+    step = step_us()
+    effects = [(f"busy wait of {share:.1%}", spin_from(share * step)) for share in [0.005, 0.01, 0.03, 0.10]]
+    effects += [(f"reading {mib} MiB", stream(mib)) for mib in [1, 8]]
+    for name, edits in effects:
+        for number in range(len(results.rows(effect=name)), count or 3):
+            alone = alone_pct(head, edits)
+            slow = variant(head, edits, name)
+            stand(slow, head)
+            forget()
+            found = loop("compare", "--budget=60s")
+            results.append(effect=name, number=number, alone_pct=round(alone, 3), **picked(found))
+    for name, _ in effects:
+        rows = [row for row in results.rows(effect=name) if row.get("speedup_pct") is not None]
+        if rows:
+            alone, found = (statistics.median(row[key] for row in rows) for key in ["alone_pct", "speedup_pct"])
+            print(f"{name}: alone {alone:+.2f} %, by the loop {found:+.2f} %, difference {found - alone:+.2f}, of {len(rows)}")
+
+
+def noise(count):
+    results = Results("noise")
+    head = prepare()
+    text = (SCRATCH / "loop.toml").read_text()
+    sequential = variant(head, [("loop.toml", 'turn_timeout = "60s"', 'turn_timeout = "60s"\nsharing = "sequential"')], "one after the other")
+    assert "sharing" not in text.split("[smoke]")[0], "loop.toml already says how the machine is shared"
+    for number in range(len(results.rows()), count or 5):
+        row = {}
+        for name, commit in [("turns", head), ("sequential", sequential)]:
+            stand(commit, commit)
+            found = loop("compare", "--identical", "--budget=60s", "--epsilon=0.01%")
+            row |= {f"{name}_{key}": found.get(key) for key in ["pair_sd_pct", "pairs", "seconds", "error"] if key in found}
+        results.append(number=number, **row)
+    rows = [row for row in results.rows() if row.get("sequential_pair_sd_pct") and row.get("turns_pair_sd_pct")]
+    ratios = [row["sequential_pair_sd_pct"] / row["turns_pair_sd_pct"] for row in rows]
+    print(f"sd of a pair: in turns {quartiles(row['turns_pair_sd_pct'] for row in rows)} %, one after the other",
+          f"{quartiles(row['sequential_pair_sd_pct'] for row in rows)} %, ratio {quartiles(ratios)}")
+
+
+def broken(_):
+    results = Results("broken")
+    head = prepare()
+    cases = [("trainer", *case) for case in faults.TRAINERS] + [("sampler", *case) for case in faults.SAMPLERS]
+    cases += [("harmless", *case) for case in faults.HARMLESS]
+    for kind, name, edits in cases:
+        if results.rows(case=name):
+            continue
+        stand(head, variant(head, edits, name))
+        forget()
+        found = loop("compare", "--budget=60s")
+        parity = found.get("parity") or {}
+        refusing = [check["name"] for check in parity.get("checks", []) if not check["passed"]]
+        results.append(case=name, kind=kind, commit=head, parity=parity.get("passed"), refusing=refusing,
+                       reason=(found.get("reason") or "")[:300], **picked(found))
+    for row in results.rows():
+        is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
+        good = row["parity"] is True if row["kind"] == "harmless" else is_refused
+        print("ok " if good else "BAD", row["kind"], row["case"], row.get("verdict"), " ".join(row["refusing"]))
+
+
+# A candidate's effect; a baseline's step is held up by 12 %, so that there is something to take away.
+CYCLES = [("none", 0.0), ("-5 %", -0.05), ("+10 %", 0.10), ("+3 %", 0.03), ("+1 %", 0.01)]
+HELD_UP = 1.12
+
+
+def cycle(count):
+    results = Results("cycle")
+    head = prepare()
+    step = step_us()
+    for number in range(count or 5):
+        for name, effect in CYCLES:
+            if results.rows(effect=name, number=number):
+                continue
+            # A number that differs each time, so that the candidate is built and nothing is found in the store.
+            fresh = [(STEPS, STEP_START, f"        std::hint::black_box({random.getrandbits(32)}_u64);\n{STEP_START}")]
+            base = variant(head, spin((HELD_UP - 1) * step), "held up")
+            candidate = variant(head, spin((HELD_UP / (1 + effect) - 1) * step) + fresh, "edit")
+            forget()
+            stand(base, candidate)
+            loop("start", f"an effect of {name}", "--area=step")
+            found = loop("run", "-m", "an experiment")
+            compare = found.get("compare") or {}
+            results.append(effect=name, number=number, exit_code=found["exit_code"], wall_s=found["wall_s"], landed=bool(found.get("landed")),
+                           verdict=compare.get("verdict"), speedup_pct=compare.get("speedup_pct"), pairs=compare.get("pairs"),
+                           refusal=found.get("refusal"), seconds=found.get("seconds"), error=found.get("error"),
+                           compare_seconds=compare.get("seconds"), own_seconds=compare.get("own_seconds"))
+    for name, _ in CYCLES:
+        rows = results.rows(effect=name)
+        if rows:
+            print(f"{name}: {quartiles(row['wall_s'] for row in rows)} s, landed {sum(row['landed'] for row in rows)} of {len(rows)},",
+                  dict(collections.Counter(row["verdict"] for row in rows)))
+
+
+def main():
+    experiments = {"identical": identical, "power": power, "bias": bias, "noise": noise, "broken": broken, "cycle": cycle}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=experiments)
+    parser.add_argument("--count", type=int, help="repetitions (of each effect)")
+    arguments = parser.parse_args()
+    if not ALPHA.exists():
+        sys.exit("error: `.bun-out/alpha` is not there\n\nhint: `scripts/build.sh`")
+    experiments[arguments.experiment](arguments.count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""A scratch clone of this repository, in which trainers with known effects and faults are built and compared.
+
+The clone lies in `$SCRATCH` (default: a folder in the temporary directory) and is kept: builds are found again, and an
+experiment goes on where it stopped. Results are rows of JSON in `perf/`, appended one whole line at a time.
+"""
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ALPHA = ROOT / ".bun-out/alpha"
+SCRATCH = Path(os.environ.get("SCRATCH", Path(tempfile.gettempdir()) / "alpha-loop-scratch"))
+STEPS = "crates/alpha-train/src/trainer/steps.rs"
+STEP_START = "        let start = Instant::now();\n"
+W1 = "--data=data/abc-small.txt --backend=cpu --batch=2 --block=64 --layers=2 --dim=128 --heads=4"
+
+
+def git(*arguments):
+    return subprocess.run(["git", "-C", SCRATCH, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def prepare():
+    """Clones HEAD, or brings an earlier clone to it; returns the commit."""
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    if not SCRATCH.exists():
+        subprocess.run(["git", "clone", "-q", ROOT, SCRATCH], check=True)
+        git("config", "user.name", "experiment")
+        git("config", "user.email", "experiment@localhost")
+    git("fetch", "-q", ROOT, head)
+    stand(head, head)
+    return head
+
+
+def variant(head, edits, message):
+    """A commit with `edits`, each `(file, old, new)`, on top of `head`."""
+    stand(head, head)
+    for path, old, new in edits:
+        file = SCRATCH / path
+        text = file.read_text()
+        if old not in text:
+            sys.exit(f"error: `{path}` no longer has the place to edit: {old!r}")
+        file.write_text(text.replace(old, new, 1))
+    git("commit", "-q", "--allow-empty", "-am", message)
+    return git("rev-parse", "HEAD")
+
+
+def stand(baseline, candidate):
+    """The clone's HEAD is `baseline`, its working tree that of `candidate`."""
+    git("checkout", "-q", "--force", "-B", "experiment", baseline)
+    git("clean", "-fdq")
+    if candidate != baseline:
+        git("checkout", "-q", candidate, "--", "crates", "loop.toml")
+        git("reset", "-q")
+
+
+def forget():
+    """Forgets every attempt, so that the same two programs can be compared afresh. Only experiments do this."""
+    state = SCRATCH / ".git/alpha-loop"
+    shutil.rmtree(state / "attempts", ignore_errors=True)
+    (state / "cycle.json").unlink(missing_ok=True)
+    shutil.rmtree(SCRATCH / "perf/ledger", ignore_errors=True)
+
+
+def loop(*arguments):
+    """Runs `alpha loop … --json` in the clone; returns its object with `exit_code` and `wall_s` added."""
+    began = time.monotonic()
+    done = subprocess.run([ALPHA, "loop", *arguments, "--json"], cwd=SCRATCH, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found = json.loads(lines[-1]) if lines else {"error": done.stderr[-300:]}
+    return found | {"exit_code": done.returncode, "wall_s": round(time.monotonic() - began, 1)}
+
+
+def spin(micros):
+    """An edit: a busy wait in every step."""
+    wait = f"        while start.elapsed().as_nanos() < {int(micros * 1000)} {{\n            std::hint::spin_loop();\n        }}\n"
+    return [(STEPS, STEP_START, STEP_START + wait)]
+
+
+def step_us():
+    """Median time of a step of the primary workload in a run alone, with HEAD's program."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = f"{W1} --steps=1500 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=0 --runDir={folder}/run"
+        subprocess.run([ALPHA, "train", *flags.split()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        rows = [json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
+    return 1000 * statistics.median(row["ms_per_iter"] for row in rows[100:])
+
+
+class Results:
+    """Rows of an experiment in `perf/loop-<name>.jsonl`."""
+
+    def __init__(self, name):
+        self.path = ROOT / "perf" / f"loop-{name}.jsonl"
+
+    def rows(self, **like):
+        if not self.path.exists():
+            return []
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [row for row in rows if all(row.get(key) == value for key, value in like.items())]
+
+    def append(self, **row):
+        print(row, file=sys.stderr)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
