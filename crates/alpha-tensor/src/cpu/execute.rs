@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backend::RunArgs,
-    op::Op,
+    op::{self, Op},
     program::Program,
     tensor::{Region, Tensor},
     timeline::{Span, Timeline},
@@ -166,9 +166,8 @@ impl<'a> Run<'a> {
                 let tasks = tasks(&call.op, stage, self.threads);
                 let stage_progress = progress.next().expect("`prepare` counted the stages of every program");
                 stage_progress.share(tasks, thread, |index| {
-                    let task =
-                        Task { op: &call.op, memory: &self.memory, threads: self.threads, stage, index, scratch };
-                    dispatch(self.level, task);
+                    let task = Task { memory: &self.memory, threads: self.threads, stage, index, scratch };
+                    run_task(self.level, &call.op, task);
                 });
             }
             self.record(thread, index, start_ns);
@@ -269,9 +268,8 @@ impl Memory<'_> {
     }
 }
 
-/// One task of one stage of one operation.
-pub(super) struct Task<'a, 'm> {
-    op: &'a Op,
+/// One task of one stage of an operation.
+struct Task<'a, 'm> {
     memory: &'a Memory<'m>,
     threads: usize,
     stage: usize,
@@ -279,31 +277,45 @@ pub(super) struct Task<'a, 'm> {
     scratch: &'a mut [f32],
 }
 
-impl Kernel for Task<'_, '_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Task { op, memory, threads, stage, index: task, scratch } = self;
-        match op {
-            Op::Embedding(op) => embedding::run(s, op, memory, task),
-            Op::EmbeddingBwd(op) => embedding::run_bwd(s, op, memory, task),
-            Op::LayerNorm(op) => layer_norm::run(s, op, memory, task),
-            Op::LayerNormBwd(op) => layer_norm::run_bwd(s, op, memory, task),
-            Op::Linear(op) => linear::run(s, op, memory, threads, task, scratch),
-            Op::LinearBwdInput(op) => linear::run_bwd_input(s, op, memory, threads, task, scratch),
-            Op::LinearBwdWeight(op) => linear::run_bwd_weight(s, op, memory, threads, task, scratch),
-            Op::Attention(op) => attention::run(s, op, memory, task, scratch),
-            Op::AttentionBwd(op) => attention::run_bwd(s, op, memory, task, scratch),
-            Op::AttentionCached(op) => attention::run_cached(s, op, memory, stage, task, scratch),
-            Op::Swiglu(op) => activation::run_swiglu(s, op, memory, task),
-            Op::SwigluBwd(op) => activation::run_swiglu_bwd(s, op, memory, task),
-            Op::Dropout(op) => dropout::run(op, memory, task),
-            Op::CrossEntropy(op) => head::run_cross_entropy(s, op, memory, threads, stage, task, scratch),
-            Op::HeadBwd(op) => head::run_bwd(s, op, memory, threads, task, scratch),
-            Op::Logits(op) => head::run_logits(s, op, memory, threads, task, scratch),
-            Op::LossSum(op) => head::run_loss_sum(op, memory),
-            Op::Fill(op) => activation::run_fill(op, memory, task),
-            Op::GradNorm(op) => optimizer::run_grad_norm(s, op, memory, stage, task),
-            Op::AdamW(op) => optimizer::run_adamw(s, op, memory, task),
+/// Says what runs a task of each operation. Each becomes a kernel of its own, named by its operation: the compiler then
+/// keeps their code apart, and an edit of one compiles that one.
+macro_rules! kernels {
+    ($($op:ident => |$simd:ident, $call:ident, $task:ident| $run:expr;)*) => {
+        $(impl Kernel for (&op::$op, Task<'_, '_>) {
+            #[inline(always)]
+            fn run<S: Simd>(self, $simd: S) {
+                let ($call, $task) = self;
+                $run;
+            }
+        })*
+
+        fn run_task(level: Level, op: &Op, task: Task<'_, '_>) {
+            match op {
+                $(Op::$op(op) => dispatch(level, (op, task)),)*
+            }
         }
-    }
+    };
+}
+
+kernels! {
+    Embedding => |s, op, t| embedding::run(s, op, t.memory, t.index);
+    EmbeddingBwd => |s, op, t| embedding::run_bwd(s, op, t.memory, t.index);
+    LayerNorm => |s, op, t| layer_norm::run(s, op, t.memory, t.index);
+    LayerNormBwd => |s, op, t| layer_norm::run_bwd(s, op, t.memory, t.index);
+    Linear => |s, op, t| linear::run(s, op, t.memory, t.threads, t.index, t.scratch);
+    LinearBwdInput => |s, op, t| linear::run_bwd_input(s, op, t.memory, t.threads, t.index, t.scratch);
+    LinearBwdWeight => |s, op, t| linear::run_bwd_weight(s, op, t.memory, t.threads, t.index, t.scratch);
+    Attention => |s, op, t| attention::run(s, op, t.memory, t.index, t.scratch);
+    AttentionBwd => |s, op, t| attention::run_bwd(s, op, t.memory, t.index, t.scratch);
+    AttentionCached => |s, op, t| attention::run_cached(s, op, t.memory, t.stage, t.index, t.scratch);
+    Swiglu => |s, op, t| activation::run_swiglu(s, op, t.memory, t.index);
+    SwigluBwd => |s, op, t| activation::run_swiglu_bwd(s, op, t.memory, t.index);
+    Dropout => |_s, op, t| dropout::run(op, t.memory, t.index);
+    CrossEntropy => |s, op, t| head::run_cross_entropy(s, op, t.memory, t.threads, t.stage, t.index, t.scratch);
+    HeadBwd => |s, op, t| head::run_bwd(s, op, t.memory, t.threads, t.index, t.scratch);
+    Logits => |s, op, t| head::run_logits(s, op, t.memory, t.threads, t.index, t.scratch);
+    LossSum => |_s, op, t| head::run_loss_sum(op, t.memory);
+    Fill => |_s, op, t| activation::run_fill(op, t.memory, t.index);
+    GradNorm => |s, op, t| optimizer::run_grad_norm(s, op, t.memory, t.stage, t.index);
+    AdamW => |s, op, t| optimizer::run_adamw(s, op, t.memory, t.index);
 }

@@ -56,10 +56,39 @@ impl fmt::Display for Level {
     }
 }
 
-/// A computation that is compiled for every level.
-pub(super) trait Kernel {
+/// A computation that is compiled for every level, as a function of its own for each.
+///
+/// Those functions are methods of the kernel's type because the compiler groups code by it: after an edit of one kernel
+/// the others are not compiled again.
+pub(super) trait Kernel: Sized {
     /// Must be `#[inline(always)]`, as must all it calls, or the instructions are not used.
     fn run<S: Simd>(self, simd: S);
+
+    /// [`Kernel::run`] as a function of its own.
+    #[inline(never)]
+    fn run_portable(self, simd: portable::Portable) {
+        self.run(simd);
+    }
+
+    /// [`Kernel::run`] with AVX2 and FMA.
+    ///
+    /// # Safety
+    /// The processor has these instructions.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run_avx2(self, simd: avx2::Avx2) {
+        self.run(simd);
+    }
+
+    /// [`Kernel::run`] with AVX-512 F, DQ, BW and VL.
+    ///
+    /// # Safety
+    /// The processor has these instructions.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+    unsafe fn run_avx512(self, simd: avx512::Avx512) {
+        self.run(simd);
+    }
 }
 
 /// Runs a kernel with the instructions of `level`.
@@ -68,7 +97,7 @@ pub(super) trait Kernel {
 /// If this processor lacks them; levels come from [`Level::available`].
 pub(super) fn dispatch<K: Kernel>(level: Level, kernel: K) {
     match level {
-        Level::Portable => kernel.run(portable::Portable),
+        Level::Portable => portable::Portable.call(kernel),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::Avx2::new().expect("level is available").call(kernel),
         #[cfg(target_arch = "x86_64")]

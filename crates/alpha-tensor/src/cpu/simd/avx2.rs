@@ -1,6 +1,6 @@
 //! Eight lanes with AVX2 and FMA.
 
-#![expect(clippy::inline_always, reason = "instructions are only used when inlined into `call`")]
+#![expect(clippy::inline_always, reason = "instructions are only used when inlined into a kernel's functions")]
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_add_ps, _mm_add_ss,
@@ -26,11 +26,6 @@ impl Avx2 {
     pub(super) fn new() -> Option<Avx2> {
         is_available().then_some(Avx2(()))
     }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn call<K: Kernel>(simd: Avx2, kernel: K) {
-    kernel.run(simd);
 }
 
 /// Lanes below `len` all ones.
@@ -89,7 +84,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) {
-        unsafe { call(self, kernel) }
+        unsafe { kernel.run_avx2(self) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

@@ -1,6 +1,6 @@
 //! Sixteen lanes with AVX-512.
 
-#![expect(clippy::inline_always, reason = "instructions are only used when inlined into `call`")]
+#![expect(clippy::inline_always, reason = "instructions are only used when inlined into a kernel's functions")]
 
 use std::arch::x86_64::{
     __m512, __mmask16, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
@@ -31,11 +31,6 @@ impl Avx512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn call<K: Kernel>(simd: Avx512, kernel: K) {
-    kernel.run(simd);
-}
-
 #[inline(always)]
 fn mask(len: usize) -> __mmask16 {
     ((1u32 << len) - 1) as __mmask16
@@ -51,7 +46,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) {
-        unsafe { call(self, kernel) }
+        unsafe { kernel.run_avx512(self) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

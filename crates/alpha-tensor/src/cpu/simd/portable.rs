@@ -26,7 +26,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) {
-        kernel.run(self);
+        kernel.run_portable(self);
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Lanes {
