@@ -61,7 +61,7 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
         Kit { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.kits[1].clone() },
     ];
     let coins = Coins::fresh();
-    let work = session.work();
+    let work = session.work()?;
     let script = Script::default();
     let mut d = Vec::new();
     for number in 0..RUNS {

@@ -229,7 +229,7 @@ impl BuildStore {
 
     fn fill(&self, new: &Path, key: &str, config: &LoopConfig, seconds: f64) -> Result<Kept, LoopError> {
         let folder = new.join("artifacts");
-        artifacts::take(self.state.stage()?, &config.build.artifacts, &folder)?;
+        artifacts::take(&self.state.stage()?, &config.build.artifacts, &folder)?;
         let binary_hash = artifacts::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
         let kept = Kept { key: key.to_owned(), binary_hash, seconds, time: Timestamp::now() };
         let json = serde_json::to_vec_pretty(&kept)
@@ -247,7 +247,7 @@ impl BuildStore {
         log: &Path,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
-        let stage = self.state.stage()?;
+        let stage = &self.state.stage()?;
         fs::create_dir_all(&self.folder).map_err(|error| LoopError::io("make", &self.folder, &error))?;
         self.remove_unfinished()?;
         // Build tools take a file for finished that was being written when they were killed.

@@ -183,7 +183,7 @@ fn measure(
 ) -> Result<(Verdict, String), LoopError> {
     let budget = options.budget.unwrap_or(session.config.budget);
     let began = Instant::now();
-    let mut runner = PairRunner::new(session, contest, attempt.coins);
+    let mut runner = PairRunner::new(session, contest, attempt.coins)?;
     let plan = if let Some(plan) = attempt.plan {
         plan
     } else {
@@ -308,9 +308,12 @@ pub struct PairRunner<'a> {
 
 impl<'a> PairRunner<'a> {
     /// For the primary workload.
-    pub fn new(session: &'a Session, contest: &'a Contest, coins: Coins) -> PairRunner<'a> {
+    ///
+    /// # Errors
+    /// As [`Session::work`].
+    pub fn new(session: &'a Session, contest: &'a Contest, coins: Coins) -> Result<PairRunner<'a>, LoopError> {
         let [baseline, candidate] = &contest.kits;
-        PairRunner { workload: &session.config.workload, kits: [baseline, candidate], coins, work: session.work() }
+        Ok(PairRunner { workload: &session.config.workload, kits: [baseline, candidate], coins, work: session.work()? })
     }
 
     /// Both arms the baseline, for the instrument's own test.
@@ -386,7 +389,7 @@ fn guarded(
         [Some(baseline), Some(candidate)] => Some([baseline as f64, candidate as f64]),
         _ => None,
     });
-    let work = session.work();
+    let work = session.work()?;
     let rebuild = |arm: Arm| {
         let tree = &contest.sides[arm.index()].tree;
         session.builds.rebuild(&session.repository, tree, &session.config, watch)

@@ -38,7 +38,7 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
         estimate: None,
         accepted: None,
     });
-    let mut runner = PairRunner::new(session, contest, attempt.coins);
+    let mut runner = PairRunner::new(session, contest, attempt.coins)?;
     let script = plan.blocks.script();
     let began = Instant::now();
     let mut voids = 0;

@@ -12,6 +12,7 @@ pub mod git;
 pub mod build;
 pub mod process;
 mod cpu_usage;
+mod dead_man;
 pub mod once;
 pub mod turns;
 pub mod arm;

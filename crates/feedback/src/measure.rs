@@ -59,7 +59,7 @@ pub fn run(
     let coins = Coins::fresh();
     let began = Instant::now();
     let measured = {
-        let mut runner = PairRunner::new(session, contest, coins);
+        let mut runner = PairRunner::new(session, contest, coins)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
         let looks = Plan::for_pairs(plan.pairs)

@@ -2,7 +2,8 @@
 //!
 //! A trainer may have children. Those in its process group are frozen with it; those that left the
 //! group are found through their parents, because the loop adopts orphans (it is a "subreaper"),
-//! and frozen too. Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not.
+//! and frozen too. Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not. Should the loop
+//! itself be killed, a switch ends the group (`dead_man.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::LoopError;
+use crate::{LoopError, dead_man};
 
 /// Longest wait for a frozen process to stand still, and for a killed one to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -83,11 +84,13 @@ impl Process {
         let outputs = Outputs::within(folder);
         let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
         let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
+        dead_man::arm()?;
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn();
         let child = child.map_err(|error| {
             LoopError::Failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
+        dead_man::tell('+', child.id());
         let leader = Pid::from_raw(child.id() as i32);
         Ok(Process { child, leader, family: BTreeMap::new(), exit: None, outputs })
     }
@@ -183,6 +186,7 @@ impl Process {
         self.signal(Signal::SIGKILL);
         let deadline = Instant::now() + SETTLE;
         let _ = self.wait(deadline);
+        dead_man::tell('-', self.id());
         // What left the group is an orphan of ours now; its remains have to be collected.
         for pid in std::mem::take(&mut self.family).into_keys() {
             reap(pid, deadline);
@@ -237,7 +241,8 @@ fn tail(path: &Path) -> String {
 /// Children of this process that none of `known` owns: orphans of a trainer that wanted out of its group.
 pub fn strays(known: &[&Process]) -> Vec<i32> {
     let own = std::process::id() as i32;
-    children(own).into_iter().filter(|pid| !known.iter().any(|process| process.owns(*pid))).collect()
+    let is_ours = |pid: &i32| dead_man::is(*pid);
+    children(own).into_iter().filter(|pid| !is_ours(pid) && !known.iter().any(|process| process.owns(*pid))).collect()
 }
 
 /// Ends a process that belongs to nobody.

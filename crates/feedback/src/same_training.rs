@@ -263,7 +263,7 @@ impl<'a> SameTraining<'a> {
     /// A short training of the candidate.
     fn trained(&self, command: &str, steps: u64, watch: &dyn Watch) -> Result<Trajectory, LoopError> {
         let kit = self.kit(Arm::Candidate);
-        let folder = ArmFolder::create(&self.session.work().join("t"), &kit)?;
+        let folder = ArmFolder::create(&self.session.work()?.join("t"), &kit)?;
         let words = config::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
         once::run(&folder, &kit, &words, limit, watch)?.success("candidate", command)?;
@@ -278,7 +278,7 @@ impl<'a> SameTraining<'a> {
         watch: &dyn Watch,
     ) -> Result<once::Ended, LoopError> {
         let kit = self.kit(arm);
-        let folder = ArmFolder::create(&self.session.work().join("e"), &kit)?;
+        let folder = ArmFolder::create(&self.session.work()?.join("e"), &kit)?;
         let words = config::fill(command, values)?;
         let limit = self.session.config.workload.turn_timeout;
         once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command)

@@ -120,7 +120,7 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
 /// Runs the test and keeps the result.
 pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
     let coins = Coins::fresh();
-    let mut runner = PairRunner::new(session, contest, coins).of_baseline();
+    let mut runner = PairRunner::new(session, contest, coins)?.of_baseline();
     let empty = Script::default();
     let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
     let script = plan.blocks.script();
@@ -245,7 +245,7 @@ fn path(session: &Session) -> PathBuf {
 fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
     let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
     let kit = &contest.kits[0];
-    let folder = ArmFolder::create(&session.work().join("p"), kit)?;
+    let folder = ArmFolder::create(&session.work()?.join("p"), kit)?;
     let limit = session.config.workload.turn_timeout;
     let ended = once::run(&folder, kit, &config::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
     let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);

@@ -46,9 +46,12 @@ impl Session {
         AttemptFolder::new(self.state.folder())
     }
 
-    /// Where trainers' folders are made.
-    pub fn work(&self) -> PathBuf {
-        self.state.folder().join("work")
+    /// Where trainers' folders are made: outside the working tree, whose files no trainer should find further up.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the user has no cache folder.
+    pub fn work(&self) -> Result<PathBuf, LoopError> {
+        self.state.work()
     }
 
     /// Hash of the configuration file.

@@ -51,7 +51,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Sm
 
 fn run_once(session: &Session, smoke: &SmokeConfig, kit: &Kit, watch: &dyn Watch) -> Result<SmokeRun, LoopError> {
     let kit = Kit { inputs: smoke.inputs.clone(), ..kit.clone() };
-    let folder = ArmFolder::create(&session.work().join("s"), &kit)?;
+    let folder = ArmFolder::create(&session.work()?.join("s"), &kit)?;
     let words = config::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
     let ended = match once::run(&folder, &kit, &words, RUN_TIMEOUT, watch) {
         Ok(ended) => ended,

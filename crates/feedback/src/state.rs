@@ -1,11 +1,13 @@
-//! The loop's own folder, inside git's: lock, open cycle, builds, attempts, work; and the stage, outside of it.
+//! The loop's own folder, inside git's: lock, open cycle, builds, attempts; and the stage and trainers' folders,
+//! outside of it.
 //!
 //! It lies in the repository's common git folder, so that `git clean` leaves it alone and all work
 //! trees share it. The lock dies with its process.
 //!
 //! The stage, where trees are built, must not lie below the working tree: build tools look for their
 //! configuration in all folders above (`.cargo/config.toml`, `rust-toolchain.toml`, `node_modules` …)
-//! and would build the baseline with what the candidate has there. It is in the user's cache folder.
+//! and would build the baseline with what the candidate has there. It is in the user's cache folder. So are the folders
+//! that trainers run in: what they might find further up is not the working tree.
 
 use std::{
     env, fs,
@@ -55,7 +57,7 @@ impl Cycle {
 #[derive(Clone, Debug)]
 pub struct State {
     folder: PathBuf,
-    stage: Option<PathBuf>,
+    scratch: Option<PathBuf>,
 }
 
 /// Held while a command changes the state or measures.
@@ -90,8 +92,8 @@ impl State {
         let folder = common.join("alpha-loop");
         fs::create_dir_all(&folder).map_err(|error| LoopError::io("make", &folder, &error))?;
         let name = &blake3::hash(common.as_os_str().as_bytes()).to_hex()[..16];
-        let stage = cache.map(|cache| cache.join("loop").join(name).join("tree"));
-        Ok(State { folder, stage })
+        let scratch = cache.map(|cache| cache.join("loop").join(name));
+        Ok(State { folder, scratch })
     }
 
     /// Where it is.
@@ -103,8 +105,20 @@ impl State {
     ///
     /// # Errors
     /// [`LoopError::Usage`] where the user has no cache folder.
-    pub fn stage(&self) -> Result<&Path, LoopError> {
-        self.stage.as_deref().ok_or_else(|| {
+    pub fn stage(&self) -> Result<PathBuf, LoopError> {
+        Ok(self.scratch()?.join("tree"))
+    }
+
+    /// Where trainers' folders are made.
+    ///
+    /// # Errors
+    /// As [`State::stage`].
+    pub fn work(&self) -> Result<PathBuf, LoopError> {
+        Ok(self.scratch()?.join("work"))
+    }
+
+    fn scratch(&self) -> Result<&Path, LoopError> {
+        self.scratch.as_deref().ok_or_else(|| {
             LoopError::Usage("there is no folder to build in: neither `XDG_CACHE_HOME` nor `HOME` is set".into())
                 .hint("set `XDG_CACHE_HOME` to a folder with room for a build")
         })
@@ -192,7 +206,7 @@ mod tests {
 
     fn state() -> (TempDir, State) {
         let dir = tempfile::tempdir().unwrap();
-        let state = State { folder: dir.path().to_owned(), stage: None };
+        let state = State { folder: dir.path().to_owned(), scratch: None };
         (dir, state)
     }
 

@@ -36,7 +36,7 @@ pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, Loo
     let head = session.repository.head()?.commit;
     let contest = contest::of_commits(session, &head, &head, watch)?;
     let workload = traced_workload(session, trace);
-    let work = session.work();
+    let work = session.work()?;
     let kits = [&contest.kits[0], &contest.kits[0]];
     let script = Script::default();
     let mut runs = Vec::new();
@@ -77,7 +77,7 @@ pub fn attribute(
     let trace = configured(session)?;
     let workload = traced_workload(session, trace);
     let kits = [contest.kits[0].clone(), contest.kits[1].clone()];
-    let work = session.work();
+    let work = session.work()?;
     let script = plan::script_of(&workload, &kits, &work, attempt.coins, watch)?;
     let mut pairs = Vec::new();
     for number in FIRST_NUMBER..FIRST_NUMBER + PAIRS {

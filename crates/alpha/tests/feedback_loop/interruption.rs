@@ -86,6 +86,20 @@ fn a_loop_that_is_killed_goes_on() {
     }
 }
 
+/// One in turns ends when its socket does; this one would sleep on.
+#[test]
+fn a_trainer_without_turns_ends_with_a_killed_loop() {
+    let toy = Toy::new();
+    toy.edit_file("loop.toml", "turn_timeout = \"8s\"", "turn_timeout = \"8s\"\nsharing = \"whole\"");
+    toy.edit_start(&["import os, signal, time", "os.kill(os.getppid(), signal.SIGKILL)", "time.sleep(600)"]);
+    toy.commit("a trainer that kills");
+    toy.begin();
+    toy.change(RENAMED);
+    let killed = toy.alpha(&["compare"]);
+    assert_eq!(killed.code, None, "{killed:?}");
+    wait_until("the trainer to be ended", || toy.processes().is_empty());
+}
+
 #[test]
 fn a_loop_that_is_killed_while_it_builds_goes_on() {
     let toy = Toy::new();

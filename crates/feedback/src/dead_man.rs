@@ -1,0 +1,113 @@
+//! A dead man's switch: when this process dies, however it dies, the trainers that it started are killed.
+//!
+//! One shell of our own waits on a pipe, through which it is told which process groups live. The system closes the pipe
+//! of a process that is gone; then the shell kills those groups. A build has a guard of its own (`build/run.rs`), which
+//! leads its group.
+
+use std::{
+    io::Write,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::LoopError;
+
+/// Lines `+ GROUP` and `- GROUP`; at the end of them groups without their `-` are killed. It ignores what the terminal sends
+/// to everybody, and is no member of the groups that it ends.
+const SWITCH: &str = "trap '' HUP INT TERM
+groups=' '
+while read -r sign group; do
+  case $sign in
+    +) groups=\"$groups$group \" ;;
+    -) groups=\"${groups%% $group *} ${groups#* $group }\" ;;
+  esac
+done
+for group in $groups; do kill -KILL \"-$group\"; done";
+
+struct Switch {
+    shell: Child,
+    pipe: ChildStdin,
+}
+
+static SWITCH_OF_THIS_PROCESS: Mutex<Option<Switch>> = Mutex::new(None);
+
+fn switch() -> MutexGuard<'static, Option<Switch>> {
+    SWITCH_OF_THIS_PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes sure that there is a switch before a trainer starts.
+pub(crate) fn arm() -> Result<(), LoopError> {
+    use std::os::unix::process::CommandExt;
+    let mut switch = switch();
+    if switch.is_none() {
+        let mut command = Command::new("sh");
+        command.args(["-c", SWITCH]).current_dir("/").process_group(0);
+        let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut shell = shell.map_err(|error| LoopError::Failed(format!("cannot start `sh`: {error}")))?;
+        let pipe = shell.stdin.take().ok_or_else(|| LoopError::Failed("`sh` has no standard input".into()))?;
+        *switch = Some(Switch { shell, pipe });
+    }
+    Ok(())
+}
+
+/// Tells the switch that a process group lives (`'+'`) or has ended (`'-'`).
+pub(crate) fn tell(sign: char, group: u32) {
+    if let Some(switch) = switch().as_mut() {
+        // A shell that somebody killed guards nothing any more; the trainers are ended by us as long as we live.
+        let _ = switch.pipe.write_all(format!("{sign} {group}\n").as_bytes());
+    }
+}
+
+/// Whether `pid` is the switch's shell: a child of this process that is no trainer's.
+pub(crate) fn is(pid: i32) -> bool {
+    switch().as_ref().is_some_and(|switch| switch.shell.id() as i32 == pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::{CommandExt, ExitStatusExt},
+        process::ExitStatus,
+    };
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").process_group(0).spawn().unwrap()
+    }
+
+    /// What becomes of three groups, of which the switch is told these lines, when the pipe closes. None: it lives.
+    fn ends(lines: impl Fn(&[u32]) -> String) -> Vec<Option<ExitStatus>> {
+        let mut groups: Vec<Child> = (0..3).map(|_| sleeper()).collect();
+        let ids: Vec<u32> = groups.iter().map(Child::id).collect();
+        let mut shell =
+            Command::new("sh").args(["-c", SWITCH]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(lines(&ids).as_bytes()).unwrap();
+        shell.wait().unwrap();
+        groups
+            .iter_mut()
+            .map(|group| {
+                // Killed before the shell ended, but perhaps not collected yet.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                let exit = group.try_wait().unwrap();
+                let _ = group.kill();
+                let _ = group.wait();
+                exit
+            })
+            .collect()
+    }
+
+    #[test]
+    fn groups_that_live_are_killed_when_the_pipe_closes() {
+        let killed = |exits: Vec<Option<ExitStatus>>| -> Vec<bool> {
+            exits.into_iter().map(|exit| exit.is_some_and(|exit| exit.signal() == Some(9))).collect()
+        };
+        assert_eq!(killed(ends(|_| String::new())), [false; 3]);
+        assert_eq!(killed(ends(|ids| format!("+ {}\n+ {}\n", ids[0], ids[2]))), [true, false, true]);
+        assert_eq!(
+            killed(ends(|ids| format!("+ {0}\n+ {1}\n+ {2}\n- {1}\n", ids[0], ids[1], ids[2]))),
+            [true, false, true]
+        );
+        assert_eq!(killed(ends(|ids| format!("+ {0}\n- {0}\n+ {1}\n- {1}\n", ids[0], ids[1]))), [false; 3]);
+    }
+}
