@@ -124,7 +124,7 @@ def alone_pct(head, edits):
     subprocess.run(["scripts/build.sh"], cwd=SCRATCH, check=True, capture_output=True)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
-        flags = f"{W1} --steps=8000 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=0 --runDir={folder}/run"
+        flags = f"{W1} --steps=8000 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=100000 --runDir={folder}/run"
         subprocess.run([SCRATCH / ".bun-out/alpha", "train", *flags.split()], cwd=SCRATCH, check=True, capture_output=True)
         rows = [json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
     stretches = collections.defaultdict(list)
@@ -177,15 +177,23 @@ def noise(count):
           f"{quartiles(row['sequential_pair_sd_pct'] for row in rows)} %, ratio {quartiles(ratios)}")
 
 
+# The share of a step by which a baseline is held up, so that there is something to take away.
+HELD_UP_BY = 0.12
+
+
 def broken(_):
     results = Results("broken")
     head = prepare()
+    step = step_us()
     cases = [("trainer", *case) for case in faults.TRAINERS] + [("sampler", *case) for case in faults.SAMPLERS]
     cases += [("harmless", *case) for case in faults.HARMLESS]
     for kind, name, edits in cases:
         if results.rows(case=name):
             continue
-        stand(head, variant(head, edits, name))
+        candidate = variant(head, edits, name)
+        # Sampling is looked at where there is a gain to let in: these get one.
+        base = head if kind == "trainer" else variant(head, spin(HELD_UP_BY * step), "held up")
+        stand(base, candidate)
         forget()
         found = loop("compare", "--budget=60s")
         parity = found.get("parity") or {}
@@ -194,13 +202,12 @@ def broken(_):
                        reason=(found.get("reason") or "")[:300], **picked(found))
     for row in results.rows():
         is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
-        good = row["parity"] is True if row["kind"] == "harmless" else is_refused
+        good = row.get("verdict") != "REFUSED" if row["kind"] == "harmless" else is_refused
         print("ok " if good else "BAD", row["kind"], row["case"], row.get("verdict"), " ".join(row["refusing"]))
 
 
-# A candidate's effect; a baseline's step is held up by 12 %, so that there is something to take away.
+# A candidate's effect.
 CYCLES = [("none", 0.0), ("-5 %", -0.05), ("+10 %", 0.10), ("+3 %", 0.03), ("+1 %", 0.01)]
-HELD_UP = 1.12
 
 
 def cycle(count):
@@ -213,8 +220,8 @@ def cycle(count):
                 continue
             # A number that differs each time, so that the candidate is built and nothing is found in the store.
             fresh = [(STEPS, STEP_START, f"        std::hint::black_box({random.getrandbits(32)}_u64);\n{STEP_START}")]
-            base = variant(head, spin((HELD_UP - 1) * step), "held up")
-            candidate = variant(head, spin((HELD_UP / (1 + effect) - 1) * step) + fresh, "edit")
+            base = variant(head, spin(HELD_UP_BY * step), "held up")
+            candidate = variant(head, spin(((1 + HELD_UP_BY) / (1 + effect) - 1) * step) + fresh, "edit")
             forget()
             stand(base, candidate)
             loop("start", f"an effect of {name}", "--area=step")

@@ -18,6 +18,7 @@ use crate::{
     contest::{self, Contest, short},
     evidence, gaming,
     ledger::RecordId,
+    same_training,
     session::Session,
     trace_runs,
     verdict::Verdict,
@@ -74,8 +75,10 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         }
         Some(Verdict::Faster | Verdict::Leaner) => {}
         Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
-            if attempt.parity.as_ref().is_none_or(|parity| !parity.passed) {
-                return Err(LoopError::Refused("parity was not shown".into()));
+            let refusal = same_training::without_a_gain(session, &contest, &mut attempt, watch)?;
+            session.attempts().save(&attempt)?;
+            if let Some(refusal) = refusal {
+                return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
             }
         }
         Some(verdict) => {

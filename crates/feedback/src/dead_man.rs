@@ -12,14 +12,14 @@ use std::{
 
 use crate::LoopError;
 
-/// Lines `+ GROUP` and `- GROUP`; at the end of them groups without their `-` are killed. It ignores what the terminal sends
+/// Lines `+ GROUP` and `- GROUP`, the second as often as one likes; at the end of them groups without their `-` are killed. It ignores what the terminal sends
 /// to everybody, and is no member of the groups that it ends.
 const SWITCH: &str = "trap '' HUP INT TERM
 groups=' '
 while read -r sign group; do
   case $sign in
     +) groups=\"$groups$group \" ;;
-    -) groups=\"${groups%% $group *} ${groups#* $group }\" ;;
+    -) case $groups in *\" $group \"*) groups=\"${groups%% $group *} ${groups#* $group }\" ;; esac ;;
   esac
 done
 for group in $groups; do kill -KILL \"-$group\"; done";
@@ -108,6 +108,7 @@ mod tests {
             killed(ends(|ids| format!("+ {0}\n+ {1}\n+ {2}\n- {1}\n", ids[0], ids[1], ids[2]))),
             [true, false, true]
         );
-        assert_eq!(killed(ends(|ids| format!("+ {0}\n- {0}\n+ {1}\n- {1}\n", ids[0], ids[1]))), [false; 3]);
+        let again = |ids: &[u32]| format!("+ {0}\n{1}+ {2}\n", ids[0], format!("- {}\n", ids[0]).repeat(100), ids[1]);
+        assert_eq!(killed(ends(again)), [false, true, false]);
     }
 }

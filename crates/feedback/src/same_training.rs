@@ -61,6 +61,28 @@ impl Checked {
     }
 }
 
+/// Whether sampling was looked at, which is left for the end.
+fn has_sampling(parity: &Parity) -> bool {
+    parity.checks.iter().any(|check| check.name.starts_with("sampling"))
+}
+
+/// Parity of what is to be committed without a claim: what the pairs showed, and sampling, which a comparison without a gain
+/// leaves out. The refusal, if it is not the same training.
+pub fn without_a_gain(
+    session: &Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    watch: &dyn Watch,
+) -> Result<Option<String>, LoopError> {
+    let Some(parity) = attempt.parity.as_ref().filter(|parity| parity.passed) else {
+        return Ok(Some("parity was not shown".into()));
+    };
+    if has_sampling(parity) {
+        return Ok(None);
+    }
+    SameTraining::new(session, contest, attempt, watch)?.judge_all(attempt, watch)
+}
+
 /// Collects what pairs show.
 pub struct SameTraining<'a> {
     session: &'a Session,
@@ -158,7 +180,7 @@ impl<'a> SameTraining<'a> {
         } else {
             self.parity()
         };
-        if parity.passed && self.session.config.sampling.is_some() {
+        if parity.passed && !has_sampling(&parity) {
             parity = parity.with(self.sampling(watch)?);
         }
         let refusal = first_failure(&parity);

@@ -4,7 +4,7 @@
 //! Every fault is put on top of a true gain, so that nothing but parity stands in its way.
 
 use crate::{
-    changes::{Edits, FASTER, REASSOCIATED, REORDERED},
+    changes::{Edits, FASTER, REASSOCIATED, RENAMED, REORDERED},
     toy::Toy,
 };
 
@@ -125,6 +125,19 @@ fn a_broken_sampler_is_refused() {
         Fault { edits: &[("logit / temperature for", "logit / (1.3 * temperature) for")], caught_by: &["seeded"] },
         Fault { edits: &[("16, 1.0, Random(seed, 3)", "16, 1.0, loader.random")], caught_by: &["sampling"] },
     ]);
+}
+
+/// A comparison without a gain leaves sampling out; a commit does not.
+#[test]
+fn a_broken_sampler_does_not_land_without_a_claim() {
+    let toy = Toy::new();
+    toy.begin();
+    let parent = toy.head();
+    toy.change(RENAMED);
+    toy.change(&[("[-BLOCK:])[-1]", "[-BLOCK:])[-2]")]);
+    toy.json(&["compare"]).says("SAME", 4);
+    toy.alpha(&["commit", "--no-claim", "-m", "better names"]).failed(4, &["sampling_greedy", "hint: "]);
+    assert_eq!(toy.head(), parent);
 }
 
 #[test]
