@@ -26,11 +26,11 @@ use crate::{
 /// Pairs of a workload at the first and at the second look.
 const PAIRS: [usize; 2] = [8, 20];
 /// Pairs of single processes, which are uneven.
-const PROCESS_PAIRS: [usize; 2] = [10, 30];
+const PROCESS_PAIRS: [usize; 2] = [8, 30];
 /// Pairs of builds, which are long.
 const BUILD_PAIRS: [usize; 2] = [8, 8];
 /// A short process runs this often in a pair, and the shortest time counts: what disturbs only ever adds to it.
-const MOST_REPEATS: u64 = 5;
+const MOST_REPEATS: u64 = 4;
 /// So long that a process needs no repeats, in seconds.
 const LONG_S: f64 = 0.25;
 /// One-sided level.
@@ -282,6 +282,6 @@ mod tests {
 
     #[test]
     fn short_processes_are_repeated() {
-        assert_eq!([repeats(0.0), repeats(0.04), repeats(0.1), repeats(0.25), repeats(60.0)], [5, 5, 3, 1, 1]);
+        assert_eq!([repeats(0.0), repeats(0.04), repeats(0.1), repeats(0.25), repeats(60.0)], [4, 4, 3, 1, 1]);
     }
 }
