@@ -1,8 +1,9 @@
 //! Matrix products of one thread: `C (+)= A·B` for a tile of C, with any strides of A and B.
 //!
 //! As in Goto and van de Geijn (2008, "Anatomy of high-performance matrix multiplication"):
-//! B is packed into column panels two vectors wide, A into panels of [`Simd::ROWS`] rows, and
-//! a micro-kernel keeps `ROWS × 2` vectors of C in registers while it walks along k.
+//! B is packed into column panels two vectors wide, and a micro-kernel keeps [`Simd::ROWS`] `× 2`
+//! vectors of C in registers while it walks along k. A is read where it lies: each of its elements
+//! is used for one panel of B and then again for the next, too few times to pay for a copy.
 //!
 //! The sum over k of every element runs in ascending order with one fused multiply-add a term,
 //! in blocks of [`K_BLOCK`]: how C is cut into tiles, and by how many threads, never changes a bit.
@@ -15,9 +16,11 @@ pub(super) const K_BLOCK: usize = 256;
 /// Widest tile of C whose B can be packed by [`Gemm`] itself.
 pub(super) const N_BLOCK: usize = 256;
 
-/// Distance of the rows of a packed A panel that lies along k: constant, so that the
-/// micro-kernel needs one pointer for all rows; not a power of two, so that they do not
-/// all fall into one cache set.
+/// Rows of A that lie a multiple of this apart, in elements, all fall into one set of the first-level
+/// cache (4 KiB a way), which cannot hold [`MAX_ROWS`] of them: they are copied.
+const ONE_SET: usize = 1024;
+
+/// Distance of the rows of such a copy: no power of two.
 const A_ROW_STRIDE: usize = K_BLOCK + 16;
 
 /// Packing space of one thread, in elements.
@@ -163,53 +166,33 @@ unsafe fn pack_b_rows<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut [f32]
     }
 }
 
-/// Packs `rows` rows and `depth` columns of A: along k where A is (row distance
-/// [`A_ROW_STRIDE`]), else across (row distance 1, column distance [`Simd::ROWS`]).
+/// Copies `rows` rows and `depth` columns of A, whose rows are contiguous, to rows [`A_ROW_STRIDE`] apart.
 ///
 /// # Safety
-/// `a` covers `available ≥ rows` rows and has a stride of 1; `depth ≤ K_BLOCK`, `rows ≤ ROWS`.
+/// `a` covers `rows × depth` live elements; `depth ≤ K_BLOCK`, `rows ≤ MAX_ROWS`.
 #[inline(always)]
-unsafe fn pack_a<S: Simd>(s: S, rows: usize, available: usize, depth: usize, a: View, to: &mut [f32]) {
-    if a.col_stride == 1 {
-        for row in 0..rows {
-            // SAFETY: the row lies inside the matrix.
-            let from = unsafe { std::slice::from_raw_parts(a.at(row, 0), depth) };
-            let to = &mut to[row * A_ROW_STRIDE..row * A_ROW_STRIDE + depth];
-            super::simd::update!(s, to, |at, len, _| super::simd::load_at(s, from, at, len));
-        }
-    } else {
-        assert!(a.row_stride == 1);
-        if rows == S::ROWS && available >= MAX_ROWS.next_multiple_of(S::LANES) {
-            // Whole vectors, reaching into the next column of the panel, which is written after.
-            for p in 0..depth {
-                let to = &mut to[p * S::ROWS..];
-                for start in (0..S::ROWS).step_by(S::LANES) {
-                    // SAFETY: `start + LANES` is at most `available`.
-                    let from = unsafe { std::slice::from_raw_parts(a.at(start, p), S::LANES) };
-                    s.store(&mut to[start..], s.load(from));
-                }
-            }
-            return;
-        }
-        for p in 0..depth {
-            // SAFETY: `rows` consecutive elements of column `p` lie inside the matrix.
-            let from = unsafe { std::slice::from_raw_parts(a.at(0, p), rows) };
-            let to = &mut to[p * S::ROWS..p * S::ROWS + rows];
-            super::simd::update!(s, to, |at, len, _| super::simd::load_at(s, from, at, len));
-        }
+unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f32]) {
+    assert!(a.col_stride == 1);
+    for row in 0..rows {
+        // SAFETY: the row lies inside the matrix.
+        let from = unsafe { std::slice::from_raw_parts(a.at(row, 0), depth) };
+        let to = &mut to[row * A_ROW_STRIDE..row * A_ROW_STRIDE + depth];
+        super::simd::update!(s, to, |at, len, _| super::simd::load_at(s, from, at, len));
     }
 }
 
-/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `V·LANES` apart.
+/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `V·LANES` apart. `a_stride` lies between rows
+/// of A where it is contiguous along k, else between its columns.
 ///
 /// # Safety
-/// Packed operands hold `depth` entries; C covers `M × n`, rows `ldc` apart.
+/// A covers `M × depth`, packed B `depth` rows; C covers `M × n`, rows `ldc` apart.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "the micro-kernel's registers")]
 unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
     s: S,
     depth: usize,
     a: *const f32,
+    a_stride: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
@@ -238,20 +221,23 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
             }
         }
     }
-    let (mut a, mut b) = (a, b);
+    // One pointer for four rows: an instruction's address adds up to three strides to it.
+    let row_of = |group: usize| if A_ALONG_K { a.wrapping_add(4 * group * a_stride) } else { a };
+    let mut a: [*const f32; MAX_ROWS / 4] = std::array::from_fn(row_of);
+    let mut b = b;
     for _ in 0..depth {
         // SAFETY: row of B and column of A at this depth, by the caller's promise.
         unsafe {
             let row: [S::F; V] =
                 std::array::from_fn(|v| s.load(std::slice::from_raw_parts(b.add(v * S::LANES), S::LANES)));
             for (i, sums) in sums.iter_mut().enumerate() {
-                let x = s.splat(*a.add(if A_ALONG_K { i * A_ROW_STRIDE } else { i }));
+                let x = s.splat(if A_ALONG_K { *a[i / 4].add(i % 4 * a_stride) } else { *a[0].add(i) });
                 for (sum, row) in sums.iter_mut().zip(row) {
                     *sum = s.fma(x, row, *sum);
                 }
             }
             b = b.add(V * S::LANES);
-            a = a.add(if A_ALONG_K { 1 } else { S::ROWS });
+            a = a.map(|a| a.wrapping_add(if A_ALONG_K { 1 } else { a_stride }));
         }
     }
     for (i, row) in sums.into_iter().enumerate() {
@@ -339,6 +325,9 @@ impl Kernel for Gemm<'_> {
         let Gemm { m, n, k, a, b, c, ldc, accumulate, pack_a: packed_a, pack_b: packed_b } = self;
         assert!(packed_a.len() >= PACK_A_LEN);
         let panel_width = 2 * S::LANES;
+        let is_along_k = a.col_stride == 1;
+        assert!(is_along_k || a.row_stride == 1);
+        let is_copied = is_along_k && a.row_stride.is_multiple_of(ONE_SET);
         let mut k_start = 0;
         while k_start < k || (k == 0 && !accumulate && k_start == 0) {
             let depth = (k - k_start).min(K_BLOCK);
@@ -360,8 +349,15 @@ impl Kernel for Gemm<'_> {
             while row < m {
                 let rows = (m - row).min(S::ROWS);
                 // SAFETY: rows `row..row + rows`, columns `k_start..+depth` of A.
-                unsafe { pack_a(s, rows, m - row, depth, a.offset(row, k_start), packed_a) };
-                let a_ptr = packed_a.as_ptr();
+                let (a_ptr, a_stride) = unsafe {
+                    let here = a.offset(row, k_start);
+                    if is_copied {
+                        pack_a(s, rows, depth, here, packed_a);
+                        (packed_a.as_ptr(), A_ROW_STRIDE)
+                    } else {
+                        (here.ptr, if is_along_k { a.row_stride } else { a.col_stride })
+                    }
+                };
                 // SAFETY: rows up to `m`, columns `k_start..+depth` of A.
                 let next =
                     unsafe { Upcoming::new(a.offset(row + rows, k_start), (m - row - rows).min(S::ROWS), depth) };
@@ -374,18 +370,38 @@ impl Kernel for Gemm<'_> {
                     // SAFETY: panel and tile lie inside packed B and C.
                     let (b_panel, c_tile) =
                         unsafe { (b_ptr.add(col * b_rows + b_skip * width), c.add(row * ldc + col)) };
-                    match (width == panel_width, a.col_stride == 1) {
+                    match (width == panel_width, is_along_k) {
                         (true, true) => {
-                            by_rows!(rows, 2, true, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                            by_rows!(
+                                rows,
+                                2,
+                                true,
+                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                            );
                         }
                         (true, false) => {
-                            by_rows!(rows, 2, false, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                            by_rows!(
+                                rows,
+                                2,
+                                false,
+                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                            );
                         }
                         (false, true) => {
-                            by_rows!(rows, 1, true, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                            by_rows!(
+                                rows,
+                                1,
+                                true,
+                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                            );
                         }
                         (false, false) => {
-                            by_rows!(rows, 1, false, (s, depth, a_ptr, b_panel, c_tile, ldc, valid, accumulate));
+                            by_rows!(
+                                rows,
+                                1,
+                                false,
+                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                            );
                         }
                     }
                     col += panel_width;
