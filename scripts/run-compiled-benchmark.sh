@@ -18,6 +18,7 @@
 # machine, is a hint and no claim.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset ALPHA_TURNS ALPHA_LOOP_JUDGING # a benchmark takes no turns and is its own judge
 
 steps=${1:-100}
 if [[ $# -gt 1 || ! "$steps" =~ ^[1-9][0-9]{0,8}$ ]]; then

@@ -31,7 +31,9 @@ FOUND = ["verdict", "exit_code", "speedup_pct", "ci_low_pct", "ci_high_pct", "pa
 
 
 def picked(found):
-    return {key: found[key] for key in FOUND if key in found}
+    row = {key: found[key] for key in FOUND if key in found}
+    broken = [guard for guard in found.get("guards", []) if not guard["holds"]]
+    return row | ({"guards": broken} if broken else {})
 
 
 BURST = """

@@ -138,6 +138,7 @@ impl BuildStore {
         let kept = if let Some(kept) = found {
             kept
         } else {
+            watch.note(&format!("building {} with `{}`", &measured_tree[..12], config.build.command));
             let seconds = self.run(repository, tree, config, &log, watch)?;
             let kept = self.keep(&key, config, seconds)?;
             self.prune(&[&key], StoreLimits::default())?;

@@ -329,19 +329,17 @@ impl LoopConfig {
         if self.build.artifacts.is_empty() {
             return Err("`build.artifacts` is empty: name what the build makes".into());
         }
-        words(&self.build.command)?;
+        for (command, placeholders) in self.commands() {
+            words(command)?;
+            if let Some(missing) = placeholders.iter().find(|placeholder| !command.contains(**placeholder)) {
+                return Err(format!("`{command}` has no `{missing}`, which the loop fills in"));
+            }
+        }
         let guarded = self.guards.values().filter_map(|guard| match guard {
             Guard::Workload { workload, .. } => Some(&**workload),
             _ => None,
         });
         for workload in guarded.chain([&self.workload]) {
-            words(&workload.command)?;
-            if !workload.command.contains("{steps}") {
-                return Err(format!(
-                    "`{}` has no `{{steps}}`: the number of steps must come from the loop",
-                    workload.command
-                ));
-            }
             if workload.steps < 10 {
                 return Err(format!("`steps` is {}; a workload has at least 10", workload.steps));
             }
@@ -363,6 +361,36 @@ impl LoopConfig {
             glob_set(&area.kernels)?;
         }
         Ok(())
+    }
+
+    /// Every command, with the placeholders that it must have.
+    fn commands(&self) -> Vec<(&str, &'static [&'static str])> {
+        const STEPS: &[&str] = &["{steps}"];
+        fn of(workload: &Workload) -> impl Iterator<Item = (&str, &'static [&'static str])> {
+            let eval = workload.eval.iter().map(|eval| (eval.as_str(), &["{checkpoint}"][..]));
+            eval.chain([(workload.command.as_str(), STEPS)])
+        }
+        let mut commands = vec![(self.build.command.as_str(), &[][..])];
+        commands.extend(of(&self.workload));
+        for guard in self.guards.values() {
+            match guard {
+                Guard::Workload { workload, .. } => commands.extend(of(workload)),
+                Guard::Command { command, .. } => commands.push((command, &[])),
+                Guard::PeakMemory { .. } | Guard::FirstStep { .. } | Guard::BuildTime { .. } => {}
+            }
+        }
+        commands.extend(self.smoke.iter().map(|smoke| (smoke.command.as_str(), STEPS)));
+        if let Some(trace) = &self.trace {
+            commands.push((&trace.command, STEPS));
+            commands.extend(trace.peaks.iter().map(|peaks| (peaks.as_str(), &[][..])));
+        }
+        if let Some(sampling) = &self.sampling {
+            commands.extend(
+                [&sampling.greedy, &sampling.seeded].map(|one| (one.as_str(), &["{checkpoint}", "{prompt}"][..])),
+            );
+            commands.extend(sampling.training.iter().map(|training| (training.as_str(), STEPS)));
+        }
+        commands
     }
 
     /// The globs of files that are no part of what is measured. The ledger is always among them.
@@ -493,6 +521,14 @@ mod tests {
             ("peak_memory", "peak_momory", "peak_momory"),
             ("'a b'", "'a b", "a quote is open"),
             ("[build]", "unknown = 1\n[build]", "unknown"),
+            ("[guards", "[smoke]\ncommand = \"./out/trainer\"\n[guards", "has no `{steps}`"),
+            ("[guards", "[smoke]\ncommand = \"./out/trainer '{steps}\"\n[guards", "a quote is open"),
+            (
+                "[guards",
+                "[sampling]\ngreedy = \"x {prompt}\"\nseeded = \"x\"\nprompts = [\"a\"]\n[guards",
+                "has no `{checkpoint}`",
+            ),
+            ("[guards", "[trace]\nsteps = 9\nkernels = \"k\"\ncommand = \"x\"\n[guards", "has no `{steps}`"),
         ] {
             let text = SMALL.replace(from, to);
             assert_ne!(text, SMALL, "{from}");

@@ -25,8 +25,9 @@ use crate::{
 
 /// Pairs of a workload at the first and at the second look.
 const PAIRS: [usize; 2] = [8, 20];
-/// Pairs of single processes, which are uneven.
-const PROCESS_PAIRS: [usize; 2] = [8, 30];
+/// Pairs of single processes, which are uneven, the short ones more than others.
+const PROCESS_PAIRS: [usize; 2] = [8, 24];
+const SHORT_PROCESS_PAIRS: [usize; 2] = [8, 60];
 /// Pairs of builds, which are long.
 const BUILD_PAIRS: [usize; 2] = [8, 8];
 /// A short process runs this often in a pair, and the shortest time counts: what disturbs only ever adds to it.
@@ -56,10 +57,11 @@ pub struct GuardResult {
 }
 
 impl GuardResult {
-    /// `memory: +0.3 % (margin 5 %)`.
+    /// `memory: 0.30 % worse where 5 % worse is let through (p = 0.0010, 10 pairs)`.
     pub fn text(&self) -> String {
         let GuardResult { name, margin_pct, worse_pct, p, pairs, .. } = self;
-        format!("{name}: {worse_pct:+.2} % where {margin_pct} % is let through (p = {p:.4}, {pairs} pairs)")
+        let (by, side) = (worse_pct.abs(), if *worse_pct > 0.0 { "worse" } else { "better" });
+        format!("{name}: {by:.2} % {side} where {margin_pct} % worse is let through (p = {p:.4}, {pairs} pairs)")
     }
 }
 
@@ -106,14 +108,12 @@ pub fn run(name: &str, guard: &Guard, request: &GuardRequest<'_>, watch: &dyn Wa
             let start =
                 PairRequest { workload, kits: request.kits, script: &script, coins, number: 0, work, slowed: None };
             let mut time = |arm, place| pair::start_only(&start, arm, place, watch);
-            let repeats = repeats(time(Arm::Baseline, 0)?);
-            looks.at(PROCESS_PAIRS, |number| pair_of(request, number, repeats, watch, &mut time))
+            by_process(&looks, request, &mut time)
         }
         Guard::Workload { workload, .. } => by_workload(&looks, workload, request),
         Guard::Command { command, inputs, .. } => {
             let mut time = |arm, place| time_command(command, inputs, request, arm, place, watch);
-            let repeats = repeats(time(Arm::Baseline, 0)?);
-            looks.at(PROCESS_PAIRS, |number| pair_of(request, number, repeats, watch, &mut time))
+            by_process(&looks, request, &mut time)
         }
         Guard::BuildTime { .. } => {
             looks.at(BUILD_PAIRS, |number| pair_of(request, number, 1, watch, &mut |arm, _| (request.rebuild)(arm)))
@@ -177,6 +177,17 @@ fn by_workload(looks: &Looks<'_>, workload: &Workload, request: &GuardRequest<'_
             }
         }
     })
+}
+
+/// By single processes; how many is known once one has run.
+fn by_process(
+    looks: &Looks<'_>,
+    request: &GuardRequest<'_>,
+    time: &mut dyn FnMut(Arm, usize) -> Result<f64, LoopError>,
+) -> Result<GuardResult, LoopError> {
+    let seconds = time(Arm::Baseline, 0)?;
+    let counts = if seconds < LONG_S { SHORT_PROCESS_PAIRS } else { PROCESS_PAIRS };
+    looks.at(counts, |number| pair_of(request, number, repeats(seconds), looks.watch, time))
 }
 
 /// How often a process of this length runs in a pair.

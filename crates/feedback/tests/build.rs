@@ -98,8 +98,10 @@ impl Project {
         self.sandbox.commit_all("another build");
     }
 
+    /// Notes since the last time, but for the announcements of builds.
     fn notes(&self) -> String {
-        self.watch.notes.take().join("\n")
+        let notes = self.watch.notes.take().into_iter();
+        notes.filter(|note| !note.starts_with("building ")).collect::<Vec<_>>().join("\n")
     }
 
     fn builds(&self) -> PathBuf {
@@ -130,11 +132,14 @@ fn a_tree_is_built_once_and_the_working_tree_is_left_alone() {
     let before = project.sandbox.state();
     let built = project.build();
     assert!(!built.is_cached && built.seconds > 0.0);
+    let said = project.watch.notes.borrow().clone();
+    assert!(matches!(&said[..], [note] if note.starts_with("building ") && note.contains("build.sh")), "{said:?}");
     assert_eq!(trainer(&built), "one\n");
     assert_eq!(folder_content(&built.folder).into_values().next().unwrap().0, "100755");
     assert_eq!(fs::read_to_string(&built.log).unwrap(), "building\nwarning\n");
     let again = project.build();
     assert!(again.is_cached);
+    assert_eq!(*project.watch.notes.borrow(), said, "nothing is announced that is not done");
     assert_eq!((&again.key, &again.binary_hash, &again.folder), (&built.key, &built.binary_hash, &built.folder));
     assert!((again.seconds - built.seconds).abs() < 1e-9);
     assert_eq!(project.sandbox.state(), before);
