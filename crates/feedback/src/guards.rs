@@ -3,7 +3,7 @@
 //! A guard's numbers are d = ln(baseline / candidate) of something of which less is better, time or
 //! memory: positive is better. It holds when the exact signed-rank test shows d above −margin, one-sided
 //! 2.5 %. What is not shown does not hold: a guard that cannot see does not guard. One that measures for itself
-//! looks twice, after few pairs and after many, each at half of that level.
+//! looks up to three times, after few pairs first, and shares that level among its looks.
 
 use std::{path::Path, time::Instant};
 
@@ -22,20 +22,20 @@ use crate::{
     watch::PairProgress,
 };
 
-/// Pairs of a workload at the first and at the second look.
-const PAIRS: [usize; 2] = [8, 20];
+/// Pairs of a workload at each look.
+const PAIRS: &[usize] = &[8, 14, 20];
 /// Pairs of single processes, which are uneven, the short ones more than others.
-const PROCESS_PAIRS: [usize; 2] = [8, 24];
-const SHORT_PROCESS_PAIRS: [usize; 2] = [8, 60];
+const PROCESS_PAIRS: &[usize] = &[8, 16, 24];
+const SHORT_PROCESS_PAIRS: &[usize] = &[8, 20, 60];
 /// Pairs of builds, which are long.
-const BUILD_PAIRS: [usize; 2] = [8, 8];
+const BUILD_PAIRS: &[usize] = &[8];
 /// A short process runs this often in a pair, and the shortest time counts: what disturbs only ever adds to it.
 const MOST_REPEATS: u64 = 4;
 /// So long that a process needs no repeats, in seconds.
 const LONG_S: f64 = 0.25;
 /// One-sided level.
 const LEVEL: f64 = 0.025;
-/// Above this p at the first look more pairs would not help.
+/// Above this p at a look more pairs would not help.
 const HOPELESS: f64 = 0.9;
 /// Numbers of guards' pairs begin here, away from those of the comparison.
 const FIRST_NUMBER: u64 = 1_000_000;
@@ -133,23 +133,25 @@ impl Looks<'_> {
     /// Measures pairs until the guard holds, clearly does not, or has had its pairs.
     fn at(
         &self,
-        counts: [usize; 2],
+        counts: &[usize],
         mut measure: impl FnMut(u64) -> Result<f64, LoopError>,
     ) -> Result<GuardResult, LoopError> {
         let Looks { name, margin_pct, watch } = *self;
         let started = Instant::now();
+        let level = LEVEL / counts.len() as f64;
         let mut d = Vec::new();
-        loop {
-            d.push(measure(FIRST_NUMBER + d.len() as u64)?);
-            let planned = if d.len() <= counts[0] { counts[0] } else { counts[1] };
-            progress(name, planned, &d, started, watch);
-            if counts.contains(&d.len()) {
-                let found = judge(name, margin_pct, &d, LEVEL / 2.0);
-                if found.holds || found.p > HOPELESS || d.len() >= counts[1] {
-                    return Ok(found);
-                }
+        let mut found = judge(name, margin_pct, &d, level);
+        for planned in counts {
+            while d.len() < *planned {
+                d.push(measure(FIRST_NUMBER + d.len() as u64)?);
+                progress(name, *planned, &d, started, watch);
+            }
+            found = judge(name, margin_pct, &d, level);
+            if found.holds || found.p > HOPELESS {
+                break;
             }
         }
+        Ok(found)
     }
 }
 
@@ -270,7 +272,7 @@ mod tests {
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
         let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
-        let found = looks.at([8, 20], |number| Ok(log_of_pct(d(number - FIRST_NUMBER)))).unwrap();
+        let found = looks.at(&[8, 14, 20], |number| Ok(log_of_pct(d(number - FIRST_NUMBER)))).unwrap();
         (found.pairs, found.holds)
     }
 
@@ -283,9 +285,9 @@ mod tests {
         assert_eq!(looked(|number| if number % 2 == 0 { -20.0 } else { 16.0 }), (20, false));
     }
 
-    /// Where a guard is exactly at its margin it holds by mistake in at most 2.5 %, both looks together.
+    /// Where a guard is exactly at its margin it holds by mistake in at most 2.5 %, all looks together.
     #[test]
-    fn two_looks_keep_the_level() {
+    fn looking_again_keeps_the_level() {
         let coins = Coins { seed: 7 };
         let noise = |guard: u64, number: u64| coins.bits(Purpose::Pair, guard, number) as f64 / u64::MAX as f64 - 0.5;
         let held = (0..20_000).filter(|guard| looked(|number| -5.0 + 6.0 * noise(*guard, number)).1).count();
