@@ -65,9 +65,11 @@ pub(crate) fn is(pid: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::unix::process::{CommandExt, ExitStatusExt},
-        process::ExitStatus,
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+
+    use nix::{
+        sys::signal::{Signal, killpg},
+        unistd::Pid,
     };
 
     use super::*;
@@ -76,39 +78,28 @@ mod tests {
         Command::new("sleep").arg("600").process_group(0).spawn().unwrap()
     }
 
-    /// What becomes of three groups, of which the switch is told these lines, when the pipe closes. None: it lives.
-    fn ends(lines: impl Fn(&[u32]) -> String) -> Vec<Option<ExitStatus>> {
+    /// Which of three groups the switch kills when the pipe closes, told these lines.
+    fn killed(lines: impl Fn(&[u32]) -> String) -> Vec<bool> {
         let mut groups: Vec<Child> = (0..3).map(|_| sleeper()).collect();
         let ids: Vec<u32> = groups.iter().map(Child::id).collect();
         let mut shell =
             Command::new("sh").args(["-c", SWITCH]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         shell.stdin.take().unwrap().write_all(lines(&ids).as_bytes()).unwrap();
         shell.wait().unwrap();
-        groups
-            .iter_mut()
-            .map(|group| {
-                // Killed before the shell ended, but perhaps not collected yet.
-                std::thread::sleep(std::time::Duration::from_millis(50));
-                let exit = group.try_wait().unwrap();
-                let _ = group.kill();
-                let _ = group.wait();
-                exit
-            })
-            .collect()
+        let end = |group: &mut Child| {
+            // What was killed before ends by that, whatever comes after; what lives ends by this.
+            killpg(Pid::from_raw(group.id() as i32), Signal::SIGTERM).unwrap();
+            group.wait().unwrap().signal()
+        };
+        groups.iter_mut().map(|group| end(group) == Some(Signal::SIGKILL as i32)).collect()
     }
 
     #[test]
     fn groups_that_live_are_killed_when_the_pipe_closes() {
-        let killed = |exits: Vec<Option<ExitStatus>>| -> Vec<bool> {
-            exits.into_iter().map(|exit| exit.is_some_and(|exit| exit.signal() == Some(9))).collect()
-        };
-        assert_eq!(killed(ends(|_| String::new())), [false; 3]);
-        assert_eq!(killed(ends(|ids| format!("+ {}\n+ {}\n", ids[0], ids[2]))), [true, false, true]);
-        assert_eq!(
-            killed(ends(|ids| format!("+ {0}\n+ {1}\n+ {2}\n- {1}\n", ids[0], ids[1], ids[2]))),
-            [true, false, true]
-        );
+        assert_eq!(killed(|_| String::new()), [false; 3]);
+        assert_eq!(killed(|ids| format!("+ {}\n+ {}\n", ids[0], ids[2])), [true, false, true]);
+        assert_eq!(killed(|ids| format!("+ {0}\n+ {1}\n+ {2}\n- {1}\n", ids[0], ids[1], ids[2])), [true, false, true]);
         let again = |ids: &[u32]| format!("+ {0}\n{1}+ {2}\n", ids[0], format!("- {}\n", ids[0]).repeat(100), ids[1]);
-        assert_eq!(killed(ends(again)), [false, true, false]);
+        assert_eq!(killed(again), [false, true, false]);
     }
 }

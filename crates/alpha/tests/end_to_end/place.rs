@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::done::{Done, finish};
+
 /// Flags of a model that takes a millisecond a step, on two threads.
 pub(crate) const TINY: &[&str] = &[
     "--backend=cpu",
@@ -27,35 +29,12 @@ pub(crate) const TINY: &[&str] = &[
     "--postSamples=false",
 ];
 
-/// What a command did.
-#[derive(Debug)]
-pub(crate) struct Done {
-    /// Exit code; `None` where a signal ended it.
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
 impl Done {
-    /// Checks that the command succeeded.
-    #[track_caller]
-    pub(crate) fn succeeded(self) -> Done {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        self
-    }
-
-    /// Checks that the command was refused with this exit code, in words that hold all of these, and says what to do.
+    /// [`Done::failed`], and says what to do.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, words: &[&str]) {
-        let stderr = &self.stderr;
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        assert_eq!(self.code, Some(code), "{stderr}");
-        let error = stderr.lines().find(|line| line.starts_with("error: "));
-        assert!(error.is_some_and(|line| !line.ends_with('.')), "no message, or one with a full stop:\n{stderr}");
-        assert!(stderr.contains("\nhint: "), "no hint:\n{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
-        }
+        self.failed(code, words);
+        assert!(self.stderr.contains("\nhint: "), "no hint:\n{}", self.stderr);
     }
 }
 
@@ -195,13 +174,6 @@ fn train_arguments(run: &str, flags: &[&str]) -> Vec<String> {
     // An empty value only takes a flag of the list above away.
     arguments.extend(flags.iter().filter(|flag| !flag.ends_with('=')).map(|&flag| flag.to_owned()));
     arguments
-}
-
-/// Runs a command to its end.
-pub(crate) fn finish(command: &mut Command) -> Done {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A command that runs while the test goes on. Killed when dropped.

@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    place::{Place, finish, u16_tokens},
+    done::finish,
+    place::{Place, u16_tokens},
     tensors::Tensors,
 };
 

@@ -9,7 +9,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    place::{Done, Place, Running, finish},
+    done::{Done, finish},
+    place::{Place, Running},
     tensors::assert_same_checkpoint,
 };
 

@@ -34,6 +34,15 @@ impl Toy {
         }
     }
 
+    /// Checks that a change on top of a true gain is refused, and that one of `causes` is the reason.
+    #[track_caller]
+    pub(crate) fn refuses(&self, edits: Edits, causes: &[&str]) {
+        self.restore();
+        self.change(FASTER);
+        self.change(edits);
+        self.json(&["compare"]).is_refused_for(causes);
+    }
+
     /// Opens a cycle about attention.
     #[track_caller]
     pub(crate) fn begin(&self) {

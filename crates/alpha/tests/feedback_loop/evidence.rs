@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::toy::{Answer, Toy, finish};
+use crate::{
+    done::finish,
+    toy::{Answer, Toy},
+};
 
 /// The record that HEAD's message names, as a path in the repository.
 #[track_caller]

@@ -4,7 +4,8 @@ use std::{fs, io::Write};
 
 use crate::{
     changes::{FASTER, RENAMED},
-    toy::{Toy, finish, wait_until},
+    done::finish,
+    toy::{Toy, wait_until},
 };
 
 /// The one line that a training run begins a step with.

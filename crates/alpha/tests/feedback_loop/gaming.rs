@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::{
     changes::{Edits, FASTER, RENAMED},
-    toy::{Answer, Toy, finish},
+    done::finish,
+    toy::{Answer, Toy},
 };
 
 /// Compares with a change that gains nothing but its trick.
@@ -60,10 +61,7 @@ fn less_work_is_refused() {
         ),
     ];
     for (edits, causes) in tricks {
-        toy.restore();
-        toy.change(FASTER);
-        toy.change(edits);
-        toy.json(&["compare"]).is_refused_for(causes);
+        toy.refuses(edits, causes);
     }
 }
 
@@ -78,10 +76,7 @@ fn other_training_is_refused() {
         (&[("LR, WARMUP = 0.03, 4", "LR, WARMUP = 0.03, 1")], &["loss_1_5", "updates"]),
     ];
     for (edits, causes) in tricks {
-        toy.restore();
-        toy.change(FASTER);
-        toy.change(edits);
-        toy.json(&["compare"]).is_refused_for(causes);
+        toy.refuses(edits, causes);
     }
 }
 

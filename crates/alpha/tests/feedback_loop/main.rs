@@ -11,6 +11,8 @@
 mod changes;
 mod chronicle;
 mod cycle;
+#[path = "../common/done.rs"]
+mod done;
 mod evidence;
 mod faults;
 mod gaming;

@@ -33,10 +33,7 @@ fn refused(faults: &[Fault<'_>]) {
     let toy = Toy::new();
     toy.begin();
     for fault in faults {
-        toy.restore();
-        toy.change(FASTER);
-        toy.change(fault.edits);
-        toy.json(&["compare"]).is_refused_for(fault.caught_by);
+        toy.refuses(fault.edits, fault.caught_by);
     }
     toy.alpha(&["commit", "-m", "broken"]).failed(4, &["hint: "]);
 }
