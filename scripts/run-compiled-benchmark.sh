@@ -165,13 +165,23 @@ write_env() {
   mv -f "$perf/last-benchmark.env.$$" "$perf/last-benchmark.env"
 }
 
-# Puts the interleaved comparison with the last accepted commit beside the row, until a verdict or for 30 s of pairs.
-# What it says is a claim only through `alpha loop commit`.
+# Puts the interleaved comparison with the last accepted binary beside the row, until a verdict or for 30 s of pairs.
+# What it says is a claim only through `alpha loop commit`. Where that binary is not built, nothing is: a build of
+# minutes is the user's to ask for.
 compare_in_turns() {
   [[ -f loop.toml && "$perf" == perf ]] || return 0
-  local accepted report code=0 key column
-  accepted=$(git log -1 --format=%H --extended-regexp --grep='^Alpha-Record: ' 2>/dev/null || true)
-  report=$(./.bun-out/alpha loop compare --baseline="${accepted:-HEAD}" --budget=30s --json) || code=$?
+  local status accepted report code=0 key column
+  status=$(./.bun-out/alpha loop status --json) || { say "no comparison: $(json_value error <<<"$status")"; return 0; }
+  accepted=$(json_part accepted <<<"$status" | json_value commit)
+  if [[ -z "$accepted" ]]; then
+    say "no comparison: no commit came through the gate yet"
+    return 0
+  elif [[ "$status" != *'"built":true'* ]]; then
+    say "no comparison: the last accepted commit is not built here; it is after" \
+      "\`alpha loop compare --baseline=${accepted:0:12}\`"
+    return 0
+  fi
+  report=$(./.bun-out/alpha loop compare --baseline="$accepted" --budget=30s --json) || code=$?
   report=$(tail -n 1 <<<"$report")
   for column in verdict:verdict speedup_lo_pct:ci_low_pct speedup_hi_pct:ci_high_pct pairs:pairs; do
     key=${column#*:}
@@ -181,7 +191,7 @@ compare_in_turns() {
   record[tree]=$(json_part candidate <<<"$report" | json_value tree)
   case ${record[verdict]} in
     '') say "no comparison: $(json_value error <<<"$report")" ;;
-    *) say "in turns with ${accepted:-HEAD}: ${record[verdict]} (exit code $code)" ;;
+    *) say "in turns with ${accepted:0:12}: ${record[verdict]} (exit code $code)" ;;
   esac
 }
 

@@ -102,7 +102,10 @@ impl Default for StoreLimits {
     }
 }
 
-/// `built.json`, beside the artifacts. Its time is that of the last use.
+/// Beside the artifacts; last to be written.
+const DESCRIPTION: &str = "built.json";
+
+/// [`DESCRIPTION`]. Its time is that of the last use.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     key: String,
@@ -155,6 +158,13 @@ impl BuildStore {
         })
     }
 
+    /// Whether the store has the build of a tree.
+    pub fn has(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<bool, LoopError> {
+        let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
+        let key = key(&measured_tree, config, &toolchain(config)?, shaping(env::vars_os()));
+        Ok(self.folder.join(key).join(DESCRIPTION).exists())
+    }
+
     /// Builds a tree again in the stage, without the store; returns the seconds it took.
     pub fn rebuild(
         &self,
@@ -175,7 +185,7 @@ impl BuildStore {
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let Some(key) = path.file_stem().and_then(|name| name.to_str()) else { continue };
-            let used = fs::metadata(path.join("built.json")).or_else(|_| fs::metadata(&path));
+            let used = fs::metadata(path.join(DESCRIPTION)).or_else(|_| fs::metadata(&path));
             let used = used.and_then(|data| data.modified()).map_err(failed)?;
             let (time, bytes) = builds.entry(key.to_owned()).or_insert((used, 0));
             // A log is as old as the build; its folder may have been used since.
@@ -205,7 +215,7 @@ impl BuildStore {
         if !folder.exists() {
             return Ok(None);
         }
-        let description = folder.join("built.json");
+        let description = folder.join(DESCRIPTION);
         let kept = fs::read(&description).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let found = artifacts::hash(&folder.join("artifacts"));
         let Some(kept) = kept.filter(|kept| kept.key == key && found.is_ok_and(|hash| hash == kept.binary_hash)) else {
@@ -235,7 +245,7 @@ impl BuildStore {
         let kept = Kept { key: key.to_owned(), binary_hash, seconds, time: Timestamp::now() };
         let json = serde_json::to_vec_pretty(&kept)
             .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
-        files::write(&new.join("built.json"), &json)?;
+        files::write(&new.join(DESCRIPTION), &json)?;
         Ok(kept)
     }
 

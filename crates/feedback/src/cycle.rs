@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, compare,
+    LoopError,
+    claim::Claim,
+    compare,
     confirm::{attempts_on, expected_false_commits},
     contest,
+    git::LogEntry,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
@@ -27,6 +30,8 @@ pub struct Status {
     pub cycle: Option<Cycle>,
     /// What the last comparison said, if there was one.
     pub attempt: Option<String>,
+    /// The newest commit of this branch that came through the gate.
+    pub accepted: Option<Accepted>,
     /// Attempts on this baseline.
     pub attempts: usize,
     /// False commits to expect of them, if none had an effect.
@@ -35,6 +40,15 @@ pub struct Status {
     pub ledger_problems: Vec<String>,
     /// What to type next.
     pub next: String,
+}
+
+/// A commit that came through the gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Accepted {
+    /// Its name.
+    pub commit: String,
+    /// Whether its build is there, so that a comparison with it starts at once.
+    pub built: bool,
 }
 
 /// A cycle that ended without a commit.
@@ -104,12 +118,23 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
             Some(verdict) => format!("{}: {}", verdict.name(), attempt.reason),
             None => format!("not ended: {} pairs; `alpha loop compare` goes on", attempt.pairs.len()),
         }),
+        accepted: accepted(session)?,
         cycle,
         attempts,
         expected_false_commits: expected_false_commits(attempts, 0.025),
         ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
         next: next.to_owned(),
     })
+}
+
+/// The newest commit whose message names a record.
+fn accepted(session: &Session) -> Result<Option<Accepted>, LoopError> {
+    let log = session.repository.log("HEAD")?;
+    let has_record = |entry: &&LogEntry| Claim::parse(&entry.message()).is_some_and(|claim| claim.record.is_some());
+    let Some(entry) = log.iter().find(has_record) else { return Ok(None) };
+    let tree = session.repository.tree_of(&entry.id)?;
+    let built = session.builds.has(&session.repository, &tree, &session.config)?;
+    Ok(Some(Accepted { commit: entry.id.clone(), built }))
 }
 
 /// Ends the cycle and writes down that and why. The working tree is not touched.

@@ -142,6 +142,7 @@ fn cycles_open_and_close() {
     assert_eq!(status.object["cycle"]["hypothesis"], "attention wastes its time");
     assert_eq!(status.object["cycle"]["area"], "attention");
     assert_eq!(status.object["cycle"]["baseline"], toy.head());
+    assert!(status.object["accepted"].is_null(), "{:#}", status.object);
     for word in ["smoke", "compare"] {
         assert!(status.text("next").contains(word), "{:#}", status.object);
     }

@@ -71,6 +71,8 @@ fn a_true_gain_lands_step_by_step() {
     toy.alpha(&["compare"]).failed(4, &["hint: "]); // HEAD is the working tree: nothing to compare
     let status = toy.json(&["status"]);
     assert_eq!((status.code, status.object["cycle"].is_null()), (Some(0), true), "{:#}", status.object);
+    assert_eq!(status.object["accepted"]["commit"], toy.head());
+    assert_eq!(status.object["accepted"]["built"], true);
 }
 
 #[test]

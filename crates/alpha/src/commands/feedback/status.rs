@@ -34,6 +34,10 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(attempt) = &status.attempt {
         text.push_str(&format!("attempt    {attempt}\n"));
     }
+    if let Some(accepted) = &status.accepted {
+        let built = if accepted.built { "" } else { ", not built here yet" };
+        text.push_str(&format!("accepted   {}{built}\n", short(&accepted.commit)));
+    }
     text.push_str(&format!(
         "attempts   {} on this baseline; {:.4} false commits to expect of them\n",
         status.attempts, status.expected_false_commits
