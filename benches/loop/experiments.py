@@ -143,7 +143,7 @@ def bias(count):
     results = Results("bias")
     head = prepare()
     step = step_us()
-    effects = [(f"busy wait of {share:.1%}", spin_from(share * step)) for share in [0.005, 0.01, 0.03, 0.10]]
+    effects = [(f"work of {share:.1%}", spin_from(share * step)) for share in [0.005, 0.01, 0.03, 0.10]]
     effects += [(f"reading {mib} MiB", stream(mib)) for mib in [1, 8]]
     for name, edits in effects:
         for number in range(len(results.rows(effect=name)), count or 3):
@@ -225,6 +225,9 @@ def cycle(count):
             base = variant(head, spin(HELD_UP_BY * step), "held up")
             candidate = variant(head, spin(((1 + HELD_UP_BY) / (1 + effect) - 1) * step) + fresh, "edit")
             forget()
+            # The last accepted trainer is built already when somebody changes it.
+            stand(base, base)
+            loop("smoke")
             stand(base, candidate)
             loop("start", f"an effect of {name}", "--area=step")
             found = loop("run", "-m", "an experiment")

@@ -3,6 +3,7 @@
 The clone lies in `$SCRATCH` (default: a folder in the temporary directory) and is kept: builds are found again, and an
 experiment goes on where it stopped. Results are rows of JSON in `perf/`, appended one whole line at a time.
 """
+import functools
 import json
 import os
 import shutil
@@ -76,10 +77,36 @@ def loop(*arguments):
     return found | {"exit_code": done.returncode, "wall_s": round(time.monotonic() - began, 1)}
 
 
+# Numbers that depend on each other, so that the processor cannot overlap them.
+WORK = "let mut drawn = 1_u64;\nfor _ in 0..{turns}_u64 {{\n    drawn = std::hint::black_box(drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));\n}}\n"
+CLOCK = """fn main() {{
+    let best = (0..200).map(|_| {{
+        let start = std::time::Instant::now();
+        {work}
+        start.elapsed().as_nanos()
+    }}).min();
+    println!("{{}}", best.unwrap_or(0));
+}}
+"""
+
+
+@functools.cache
+def turn_ns():
+    """What a turn of `WORK` takes in a quiet moment."""
+    turns = 100_000
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "clock.rs")
+        source.write_text(CLOCK.format(work=WORK.format(turns=turns)))
+        subprocess.run(["rustc", "-O", "-o", source.with_suffix(""), source], check=True, capture_output=True)
+        best = subprocess.run([source.with_suffix("")], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return int(best) / turns
+
+
 def spin(micros):
-    """An edit: a busy wait in every step."""
-    wait = f"        while start.elapsed().as_nanos() < {int(micros * 1000)} {{\n            std::hint::spin_loop();\n        }}\n"
-    return [(STEPS, STEP_START, STEP_START + wait)]
+    """An edit: work without use in every step, that takes so long in a quiet moment. Not a wait of fixed length: where the
+    machine is slow for a while, it is slow at this too, so that the effect stays the same share of a step."""
+    work = "".join(f"        {line}\n" for line in WORK.format(turns=round(micros * 1000 / turn_ns())).splitlines())
+    return [(STEPS, STEP_START, STEP_START + work)]
 
 
 def step_us():
