@@ -183,9 +183,10 @@ compare_in_turns() {
   fi
   report=$(./.bun-out/alpha loop compare --baseline="$accepted" --budget=30s --json) || code=$?
   report=$(tail -n 1 <<<"$report")
+  local found=${report%%'"guards":'*} # guards have fields of the same names
   for column in verdict:verdict speedup_lo_pct:ci_low_pct speedup_hi_pct:ci_high_pct pairs:pairs; do
     key=${column#*:}
-    record[${column%:*}]=$(json_value "$key" <<<"$report")
+    record[${column%:*}]=$(json_value "$key" <<<"$found")
   done
   record[base_tree]=$(json_part baseline <<<"$report" | json_value tree)
   record[tree]=$(json_part candidate <<<"$report" | json_value tree)

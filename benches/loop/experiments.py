@@ -9,6 +9,8 @@
     noise       a pair in turns beside a pair one after the other
     broken      broken trainers and samplers, refused by what? and harmless changes
     cycle       from a saved edit to landed or refused, everything in
+    large       how often +3 % is found on steps of half a second and more
+    smoke       false alarms of the 5-step test on programs of equal speed
 
 Each appends rows to perf/loop-NAME.jsonl, goes on where it stopped, and prints what all rows say. Nothing else should run
 on the machine meanwhile. Needs `scripts/build.sh` first, with the sources of HEAD.
@@ -24,7 +26,8 @@ import tempfile
 from pathlib import Path
 
 import faults
-from scratch import ALPHA, SCRATCH, STEP_START, STEPS, W1, Results, forget, loop, prepare, spin, stand, step_us, variant
+from scratch import (ALPHA, SCRATCH, STEP_START, STEPS, W1, W1_SHAPE, Results, forget, loop, prepare, spin, stand, step_us,
+                     variant)
 
 FOUND = ["verdict", "exit_code", "speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "pair_sd_pct", "seconds", "own_seconds",
          "wall_s", "error"]
@@ -46,10 +49,16 @@ while True:
 """
 
 
+IDENTICAL_STEPS = 60
+
+
 def identical(count):
     results = Results("identical")
-    prepare()
-    for number in range(len(results.rows()), count or 100):
+    head = prepare()
+    # Short runs, so that the budget reaches to the end of a plan of twenty pairs.
+    short = variant(head, [("loop.toml", "steps = 200\ntokens", f"steps = {IDENTICAL_STEPS}\ntokens")], "short runs")
+    stand(short, short)
+    for number in range(len(results.rows(steps=IDENTICAL_STEPS)), count or 100):
         burst = subprocess.Popen([sys.executable, "-c", BURST]) if number % 2 else None
         try:
             found = loop("compare", "--identical", "--budget=20s")
@@ -57,9 +66,9 @@ def identical(count):
             if burst:
                 burst.kill()
                 burst.wait()
-        results.append(number=number, burst=burst is not None, parity=(found.get("parity") or {}).get("passed"), **picked(found))
+        results.append(number=number, steps=IDENTICAL_STEPS, burst=burst is not None, parity=(found.get("parity") or {}).get("passed"), **picked(found))
     for has_burst in [False, True]:
-        rows = results.rows(burst=has_burst)
+        rows = results.rows(burst=has_burst, steps=IDENTICAL_STEPS)
         pairs = sum(row.get("pairs") or 0 for row in rows)
         print("bursts of other load:" if has_burst else "quiet:", dict(collections.Counter(row.get("verdict", "error") for row in rows)),
               f"of {len(rows)}, {pairs} pairs, parity refused in {sum(row['parity'] is False for row in rows)}")
@@ -243,8 +252,47 @@ def cycle(count):
                   dict(collections.Counter(row["verdict"] for row in rows)))
 
 
+# W2 with half its batch.
+LARGE_SHAPE = "--batch=6 --block=256 --layers=6 --dim=384 --heads=6"
+LARGE_STEPS = 20
+
+
+def large(count):
+    results = Results("large")
+    head = prepare()
+    step = step_us(W1.replace(W1_SHAPE, LARGE_SHAPE), steps=10, runs=3)
+    text = (SCRATCH / "loop.toml").read_text()
+    workload, sampling = (next(line for line in text.splitlines() if line.startswith(f"{name} = ") and W1_SHAPE in line)
+                          for name in ["command", "training"])
+    edits = [("loop.toml", line, line.replace(W1_SHAPE, LARGE_SHAPE)) for line in [workload, sampling]]
+    edits += [("loop.toml", "steps = 200\ntokens_per_step = 128", f"steps = {LARGE_STEPS}\ntokens_per_step = {6 * 256}")]
+    fast, slow = variant(head, edits, "larger steps"), variant(head, edits + spin(0.03 * step), "slower by +3 %")
+    for number in range(len(results.rows()), count or 5):
+        stand(slow, fast)
+        forget()
+        found = loop("compare", "--budget=10m")
+        results.append(number=number, step_ms=round(step / 1000), **picked(found))
+    rows = results.rows()
+    print(f"+3 % on steps of {step / 1000:.0f} ms: FASTER in {sum(row.get('verdict') == 'FASTER' for row in rows)} of {len(rows)},",
+          f"estimates {quartiles(row.get('speedup_pct') for row in rows)} %, {quartiles(row.get('wall_s') for row in rows)} s")
+
+
+def smoke(count):
+    results = Results("smoke")
+    head = prepare()
+    other = variant(head, spin(1), "another program as fast")
+    stand(head, other)
+    for number in range(len(results.rows()), count or 200):
+        found = loop("smoke")
+        results.append(number=number, passed=found.get("passed"), problems=found.get("problems"), wall_s=found["wall_s"],
+                       error=found.get("error"))
+    rows = results.rows()
+    print(f"{sum(row['passed'] is not True for row in rows)} alarms in {len(rows)}, {quartiles(row['wall_s'] for row in rows)} s each")
+
+
 def main():
-    experiments = {"identical": identical, "power": power, "bias": bias, "noise": noise, "broken": broken, "cycle": cycle}
+    experiments = {"identical": identical, "power": power, "bias": bias, "noise": noise, "broken": broken, "cycle": cycle,
+                   "large": large, "smoke": smoke}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=experiments)
     parser.add_argument("--count", type=int, help="repetitions (of each effect)")

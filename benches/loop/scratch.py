@@ -19,7 +19,8 @@ ALPHA = ROOT / ".bun-out/alpha"
 SCRATCH = Path(os.environ.get("SCRATCH", Path(tempfile.gettempdir()) / "alpha-loop-scratch"))
 STEPS = "crates/alpha-train/src/trainer/steps.rs"
 STEP_START = "        let start = Instant::now();\n"
-W1 = "--data=data/abc-small.txt --backend=cpu --batch=2 --block=64 --layers=2 --dim=128 --heads=4"
+W1_SHAPE = "--batch=2 --block=64 --layers=2 --dim=128 --heads=4"
+W1 = f"--data=data/abc-small.txt --backend=cpu {W1_SHAPE}"
 
 
 def git(*arguments):
@@ -109,16 +110,16 @@ def spin(micros):
     return [(STEPS, STEP_START, STEP_START + work)]
 
 
-def step_us():
-    """Time of a step of the primary workload in a run alone, with HEAD's program: the lower quartile of six short runs'
-    medians, because this is to be the time in a quiet minute."""
+def step_us(flags=W1, steps=500, runs=6):
+    """Time of a step of a workload in a run alone, with HEAD's program: the lower quartile of the medians of short runs,
+    because this is to be the time in a quiet minute."""
     medians = []
-    for _ in range(6):
+    for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            flags = f"{W1} --steps=500 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=100000 --runDir={folder}/run"
-            subprocess.run([ALPHA, "train", *flags.split()], cwd=ROOT, check=True, capture_output=True)
+            rest = f"--steps={steps} --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=100000 --runDir={folder}/run"
+            subprocess.run([ALPHA, "train", *f"{flags} {rest}".split()], cwd=ROOT, check=True, capture_output=True)
             rows = [json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
-        medians.append(statistics.median(row["ms_per_iter"] for row in rows[50:]))
+        medians.append(statistics.median(row["ms_per_iter"] for row in rows[steps // 10:]))
         time.sleep(2)
     return 1000 * statistics.quantiles(medians, n=4)[0]
 

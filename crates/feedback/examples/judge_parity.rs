@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut evidence = Evidence {
         tier: files.tier,
         steps: files.steps,
+        alone: vec![1, 2, 10],
         pairs: Vec::new(),
         floor: Floor::default(),
         updates: Vec::new(),

@@ -6,6 +6,7 @@
 //! are the same. What has an answer keeps it: nobody tries again until lucky.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -17,6 +18,7 @@ use crate::{
     attribution::Attribution,
     coins::Coins,
     guards::GuardResult,
+    kept_evidence::KeptEvidence,
     machine::Machine,
     parity::Parity,
     plan::PairPlan,
@@ -57,13 +59,16 @@ pub struct Attempt {
     pub voids: Vec<VoidRow>,
     /// Whether it is the same training.
     pub parity: Option<Parity>,
-    /// Exact counters of a step of either, where they differ.
+    /// Exact counters of a run of either, where they differ.
     pub counters: Vec<CounterRow>,
     /// Floating-point operations of a baseline's step, where it counts them.
     #[serde(default)]
     pub flops: Option<u64>,
     /// What must not become worse.
     pub guards: Vec<GuardResult>,
+    /// By guard that measures for itself: ln(baseline / candidate) of each of its pairs.
+    #[serde(default)]
+    pub guard_d: BTreeMap<String, Vec<f64>>,
     /// Where the gain is.
     pub attribution: Option<Attribution>,
     /// The fresh pairs after FASTER.
@@ -108,8 +113,10 @@ pub struct Manifest {
     pub toolchain: String,
 }
 
-/// A pair that counts. Arrays are baseline, candidate.
+/// A pair that counts. Arrays are baseline, candidate. Kept as a row of values in this order, so that a record has room
+/// for hundreds; the first records had them by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "PairValues", from = "StoredPair")]
 pub struct PairRow {
     /// Its number, which its coins belong to.
     pub number: u64,
@@ -135,6 +142,89 @@ pub struct PairRow {
     pub turns_s: f64,
 }
 
+type PairValues = (u64, u64, bool, f64, f64, [f64; 2], [f64; 2], [Option<u64>; 2], [f64; 2], f64, f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredPair {
+    Values(PairValues),
+    Named {
+        number: u64,
+        seed: u64,
+        baseline_first: bool,
+        d: f64,
+        whole: f64,
+        ready_ms: [f64; 2],
+        finish_ms: [f64; 2],
+        peak_memory_bytes: [Option<u64>; 2],
+        foreign_cpu_share: [f64; 2],
+        seconds: f64,
+        turns_s: f64,
+    },
+}
+
+impl From<PairRow> for PairValues {
+    fn from(row: PairRow) -> PairValues {
+        (
+            row.number,
+            row.seed,
+            row.baseline_first,
+            row.d,
+            row.whole,
+            row.ready_ms,
+            row.finish_ms,
+            row.peak_memory_bytes,
+            row.foreign_cpu_share,
+            row.seconds,
+            row.turns_s,
+        )
+    }
+}
+
+impl From<StoredPair> for PairRow {
+    fn from(stored: StoredPair) -> PairRow {
+        let (StoredPair::Values((
+            number,
+            seed,
+            baseline_first,
+            d,
+            whole,
+            ready_ms,
+            finish_ms,
+            peak_memory_bytes,
+            foreign_cpu_share,
+            seconds,
+            turns_s,
+        ))
+        | StoredPair::Named {
+            number,
+            seed,
+            baseline_first,
+            d,
+            whole,
+            ready_ms,
+            finish_ms,
+            peak_memory_bytes,
+            foreign_cpu_share,
+            seconds,
+            turns_s,
+        }) = stored;
+        PairRow {
+            number,
+            seed,
+            baseline_first,
+            d,
+            whole,
+            ready_ms,
+            finish_ms,
+            peak_memory_bytes,
+            foreign_cpu_share,
+            seconds,
+            turns_s,
+        }
+    }
+}
+
 /// A pair that does not count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VoidRow {
@@ -151,9 +241,9 @@ pub struct VoidRow {
 pub struct CounterRow {
     /// Its name in the metrics.
     pub name: String,
-    /// Of a step.
+    /// Summed over the run.
     pub baseline: u64,
-    /// Of a step.
+    /// Summed over the run.
     pub candidate: u64,
 }
 
@@ -164,6 +254,9 @@ pub struct Confirmation {
     pub planned: usize,
     /// The pairs.
     pub pairs: Vec<PairRow>,
+    /// Those that do not count.
+    #[serde(default)]
+    pub voids: Vec<VoidRow>,
     /// One-sided level that it is judged at.
     pub level: f64,
     /// Exact one-sided p of the signed-rank test.
@@ -172,6 +265,9 @@ pub struct Confirmation {
     pub estimate: Option<Estimate>,
     /// Whether the gain is confirmed; none while pairs are missing.
     pub accepted: Option<bool>,
+    /// Why not, where it is not for the numbers.
+    #[serde(default)]
+    pub refusal: Option<String>,
 }
 
 /// Where an attempt's time went.
@@ -214,7 +310,8 @@ impl Attempt {
 
     /// The number of the next pair: void ones have used theirs up.
     pub fn next_number(&self) -> u64 {
-        let confirmation = self.confirmation.as_ref().map_or(0, |confirmation| confirmation.pairs.len());
+        let confirmation = self.confirmation.as_ref();
+        let confirmation = confirmation.map_or(0, |confirmation| confirmation.pairs.len() + confirmation.voids.len());
         (self.pairs.len() + self.voids.len() + confirmation) as u64
     }
 
@@ -258,6 +355,11 @@ impl AttemptFolder {
         self.0.join(format!("{key}.bulk.jsonl"))
     }
 
+    /// What its pairs showed of the training: a line for each.
+    pub fn kept_evidence(&self, key: &str) -> KeptEvidence {
+        KeptEvidence::new(self.0.join(format!("{key}.parity.jsonl")))
+    }
+
     /// The attempt with this key, if there is one.
     pub fn load(&self, key: &str) -> Result<Option<Attempt>, LoopError> {
         let path = self.path(key);
@@ -290,5 +392,39 @@ impl AttemptFolder {
         let json = serde_json::to_vec(attempt)
             .map_err(|error| LoopError::Failed(format!("an attempt cannot be written: {error}")))?;
         crate::files::write(&self.path(&attempt.key), &json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> PairRow {
+        PairRow {
+            number: 319,
+            seed: 1 << 31,
+            baseline_first: true,
+            d: -0.012_345,
+            whole: 0.5,
+            ready_ms: [45.1, 46.0],
+            finish_ms: [5.1, 0.2],
+            peak_memory_bytes: [Some(26_738_688), None],
+            foreign_cpu_share: [0.012, 0.0],
+            seconds: 1.65,
+            turns_s: 1.402,
+        }
+    }
+
+    #[test]
+    fn rows_are_values_and_were_once_named() {
+        let json = serde_json::to_string(&row()).unwrap();
+        // 160 pairs that go on after a plan of 80, and as many to confirm them, leave room for the rest of a record.
+        assert!(320 * json.len() < crate::ledger::MAX_RECORD_BYTES - 15_000, "{json}");
+        assert!(json.starts_with("[319,"), "{json}");
+        assert_eq!(serde_json::from_str::<PairRow>(&json).unwrap(), row());
+        let named = r#"{"number":319,"seed":2147483648,"baseline_first":true,"d":-0.012345,"whole":0.5,
+            "ready_ms":[45.1,46],"finish_ms":[5.1,0.2],"peak_memory_bytes":[26738688,null],
+            "foreign_cpu_share":[0.012,0],"seconds":1.65,"turns_s":1.402}"#;
+        assert_eq!(serde_json::from_str::<PairRow>(named).unwrap(), row());
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     contest, evidence,
     measure::{self, Measurement},
     session::Session,
-    verdict::{Estimate, Verdict},
+    verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun},
 };
 
@@ -46,6 +46,18 @@ pub struct Audit {
     pub expected_false_commits: f64,
 }
 
+/// The interval of several claims together: each given as its number and its own interval, all in per cent. Errors of
+/// claims that were measured apart add up as squares.
+fn together(claims: impl Iterator<Item = (f64, (f64, f64))>, product_pct: f64) -> (f64, f64) {
+    let (mut below, mut above) = (0.0, 0.0);
+    for (pct, (low, high)) in claims {
+        below += (log_of_pct(pct) - log_of_pct(low)).powi(2);
+        above += (log_of_pct(high) - log_of_pct(pct)).powi(2);
+    }
+    let product = log_of_pct(product_pct);
+    (pct_of_log(product - below.sqrt()), pct_of_log(product + above.sqrt()))
+}
+
 /// Audits from `anchor`, or from the parent of the first commit with a claim.
 pub fn audit(
     session: &mut Session,
@@ -75,7 +87,10 @@ pub fn audit(
     } else {
         let Measurement { estimate, verdict, .. } =
             measure::run(session, &contest, "audit", budget, session.config.epsilon_pct, watch)?;
-        let mut agreement = verify::agreement((claims_pct, claims_pct), estimate);
+        let claimed = verifications
+            .iter()
+            .map(|claim| (claim.claim_pct.unwrap_or(0.0), verify::claimed_interval(session, claim)));
+        let mut agreement = verify::agreement(together(claimed, claims_pct), estimate);
         if verifications.is_empty() && verdict == Verdict::Same {
             agreement.outcome = Agreement::Agrees;
         }
@@ -99,4 +114,23 @@ pub fn audit(
         attempts: attempts.len(),
         expected_false_commits: expected,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_claims_add_up_as_squares() {
+        let near = |found: (f64, f64), expected: (f64, f64)| {
+            assert!(
+                (found.0 - expected.0).abs() < 0.01 && (found.1 - expected.1).abs() < 0.01,
+                "{found:?} {expected:?}"
+            );
+        };
+        near(together([(4.54, (3.93, 5.23))].into_iter(), 4.54), (3.93, 5.23));
+        near(together(std::iter::empty(), 0.0), (0.0, 0.0));
+        // Four times +1 % ± 0.5: +4.06 % ± twice that, not four times.
+        near(together([(1.0, (0.5, 1.5)); 4].into_iter(), 4.0604), (3.03, 5.09));
+    }
 }

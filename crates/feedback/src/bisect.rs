@@ -31,6 +31,8 @@ pub struct Bisection {
     pub lost_pct: f64,
     /// The commits that were measured, against the good end.
     pub measured: Vec<Measured>,
+    /// Commits that cannot be built or run: the loss may be theirs where they come right before the culprit.
+    pub skipped: Vec<String>,
 }
 
 /// A commit that was measured.
@@ -57,7 +59,7 @@ pub fn bisect(
         return Err(LoopError::Usage(format!("`{}` is no ancestor of `{}`", short(&good), short(&bad)))
             .hint("`alpha loop bisect <good> <bad>`: the older, faster commit first"));
     }
-    let commits: Vec<_> = session.repository.first_parents(&good, &bad)?;
+    let mut commits: Vec<_> = session.repository.first_parents(&good, &bad)?;
     if commits.is_empty() {
         return Err(LoopError::Usage("both ends are the same commit".into()));
     }
@@ -74,16 +76,26 @@ pub fn bisect(
     let mut measured = vec![Measured { commit: bad, estimate: whole.estimate, is_slow: true }];
     // Everything before `low` is fast, the commit at `high` is slow.
     let (mut low, mut high) = (0, commits.len() - 1);
+    let mut skipped = Vec::new();
     while low < high {
         let middle = low + (high - low) / 2;
-        let commit = &commits[middle].id;
+        let commit = &commits[middle].id.clone();
         watch.note(&format!(
             "{} commits left; measuring {} {}",
             high - low + 1,
             short(commit),
             commits[middle].subject
         ));
-        let found = measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), watch)?;
+        let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), watch) {
+            Err(LoopError::Failed(why)) => {
+                watch.note(&format!("`{}` is left out: {why}", short(commit)));
+                skipped.push(commit.clone());
+                commits.remove(middle);
+                high -= 1;
+                continue;
+            }
+            found => found?,
+        };
         let is_slow = found.estimate.is_some_and(|estimate| estimate.speedup_pct < -half_pct);
         if found.verdict == Verdict::Undecided {
             watch.note(&format!("undecided, taken as {}: {}", if is_slow { "slow" } else { "fast" }, found.reason));
@@ -92,7 +104,8 @@ pub fn bisect(
         if is_slow { high = middle } else { low = middle + 1 }
     }
     let culprit = &commits[high];
-    Ok(Bisection { schema: SCHEMA, culprit: culprit.id.clone(), subject: culprit.subject.clone(), lost_pct, measured })
+    let (culprit, subject) = (culprit.id.clone(), culprit.subject.clone());
+    Ok(Bisection { schema: SCHEMA, culprit, subject, lost_pct, measured, skipped })
 }
 
 struct Found {

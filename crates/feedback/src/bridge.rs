@@ -6,12 +6,13 @@ use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
     attempt::Side,
+    blocks::Script,
     coins::{Coins, Purpose},
     config::{FILE_NAME, LoopConfig, Workload},
     contest::Contest,
     inputs,
     ledger::RecordId,
-    pair::{self, PairRequest, Script},
+    pair::{self, PairRequest},
     session::Session,
     stats::{robust::median, signed_rank::WalshAverages},
     verdict::pct_of_log,
@@ -55,9 +56,10 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
     let new = session.config.workload.clone();
     let old = old.unwrap_or_else(|| new.clone());
     let state = session.state.folder();
-    let new_inputs = inputs::folder(&session.repository, state, &contest.sides[1].tree, &new.inputs)?;
+    let inputs = |side: usize, paths| inputs::folder(&session.repository, state, &contest.sides[side].tree, paths);
+    let (old_inputs, new_inputs) = (inputs(0, &old.inputs)?, inputs(1, &new.inputs)?);
     let kits = [
-        Kit { inputs: old.inputs.clone(), ..contest.kits[0].clone() },
+        Kit { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.kits[0].clone() },
         Kit { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.kits[1].clone() },
     ];
     let coins = Coins::fresh();

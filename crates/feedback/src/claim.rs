@@ -20,7 +20,8 @@ pub const MAX_SUMMARY_CHARS: usize = 75;
 /// Characters of a line of the body.
 const MAX_LINE_CHARS: usize = 100;
 
-const RECORD: &str = "Alpha-Record";
+/// The trailer that names the record.
+pub const RECORD: &str = "Alpha-Record";
 const INTERVAL: &str = "Alpha-Interval";
 const PAIRS: &str = "Alpha-Pairs";
 
@@ -57,7 +58,9 @@ pub struct AttemptClaim {
     pub verdict: Option<Verdict>,
     /// What fresh pairs said.
     pub confirmation: Option<ConfirmationOutcome>,
-    /// What was measured against the baseline.
+    /// What it was measured against.
+    pub baseline: Side,
+    /// What was measured.
     pub candidate: Side,
     attempt: Compared,
 }
@@ -303,7 +306,7 @@ mod tests {
         let side = r#"{"commit": "", "tree": "", "measured_tree": "", "patch_id": "", "binary": ""}"#;
         let pairs = "0,".repeat(13) + "0";
         let faster = format!(
-            r#"{{"verdict": "FASTER", "candidate": {side}, "other": 1, "attempt": {{"pairs": [{pairs}], "other": 2}},
+            r#"{{"verdict": "FASTER", "baseline": {side}, "candidate": {side}, "other": 1, "attempt": {{"pairs": [{pairs}], "other": 2}},
             "confirmation": {{"pairs": 10, "p": 0.01, "accepted": true, "estimate":
             {{"speedup_pct": 1.574999, "ci_low_pct": 1.096, "ci_high_pct": 2.0449, "pairs": 10}}}}}}"#
         );

@@ -12,11 +12,11 @@ use crate::{
     LoopError, Watch,
     attempt::Attempt,
     attribution::{self, Finding},
-    claim::Message,
+    claim::{self, Claim, Message},
     compare::{self, CompareOptions},
     confirm,
     contest::{self, Contest, short},
-    evidence, gaming,
+    evidence,
     ledger::RecordId,
     same_training,
     session::Session,
@@ -59,10 +59,16 @@ pub struct Landed {
 
 /// Runs what is missing and commits.
 pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+    claim::check_summary(&options.summary)?;
     if options.instrument {
         return instrument(session, options, watch);
     }
     let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
+    // The programs may be those that were compared, and what measures another.
+    if let Some(finding) = contest.sealed(session) {
+        return Err(LoopError::Refused(finding.text())
+            .hint("`alpha loop commit --instrument -m …` commits it, without a claim; take it out of the working tree for the gain"));
+    }
     let mut attempt = compare::known(session, &contest)?.ok_or_else(|| {
         LoopError::Refused("this tree has not been compared with its baseline".into())
             .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
@@ -84,18 +90,25 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         Some(verdict) => {
             let refused = LoopError::Refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
             return Err(match verdict {
+                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
+                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
+                }
                 Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
                 _ => refused.hint("`alpha loop drop` ends the cycle and keeps its record"),
             });
         }
     }
-    if claims {
-        gates(session, &contest, &mut attempt, options, watch)?;
-    }
-    let record = evidence::record(session, &attempt)?;
+    let passed = if claims { gates(session, &contest, &mut attempt, options, watch) } else { Ok(()) };
+    // What refuses leaves its record too.
+    let record = match &passed {
+        Err(error) if !matches!(error, LoopError::Refused(_)) => None,
+        _ => Some(evidence::record(session, &attempt)?),
+    };
+    passed?;
     if claims && !attempt.is_confirmed() {
         return Err(not_confirmed(&attempt));
     }
+    let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
     land(session, &contest, &attempt, options, claims, record)
 }
 
@@ -124,9 +137,11 @@ pub fn gates(
 }
 
 fn not_confirmed(attempt: &Attempt) -> LoopError {
-    let found = attempt.confirmation.as_ref().and_then(|confirmation| confirmation.estimate);
-    let text = found.map_or_else(|| "nothing".to_owned(), |estimate| estimate.text());
-    LoopError::Refused(format!("fresh pairs do not confirm the gain: {text}"))
+    let confirmation = attempt.confirmation.as_ref();
+    let why = confirmation.and_then(|confirmation| {
+        confirmation.refusal.clone().or_else(|| confirmation.estimate.map(|estimate| estimate.text()))
+    });
+    LoopError::Refused(format!("fresh pairs do not confirm the gain: {}", why.as_deref().unwrap_or("nothing")))
         .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
 }
 
@@ -162,9 +177,12 @@ fn land(
     };
     let text = message.render()?;
     let subject = text.lines().next().unwrap_or_default().to_owned();
-    let commit = write(session, contest, &text)?;
-    let accepted = evidence::attempts(session).iter().filter(|(_, record)| record.attempt.is_confirmed()).count();
+    let commit = write(session, contest, &text, record)?;
+    let log = session.repository.log("HEAD")?;
+    let accepted =
+        log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
     session.state.close_cycle()?;
+    session.attempts().kept_evidence(&attempt.key).remove()?;
     Ok(Landed {
         schema: SCHEMA,
         commit,
@@ -175,18 +193,28 @@ fn land(
     })
 }
 
-/// Commits the working tree, records included, if it still is what was measured.
-fn write(session: &Session, contest: &Contest, message: &str) -> Result<String, LoopError> {
+/// Commits the tree that was measured, and the ledger's records, if the working tree still is what was measured. Other
+/// unmeasured files, such as documents and runs, stay what they are: changes of the user's to commit.
+fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) -> Result<String, LoopError> {
     let repository = &session.repository;
-    // With the records and other unmeasured files as they are now.
-    let whole = repository.snapshot(&globset::GlobSet::empty())?;
-    let measured = repository.measured_tree(&whole.tree, &session.config.unmeasured())?;
-    if measured != contest.sides[1].measured_tree {
+    let unmeasured = session.config.unmeasured();
+    let now = repository.snapshot(&unmeasured)?;
+    if repository.measured_tree(&now.tree, &unmeasured)? != contest.sides[1].measured_tree {
         return Err(LoopError::Refused("the working tree was changed meanwhile".into())
             .hint("`alpha loop compare` measures it as it is now"));
     }
     check_head(session, contest)?;
-    repository.commit(&whole.tree, message, &repository.head()?)
+    let head = repository.head()?;
+    let ledger = &session.config.ledger;
+    // The snapshot has unmeasured files as HEAD has them.
+    let tree =
+        repository.with_files(&now.tree, &session.ledger.files().map(|name| ledger.join(name)).collect::<Vec<_>>())?;
+    let name = ledger.join(format!("{record}.json"));
+    if repository.read_file(&tree, &name.to_string_lossy())?.is_none() {
+        return Err(LoopError::Failed(format!("the record `{}` did not get into the commit", name.display()))
+            .hint("`ledger` of `loop.toml` must be a folder of this repository"));
+    }
+    repository.commit(&tree, message, &head)
 }
 
 fn trailers(attempt: &Attempt, claims: bool, record: RecordId) -> Vec<(String, String)> {
@@ -248,10 +276,16 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
 
 /// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
 fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
-    let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
-    if gaming::sealed_files(&contest.changed, &session.config.sealed()).is_none() {
+    let contest = contest::of_instrument(session, watch)?;
+    let sealed = session.config.sealed();
+    let (of_instrument, others): (Vec<_>, Vec<_>) = contest.changed.iter().partition(|path| sealed.is_match(path));
+    if of_instrument.is_empty() {
         return Err(LoopError::Refused("the change touches no file of the instrument".into())
             .hint("without `--instrument` it is a change like any other"));
+    }
+    if let Some(other) = others.first() {
+        return Err(LoopError::Refused(format!("`{}` is no file of the instrument", other.display()))
+            .hint("commit the instrument's change by itself: what else changes is to be measured with it"));
     }
     check_head(session, &contest)?;
     let record = crate::bridge::measure(session, &contest, watch)?;
@@ -260,7 +294,7 @@ fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         options.summary, record.text, record.id
     );
     let subject = text.lines().next().unwrap_or_default().to_owned();
-    let commit = write(session, &contest, &text)?;
+    let commit = write(session, &contest, &text, record.id)?;
     Ok(Landed {
         schema: SCHEMA,
         commit,

@@ -5,6 +5,7 @@
 //! that has an answer keeps it.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -13,12 +14,13 @@ use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
     attempt::{Attempt, CounterRow, Manifest, PairRow, Seconds, VoidRow},
+    blocks::{Blocks, Script},
     coins::Coins,
     config::{Guard, Sharing, Workload},
     contest::{self, Contest},
     files, gaming,
-    guards::{self, GuardRequest},
-    pair::{self, PairRequest, PairRun, Script},
+    guards::{self, GuardRequest, Measured},
+    pair::{self, PairRequest, PairRun},
     plan::{self, PairPlan},
     same_training::{self, SameTraining},
     session::{Session, hash_file},
@@ -51,7 +53,7 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
     let contest = contest::of_working_tree(session, options, watch)?;
     let mut attempt = open_attempt(session, &contest, options)?;
     if !options.is_identical {
-        if let Some(finding) = gaming::sealed_files(&contest.changed, &session.config.sealed()) {
+        if let Some(finding) = contest.sealed(session) {
             // Nothing was measured, and the same program may come with another change: not kept.
             attempt.decide(Verdict::Refused, finding.text());
             return Ok(attempt);
@@ -83,15 +85,41 @@ fn close(session: &mut Session, attempt: Attempt) -> Result<Attempt, LoopError> 
     if !attempt.is_identical {
         crate::evidence::record(session, &attempt)?;
     }
+    // What may still go on needs what its pairs showed.
+    if !matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided)) || attempt.is_identical
+    {
+        session.attempts().kept_evidence(&attempt.key).remove()?;
+    }
     Ok(attempt)
 }
 
 /// The attempt of these two, if there is one, open or ended. It may have been of other trees that build the same
-/// programs; what it is of now are these.
+/// programs; what it is of now are these, for the cycle that is open now.
 pub fn known(session: &Session, contest: &Contest) -> Result<Option<Attempt>, LoopError> {
-    let known = by_key(session, &key(session, contest, None))?;
-    let [baseline, candidate] = contest.sides.clone();
-    Ok(known.map(|known| Attempt { baseline, candidate, ..known }))
+    let cycle = session.state.cycle()?;
+    let tiers = match &cycle {
+        Some(cycle) => vec![cycle.tier],
+        None => vec![Tier::T0, Tier::T1, Tier::T2],
+    };
+    for tier in tiers {
+        if let Some(known) = by_key(session, &key(session, contest, tier, None)?)? {
+            let [baseline, candidate] = contest.sides.clone();
+            return Ok(Some(Attempt { baseline, candidate, ..for_cycle(known, cycle.as_ref()) }));
+        }
+    }
+    Ok(None)
+}
+
+/// An attempt as one of the open cycle: where its gain is is asked again if another area was declared meanwhile.
+fn for_cycle(known: Attempt, cycle: Option<&Cycle>) -> Attempt {
+    let Some(cycle) = cycle else { return known };
+    let is_of_area = known.area == cycle.area;
+    Attempt {
+        hypothesis: Some(cycle.hypothesis.clone()),
+        area: cycle.area.clone(),
+        attribution: known.attribution.clone().filter(|_| is_of_area),
+        ..known
+    }
 }
 
 /// The last attempt of a cycle: the newest against its baseline.
@@ -108,14 +136,15 @@ fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
     }
 }
 
-/// What makes two comparisons the same: what ran, and where. Not the smallest gain that counts: asking for less is no
-/// reason to begin anew.
-fn key(session: &Session, contest: &Contest, anew: Option<Coins>) -> String {
+/// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
+/// asking for less is no reason to begin anew.
+fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) -> Result<String, LoopError> {
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
+    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string()]);
     parts.extend(anew.map(|coins| coins.seed.to_string()));
-    blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()
+    Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
 
 /// The open attempt of these two, or a new one.
@@ -132,8 +161,10 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
     };
     let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.
-    let key = key(session, contest, options.is_identical.then_some(coins));
-    if let Some(mut known) = by_key(session, &key)? {
+    let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
+    let key = key(session, contest, tier, options.is_identical.then_some(coins))?;
+    if let Some(known) = by_key(session, &key)? {
+        let mut known = for_cycle(known, cycle.as_ref());
         // A smaller gain asked for: the same pairs are judged again, and the same plan goes on.
         if known.epsilon_pct.to_bits() != epsilon_pct.to_bits()
             && matches!(known.verdict, Some(Verdict::Same | Verdict::Undecided))
@@ -149,7 +180,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         is_identical: options.is_identical,
         hypothesis: cycle.as_ref().map(|cycle| cycle.hypothesis.clone()),
         area: cycle.as_ref().and_then(|cycle| cycle.area.clone()),
-        tier: options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default(),
+        tier,
         baseline,
         candidate,
         machine: session.machine.clone(),
@@ -163,6 +194,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         counters: Vec::new(),
         flops: None,
         guards: Vec::new(),
+        guard_d: BTreeMap::new(),
         attribution: None,
         confirmation: None,
         verdict: None,
@@ -183,7 +215,7 @@ fn measure(
 ) -> Result<(Verdict, String), LoopError> {
     let budget = options.budget.unwrap_or(session.config.budget);
     let began = Instant::now();
-    let mut runner = PairRunner::new(session, contest, attempt.coins)?;
+    let runner = PairRunner::new(session, contest, attempt.coins)?;
     let plan = if let Some(plan) = attempt.plan {
         plan
     } else {
@@ -219,13 +251,12 @@ fn measure(
             break (Verdict::Undecided, format!("{why} used up without an answer; {}", judgement.reason));
         }
         let number = attempt.next_number();
-        let checked = same_training.checked(number, &plan.blocks, attempt.coins);
-        let run = runner.run(number, &checked.script(&plan.blocks), watch)?;
+        let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
         attempt.seconds.pairs += run.trainers_s();
         if let Some(void) = run.void {
             watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
             attempt.voids.push(VoidRow { number, arm: void.arm, why: void.why });
-            if let Some(refusal) = too_many_voids(attempt)? {
+            if let Some(refusal) = too_many_voids(&attempt.voids)? {
                 break (Verdict::Refused, refusal);
             }
             continue;
@@ -233,7 +264,7 @@ fn measure(
         let row = pair_row(number, &run);
         record_blocks(session, attempt, &row, &run)?;
         let started = Instant::now();
-        let refusal = same_training.judge(&run, &checked, attempt, watch)?;
+        let refusal = same_training.judge(number, &run, attempt, watch)?;
         attempt.seconds.parity += started.elapsed().as_secs_f64();
         attempt.pairs.push(row);
         session.attempts().save(attempt)?;
@@ -328,8 +359,13 @@ impl<'a> PairRunner<'a> {
         PairRequest { workload, kits: *kits, script, coins: *coins, number, work, slowed: None }
     }
 
+    /// The turns of a pair: the same for a trainer, whatever the pair is for.
+    pub fn script(&self, blocks: &Blocks, number: u64) -> Script {
+        same_training::script(self.workload, blocks, self.coins, number)
+    }
+
     /// A pair.
-    pub fn run(&mut self, number: u64, script: &Script, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    pub fn run(&self, number: u64, script: &Script, watch: &dyn Watch) -> Result<PairRun, LoopError> {
         pair::run(&self.request(number, script), watch)
     }
 }
@@ -404,29 +440,41 @@ fn guarded(
         memory,
         rebuild: &rebuild,
     };
-    let mut results = Vec::new();
     let is_free = |guard: &Guard| matches!(guard, Guard::PeakMemory { .. });
     let (free, costly): (Vec<_>, Vec<_>) = session.config.guards.iter().partition(|(_, guard)| is_free(guard));
+    attempt.guards.clear();
+    let mut failed = None;
     for (name, guard) in free.into_iter().chain(costly) {
-        let result = guards::run(name, guard, &request, watch)?;
-        let holds = result.holds;
-        results.push(result);
-        if !holds {
+        let known = attempt.guard_d.get(name).cloned().unwrap_or_default();
+        let mut keep = |d: &[f64]| {
+            attempt.guard_d.insert(name.clone(), d.to_vec());
+            session.attempts().save(attempt)
+        };
+        let result = match guards::run(name, guard, &request, Measured { d: known, keep: &mut keep }, watch) {
+            Ok(result) => result,
+            // What the guard's own pairs show of a trainer that plays is an answer, not to be asked for again.
+            Err(LoopError::Refused(why)) => {
+                failed = Some(why);
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        failed = (!result.holds).then(|| format!("guard {}", result.text()));
+        attempt.guards.push(result);
+        if failed.is_some() {
             break;
         }
     }
-    let failed = results.iter().find(|result| !result.holds).map(|result| format!("guard {}", result.text()));
-    attempt.guards = results;
     attempt.seconds.guards += began.elapsed().as_secs_f64();
     Ok(failed)
 }
 
 /// Voids of the baseline's doing say that the instrument does not work here; those of the candidate's, that it plays.
-fn too_many_voids(attempt: &Attempt) -> Result<Option<String>, LoopError> {
-    if let Some(finding) = gaming::voids(&attempt.voids) {
+pub fn too_many_voids(voids: &[VoidRow]) -> Result<Option<String>, LoopError> {
+    if let Some(finding) = gaming::voids(voids) {
         return Ok(Some(finding.text()));
     }
-    let of_baseline: Vec<_> = attempt.voids.iter().filter(|void| void.arm == Arm::Baseline).collect();
+    let of_baseline: Vec<_> = voids.iter().filter(|void| void.arm == Arm::Baseline).collect();
     match of_baseline.last() {
         Some(last) if of_baseline.len() >= gaming::MAX_VOIDS => Err(LoopError::Failed(format!(
             "the baseline cannot be measured in turns: in {} pairs it {}",
@@ -440,19 +488,20 @@ fn too_many_voids(attempt: &Attempt) -> Result<Option<String>, LoopError> {
 
 /// The numbers of a pair.
 pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
-    let of = |value: fn(&pair::ArmRun) -> f64| run.arms.each_ref().map(value);
+    let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
+    let of = |value: fn(&pair::ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));
     PairRow {
         number,
         seed: run.seed,
         baseline_first: run.baseline_first,
-        d: run.log_ratio(),
-        whole: run.whole_log_ratio(),
-        ready_ms: of(|arm| arm.ready_ms),
-        finish_ms: of(|arm| arm.finish_ms),
+        d: verdict::round_log(run.log_ratio()),
+        whole: verdict::round_log(run.whole_log_ratio()),
+        ready_ms: of(|arm| arm.ready_ms, 1e1),
+        finish_ms: of(|arm| arm.finish_ms, 1e1),
         peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
-        foreign_cpu_share: of(|arm| arm.foreign_cpu_share),
-        seconds: run.seconds,
-        turns_s: run.turns_s,
+        foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
+        seconds: rounded(run.seconds, 1e2),
+        turns_s: rounded(run.turns_s, 1e3),
     }
 }
 

@@ -347,14 +347,20 @@ impl LoopConfig {
                 return Err("`tokens_per_step` is 0".into());
             }
             relative(&workload.inputs)?;
+            if workload.sharing == Sharing::Whole && workload.weights.is_some() {
+                return Err("`weights` needs turns: with `sharing = \"whole\"` nobody can ask for them".into());
+            }
         }
         relative(&self.build.artifacts)?;
         relative([&self.ledger])?;
         for (name, guard) in &self.guards {
             in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;
         }
-        for globs in [&self.sealed, &self.unmeasured] {
-            glob_set(globs)?;
+        glob_set(&self.sealed)?;
+        if glob_set(&self.unmeasured)?.is_match(FILE_NAME) {
+            return Err(format!(
+                "`unmeasured` matches `{FILE_NAME}`: what measures is always part of what is looked at"
+            ));
         }
         for area in self.areas.values() {
             glob_set(&area.files)?;
@@ -396,7 +402,7 @@ impl LoopConfig {
     /// The globs of files that are no part of what is measured. The ledger is always among them.
     pub fn unmeasured(&self) -> GlobSet {
         let mut globs = self.unmeasured.clone();
-        globs.push(format!("{}/**", self.ledger.display()));
+        globs.push(format!("{}/**", globset::escape(&self.ledger.to_string_lossy())));
         glob_set(&globs).expect("checked when the file was read")
     }
 

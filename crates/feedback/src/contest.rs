@@ -8,7 +8,8 @@ use crate::{
     attempt::Side,
     build::Built,
     compare::CompareOptions,
-    config::{Guard, LoopConfig},
+    config::{self, Guard, LoopConfig},
+    gaming::{self, Finding},
     inputs,
     session::{Session, hash_file},
 };
@@ -29,8 +30,17 @@ pub struct Contest {
     pub changed: Vec<PathBuf>,
     /// Untracked files that are part of the candidate.
     pub untracked: Vec<PathBuf>,
+    /// Hash of all inputs, which are the baseline's.
+    pub inputs: String,
     /// Seconds of builds that were not cached.
     pub build_s: f64,
+}
+
+impl Contest {
+    /// Whether the change touches files of the instrument.
+    pub fn sealed(&self, session: &Session) -> Option<Finding> {
+        gaming::sealed_files(&self.changed, &session.config.sealed())
+    }
 }
 
 /// The commit that a comparison is against: the one that is named, else the open cycle's, else HEAD.
@@ -45,13 +55,35 @@ pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String,
 
 /// Builds the working tree and its baseline.
 pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Contest, LoopError> {
+    let (sides, untracked) = working_tree(session, options)?;
+    build(session, sides, untracked, &all_inputs(&session.config), watch)
+}
+
+/// The same for a change of the instrument, whose inputs the baseline may not have yet.
+pub fn of_instrument(session: &Session, watch: &dyn Watch) -> Result<Contest, LoopError> {
+    let (sides, untracked) = working_tree(session, &CompareOptions::default())?;
+    let mut inputs = Vec::new();
+    for path in all_inputs(&session.config) {
+        if session.repository.holds(&sides[0].tree, &path)? {
+            inputs.push(path);
+        }
+    }
+    build(session, sides, untracked, &inputs, watch)
+}
+
+/// The baseline and the working tree, and which of its files are untracked.
+fn working_tree(session: &Session, options: &CompareOptions) -> Result<([Side; 2], Vec<PathBuf>), LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let baseline = side_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
     if options.is_identical {
-        return build(session, [baseline.clone(), baseline], Vec::new(), watch);
+        return Ok(([baseline.clone(), baseline], Vec::new()));
     }
     let snapshot = repository.snapshot(&unmeasured)?;
+    if repository.read_file(&snapshot.tree, config::FILE_NAME)?.is_none() {
+        return Err(LoopError::Usage(format!("git ignores `{}`: a change of it would go unseen", config::FILE_NAME))
+            .hint("take it out of `.gitignore` and commit it: what measures is part of the evidence"));
+    }
     let measured_tree = repository.measured_tree(&snapshot.tree, &unmeasured)?;
     if measured_tree == baseline.measured_tree {
         return Err(LoopError::Refused("the candidate is the baseline: there is nothing to compare".into())
@@ -65,13 +97,13 @@ pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn 
         measured_tree,
         binary: String::new(),
     };
-    build(session, [baseline, candidate], snapshot.untracked, watch)
+    Ok(([baseline, candidate], snapshot.untracked))
 }
 
 /// Builds two commits.
 pub fn of_commits(session: &Session, baseline: &str, candidate: &str, watch: &dyn Watch) -> Result<Contest, LoopError> {
     let sides = [side_of(session, baseline)?, side_of(session, candidate)?];
-    build(session, sides, Vec::new(), watch)
+    build(session, sides, Vec::new(), &all_inputs(&session.config), watch)
 }
 
 /// The baseline's program that is to judge, where the configuration names one and this process is not it.
@@ -85,7 +117,11 @@ pub fn judge(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> 
         // There is nothing to judge, which anybody can say.
         return Ok(None);
     }
-    let built = session.builds.build(&session.repository, &side.tree, &session.config, watch)?;
+    let built = {
+        // There is one stage for all who build.
+        let _lock = session.state.lock()?;
+        session.builds.build(&session.repository, &side.tree, &session.config, watch)?
+    };
     let judge = built.folder.join(artifact);
     let own = std::env::current_exe()
         .map_err(|error| LoopError::Failed(format!("cannot tell what program this is: {error}")))?;
@@ -104,6 +140,7 @@ fn build(
     session: &Session,
     mut sides: [Side; 2],
     untracked: Vec<PathBuf>,
+    inputs: &[PathBuf],
     watch: &dyn Watch,
 ) -> Result<Contest, LoopError> {
     let (repository, config) = (&session.repository, &session.config);
@@ -122,7 +159,7 @@ fn build(
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
     let changed = repository.changed_files(&sides[0].tree, &sides[1].tree)?;
     let changed = changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect();
-    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, &all_inputs(config))?;
+    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs)?;
     let kits = built.each_ref().map(|built| Kit {
         artifacts_from: built.folder.clone(),
         artifacts: config.build.artifacts.clone(),
@@ -130,7 +167,8 @@ fn build(
         inputs: config.workload.inputs.clone(),
         environment: config.environment.clone(),
     });
-    Ok(Contest { sides, built, kits, changed, untracked, build_s })
+    let inputs = repository.hash_of(&sides[0].tree, inputs)?;
+    Ok(Contest { sides, built, kits, changed, untracked, inputs, build_s })
 }
 
 /// The first digits of a hash.

@@ -3,11 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError,
-    claim::Claim,
-    compare,
+    LoopError, claim, compare,
     confirm::{attempts_on, expected_false_commits},
-    contest,
+    contest, evidence,
     git::LogEntry,
     session::Session,
     state::{Cycle, Tier},
@@ -130,7 +128,8 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
 /// The newest commit whose message names a record.
 fn accepted(session: &Session) -> Result<Option<Accepted>, LoopError> {
     let log = session.repository.log("HEAD")?;
-    let has_record = |entry: &&LogEntry| Claim::parse(&entry.message()).is_some_and(|claim| claim.record.is_some());
+    let has_record =
+        |entry: &&LogEntry| entry.trailers.iter().any(|(name, _)| name.eq_ignore_ascii_case(claim::RECORD));
     let Some(entry) = log.iter().find(has_record) else { return Ok(None) };
     let tree = session.repository.tree_of(&entry.id)?;
     let built = session.builds.has(&session.repository, &tree, &session.config)?;
@@ -142,6 +141,12 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
     let Some(cycle) = session.state.cycle()? else {
         return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
     };
+    // What was measured of an attempt that has no answer yet is an attempt too.
+    if let Some(open) =
+        compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none() && !open.pairs.is_empty())
+    {
+        evidence::record(session, &open)?;
+    }
     let mut dropped = Dropped {
         schema: DROP_SCHEMA.to_owned(),
         hypothesis: cycle.hypothesis.clone(),

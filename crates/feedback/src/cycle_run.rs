@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Watch, claim,
     commit::{self, CommitOptions, Landed},
     compare::{self, CompareOptions},
     contest, ranking,
@@ -77,6 +77,12 @@ pub fn run(
     budget: Option<Duration>,
     watch: &dyn Watch,
 ) -> Result<CycleRun, LoopError> {
+    claim::check_summary(&options.summary)?;
+    if options.instrument {
+        return Err(LoopError::Usage("a change of the instrument is no cycle: nothing is to be gained".into()).hint(
+            "`alpha loop commit --instrument -m …` commits it, with both instruments measured beside each other",
+        ));
+    }
     let began = Instant::now();
     let mut done = CycleRun {
         schema: SCHEMA,
@@ -142,7 +148,11 @@ fn stages(
     done.landed = Some(landed?);
     if session.config.trace.is_some() {
         let started = Instant::now();
-        done.next = Some(trace_runs::rank_baseline(session, watch)?);
+        // It has landed: what is next can be asked again.
+        match trace_runs::rank_baseline(session, watch) {
+            Ok(report) => done.next = Some(report),
+            Err(error) => watch.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),
+        }
         done.seconds.next = started.elapsed().as_secs_f64();
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! Files that appear whole or not at all.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+};
 
 use crate::LoopError;
 
@@ -24,12 +28,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LoopError> {
     })
 }
 
-/// Appends one line as one write.
+/// Appends one line as one write, and syncs. A line before it that a crash cut short does not swallow it.
 pub fn append_line(path: &Path, line: &str) -> Result<(), LoopError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let appended = fs::create_dir_all(folder).and_then(|()| {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(path)?;
-        file.write_all(format!("{line}\n").as_bytes())
+        let mut file = fs::OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(0))? > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let before = if last == [b'\n'] { "" } else { "\n" };
+        file.write_all(format!("{before}{line}\n").as_bytes())?;
+        file.sync_data()
     });
     appended.map_err(|error| LoopError::io("append to", path, &error))
 }
@@ -42,4 +53,20 @@ pub fn remove(path: &Path) -> Result<(), LoopError> {
         Err(_) => return Ok(()),
     };
     removed.map_err(|error| LoopError::io("delete", path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_does_not_swallow_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/rows.jsonl");
+        append_line(&path, "one").unwrap();
+        append_line(&path, "two").unwrap();
+        fs::write(&path, "one\ntw").unwrap();
+        append_line(&path, "two").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntw\ntwo\n");
+    }
 }

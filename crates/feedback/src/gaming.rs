@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     arm::Arm,
-    attempt::{Attempt, VoidRow},
-    stats::robust::median,
+    attempt::{Attempt, PairRow, VoidRow},
+    stats::{robust::median, signed_rank::p_greater},
     verdict::{log_of_pct, pct_of_log},
 };
 
@@ -20,6 +20,8 @@ use crate::{
 pub const MAX_VOIDS: usize = 3;
 /// Share of the gain in steady steps that must be left over the whole run.
 const WHOLE_SHARE: f64 = 0.5;
+/// One-sided level at which less than that must be shown.
+const MOVED_LEVEL: f64 = 0.02;
 /// Below this share of a processor, nobody else is at work.
 const QUIET: f64 = 0.05;
 /// Above this share somebody is.
@@ -55,7 +57,8 @@ pub fn sealed_files(changed: &[PathBuf], sealed: &GlobSet) -> Option<Finding> {
         Finding::new(
             "instrument",
             format!(
-                "the change touches files of the instrument ({}): that is a change of its own, never a gain",
+                "the change touches files of the instrument ({}): that is a commit of its own \
+                 (`alpha loop commit --instrument`), never a gain",
                 touched.join(", ")
             ),
         )
@@ -72,16 +75,15 @@ pub fn voids(voids: &[VoidRow]) -> Option<Finding> {
     })
 }
 
-/// Work that was moved out of the steady steps: the whole run shows less than half of the gain that the
-/// steady part of a run as long would leave.
+/// Work that was moved out of the steady steps: whole runs show less than half of the gain that the steady part of a run as
+/// long would leave, and not by chance.
 pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
-    let steady = median(&attempt.d());
-    let whole = median(&attempt.pairs.iter().map(|pair| pair.whole).collect::<Vec<_>>());
-    // The share of a run's time that is steady steps, where the gain can show.
-    let shares: Vec<f64> = attempt.pairs.iter().map(|pair| (pair.turns_s / total_s(pair)).clamp(0.0, 1.0)).collect();
-    let expected = steady * median(&shares);
+    let of = |number: fn(&PairRow) -> f64| median(&attempt.pairs.iter().map(number).collect::<Vec<_>>());
+    let (steady, whole) = (of(|pair| pair.d), of(|pair| pair.whole));
+    let missing: Vec<f64> =
+        attempt.pairs.iter().map(|pair| WHOLE_SHARE * steady_share(pair) * pair.d - pair.whole).collect();
     let is_gain = steady >= log_of_pct(attempt.epsilon_pct);
-    (is_gain && whole < WHOLE_SHARE * expected && expected - whole > noise(attempt)).then(|| {
+    (is_gain && p_greater(&missing) < MOVED_LEVEL).then(|| {
         Finding::new(
             "moved_work",
             format!(
@@ -93,14 +95,10 @@ pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
     })
 }
 
-fn total_s(pair: &crate::attempt::PairRow) -> f64 {
-    pair.turns_s + (pair.ready_ms.iter().sum::<f64>() + pair.finish_ms.iter().sum::<f64>()) / 1e3
-}
-
-/// Three standard errors of the median over pairs of the whole runs' ratio.
-fn noise(attempt: &Attempt) -> f64 {
-    let whole: Vec<f64> = attempt.pairs.iter().map(|pair| pair.whole).collect();
-    3.0 * 1.253 * crate::stats::robust::mad_sd(&whole) / (whole.len() as f64).sqrt()
+/// The share of a run's time that is steady steps, where a gain can show.
+fn steady_share(pair: &PairRow) -> f64 {
+    let total_s = pair.turns_s + (pair.ready_ms.iter().sum::<f64>() + pair.finish_ms.iter().sum::<f64>()) / 1e3;
+    (pair.turns_s / total_s).clamp(0.0, 1.0)
 }
 
 /// A machine that is busy while the baseline has its turn, and only then. Where others are at work anyway this cannot be

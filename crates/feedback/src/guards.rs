@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
+    blocks::Script,
     coins::{Coins, Purpose},
     config::{self, Guard, LoopConfig, Workload},
     once,
-    pair::{self, PairRequest, Script},
+    pair::{self, PairRequest},
     plan,
     stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
-    verdict::{log_of_pct, pct_of_log},
+    verdict::{log_of_pct, pct_of_log, round_log},
     watch::PairProgress,
 };
 
@@ -98,8 +99,25 @@ pub struct GuardRequest<'a> {
     pub rebuild: &'a dyn Fn(Arm) -> Result<f64, LoopError>,
 }
 
-/// Runs the guard.
-pub fn run(name: &str, guard: &Guard, request: &GuardRequest<'_>, watch: &dyn Watch) -> Result<GuardResult, LoopError> {
+/// A guard's numbers so far, which an interruption does not lose.
+pub struct Measured<'a> {
+    /// Of every pair.
+    pub d: Vec<f64>,
+    /// Called with all of them after each pair.
+    pub keep: &'a mut dyn FnMut(&[f64]) -> Result<(), LoopError>,
+}
+
+/// Runs the guard, or goes on with it.
+///
+/// # Errors
+/// [`LoopError::Refused`] where a trainer plays in so many pairs that the guard has no answer.
+pub fn run(
+    name: &str,
+    guard: &Guard,
+    request: &GuardRequest<'_>,
+    measured: Measured<'_>,
+    watch: &dyn Watch,
+) -> Result<GuardResult, LoopError> {
     let looks = Looks { name, margin_pct: guard.margin_pct(), watch };
     match guard {
         Guard::PeakMemory { .. } => Ok(judge(name, guard.margin_pct(), &request.memory, LEVEL)),
@@ -109,15 +127,16 @@ pub fn run(name: &str, guard: &Guard, request: &GuardRequest<'_>, watch: &dyn Wa
             let start =
                 PairRequest { workload, kits: request.kits, script: &script, coins, number: 0, work, slowed: None };
             let mut time = |arm, place| pair::start_only(&start, arm, place, watch);
-            by_process(&looks, request, &mut time)
+            by_process(&looks, request, measured, &mut time)
         }
-        Guard::Workload { workload, .. } => by_workload(&looks, workload, request),
+        Guard::Workload { workload, .. } => by_workload(&looks, workload, request, measured),
         Guard::Command { command, inputs, .. } => {
             let mut time = |arm, place| time_command(command, inputs, request, arm, place, watch);
-            by_process(&looks, request, &mut time)
+            by_process(&looks, request, measured, &mut time)
         }
         Guard::BuildTime { .. } => {
-            looks.at(BUILD_PAIRS, |number| pair_of(request, number, 1, watch, &mut |arm, _| (request.rebuild)(arm)))
+            let rebuilt = |number| pair_of(request, number, 1, watch, &mut |arm, _| (request.rebuild)(arm));
+            looks.at(BUILD_PAIRS, measured, rebuilt)
         }
     }
 }
@@ -134,19 +153,21 @@ impl Looks<'_> {
     fn at(
         &self,
         counts: &[usize],
+        measured: Measured<'_>,
         mut measure: impl FnMut(u64) -> Result<f64, LoopError>,
     ) -> Result<GuardResult, LoopError> {
         let Looks { name, margin_pct, watch } = *self;
         let started = Instant::now();
         let level = LEVEL / counts.len() as f64;
-        let mut d = Vec::new();
-        let mut found = judge(name, margin_pct, &d, level);
+        let Measured { mut d, keep } = measured;
+        let mut found = judge(name, margin_pct, &[], level);
         for planned in counts {
             while d.len() < *planned {
-                d.push(measure(FIRST_NUMBER + d.len() as u64)?);
+                d.push(round_log(measure(FIRST_NUMBER + d.len() as u64)?));
+                keep(&d)?;
                 progress(name, *planned, &d, started, watch);
             }
-            found = judge(name, margin_pct, &d, level);
+            found = judge(name, margin_pct, &d[..*planned], level);
             if found.holds || found.p > HOPELESS {
                 break;
             }
@@ -155,12 +176,17 @@ impl Looks<'_> {
     }
 }
 
-fn by_workload(looks: &Looks<'_>, workload: &Workload, request: &GuardRequest<'_>) -> Result<GuardResult, LoopError> {
+fn by_workload(
+    looks: &Looks<'_>,
+    workload: &Workload,
+    request: &GuardRequest<'_>,
+    measured: Measured<'_>,
+) -> Result<GuardResult, LoopError> {
     let Looks { name, watch, .. } = *looks;
     let kits = request.kits.map(|kit| Kit { inputs: workload.inputs.clone(), ..kit.clone() });
     let script = plan::script_of(workload, &kits, request.work, request.coins, watch)?;
     let mut voids = 0;
-    looks.at(PAIRS, |number| {
+    looks.at(PAIRS, measured, |number| {
         loop {
             let pair = PairRequest {
                 workload,
@@ -186,11 +212,12 @@ fn by_workload(looks: &Looks<'_>, workload: &Workload, request: &GuardRequest<'_
 fn by_process(
     looks: &Looks<'_>,
     request: &GuardRequest<'_>,
+    measured: Measured<'_>,
     time: &mut dyn FnMut(Arm, usize) -> Result<f64, LoopError>,
 ) -> Result<GuardResult, LoopError> {
     let seconds = time(Arm::Baseline, 0)?;
     let counts = if seconds < LONG_S { SHORT_PROCESS_PAIRS } else { PROCESS_PAIRS };
-    looks.at(counts, |number| pair_of(request, number, repeats(seconds), looks.watch, time))
+    looks.at(counts, measured, |number| pair_of(request, number, repeats(seconds), looks.watch, time))
 }
 
 /// How often a process of this length runs in a pair.
@@ -272,7 +299,8 @@ mod tests {
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
         let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
-        let found = looks.at(&[8, 14, 20], |number| Ok(log_of_pct(d(number - FIRST_NUMBER)))).unwrap();
+        let measured = Measured { d: Vec::new(), keep: &mut |_| Ok(()) };
+        let found = looks.at(&[8, 14, 20], measured, |number| Ok(log_of_pct(d(number - FIRST_NUMBER)))).unwrap();
         (found.pairs, found.holds)
     }
 
@@ -283,6 +311,26 @@ mod tests {
         // Two of the first eight far off: not shown yet. The others are clear.
         assert_eq!(looked(|number| if number < 2 { -20.0 } else { 0.0 }), (20, true));
         assert_eq!(looked(|number| if number % 2 == 0 { -20.0 } else { 16.0 }), (20, false));
+    }
+
+    #[test]
+    fn a_guard_goes_on_with_what_was_measured() {
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
+        let mut kept = Vec::new();
+        let mut keep = |d: &[f64]| {
+            kept = d.to_vec();
+            Ok(())
+        };
+        let mut numbers = Vec::new();
+        let measure = |number| {
+            numbers.push(number - FIRST_NUMBER);
+            Ok(0.0)
+        };
+        let known = vec![log_of_pct(-20.0); 2];
+        let found = looks.at(&[4, 9, 14], Measured { d: known.clone(), keep: &mut keep }, measure).unwrap();
+        // Two far off of nine or of fourteen: both are looked at, and nothing is measured twice.
+        assert_eq!((found.pairs, numbers), (14, (2..14).collect::<Vec<u64>>()));
+        assert_eq!((kept.len(), &kept[..2]), (14, &known[..]));
     }
 
     /// Where a guard is exactly at its margin it holds by mistake in at most 2.5 %, all looks together.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     LoopError,
     claim::{AttemptClaim, Claim},
-    config::LoopConfig,
+    config::{self, LoopConfig},
     evidence, files,
     git::Repository,
     ledger::Ledger,
@@ -44,6 +44,9 @@ pub struct Installed {
     pub hook: String,
     /// Path of the one that was there before; it is called first.
     pub kept: Option<String>,
+    /// Whether other repositories may use that folder of hooks too (`core.hooksPath`). Those without a `loop.toml` are let
+    /// through.
+    pub shared: bool,
 }
 
 /// The hook is gone.
@@ -62,6 +65,8 @@ pub struct Uninstalled {
 pub struct Staged {
     /// Its tree without unmeasured files.
     pub measured_tree: String,
+    /// The trees that it may come after, the same way: HEAD's, and its parent's where a commit is amended.
+    pub measured_parents: Vec<String>,
     /// What it changes: in HEAD, and in HEAD's parent, which is the one that counts when a commit is amended. Git does
     /// not tell a hook which it is.
     pub patch_ids: Vec<String>,
@@ -71,7 +76,12 @@ impl Installed {
     /// In words.
     pub fn text(&self) -> String {
         let kept = self.kept.as_ref().map_or(String::new(), |kept| format!("calls first what was there: `{kept}`\n"));
-        format!("installed `{}`\n{kept}", self.hook)
+        let shared = if self.shared {
+            "`core.hooksPath` says that folder: it serves every repository with that setting; those without a `loop.toml` are let through\n"
+        } else {
+            ""
+        };
+        format!("installed `{}`\n{kept}{shared}", self.hook)
     }
 }
 
@@ -118,7 +128,8 @@ pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
     }
     fs::rename(&new, &hook).map_err(failed)?;
     let kept = exists(&kept).then(|| kept.display().to_string());
-    Ok(Installed { schema: SCHEMA, hook: hook.display().to_string(), kept })
+    let shared = !is_own(&folder, &Repository::open(path)?);
+    Ok(Installed { schema: SCHEMA, hook: hook.display().to_string(), kept, shared })
 }
 
 /// Removes the hook, and puts back the one that was there before. Other hooks are left alone.
@@ -147,6 +158,10 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
     // Who admits a loss needs no evidence.
     let Some(claim) = Claim::parse(&text).filter(Claim::is_gain) else { return Ok(()) };
     let repository = Repository::open(path)?;
+    // A folder of hooks for many repositories serves some that have no loop.
+    if !repository.root().join(config::FILE_NAME).exists() && !is_own(&hooks_folder(path)?, &repository) {
+        return Ok(());
+    }
     let config = LoopConfig::load(repository.root())?;
     let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
     check(&claim, &ledger, || staged(&repository, &config.unmeasured()))
@@ -184,7 +199,9 @@ pub fn check(
     })?;
     let staged = staged()?;
     let candidate = &attempt.candidate;
-    if staged.measured_tree == candidate.measured_tree || staged.patch_ids.contains(&candidate.patch_id) {
+    let is_measured_here = staged.measured_tree == candidate.measured_tree
+        && staged.measured_parents.contains(&attempt.baseline.measured_tree);
+    if is_measured_here || staged.patch_ids.contains(&candidate.patch_id) {
         return Ok(());
     }
     let why = format!("what is staged is neither the tree nor the change that record `{}` measured", record.id);
@@ -202,12 +219,18 @@ fn staged(repository: &Repository, unmeasured: &GlobSet) -> Result<Staged, LoopE
     let _ = fs::remove_file(&copy); // cleaned up later if not now
     let tree = tree?.trim().to_owned();
 
-    let mut patch_ids = Vec::new();
+    let (mut patch_ids, mut measured_parents) = (Vec::new(), Vec::new());
     // A first commit has no parent.
     for parent in [Some(repository.head()?.tree), repository.tree_of("HEAD^").ok()].into_iter().flatten() {
         patch_ids.extend(repository.patch_id(&parent, &tree, unmeasured)?);
+        measured_parents.push(repository.measured_tree(&parent, unmeasured)?);
     }
-    Ok(Staged { measured_tree: repository.measured_tree(&tree, unmeasured)?, patch_ids })
+    Ok(Staged { measured_tree: repository.measured_tree(&tree, unmeasured)?, measured_parents, patch_ids })
+}
+
+/// Whether the hooks are this repository's alone.
+fn is_own(hooks: &Path, repository: &Repository) -> bool {
+    hooks.starts_with(repository.common_dir()) || hooks.starts_with(repository.root())
 }
 
 fn hooks_folder(path: &Path) -> Result<PathBuf, LoopError> {
@@ -263,18 +286,21 @@ mod tests {
     use super::*;
 
     fn attempt() -> Value {
-        let side = json!({"commit": "", "tree": "", "measured_tree": "aaaa", "patch_id": "bbbb", "binary": ""});
+        let side =
+            |tree: &str| json!({"commit": "", "tree": "", "measured_tree": tree, "patch_id": "bbbb", "binary": ""});
         let estimate = json!({"speedup_pct": 1.574_999, "ci_low_pct": 1.096, "ci_high_pct": 2.0449, "pairs": 10});
         json!({
             "verdict": "FASTER",
-            "candidate": side,
+            "baseline": side("cccc"),
+            "candidate": side("aaaa"),
             "attempt": {"pairs": [1, 2, 3]},
             "confirmation": {"pairs": 10, "p": 0.01, "accepted": true, "estimate": estimate},
         })
     }
 
     fn staged(tree: &str, patches: &[&str]) -> Staged {
-        Staged { measured_tree: tree.into(), patch_ids: patches.iter().copied().map(String::from).collect() }
+        let patch_ids = patches.iter().copied().map(String::from).collect();
+        Staged { measured_tree: tree.into(), measured_parents: vec!["eeee".into(), "cccc".into()], patch_ids }
     }
 
     /// Checks a message, in which `@` stands for the id of a record. Nothing is staged where that must not matter.
@@ -326,6 +352,9 @@ mod tests {
         let check = |body: &Value, staged| check_message("attempt", body, good, Some(staged));
         assert_eq!(check(&attempt(), staged("aaaa", &[])), Ok(()));
         assert_eq!(check(&attempt(), staged("cccc", &["dddd", "bbbb"])), Ok(()));
+        // The same tree after another one is another change.
+        let after_another = Staged { measured_parents: vec!["aaaa".into()], ..staged("aaaa", &[]) };
+        assert!(check(&attempt(), after_another).is_err());
         let error = check(&attempt(), staged("bbbb", &["aaaa"])).unwrap_err();
         assert!(error.contains("neither the tree nor the change that record `@` measured"), "{error}");
         // A record without a patch is no record of an empty one.

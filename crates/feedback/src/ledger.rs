@@ -150,6 +150,13 @@ impl Ledger {
         &self.records
     }
 
+    /// Names of the files of the folder that belong into commits: records, and what tells git how to treat them.
+    pub fn files(&self) -> impl Iterator<Item = String> {
+        let records = self.records.iter().map(|record| file_name(record.id));
+        let names = records.chain([".gitattributes", ".gitignore"].map(str::to_owned));
+        names.filter(|name| self.folder.join(name).exists())
+    }
+
     /// The records that no other names as its parent, in ascending order.
     pub fn heads(&self) -> Vec<RecordId> {
         graph::heads(&self.records)

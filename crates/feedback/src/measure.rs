@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError, Watch,
     attempt::Side,
+    blocks::Script,
     coins::Coins,
     compare::PairRunner,
     contest::Contest,
     gaming::MAX_VOIDS,
-    pair::Script,
     plan::{self, PairPlan},
     session::Session,
     stats::sequential::Plan,
@@ -56,15 +56,15 @@ pub fn run(
     epsilon_pct: f64,
     watch: &dyn Watch,
 ) -> Result<Measurement, LoopError> {
+    crate::selftest::ensure(session, contest, watch)?;
     let coins = Coins::fresh();
     let began = Instant::now();
     let measured = {
-        let mut runner = PairRunner::new(session, contest, coins)?;
+        let runner = PairRunner::new(session, contest, coins)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
         let looks = Plan::for_pairs(plan.pairs)
             .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
-        let script = plan.blocks.script();
         let mut d = Vec::new();
         let mut voids = 0;
         let mut estimate = None;
@@ -77,7 +77,8 @@ pub fn run(
             if began.elapsed() >= budget {
                 break (Verdict::Undecided, format!("the budget is spent; {}", judgement.reason));
             }
-            let run = runner.run(1 + (d.len() + voids) as u64, &script, watch)?;
+            let number = 1 + (d.len() + voids) as u64;
+            let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
             if let Some(void) = &run.void {
                 voids += 1;
                 watch.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));

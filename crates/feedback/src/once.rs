@@ -8,7 +8,7 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{ArmFolder, Kit},
-    process::{self, Process},
+    process::{NothingStays, Process},
 };
 
 /// How a program ended.
@@ -32,7 +32,7 @@ pub fn run(
     limit: Duration,
     watch: &dyn Watch,
 ) -> Result<Ended, LoopError> {
-    process::adopt_orphans()?;
+    let _nothing_stays = NothingStays::new()?;
     let command = folder.command(words, kit)?;
     let started = Instant::now();
     let mut process = Process::spawn(command, folder.path())?;
@@ -50,9 +50,6 @@ pub fn run(
     };
     let seconds = started.elapsed().as_secs_f64();
     process.kill();
-    for pid in process::strays(&[]) {
-        process::end_stray(pid);
-    }
     let outputs = process.outputs();
     Ok(Ended { exit, seconds, stdout: outputs.stdout(), last_words: outputs.last_words() })
 }

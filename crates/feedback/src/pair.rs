@@ -14,10 +14,11 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
+    blocks::{Action, Script},
     coins::{Coins, Purpose},
     config::{self, Sharing, Workload},
     cpu_usage::CpuUsage,
-    process::{self, Process},
+    process::{self, NothingStays, Process},
     turns::{self, SocketFolder, Turns, VARIABLE, Waiting},
 };
 
@@ -27,97 +28,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(300);
 const STILL_MS: f64 = 2.0;
 /// The same as a share of the time in turns.
 const STILL_SHARE: f64 = 0.001;
-
-/// What both trainers of a pair do, in this order. Fixed before the first pair.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Script(Vec<Action>);
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Action {
-    /// A turn of this many steps; timed ones have the number of their block.
-    Go { steps: u64, block: Option<usize> },
-    /// The weights are written.
-    Save,
-}
-
-/// How a run is cut into turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Blocks {
-    /// Steps before the first block.
-    pub warmup_steps: u64,
-    /// Steps of a block.
-    pub block_steps: u64,
-    /// Blocks, an odd number.
-    pub blocks: u64,
-    /// Steps of the run.
-    pub steps: u64,
-}
-
-impl Blocks {
-    /// Cuts `steps` into as many blocks as there is room for after the warm-up, two steps being left for the update
-    /// checks. None if there is no room for a single block.
-    pub fn cut(steps: u64, warmup_steps: u64, block_steps: u64) -> Option<Blocks> {
-        let room = steps.checked_sub(warmup_steps + 2)? / block_steps.max(1);
-        let blocks = if room.is_multiple_of(2) { room.checked_sub(1)? } else { room };
-        Some(Blocks { warmup_steps, block_steps: block_steps.max(1), blocks, steps })
-    }
-
-    /// The turns of a pair whose updates are not checked.
-    pub fn script(&self) -> Script {
-        let mut actions = Vec::new();
-        let mut go = |steps: u64, block| (steps > 0).then(|| actions.push(Action::Go { steps, block }));
-        go(self.warmup_steps, None);
-        for block in 0..self.blocks {
-            go(self.block_steps, Some(block as usize));
-        }
-        go(self.steps - self.warmup_steps - self.blocks * self.block_steps, None);
-        Script(actions)
-    }
-
-    /// The turns of a pair whose updates are checked: the weights are written before and after each of
-    /// `checked_steps` of the warm-up, around one more step before the block `before_block`, and before the last step.
-    pub fn checked_script(&self, checked_steps: &[u64], before_block: u64) -> Script {
-        let mut actions = Vec::new();
-        let mut done = 0;
-        let mut go_to = |actions: &mut Vec<Action>, step: u64, block| {
-            if step > done {
-                actions.push(Action::Go { steps: step - done, block });
-                done = step;
-            }
-        };
-        let mut saved = None;
-        for step in checked_steps.iter().copied().filter(|step| *step >= 1 && *step <= self.warmup_steps) {
-            go_to(&mut actions, step - 1, None);
-            if saved != Some(step - 1) {
-                actions.push(Action::Save);
-            }
-            go_to(&mut actions, step, None);
-            actions.push(Action::Save);
-            saved = Some(step);
-        }
-        let mut step = self.warmup_steps;
-        go_to(&mut actions, step, None);
-        for block in 0..self.blocks {
-            if before_block == block {
-                actions.push(Action::Save);
-                step += 1;
-                go_to(&mut actions, step, None);
-                actions.push(Action::Save);
-            }
-            step += self.block_steps;
-            go_to(&mut actions, step, Some(block as usize));
-        }
-        go_to(&mut actions, self.steps - 1, None);
-        actions.push(Action::Save);
-        go_to(&mut actions, self.steps, None);
-        Script(actions)
-    }
-
-    /// The step that is checked before the block `before_block`.
-    pub fn step_before(&self, before_block: u64) -> u64 {
-        self.warmup_steps + before_block * self.block_steps + 1
-    }
-}
 
 /// A pair to be run.
 pub struct PairRequest<'a> {
@@ -318,19 +228,24 @@ impl Live {
 
     /// Lets the trainer end by itself.
     fn finish(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
-        self.run.peak_memory_bytes = self.process.peak_memory_bytes().max(self.run.peak_memory_bytes);
+        // Without turns this is the whole run, and its memory is seen while it runs.
+        let (limit, look_every) = match self.turns {
+            Some(_) => (START_TIMEOUT, Duration::from_millis(100)),
+            None => (self.turn_timeout, Duration::from_millis(10)),
+        };
         let started = Instant::now();
         self.process.thaw();
-        let deadline = started + START_TIMEOUT;
+        let deadline = started + limit;
         let exit = loop {
+            self.run.peak_memory_bytes = self.process.peak_memory_bytes().max(self.run.peak_memory_bytes);
             if watch.is_stop_requested() {
                 return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
             }
-            let step = Instant::now() + Duration::from_millis(100);
-            match self.process.wait(step.min(deadline)) {
+            match self.process.wait((Instant::now() + look_every).min(deadline)) {
                 Some(exit) => break exit,
                 None if Instant::now() >= deadline => {
-                    return Err(self.failed("did not end after its last step"));
+                    let what = format!("did not end within {} s", limit.as_secs());
+                    return Err(self.failed(&what).hint("`turn_timeout` of `loop.toml` limits a run without turns"));
                 }
                 None => {}
             }
@@ -361,7 +276,7 @@ impl Live {
 
 fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
     let started = Instant::now();
-    process::adopt_orphans()?;
+    let _nothing_stays = NothingStays::new()?;
     let sockets = SocketFolder::create()?;
     let order = request.order();
     let mut live = Vec::with_capacity(2);
@@ -403,7 +318,9 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
                 // A quick trainer may be gone before its last turn's end is seen.
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
             }
-            still_ns[arm.other().index()] += live[arm.other().index()].process.cpu_ns() - waiting_before;
+            // A member that is gone takes its time with it.
+            let waited = live[arm.other().index()].process.cpu_ns().saturating_sub(waiting_before);
+            still_ns[arm.other().index()] += waited;
         }
         if done[0] != done[1] {
             let why = format!("said `done {}` where the baseline had said `done {}`", done[1], done[0]);
@@ -446,7 +363,6 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
 
 /// Runs one arm by itself, a step a turn where it takes turns.
 pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<ArmRun, LoopError> {
-    process::adopt_orphans()?;
     let steps = Script((0..request.workload.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
     match run_alone(request, &steps, arm, 0, watch)? {
         (run, None) => Ok(run),
@@ -457,7 +373,7 @@ pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<A
 /// Starts one arm, waits until it is ready for its first step, and ends it; returns the seconds to its `hello`, or of the
 /// whole process where it does not take turns.
 pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
-    process::adopt_orphans()?;
+    let _nothing_stays = NothingStays::new()?;
     let sockets = SocketFolder::create()?;
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
     if trainer.turns.is_none() {
@@ -473,6 +389,7 @@ fn run_alone(
     place: usize,
     watch: &dyn Watch,
 ) -> Result<(ArmRun, Option<Void>), LoopError> {
+    let _nothing_stays = NothingStays::new()?;
     let sockets = SocketFolder::create()?;
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
     if trainer.turns.is_some() {
@@ -497,7 +414,6 @@ fn run_alone(
 
 fn one_after_the_other(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
     let started = Instant::now();
-    process::adopt_orphans()?;
     let order = request.order();
     let mut void = None;
     let mut runs = Vec::with_capacity(2);

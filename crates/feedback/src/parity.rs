@@ -54,7 +54,7 @@ impl fmt::Display for Tier {
 }
 
 /// The same thing of both trainers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Arms<T> {
     /// Of the last accepted one.
     pub baseline: T,
@@ -63,7 +63,7 @@ pub struct Arms<T> {
 }
 
 /// A pair of runs with one seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairEvidence {
     /// Of both runs.
     pub seed: u64,
@@ -74,7 +74,7 @@ pub struct PairEvidence {
 }
 
 /// How far both trainers' weights moved over the same steps.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpdateEvidence {
     /// Steps done at the first save.
     pub from: u64,
@@ -91,12 +91,14 @@ pub struct Evidence {
     pub tier: Tier,
     /// Optimiser steps that each run was told to make.
     pub steps: u64,
+    /// Steps whose updates are looked at alone, beside a drawn one.
+    pub alone: Vec<u64>,
     /// Every pair that was run.
     pub pairs: Vec<PairEvidence>,
     /// How far the baseline is from itself.
     pub floor: Floor,
-    /// Steps 1, 2, 10 and one drawn after the run, each alone (`from` is `to − 1`), and the whole run: from 0 to the last
-    /// step or the one before.
+    /// The steps that are looked at alone and a drawn one (`from` is `to − 1`), and the whole run: from 0 to the last step
+    /// or the one before.
     pub updates: Vec<UpdateEvidence>,
 }
 

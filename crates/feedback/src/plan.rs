@@ -7,19 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
+    blocks::{Blocks, Script},
     coins::Coins,
     config::{Sharing, Workload},
-    pair::{self, ArmRun, Blocks, PairRequest, Script},
+    pair::{self, ArmRun, PairRequest},
     stats::robust::median,
 };
 
 /// Length of a block that is aimed at: long beside the change of turns (50 µs), short beside what neighbours do. In 36 pairs
 /// of a program with itself the standard deviation of a pair was 0.7 %, with 40 ms 1.0 %.
 const BLOCK_MS: f64 = 15.0;
-/// Steps whose updates are checked come before the first block of runs that are long enough.
-const CHECKED_STEPS: u64 = 10;
-/// Runs of fewer steps than this get a warm-up of as few as two.
+/// Steps whose updates are looked at alone come before the first block.
+const STEPS_ALONE: u64 = 10;
+/// Runs of fewer steps than this get a warm-up of as few as two: more would leave too little to measure.
 const LONG_RUN_STEPS: u64 = 60;
+/// The same where weights are written.
+const LONG_RUN_WITH_WEIGHTS_STEPS: u64 = 17;
 /// Steps in a batch of the warm-up's detection.
 const BATCH_STEPS: usize = 5;
 /// Sizes that a comparison can have.
@@ -47,7 +50,7 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
     }
     let run = pair::alone(request, Arm::Baseline, watch)?;
     let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
-    let blocks = blocks(&steps_ms).ok_or_else(|| {
+    let blocks = blocks(&steps_ms, request.workload.weights.is_some()).ok_or_else(|| {
         LoopError::Usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
             .hint("give it more steps")
     })?;
@@ -81,9 +84,10 @@ fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
 }
 
 /// Cuts a run by the times of its steps.
-pub fn blocks(steps_ms: &[f64]) -> Option<Blocks> {
+pub fn blocks(steps_ms: &[f64], writes_weights: bool) -> Option<Blocks> {
     let steps = steps_ms.len() as u64;
-    let least = if steps >= LONG_RUN_STEPS { CHECKED_STEPS } else { 2.min(steps) };
+    let long = if writes_weights { LONG_RUN_WITH_WEIGHTS_STEPS } else { LONG_RUN_STEPS };
+    let least = if steps >= long { STEPS_ALONE } else { 2.min(steps) };
     let warmup_steps = (warm_up(steps_ms) as u64).max(least);
     let step_ms = median(&steps_ms[steps_ms.len().min(warmup_steps as usize)..]);
     let block_steps = if step_ms > 0.0 { (BLOCK_MS / step_ms).round().max(1.0) as u64 } else { 1 };
@@ -133,11 +137,23 @@ mod tests {
 
     #[test]
     fn blocks_are_odd_in_number_and_as_long_as_aimed_at() {
-        let cut = blocks(&[4.0; 200]).unwrap();
+        let cut = blocks(&[4.0; 200], true).unwrap();
         assert_eq!((cut.warmup_steps, cut.block_steps, cut.blocks), (10, 4, 47));
-        let slow = blocks(&[700.0; 21]).unwrap();
+        let slow = blocks(&[700.0; 21], false).unwrap();
         assert_eq!((slow.warmup_steps, slow.block_steps, slow.blocks), (2, 1, 17));
-        assert_eq!(blocks(&[1.0; 2]), None);
+        assert_eq!(blocks(&[1.0; 2], false), None);
+    }
+
+    /// Whatever its length, a run whose weights are written has a drawn step beside those in the warm-up.
+    #[test]
+    fn short_runs_have_steps_to_look_at() {
+        for steps in 5..=70 {
+            let cut = blocks(&vec![3.0; steps], true).unwrap();
+            let alone: Vec<u64> = cut.steps_alone().collect();
+            assert_eq!(alone, if steps < 17 { vec![1, 2] } else { vec![1, 2, 10] }, "{steps} steps");
+            assert!((0..cut.blocks).all(|block| !alone.contains(&cut.step_before(block))), "{steps} steps: {cut:?}");
+            assert!(cut.step_before(cut.blocks - 1) < steps as u64, "{steps} steps: {cut:?}");
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Process {
     /// Known members beside the leader, whether in its group or not, and when each began: a number
     /// that was given to another process since is not signalled.
     family: BTreeMap<i32, u64>,
+    /// Groups of members that left the leader's.
+    groups: BTreeSet<i32>,
     exit: Option<ExitStatus>,
     outputs: Outputs,
 }
@@ -92,7 +94,7 @@ impl Process {
         })?;
         dead_man::tell('+', child.id());
         let leader = Pid::from_raw(child.id() as i32);
-        Ok(Process { child, leader, family: BTreeMap::new(), exit: None, outputs })
+        Ok(Process { child, leader, family: BTreeMap::new(), groups: BTreeSet::new(), exit: None, outputs })
     }
 
     /// The first process.
@@ -143,6 +145,13 @@ impl Process {
 
     /// Takes a process in, so that it is frozen and ended with the others; true if it was not known.
     pub fn adopt(&mut self, pid: i32) -> bool {
+        if let Ok(group) = nix::unistd::getpgid(Some(Pid::from_raw(pid)))
+            && group != self.leader
+            && group != nix::unistd::getpgrp()
+            && self.groups.insert(group.as_raw())
+        {
+            dead_man::tell('+', group.as_raw() as u32);
+        }
         started(pid).is_some_and(|start| self.family.insert(pid, start) != Some(start))
     }
 
@@ -190,6 +199,9 @@ impl Process {
         // What left the group is an orphan of ours now; its remains have to be collected.
         for pid in std::mem::take(&mut self.family).into_keys() {
             reap(pid, deadline);
+        }
+        for group in std::mem::take(&mut self.groups) {
+            dead_man::tell('-', group as u32);
         }
     }
 
@@ -249,6 +261,32 @@ pub fn strays(known: &[&Process]) -> Vec<i32> {
 pub fn end_stray(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     reap(pid, Instant::now() + SETTLE);
+}
+
+/// Ends what trainers left behind when it is dropped, however their run ended: made before they start.
+#[derive(Debug)]
+pub struct NothingStays(());
+
+impl NothingStays {
+    /// From here on this process is the parent of orphans; see [`adopt_orphans`].
+    pub fn new() -> Result<NothingStays, LoopError> {
+        adopt_orphans()?;
+        Ok(NothingStays(()))
+    }
+}
+
+impl Drop for NothingStays {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + SETTLE;
+        // The children of one that is ended become ours only then.
+        while Instant::now() < deadline {
+            let left = strays(&[]);
+            if left.is_empty() {
+                return;
+            }
+            left.into_iter().for_each(end_stray);
+        }
+    }
 }
 
 /// The folder that `pid` works in.

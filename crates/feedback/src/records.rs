@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::LoopError;
@@ -26,25 +26,31 @@ const MAX_ROW_BYTES: u64 = 1 << 20;
 /// Whole numbers up to here are exact in an f64.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What one step wrote. Numbers may be NaN, which stands for `null`.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What one step wrote. Numbers may be NaN, which stands for `null`. Kept on disk without times and counters: what is
+/// learnt is judged again, how fast it was is not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Mean over the step's micro-batches, before the update.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// Norm of the gradient before clipping.
+    #[serde(deserialize_with = "number_or_null")]
     pub grad_norm: f64,
     /// Hash of every token consumed so far.
     pub data_hash: Option<String>,
     /// Wall time of the step by the trainer's own clock.
+    #[serde(skip)]
     pub ms_per_iter: Option<f64>,
     /// Milliseconds of each phase: of `timing_fwd_ms` the key is `fwd`.
+    #[serde(skip)]
     pub timing_ms: BTreeMap<String, f64>,
     /// Exact counts.
+    #[serde(skip)]
     pub counters: BTreeMap<String, u64>,
 }
 
 /// The records of a run, from its first step on: the record of step s is `rows[s − 1]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trajectory {
     /// One for each step; never empty after [`Trajectory::read`].
     pub rows: Vec<StepRecord>,

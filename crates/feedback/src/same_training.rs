@@ -1,11 +1,11 @@
 //! Whether both arms of a comparison train the same, asked of its pairs as they come.
 //!
-//! Every pair's losses, norms and tokens are compared. Of the first pair and of one drawn later the
-//! updates of single steps are too, and the trained weights are evaluated, by the baseline's program.
-//! Which step is checked beside the first ones is drawn when the pair runs. Sampling is asked for at
-//! the end, from weights that the baseline trained.
+//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. Of the first pair and of some drawn
+//! ones the updates of single steps and of the whole run are too, and the trained weights are evaluated, by the
+//! baseline's program. All pairs have the same turns, and which are looked at is drawn when they have run: a trainer
+//! cannot tell. Sampling is asked for at the end, from weights that the baseline trained.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -13,57 +13,50 @@ use crate::{
     LoopError, Watch,
     arm::{self, Arm, ArmFolder, Kit},
     attempt::{Attempt, CounterRow},
+    blocks::{Blocks, Script},
     coins::{Coins, Purpose},
     config::{self, Workload},
     contest::Contest,
+    kept_evidence::{KeptEvidence, Shown},
     once,
-    pair::{ArmRun, Blocks, PairRun, Script},
+    pair::{ArmRun, PairRun},
     parity::{
         Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
         sampling::{self, Choice, Output},
     },
-    records::{DEFAULT_COUNTERS, StepRecord, Trajectory},
+    records::{DEFAULT_COUNTERS, Trajectory},
     selftest,
     session::Session,
     state::Tier,
     weights::{Exempt, UpdateCheck},
 };
 
-/// Steps of the warm-up whose updates are checked.
-const CHECKED_STEPS: [u64; 3] = [1, 2, 10];
-/// The second pair whose updates are checked is one of the first so many after the first.
-const SECOND_WITHIN: u64 = 6;
+/// Of so many pairs after the first, one is looked at more closely.
+const LOOKED_AT_ONE_IN: u64 = 6;
 /// Rules that only a trainer that writes its weights on request can pass.
 const OF_WEIGHTS: [&str; 2] = ["updates", "zero_gradient"];
 /// The training seed of runs outside pairs.
 const SEED: &str = "42";
 
-/// What of a pair's updates is checked; nothing of most.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Checked {
-    updates: Option<CheckedUpdates>,
-    /// Whether the trained weights are evaluated.
-    is_evaluated: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct CheckedUpdates {
-    before_block: u64,
-}
-
-impl Checked {
-    /// The pair's turns.
-    pub fn script(&self, blocks: &Blocks) -> Script {
-        match self.updates {
-            None => blocks.script(),
-            Some(CheckedUpdates { before_block }) => blocks.checked_script(&CHECKED_STEPS, before_block),
-        }
+/// The turns of a pair of the primary workload.
+pub fn script(workload: &Workload, blocks: &Blocks, coins: Coins, number: u64) -> Script {
+    match workload.weights {
+        Some(_) => blocks.script_with_saves(drawn_block(blocks, coins, number)),
+        None => blocks.script(),
     }
 }
 
+/// The block before which one more step is looked at alone.
+fn drawn_block(blocks: &Blocks, coins: Coins, number: u64) -> u64 {
+    coins.below(blocks.blocks, Purpose::CheckedStep, number, 0)
+}
+
+/// Begins the names of the rules about sampling.
+const SAMPLING: &str = "sampling";
+
 /// Whether sampling was looked at, which is left for the end.
 fn has_sampling(parity: &Parity) -> bool {
-    parity.checks.iter().any(|check| check.name.starts_with("sampling"))
+    parity.checks.iter().any(|check| check.name.starts_with(SAMPLING))
 }
 
 /// Parity of what is to be committed without a claim: what the pairs showed, and sampling, which a comparison without a gain
@@ -90,12 +83,11 @@ pub struct SameTraining<'a> {
     exempt: Vec<Exempt>,
     counters: Vec<String>,
     evidence: Evidence,
-    /// How many pairs came before the second one that is checked.
-    second: u64,
+    kept: KeptEvidence,
 }
 
 impl<'a> SameTraining<'a> {
-    /// Nothing was shown yet.
+    /// Begins with what the attempt's pairs showed before.
     pub fn new(
         session: &'a Session,
         contest: &'a Contest,
@@ -113,41 +105,34 @@ impl<'a> SameTraining<'a> {
                 ));
             }
         }
-        let exempt = workload.exempt.iter().map(|text| Exempt::parse(text)).collect::<Result<_, _>>()?;
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
+        let kept = session.attempts().kept_evidence(&attempt.key);
+        let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
+        let numbers: Vec<u64> = attempt.pairs.iter().chain(confirmation).map(|pair| pair.number).collect();
+        let (pairs, updates): (Vec<_>, Vec<_>) =
+            kept.read(&numbers)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
         Ok(SameTraining {
             session,
             contest,
-            exempt,
+            exempt: exempt(workload)?,
             counters: counters(workload),
             evidence: Evidence {
                 tier: attempt.tier,
                 steps: workload.steps,
-                pairs: Vec::new(),
+                alone: attempt.plan.map_or_else(Vec::new, |plan| plan.blocks.steps_alone().collect()),
+                pairs,
                 floor,
-                updates: Vec::new(),
+                updates: updates.into_iter().flatten().collect(),
             },
-            second: 1 + attempt.coins.below(SECOND_WITHIN, Purpose::CheckedPair, attempt.next_number(), 0),
+            kept,
         })
     }
 
-    /// What of the pair with this number is checked.
-    pub fn checked(&self, number: u64, blocks: &Blocks, coins: Coins) -> Checked {
-        let seen = self.evidence.pairs.len() as u64;
-        let is_checked = seen == 0 || seen == self.second;
-        let has_weights = self.session.config.workload.weights.is_some() && blocks.blocks > 1;
-        let before_block = coins.below(blocks.blocks, Purpose::CheckedStep, number, 0);
-        Checked {
-            updates: (is_checked && has_weights).then_some(CheckedUpdates { before_block }),
-            is_evaluated: is_checked || self.evidence.tier == Tier::T2,
-        }
-    }
-
-    /// Takes a pair in; the refusal, if it shows that the training is not the same.
+    /// Takes in a pair that has run; the refusal, if it shows that the training is not the same.
     pub fn judge(
         &mut self,
+        number: u64,
         run: &PairRun,
-        checked: &Checked,
         attempt: &mut Attempt,
         watch: &dyn Watch,
     ) -> Result<Option<String>, LoopError> {
@@ -157,16 +142,25 @@ impl<'a> SameTraining<'a> {
         if attempt.pairs.is_empty() {
             note_counters(attempt, &records);
         }
-        let held_out = if checked.is_evaluated { self.held_out(run, watch)? } else { None };
-        if let (Some(_), Some(plan)) = (checked.updates, attempt.plan) {
-            let updates = self.updates(run, checked, &plan.blocks, attempt.coins)?;
-            self.evidence.updates.extend(updates);
-        }
-        if checked.is_evaluated {
+        let is_looked_at = self.evidence.updates.is_empty()
+            || attempt.coins.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
+        let updates = match attempt.plan.filter(|_| is_looked_at) {
+            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.coins, number)?,
+            None => Vec::new(),
+        };
+        let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
+        let held_out = if is_evaluated { self.held_out(run, watch)? } else { None };
+        if is_evaluated {
             self.keep_checkpoint(&run.arms[0])?;
         }
-        self.evidence.pairs.push(PairEvidence { seed: run.seed, records, held_out });
-        let parity = self.parity();
+        let shown = Shown { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
+        self.kept.append(&shown)?;
+        self.evidence.updates.extend(shown.updates);
+        self.evidence.pairs.push(shown.pair);
+        let sampling = attempt.parity.take().map_or_else(Vec::new, |parity| {
+            parity.checks.into_iter().filter(|check| check.name.starts_with(SAMPLING)).collect()
+        });
+        let parity = self.parity().with(sampling);
         let refusal = first_failure(&parity);
         attempt.parity = Some(parity);
         // Another precision is judged over all seeds at the end.
@@ -200,37 +194,6 @@ impl<'a> SameTraining<'a> {
         };
         let checks: Vec<Check> = judged.checks.into_iter().filter(is_asked).collect();
         Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
-    }
-
-    fn updates(
-        &self,
-        run: &PairRun,
-        checked: &Checked,
-        blocks: &Blocks,
-        coins: Coins,
-    ) -> Result<Vec<UpdateEvidence>, LoopError> {
-        let Some(CheckedUpdates { before_block }) = checked.updates else { return Ok(Vec::new()) };
-        let seed = coins.bits(Purpose::Projection, run.seed, 0);
-        let in_warm_up = CHECKED_STEPS.into_iter().filter(|step| *step <= blocks.warmup_steps);
-        let alone = in_warm_up.chain([blocks.step_before(before_block)]).map(|step| (step - 1, step));
-        alone
-            .chain([(0, blocks.steps - 1)])
-            .map(|(from, to)| {
-                let of = |arm: &ArmRun| {
-                    UpdateCheck::between(&self.weights(arm, from), &self.weights(arm, to), seed, &self.exempt)
-                };
-                Ok(UpdateEvidence {
-                    from,
-                    to,
-                    moved: Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? },
-                })
-            })
-            .collect()
-    }
-
-    fn weights(&self, arm: &ArmRun, step: u64) -> PathBuf {
-        let name = self.session.config.workload.weights.clone().unwrap_or_default();
-        arm.folder.path().join(name.replace("{step}", &step.to_string()))
     }
 
     /// The loss of both arms' trained weights on other data, by the baseline's program.
@@ -311,17 +274,52 @@ impl<'a> SameTraining<'a> {
     }
 }
 
-/// How far the baseline is from itself, over pairs of its own runs.
-pub fn floor(session: &Session, runs: &[PairRun]) -> Result<Floor, LoopError> {
+/// How far the weights of both arms moved in a pair: in single steps and over the whole run.
+fn updates(
+    workload: &Workload,
+    exempt: &[Exempt],
+    run: &PairRun,
+    blocks: &Blocks,
+    coins: Coins,
+    number: u64,
+) -> Result<Vec<UpdateEvidence>, LoopError> {
+    let Some(name) = &workload.weights else { return Ok(Vec::new()) };
+    let seed = coins.bits(Purpose::Projection, run.seed, 0);
+    let drawn = blocks.step_before(drawn_block(blocks, coins, number));
+    let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
+    let weights =
+        |arm: &ArmRun, step: u64| -> PathBuf { arm.folder.path().join(name.replace("{step}", &step.to_string())) };
+    alone
+        .chain([(0, blocks.steps - 1)])
+        .map(|(from, to)| {
+            let of = |arm: &ArmRun| UpdateCheck::between(&weights(arm, from), &weights(arm, to), seed, exempt);
+            Ok(UpdateEvidence { from, to, moved: Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? } })
+        })
+        .collect()
+}
+
+/// Takes a pair of the baseline's own runs into how far it is from itself.
+pub fn include_in_floor(
+    session: &Session,
+    run: &PairRun,
+    blocks: &Blocks,
+    coins: Coins,
+    number: u64,
+    floor: &mut Floor,
+) -> Result<(), LoopError> {
     let workload = &session.config.workload;
     let counters = counters(workload);
-    let mut floor = Floor::default();
-    for run in runs {
-        let [one, other] =
-            run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.path().join(&workload.metrics), &counters));
-        floor.include_runs(&one?, &other?);
+    let [one, other] =
+        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.path().join(&workload.metrics), &counters));
+    floor.include_runs(&one?, &other?);
+    for update in updates(workload, &exempt(workload)?, run, blocks, coins, number)? {
+        floor.include_updates(&update.moved.baseline, &update.moved.candidate);
     }
-    Ok(floor)
+    Ok(())
+}
+
+fn exempt(workload: &Workload) -> Result<Vec<Exempt>, LoopError> {
+    workload.exempt.iter().map(|text| Exempt::parse(text)).collect()
 }
 
 fn counters(workload: &Workload) -> Vec<String> {
@@ -332,20 +330,33 @@ fn first_failure(parity: &Parity) -> Option<String> {
     parity.failures().next().map(|check| format!("parity: {check}"))
 }
 
-/// Exact counts of a steady step that differ, and the baseline's operations.
+/// Exact counts that differ, summed over the run, and the operations of a baseline's step. Where only one of them counts
+/// something, nothing is said: what is not counted any more may have grown.
 fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
     // The last step but one: the first sets up, and the last may save.
-    let steady = |trajectory: &Trajectory| trajectory.rows.iter().rev().nth(1).cloned().unwrap_or_default();
-    let (baseline, candidate): (StepRecord, StepRecord) = (steady(&records.baseline), steady(&records.candidate));
-    attempt.flops = baseline.counters.get("flops").copied();
-    attempt.counters = baseline
-        .counters
-        .iter()
-        .filter_map(|(name, before)| {
-            let after = candidate.counters.get(name)?;
-            (before != after).then(|| CounterRow { name: name.clone(), baseline: *before, candidate: *after })
-        })
-        .collect();
+    attempt.flops = records.baseline.rows.iter().rev().nth(1).and_then(|row| row.counters.get("flops").copied());
+    let (baseline, candidate) = (totals(&records.baseline), totals(&records.candidate));
+    attempt.counters = if baseline.keys().eq(candidate.keys()) {
+        baseline
+            .into_iter()
+            .zip(candidate.into_values())
+            .filter(|((_, before), after)| before != after)
+            .map(|(((name, _), baseline), candidate)| CounterRow { name, baseline, candidate })
+            .collect()
+    } else {
+        Vec::new()
+    };
+}
+
+/// By counter: its sum over the run. A counter that some steps lack is another one.
+fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
+    let mut totals: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
+    for (name, count) in trajectory.rows.iter().flat_map(|row| &row.counters) {
+        let (sum, steps) = totals.entry(name).or_default();
+        *sum = sum.saturating_add(*count);
+        *steps += 1;
+    }
+    totals.into_iter().map(|(name, (sum, steps))| ((name.to_owned(), steps), sum)).collect()
 }
 
 fn checkpoint_of(workload: &Workload, arm: &ArmRun) -> PathBuf {

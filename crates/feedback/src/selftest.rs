@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder},
+    blocks::{Blocks, Script},
     coins::Coins,
     compare::PairRunner,
     config,
     contest::Contest,
     files, once,
-    pair::{self, PairRequest, Script},
+    pair::{self, PairRequest},
     parity::Floor,
     plan::{self, PairPlan},
     ranking::{Peaks, parse_peaks},
@@ -35,6 +36,8 @@ use crate::{
 pub const SCHEMA: &str = "alpha.loop.selftest/1";
 /// Pairs of each half.
 const PAIRS: u64 = 8;
+/// Pairs that show how far the baseline is from itself.
+const FLOOR_PAIRS: u64 = 2;
 /// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
 const LEVEL: f64 = 0.025;
 /// Smallest hold-up, in per cent of a turn.
@@ -120,17 +123,23 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
 /// Runs the test and keeps the result.
 pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
     let coins = Coins::fresh();
-    let mut runner = PairRunner::new(session, contest, coins)?.of_baseline();
+    let runner = PairRunner::new(session, contest, coins)?.of_baseline();
     let empty = Script::default();
     let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
-    let script = plan.blocks.script();
+    let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
+    watch.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
+    let series = |first, slowed| series(&runner, &plan.blocks, first, slowed, watch);
     let peaks = peaks(session, contest, watch)?;
-    let identical = series(&runner, &script, 1, None, watch)?;
-    let floor = same_training::floor(session, &[runner.run(1 + 3 * PAIRS, &script, watch)?])?;
+    let identical = series(1, None)?;
+    let mut floor = Floor::default();
+    for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
+        let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
+        same_training::include_in_floor(session, &run, &plan.blocks, coins, number, &mut floor)?;
+    }
     let mut failure = None;
     if p_two_sided(&identical) <= LEVEL {
         watch.note("the program differed from itself: once more");
-        let again = series(&runner, &script, 1 + PAIRS, None, watch)?;
+        let again = series(1 + PAIRS, None)?;
         let same_side = (robust::median(&identical) > 0.0) == (robust::median(&again) > 0.0);
         if p_two_sided(&again) <= LEVEL && same_side {
             let pct = pct_of_log(WalshAverages::of(&again).estimate());
@@ -141,7 +150,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
     let mut hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(MAX_HOLD_UP_PCT);
     let mut first = 1 + 4 * PAIRS;
     let (found, found_p) = loop {
-        let slowed = series(&runner, &script, first, Some((Arm::Candidate, hold_up_pct / 100.0)), watch)?;
+        let slowed = series(first, Some((Arm::Candidate, hold_up_pct / 100.0)))?;
         let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
         let found = WalshAverages::of(&slower).estimate();
         let found_p = p_greater(&slower);
@@ -194,14 +203,15 @@ impl SelfTest {
 
 fn series(
     runner: &PairRunner<'_>,
-    script: &Script,
+    blocks: &Blocks,
     first: u64,
     slowed: Option<(Arm, f64)>,
     watch: &dyn Watch,
 ) -> Result<Vec<f64>, LoopError> {
     (first..first + PAIRS)
         .map(|number| {
-            let request = PairRequest { slowed, ..runner.request(number, script) };
+            let script = runner.script(blocks, number);
+            let request = PairRequest { slowed, ..runner.request(number, &script) };
             let run = pair::run(&request, watch)?;
             match &run.void {
                 None => Ok(run.log_ratio()),

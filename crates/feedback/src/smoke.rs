@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
+use crate::arm::Arm;
+
 mod phases;
 
 pub use self::phases::PhaseChange;
@@ -48,16 +50,6 @@ pub struct SmokeRow {
     pub grad_norm: Option<f64>,
     /// Time of each phase; together they are the step.
     pub phases_ms: BTreeMap<String, f64>,
-}
-
-/// Whose run it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arm {
-    /// The last accepted trainer.
-    Baseline,
-    /// The changed one.
-    Candidate,
 }
 
 /// What kind of problem it is.
@@ -102,10 +94,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let arm = match self.arm {
-            Arm::Baseline => "baseline",
-            Arm::Candidate => "candidate",
-        };
+        let arm = self.arm.name();
         match self.run {
             Some(run) => write!(f, "{arm}, run {run}: {}", self.what),
             None => write!(f, "{arm}: {}", self.what),

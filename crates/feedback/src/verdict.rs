@@ -114,6 +114,11 @@ pub fn pct_of_log(d: f64) -> f64 {
     d.exp_m1() * 100.0
 }
 
+/// A log ratio to 0.0001 %, far below any noise: what is kept is what is judged.
+pub fn round_log(d: f64) -> f64 {
+    (d * 1e6).round() / 1e6
+}
+
 /// Judges the pairs so far under the plan. Beyond its last pair the e-process over all of them decides.
 pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
     let epsilon = log_of_pct(epsilon_pct);

@@ -3,7 +3,7 @@
 //! A record proves that the numbers follow from the data, not that the data are true: for that,
 //! measure again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::{
     LoopError, Watch,
     claim::Claim,
     coins::Purpose,
-    contest,
+    contest::{self, short},
     evidence::AttemptRecord,
     git::LogEntry,
     measure,
@@ -122,11 +122,18 @@ pub fn verify_all(session: &Session) -> Result<Vec<Verification>, LoopError> {
 }
 
 fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Verification>, LoopError> {
-    let mut found = Vec::new();
+    let mut found: Vec<Verification> = Vec::new();
     for entry in entries {
         let claim = Claim::parse(&entry.message());
         if claim.is_some() || !is_range {
-            found.push(one(session, entry, claim)?);
+            let mut verification = one(session, entry, claim)?;
+            let claimed_before =
+                found.iter().find(|earlier| earlier.record.is_some() && earlier.record == verification.record);
+            if let Some(earlier) = claimed_before {
+                let what = format!("its record is that of `{}` already: one gain counts once", short(&earlier.commit));
+                verification.problems.push(what);
+            }
+            found.push(verification);
         }
     }
     Ok(found)
@@ -144,6 +151,9 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<Claim>) -> Result<Veri
     };
     let Some(claim) = claim else { return Ok(verification) };
     let Some(name) = &claim.record else {
+        if !claim.is_gain() {
+            return Ok(verification); // who admits a loss needs no evidence
+        }
         verification.problems.push("the message names no record (`Alpha-Record: …`)".to_owned());
         return Ok(verification);
     };
@@ -155,7 +165,11 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<Claim>) -> Result<Veri
         Err(error) => verification.problems.push(error.to_string()),
         Ok(record) => {
             verification.problems = recompute(&record, claim.speedup_pct);
-            let of_commit = trees(session, entry)?;
+            let Some(of_commit) = trees(session, entry)? else {
+                let what = "it has no parent here: it is the first commit, or the clone is shallow";
+                verification.problems.push(what.to_owned());
+                return Ok(verification);
+            };
             verification.measured_here = record.candidate.measured_tree == of_commit.measured_tree
                 && record.baseline.measured_tree == of_commit.parent_measured_tree;
             let is_same_patch =
@@ -174,18 +188,19 @@ struct Trees {
     patch_id: String,
 }
 
-fn trees(session: &Session, entry: &LogEntry) -> Result<Trees, LoopError> {
+/// None of a commit without a parent.
+fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError> {
     let (repository, unmeasured) = (&session.repository, session.config.unmeasured());
     let tree = repository.tree_of(&entry.id)?;
-    let parent = match entry.parents.first() {
-        Some(parent) => repository.tree_of(parent)?,
-        None => return Err(LoopError::Usage(format!("`{}` is the first commit: it improves on nothing", entry.id))),
+    // In a shallow clone a commit can name a parent that is not there.
+    let Some(parent) = entry.parents.first().and_then(|parent| repository.tree_of(parent).ok()) else {
+        return Ok(None);
     };
-    Ok(Trees {
+    Ok(Some(Trees {
         measured_tree: repository.measured_tree(&tree, &unmeasured)?,
         parent_measured_tree: repository.measured_tree(&parent, &unmeasured)?,
         patch_id: repository.patch_id(&parent, &tree, &unmeasured)?.unwrap_or_default(),
-    })
+    }))
 }
 
 /// Every number of the record again, from the pairs in it; says what does not follow.
@@ -201,7 +216,11 @@ pub fn recompute(record: &AttemptRecord, claim_pct: f64) -> Vec<String> {
         problems.push(format!("its pairs give {found}, not FASTER"));
     }
     let all = attempt.pairs.iter().chain(attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs));
+    let mut numbers = BTreeSet::new();
     for pair in all {
+        if !numbers.insert(pair.number) {
+            problems.push(format!("pair {} stands in it twice", pair.number));
+        }
         if pair.baseline_first != attempt.coins.flip(Purpose::Pair, pair.number, 0) {
             problems.push(format!("pair {} did not follow its coin", pair.number));
         }
@@ -253,7 +272,7 @@ pub fn rerun(
 }
 
 /// The interval of the claim's confirmation, or the bare number.
-fn claimed_interval(session: &Session, verification: &Verification) -> (f64, f64) {
+pub fn claimed_interval(session: &Session, verification: &Verification) -> (f64, f64) {
     let record = verification.record.as_ref().and_then(|name| session.ledger.get(name).ok());
     let body = record.and_then(|record| record.body::<AttemptRecord>().ok());
     let estimate = body.and_then(|body| body.confirmation?.estimate);

@@ -110,11 +110,13 @@ impl Repository {
 
     /// Records that the change from HEAD to what is staged was measured and confirmed, and returns the message.
     fn measured(&self, tree: &str, patch_id: &str) -> String {
-        let side = json!({"commit": "", "tree": "", "measured_tree": tree, "patch_id": patch_id, "binary": ""});
+        let side = |tree: &str, patch_id: &str| json!({"commit": "", "tree": "", "measured_tree": tree, "patch_id": patch_id, "binary": ""});
+        let head = self.git(&["rev-parse", "HEAD^{tree}"]);
         let estimate = json!({"speedup_pct": 1.572, "ci_low_pct": 1.1, "ci_high_pct": 2.04, "pairs": 10});
         let attempt = json!({
             "verdict": "FASTER",
-            "candidate": side,
+            "baseline": side(&head, ""),
+            "candidate": side(tree, patch_id),
             "attempt": {"pairs": [0, 0]},
             "confirmation": {"pairs": 10, "p": 0.01, "accepted": true, "estimate": estimate},
         });

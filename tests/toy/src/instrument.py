@@ -119,10 +119,13 @@ class Turns:
         if path:
             import socket
 
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(path)
-            self.file = connection.makefile("rw", buffering=1)
-            self.file.write("hello 1\n")
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(path)
+            self.file = self.socket.makefile("r")
+            self.say("hello 1")
+
+    def say(self, line):
+        self.socket.sendall(f"{line}\n".encode())
 
     def before_step(self, save):
         while self.file and self.left == 0:
@@ -131,11 +134,11 @@ class Turns:
                 self.left = int(number[0])
             elif word == "save":
                 save(self.done)
-                self.file.write("saved\n")
+                self.say("saved")
             else:
                 sys.exit("the loop is gone")
 
     def after_step(self, is_last):
         self.done, self.left = self.done + 1, self.left - 1
         if self.file and (self.left == 0 or is_last):
-            self.file.write(f"done {self.done}\n")
+            self.say(f"done {self.done}")

@@ -87,9 +87,13 @@ fn what_to_try_next_is_where_the_time_goes() {
 fn the_commit_that_lost_speed_is_found() {
     let toy = Toy::new();
     let good = toy.head();
-    let mut culprit = String::new();
+    let (mut culprit, mut skipped) = (String::new(), String::new());
     for number in 1..=5 {
-        if number == 4 {
+        if number == 3 {
+            toy.edit_file("build.sh", "mkdir -p out\n", "exit 3\n");
+            skipped = toy.commit("cannot be built");
+            toy.edit_file("build.sh", "exit 3\n", "mkdir -p out\n");
+        } else if number == 4 {
             toy.edit("\"head\": 10_000", "\"head\": 150_000");
             culprit = toy.commit("looks harmless");
         } else {
@@ -107,6 +111,7 @@ fn the_commit_that_lost_speed_is_found() {
         found.object
     );
     assert!(found.number("lost_pct") > 20.0, "{:#}", found.object);
+    assert_eq!(found.object["skipped"], serde_json::json!([skipped]), "{:#}", found.object);
     toy.assert_untouched(&before);
     toy.alpha(&["bisect", "HEAD", &good]).failed(2, &["ancestor"]);
 }

@@ -92,13 +92,21 @@ fn a_trainer_that_never_answers() {
     fails(&toy, &["candidate", "no answer", "turn_timeout"]); // of ten seconds
 }
 
+/// Helpers that left the group, and their own children, whether the trainer ends well or not.
+#[test]
+fn helpers_of_a_trainer_that_crashes_are_ended() {
+    let toy = at_step_30("os.system(\"setsid sh -c 'sleep 600 & wait' &\"); raise ValueError(\"as planned\")");
+    fails(&toy, &["candidate", "as planned"]);
+    assert_eq!(toy.processes(), Vec::<String>::new());
+}
+
 #[test]
 fn a_trainer_that_answers_wrongly() {
     for (lines, said) in [
-        ("turns.file.write(\"ready\\n\")", "ready"),
-        ("turns.file.write(\"done 29\\n\")", "done 29"),
-        ("turns.file.write(\"x\" * 10_000)", "line"),
-        ("turns.file.close(); __import__(\"time\").sleep(1000)", "socket"),
+        ("turns.say(\"ready\")", "ready"),
+        ("turns.say(\"done 29\")", "done 29"),
+        ("turns.socket.sendall(b\"x\" * 10_000)", "line"),
+        ("turns.file.close(); turns.socket.close(); __import__(\"time\").sleep(1000)", "socket"),
     ] {
         let toy = at_step_30(lines);
         let done = toy.alpha(&["compare"]);

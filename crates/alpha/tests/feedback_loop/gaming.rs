@@ -157,7 +157,7 @@ fn work_moved_to_the_start_is_refused() {
     let toy = Toy::new();
     toy.begin();
     toy.change(FASTER);
-    toy.edit_start(&["spin(60 * 80_000)"]);
+    toy.edit_start(&["spin(90 * 80_000)"]);
     toy.json(&["compare"]).is_refused_for(&["moved_work"]);
 }
 

@@ -65,6 +65,33 @@ fn ctrl_c_leaves_what_compare_continues_from() {
     assert_eq!(toy.runs() - runs, 2 * (compared.number("pairs") as usize - 4), "{:#}", compared.object);
 }
 
+/// An attempt that looked bad, was stopped and given up is one that the ledger counts.
+#[test]
+fn what_was_measured_before_a_cycle_is_dropped_leaves_a_record() {
+    let toy = toy_that_signals("SIGINT", 1 + 2 * 4 + 1, Moment::Turn);
+    toy.change(RENAMED);
+    assert_eq!(toy.alpha(&["compare"]).code, Some(130));
+    toy.alpha(&["drop", "it does not look well"]).succeeded();
+    let history = toy.json(&["history"]);
+    let attempts = history.object["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[0]["pairs"]), (1, &4.into()), "{:#}", history.object);
+}
+
+/// Another precision is judged over five seeds and more, whichever call ran them.
+#[test]
+fn what_pairs_showed_before_an_interruption_counts() {
+    let toy = toy_that_signals("SIGINT", 1 + 2 * 6 + 1, Moment::Turn);
+    toy.alpha(&["drop"]).succeeded();
+    toy.alpha(&["start", "less attention", "--area=attention", "--parity=t2"]).succeeded();
+    toy.change(FASTER);
+    assert_eq!(toy.alpha(&["compare"]).code, Some(130));
+    let compared = toy.json(&["compare"]).says("FASTER", 0);
+    let checks = compared.object["parity"]["checks"].as_array().unwrap();
+    let held_out = checks.iter().find(|check| check["name"] == "held_out").unwrap();
+    let seeds = format!("{} seeds", compared.number("pairs"));
+    assert!(held_out["detail"].as_str().unwrap().contains(&seeds), "no {seeds:?} in {held_out:#}");
+}
+
 #[test]
 fn a_loop_that_is_killed_goes_on() {
     for (pair, moment) in
@@ -91,6 +118,7 @@ fn a_loop_that_is_killed_goes_on() {
 fn a_trainer_without_turns_ends_with_a_killed_loop() {
     let toy = Toy::new();
     toy.edit_file("loop.toml", "turn_timeout = \"8s\"", "turn_timeout = \"8s\"\nsharing = \"whole\"");
+    toy.edit_file("loop.toml", "weights = \"run/checkpoint-{step}/model.safetensors\"\n", "");
     toy.edit_start(&["import os, signal, time", "os.kill(os.getppid(), signal.SIGKILL)", "time.sleep(600)"]);
     toy.commit("a trainer that kills");
     toy.begin();

@@ -19,6 +19,7 @@ mod gaming;
 mod guards;
 mod import;
 mod interruption;
+mod loopholes;
 mod parity;
 mod toy;
 mod trainer;

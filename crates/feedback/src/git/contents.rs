@@ -43,6 +43,23 @@ impl Repository {
         self.git(["cat-file", "blob", &format!("{tree}:{path}")]).output().map(Some)
     }
 
+    /// Whether a tree has a file or folder.
+    pub fn holds(&self, tree: &str, path: &Path) -> Result<bool, LoopError> {
+        let listed =
+            self.git(["--literal-pathspecs", "ls-tree", "-z", "--full-tree", tree, "--"]).args([path]).output()?;
+        Ok(!listed.is_empty())
+    }
+
+    /// Hash of what a tree holds at some paths, files and whole folders: names, modes and contents.
+    pub fn hash_of(&self, tree: &str, paths: &[PathBuf]) -> Result<String, LoopError> {
+        if paths.is_empty() {
+            return Ok(String::new());
+        }
+        let named = paths.iter().map(|path| path.as_os_str().to_owned());
+        let listed = self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args(named);
+        Ok(blake3::hash(&listed.output()?).to_hex().to_string())
+    }
+
     /// Every file of a tree.
     pub fn files(&self, tree: &str) -> Result<Vec<PathBuf>, LoopError> {
         let listed = self.git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", tree]).output()?;

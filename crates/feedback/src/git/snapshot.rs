@@ -24,6 +24,8 @@ use crate::LoopError;
 const MAX_UNTRACKED_BYTES: u64 = 256 << 20;
 
 const REFERENCES: &str = "refs/alpha-loop";
+/// So many measured trees stay in the repository.
+const MOST_KEPT: usize = 50;
 
 /// For scratch commits of users who have none.
 const FALLBACK_NAME: &str = "alpha loop";
@@ -126,6 +128,18 @@ impl Repository {
         index.write_tree()
     }
 
+    /// The tree with these files as they lie on disk, whether git ignores them or not.
+    pub fn with_files(&self, tree: &str, paths: &[PathBuf]) -> Result<String, LoopError> {
+        let index = PrivateIndex::empty(self);
+        index.git(["read-tree", tree]).output()?;
+        let mut named = Vec::new();
+        for path in paths {
+            push_path(&mut named, path);
+        }
+        index.git(["update-index", "-z", "--add", "--replace", "--stdin"]).input(named).output()?;
+        index.write_tree()
+    }
+
     /// Makes a commit of a tree and keeps it as `refs/alpha-loop/<label>`, so that what was measured exists. An earlier
     /// one of that label is let go. Moves no branch. Users without a configured name get a neutral one here.
     pub fn keep(&self, tree: &str, parent: &str, label: &str) -> Result<String, LoopError> {
@@ -141,7 +155,15 @@ impl Repository {
         }
         let commit = call.input(message.into_bytes()).line()?;
         self.git(["update-ref", "-m", "alpha loop: keep", &reference(label), &commit]).output()?;
+        self.forget_oldest()?;
         Ok(commit)
+    }
+
+    /// Lets go of all but the newest [`MOST_KEPT`].
+    fn forget_oldest(&self) -> Result<(), LoopError> {
+        let listed = self.git(["for-each-ref", "--sort=-committerdate", "--format=%(refname)", REFERENCES]).output()?;
+        let names = String::from_utf8_lossy(&listed);
+        names.lines().skip(MOST_KEPT).try_for_each(|name| self.git(["update-ref", "-d", name]).output().map(drop))
     }
 
     /// Lets go of what [`Repository::keep`] kept under the label, if anything. The objects go with git's next clean-up.

@@ -43,6 +43,7 @@ fn evidence(tier: Tier) -> Evidence {
     Evidence {
         tier,
         steps: STEPS as u64,
+        alone: vec![1, 2, 10],
         pairs: (1..=5).map(pair).collect(),
         floor: Floor::default(),
         updates: [(0, 1), (1, 2), (9, 10), (36, 37), (0, 59)].map(update).to_vec(),

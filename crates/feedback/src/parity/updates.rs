@@ -38,9 +38,6 @@ pub(super) const FLIPS: f64 = 2.0;
 const STEP_PER_DRIFT: Distance = Distance { projection: 10.0, norm: 10.0, dot: 10.0 };
 const RUN_PER_DRIFT: Distance = Distance { projection: 5.0, norm: 2.0, dot: 2.0 };
 
-/// Steps that are always checked alone.
-const ALONE: [u64; 3] = [1, 2, 10];
-
 pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
     let mut checks = vec![completeness(evidence), zero_gradient(evidence)];
     if evidence.tier == Tier::T0 {
@@ -56,12 +53,13 @@ fn completeness(evidence: &Evidence) -> Check {
     // The weights of the last step may not be among those that a trainer can be asked for.
     let last = evidence.steps.saturating_sub(1);
     let alone = |update: &&UpdateEvidence| update.from + 1 == update.to;
-    let mut missing: Vec<String> = ALONE
-        .into_iter()
-        .filter(|&step| step <= last && !evidence.updates.iter().filter(alone).any(|update| update.to == step))
+    let mut missing: Vec<String> = evidence
+        .alone
+        .iter()
+        .filter(|&&step| !evidence.updates.iter().filter(alone).any(|update| update.to == step))
         .map(|step| format!("step {step} was not measured"))
         .collect();
-    if last >= 4 && evidence.updates.iter().filter(alone).all(|update| ALONE.contains(&update.to)) {
+    if evidence.updates.iter().filter(alone).all(|update| evidence.alone.contains(&update.to)) {
         missing.push("no drawn step was measured".into());
     }
     if !evidence.updates.iter().any(|update| update.from == 0 && update.to >= last) {

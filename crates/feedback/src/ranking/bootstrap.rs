@@ -4,23 +4,18 @@
 //! Percentile interval of a ratio of sums (Davison and Hinkley, 1997, section 5.3); seeded, so that
 //! equal traces give equal reports.
 
+use crate::stats::bootstrap::percentile_interval;
+
 const RESAMPLES: usize = 1000;
 
 /// 95 % interval of Σ part ÷ Σ whole over processes, given as `(part, whole)`; none for one process.
 pub(super) fn share_interval(processes: &[(f64, f64)]) -> Option<(f64, f64)> {
-    if processes.len() < 2 {
-        return None;
-    }
-    let mut random = fastrand::Rng::with_seed(0);
-    let mut shares: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let drawn = (0..processes.len()).map(|_| processes[random.usize(..processes.len())]);
-            let (part, whole) = drawn.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            part / whole
-        })
-        .collect();
-    shares.sort_by(f64::total_cmp);
-    Some((shares[RESAMPLES / 40], shares[RESAMPLES - 1 - RESAMPLES / 40]))
+    let share = |drawn: &[&(f64, f64)]| {
+        let (part, whole) = drawn.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        part / whole
+    };
+    let interval = percentile_interval(processes, 0.95, RESAMPLES, 0, share);
+    (interval.low.is_finite() && interval.high.is_finite()).then_some((interval.low, interval.high))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::{
 use serde::Serialize;
 
 use super::SmokeRun;
+use crate::stats::robust::{mad_sd, median};
 
 const RATIO: f64 = 1.5;
 const SPREADS: f64 = 3.0;
@@ -56,7 +57,10 @@ pub(super) struct Comparison {
 pub(super) fn compare(baseline: &[SmokeRun], candidate: &[SmokeRun]) -> Option<Comparison> {
     let (before, after) = (times(baseline), times(candidate));
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
-    let measured = |times: &BTreeMap<&str, Vec<f64>>, name| times.get(name).map_or((0.0, 0.0), |steps| center(steps));
+    let measured = |times: &BTreeMap<&str, Vec<f64>>, name| match times.get(name) {
+        Some(steps) if !steps.is_empty() => (median(steps), mad_sd(steps)),
+        _ => (0.0, 0.0),
+    };
     let step_ms: f64 = names.iter().map(|name| measured(&before, *name).0).sum();
     let mut phases: Vec<PhaseChange> = names
         .iter()
@@ -99,21 +103,7 @@ fn time(phases_ms: &BTreeMap<String, f64>, name: &str) -> f64 {
 
 fn median_step(run: &SmokeRun) -> f64 {
     let step_ms = |phases_ms: &BTreeMap<String, f64>| phases_ms.values().filter(|ms| ms.is_finite()).sum();
-    median(run.rows.iter().skip(1).map(|row| step_ms(&row.phases_ms)).collect())
-}
-
-/// Median and spread.
-fn center(values: &[f64]) -> (f64, f64) {
-    let center = median(values.to_vec());
-    (center, 1.4826 * median(values.iter().map(|value| (value - center).abs()).collect()))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        len => f64::midpoint(values[(len - 1) / 2], values[len / 2]),
-    }
+    median(&run.rows.iter().skip(1).map(|row| step_ms(&row.phases_ms)).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ impl Flags {
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = super::session()?;
-    super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
+    // A new instrument may have a configuration that the baseline's program cannot read, and nothing is judged.
+    if !flags.instrument {
+        super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
+    }
     let _lock = session.state.lock()?;
     let landed = commit::commit(&mut session, &flags.options(), &context.console)?;
     context.show(&landed, text)?;

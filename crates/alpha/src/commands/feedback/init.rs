@@ -17,7 +17,8 @@ pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> 
     }
     context.show(&made, |made| {
         format!(
-            "`loop.toml` is written ({} repository)\nnext: `alpha loop selftest`, then `alpha loop next`\n",
+            "`loop.toml` is written ({} repository)\n\
+             next: read it over and commit it, it is part of the evidence; then `alpha loop selftest`, `alpha loop next`\n",
             made.kind
         )
     })?;

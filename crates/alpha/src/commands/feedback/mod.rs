@@ -230,7 +230,7 @@ fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Co
     }
     console.note("the baseline's program judges");
     console.finish();
-    // Only returns if it fails. The lock is inherited: nobody else gets in between.
+    // Only returns if it fails. The baseline's program takes the lock itself.
     let error = std::process::Command::new(&judge).args(std::env::args_os().skip(1)).env(JUDGING, "1").exec();
     Err(LoopError::Failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
 }
