@@ -18,6 +18,7 @@ on the machine meanwhile. Needs `scripts/build.sh` first, with the sources of HE
 import argparse
 import collections
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -128,12 +129,11 @@ def every_second_stretch(edits):
     return [*rest, (path, old, f"{old}        if (step / 32) % 2 == 1 {{\n{extra}        }}\n")]
 
 
-def alone_pct(head, edits):
-    """What an effect costs, in per cent of speed, in one run alone: stretches of steps with it against those beside them."""
+def alone_us(head, edits):
+    """What an effect costs a step, in one run alone: stretches of steps with it against those beside them. And a step."""
     commit = variant(head, every_second_stretch(edits), "every second stretch")
     stand(commit, commit)
     subprocess.run(["scripts/build.sh"], cwd=SCRATCH, check=True, capture_output=True)
-    ratios = []
     with tempfile.TemporaryDirectory() as folder:
         flags = f"{W1} --steps=8000 --evalInterval=0 --sampleInterval=0 --postSamples=false --logEvery=100000 --runDir={folder}/run"
         subprocess.run([SCRATCH / ".bun-out/alpha", "train", *flags.split()], cwd=SCRATCH, check=True, capture_output=True)
@@ -143,9 +143,19 @@ def alone_pct(head, edits):
         if row["step"] % 32 >= 4:  # the first steps of a stretch still have the caches of the one before
             stretches[row["step"] // 32].append(row["ms_per_iter"])
     medians = [statistics.median(stretches[number]) for number in sorted(stretches)]
-    for number in range(3, len(medians) - 1, 2):
-        ratios.append(medians[number] / ((medians[number - 1] + medians[number + 1]) / 2))
-    return 100 * (statistics.median(ratios) - 1)
+    beside = [(medians[number - 1] + medians[number + 1]) / 2 for number in range(3, len(medians) - 1, 2)]
+    ratios = [medians[number] / other for number, other in zip(range(3, len(medians) - 1, 2), beside)]
+    step = 1000 * statistics.median(beside)
+    return (statistics.median(ratios) - 1) * step, step
+
+
+def loop_us(found):
+    """The same, as the comparison found it, from the pairs of its record."""
+    record = json.loads((SCRATCH / "perf/ledger" / f"{found['record']}.json").read_text())["body"]["attempt"]
+    steps = record["plan"]["blocks"]["steps"]
+    # Rows of values: d is the fourth, the time in turns the last.
+    fast = statistics.median(1e6 * row[-1] / (1 + math.exp(row[3])) / steps for row in record["pairs"])
+    return found["speedup_pct"] / 100 * fast, fast
 
 
 def bias(count):
@@ -156,17 +166,21 @@ def bias(count):
     effects += [(f"reading {mib} MiB", stream(mib)) for mib in [1, 8]]
     for name, edits in effects:
         for number in range(len(results.rows(effect=name)), count or 3):
-            alone = alone_pct(head, edits)
+            alone, alone_step = alone_us(head, edits)
             slow = variant(head, edits, name)
             stand(slow, head)
             forget()
             found = loop("compare", "--budget=60s")
-            results.append(effect=name, number=number, alone_pct=round(alone, 3), **picked(found))
+            us, loop_step = loop_us(found) if found.get("record") else (None, None)
+            results.append(effect=name, number=number, alone_us=alone, alone_step_us=alone_step, loop_us=us, loop_step_us=loop_step,
+                           **picked(found))
+    # Where the machine is slow for a minute, an effect is another share of a step, but takes nearly as long: so in time.
     for name, _ in effects:
-        rows = [row for row in results.rows(effect=name) if row.get("speedup_pct") is not None]
+        rows = [row for row in results.rows(effect=name) if row.get("loop_us") is not None]
         if rows:
-            alone, found = (statistics.median(row[key] for row in rows) for key in ["alone_pct", "speedup_pct"])
-            print(f"{name}: alone {alone:+.2f} %, by the loop {found:+.2f} %, difference {found - alone:+.2f}, of {len(rows)}")
+            alone, found, quiet = (statistics.median(row[key] for row in rows) for key in ["alone_us", "loop_us", "loop_step_us"])
+            print(f"{name}: alone {alone:.1f} µs, by the loop {found:.1f} µs of {quiet:.0f}, difference {(found - alone) / quiet:+.2%},"
+                  f" of {len(rows)}")
 
 
 def noise(count):
@@ -213,7 +227,8 @@ def broken(_):
                        reason=(found.get("reason") or "")[:300], **picked(found))
     for row in results.rows():
         is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
-        good = row.get("verdict") != "REFUSED" if row["kind"] == "harmless" else is_refused
+        # A harmless change may still be slower, or lose to a guard: it is the same training.
+        good = row["parity"] is True if row["kind"] == "harmless" else is_refused
         print("ok " if good else "BAD", row["kind"], row["case"], row.get("verdict"), " ".join(row["refusing"]))
 
 

@@ -105,7 +105,7 @@ pub fn audit(
         schema: SCHEMA,
         anchor,
         head,
-        claims: verifications.len(),
+        claims: verifications.iter().filter(|claim| claim.claim_pct.is_some()).count(),
         broken_claims: verifications.iter().filter(|claim| !claim.holds()).map(|claim| claim.commit.clone()).collect(),
         claims_product,
         claims_pct,

@@ -3,21 +3,66 @@
 //! They come from the baseline's tree, not from the working tree, and lie read-only in a folder that
 //! is named after the tree, made once.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
-use crate::{LoopError, git::Repository};
+use crate::{LoopError, files, git::Repository};
+
+/// Folders that stay, those used last: comparisons go back and forth between a few trees.
+const MOST_KEPT: usize = 8;
 
 /// The folder of the inputs of `tree`, made if it is not there. `paths` are files or folders of the tree.
 pub fn folder(repository: &Repository, state: &Path, tree: &str, paths: &[PathBuf]) -> Result<PathBuf, LoopError> {
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let key = blake3::hash(format!("{tree}\n{}", names.join("\n")).as_bytes()).to_hex();
-    let folder = state.join("inputs").join(&key[..32]);
+    let all = state.join("inputs");
+    let folder = all.join(&key[..32]);
     if !folder.is_dir() {
         let new = folder.with_extension(format!("new-{}", std::process::id()));
-        crate::arm::remove(&new)?;
-        std::fs::create_dir_all(&new).map_err(|error| LoopError::io("make", &new, &error))?;
+        files::remove(&new)?;
+        fs::create_dir_all(&new).map_err(|error| LoopError::io("make", &new, &error))?;
         repository.extract(tree, paths, &new)?;
-        std::fs::rename(&new, &folder).map_err(|error| LoopError::io("make", &folder, &error))?;
+        fs::rename(&new, &folder).map_err(|error| LoopError::io("make", &folder, &error))?;
+    }
+    let used = fs::File::open(&folder).and_then(|file| file.set_modified(SystemTime::now()));
+    used.map_err(|error| LoopError::io("touch", &folder, &error))?;
+    for old in all_but_newest(&all).map_err(|error| LoopError::io("read", &all, &error))? {
+        files::remove(&old)?;
     }
     Ok(folder)
+}
+
+/// The folders beyond [`MOST_KEPT`].
+fn all_but_newest(all: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(all)? {
+        let entry = entry?;
+        folders.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    folders.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(folders.into_iter().skip(MOST_KEPT).map(|(_, path)| path).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn those_used_last_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        for age in 0..10 {
+            let path = folder.path().join(format!("{age}"));
+            fs::create_dir(&path).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(60 * (age + 1));
+            fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        }
+        let mut gone = all_but_newest(folder.path()).unwrap();
+        gone.sort();
+        assert_eq!(gone, ["8", "9"].map(|name| folder.path().join(name)));
+    }
 }

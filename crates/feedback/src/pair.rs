@@ -391,13 +391,17 @@ fn run_alone(
 ) -> Result<(ArmRun, Option<Void>), LoopError> {
     let _nothing_stays = NothingStays::new()?;
     let sockets = SocketFolder::create()?;
+    let held_up = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
     if trainer.turns.is_some() {
         for action in &script.0 {
             match action {
                 Action::Save => trainer.save(watch)?,
                 Action::Go { steps, block } => {
-                    let (ms, _) = trainer.go(*steps, watch)?;
+                    let (mut ms, _) = trainer.go(*steps, watch)?;
+                    if held_up > 0.0 {
+                        ms += pause(&mut trainer.process, ms * held_up)?;
+                    }
                     trainer.run.turns.push(TurnTime { block: *block, ms });
                 }
             }
@@ -405,7 +409,10 @@ fn run_alone(
         trainer.finish(watch)?;
     } else {
         trainer.finish(watch)?;
-        trainer.run.turns.push(TurnTime { block: Some(0), ms: trainer.run.finish_ms });
+        let ms = trainer.run.finish_ms;
+        let wait = Instant::now();
+        std::thread::sleep(Duration::from_secs_f64(ms * held_up / 1e3));
+        trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + ms_since(wait) });
         trainer.run.finish_ms = 0.0;
     }
     let void = stray_void(&[&trainer]);

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    claim::Claim,
+    claim::{self, Claim},
     coins::Purpose,
     contest::{self, short},
-    evidence::AttemptRecord,
+    evidence::{self, AttemptRecord},
     git::LogEntry,
     measure,
     session::Session,
@@ -103,8 +103,8 @@ impl Verification {
     }
 }
 
-/// Checks the claims of a commit, or of all commits of `A..B`, the oldest first. Commits without a claim are skipped
-/// in a range.
+/// Checks the claims of a commit, or of all commits of `A..B`, the oldest first. Commits without a claim and without a
+/// record are skipped in a range.
 pub fn verify(session: &Session, what: &str) -> Result<Vec<Verification>, LoopError> {
     let is_range = what.contains("..");
     // `A^!` is A without its parents.
@@ -125,8 +125,8 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     let mut found: Vec<Verification> = Vec::new();
     for entry in entries {
         let claim = Claim::parse(&entry.message());
-        if claim.is_some() || !is_range {
-            let mut verification = one(session, entry, claim)?;
+        if claim.is_some() || record_of(entry).is_some() || !is_range {
+            let mut verification = one(session, entry, claim.as_ref())?;
             let claimed_before =
                 found.iter().find(|earlier| earlier.record.is_some() && earlier.record == verification.record);
             if let Some(earlier) = claimed_before {
@@ -139,32 +139,37 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     Ok(found)
 }
 
-fn one(session: &Session, entry: &LogEntry, claim: Option<Claim>) -> Result<Verification, LoopError> {
+fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Verification, LoopError> {
     let mut verification = Verification {
         commit: entry.id.clone(),
         subject: entry.subject.clone(),
-        claim_pct: claim.as_ref().map(|claim| claim.speedup_pct),
-        record: claim.as_ref().and_then(|claim| claim.record.clone()),
+        claim_pct: claim.map(|claim| claim.speedup_pct),
+        record: claim.and_then(|claim| claim.record.clone()).or_else(|| record_of(entry)),
         measured_here: false,
         problems: Vec::new(),
         rerun: None,
     };
-    let Some(claim) = claim else { return Ok(verification) };
-    let Some(name) = &claim.record else {
-        if !claim.is_gain() {
-            return Ok(verification); // who admits a loss needs no evidence
+    let Some(name) = &verification.record else {
+        // Who claims nothing, or admits a loss, needs no evidence.
+        if !claim.is_some_and(Claim::is_gain) {
+            return Ok(verification);
         }
         verification.problems.push("the message names no record (`Alpha-Record: …`)".to_owned());
         return Ok(verification);
     };
     let body = match session.ledger.get(name) {
+        // A change of the instrument, whose record is of both instruments.
+        Ok(record) if claim.is_none() && record.kind != evidence::KIND => return Ok(verification),
         Ok(record) => record.body::<AttemptRecord>(),
         Err(error) => Err(error),
     };
     match body {
         Err(error) => verification.problems.push(error.to_string()),
         Ok(record) => {
-            verification.problems = recompute(&record, claim.speedup_pct);
+            verification.problems = match claim {
+                Some(claim) => recompute(&record, claim.speedup_pct),
+                None => without_a_claim(&record),
+            };
             let Some(of_commit) = trees(session, entry)? else {
                 let what = "it has no parent here: it is the first commit, or the clone is shallow";
                 verification.problems.push(what.to_owned());
@@ -180,6 +185,23 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<Claim>) -> Result<Veri
         }
     }
     Ok(verification)
+}
+
+/// The record that a message names.
+fn record_of(entry: &LogEntry) -> Option<String> {
+    entry.trailers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(claim::RECORD)).map(|(_, id)| id.clone())
+}
+
+/// What speaks against a commit without a percentage: it must have been the same training, and not slower.
+fn without_a_claim(record: &AttemptRecord) -> Vec<String> {
+    let mut problems = Vec::new();
+    if record.attempt.parity.as_ref().is_none_or(|parity| !parity.passed) {
+        problems.push("parity is not shown".to_owned());
+    }
+    if matches!(record.verdict, None | Some(Verdict::Slower | Verdict::Refused)) {
+        problems.push(format!("its verdict is {}", record.verdict.map_or("none", Verdict::name)));
+    }
+    problems
 }
 
 struct Trees {

@@ -151,6 +151,9 @@ fn fewer_kernels_in_the_same_time_land_without_a_percentage() {
     let subject = message.lines().next().unwrap();
     assert!(subject.starts_with("perf: one pass less") && !subject.contains('%'), "{subject}");
     assert!(message.contains("kernels 720 -> 660"), "{message}");
+    let verified = toy.json(&["verify", "HEAD"]);
+    assert_eq!(verified.code, Some(0), "{:#}", verified.object);
+    assert!(verified.object["claims"][0]["record"].is_string(), "{:#}", verified.object);
 }
 
 /// Faster and slower by turns, which no number of pairs makes an effect: the counter lies where no trainer should look.
@@ -207,4 +210,21 @@ fn only_the_tree_that_was_compared_lands() {
     toy.alpha(&["commit", "-m", "measured against another parent"]).failed(4, &["HEAD"]);
     assert_eq!(toy.head(), moved);
     toy.assert_untouched(&before);
+}
+
+/// One after the other, with the turn protocol or without: noisier, and a large effect is still found.
+#[test]
+fn trainers_that_cannot_live_at_once_are_judged_too() {
+    for sharing in ["sequential", "whole"] {
+        let toy = Toy::untested();
+        toy.edit_file("loop.toml", "steps = 60\n", &format!("steps = 60\nsharing = \"{sharing}\"\n"));
+        if sharing == "whole" {
+            toy.edit_file("loop.toml", "weights = \"run/checkpoint-{step}/model.safetensors\"\n", "");
+        }
+        toy.commit("one at a time");
+        toy.begin();
+        toy.edit("\"attention\": 40_000", "\"attention\": 2_000_000");
+        let compared = toy.json(&["compare"]).says("SLOWER", 4);
+        assert!(compared.number("ci_high_pct") < 0.0, "{sharing}: {:#}", compared.object);
+    }
 }

@@ -52,7 +52,8 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 fn text(verification: &Verification) -> String {
     let mut text = format!("{} {}\n", short(&verification.commit), verification.subject);
     match verification.claim_pct {
-        None => text.push_str("  claims nothing\n"),
+        None if verification.record.is_none() => text.push_str("  claims nothing\n"),
+        None if verification.problems.is_empty() => text.push_str("  claims no percentage; its record holds\n"),
         Some(_) if verification.problems.is_empty() => {
             let how = if verification.measured_here {
                 "measured on exactly this tree"
@@ -61,7 +62,7 @@ fn text(verification: &Verification) -> String {
             };
             text.push_str(&format!("  follows from its record; {how}\n"));
         }
-        Some(_) => {}
+        None | Some(_) => {}
     }
     for problem in &verification.problems {
         text.push_str(&format!("  does not hold: {problem}\n"));
