@@ -20,6 +20,9 @@ pub(super) const N_BLOCK: usize = 256;
 /// cache (4 KiB a way), which cannot hold [`MAX_ROWS`] of them: they are copied.
 const ONE_SET: usize = 1024;
 
+/// Up to so many rows of C, B too is read where it lies: copying it costs as much as multiplying it by some ten of them.
+const FEW_ROWS: usize = 192;
+
 /// Distance of the rows of such a copy: no power of two.
 const A_ROW_STRIDE: usize = K_BLOCK + 16;
 
@@ -181,11 +184,11 @@ unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f3
     }
 }
 
-/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `V·LANES` apart. `a_stride` lies between rows
+/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `b_stride` apart. `a_stride` lies between rows
 /// of A where it is contiguous along k, else between its columns.
 ///
 /// # Safety
-/// A covers `M × depth`, packed B `depth` rows; C covers `M × n`, rows `ldc` apart.
+/// A covers `M × depth`, B `depth` rows of `V·LANES`; C covers `M × n`, rows `ldc` apart.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "the micro-kernel's registers")]
 unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
@@ -194,6 +197,7 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
     a: *const f32,
     a_stride: usize,
     b: *const f32,
+    b_stride: usize,
     c: *mut f32,
     ldc: usize,
     n: usize,
@@ -236,7 +240,7 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
                     *sum = s.fma(x, row, *sum);
                 }
             }
-            b = b.add(V * S::LANES);
+            b = b.wrapping_add(b_stride);
             a = a.map(|a| a.wrapping_add(if A_ALONG_K { 1 } else { a_stride }));
         }
     }
@@ -327,12 +331,23 @@ impl Kernel for Gemm<'_> {
         let panel_width = 2 * S::LANES;
         let is_along_k = a.col_stride == 1;
         assert!(is_along_k || a.row_stride == 1);
+        let is_b_in_place = match b {
+            Right::View(view) => {
+                m <= FEW_ROWS
+                    && view.col_stride == 1
+                    && n.is_multiple_of(S::LANES)
+                    && !view.row_stride.is_multiple_of(ONE_SET)
+            }
+            Right::Packed { .. } => false,
+        };
         let is_copied = is_along_k && a.row_stride.is_multiple_of(ONE_SET);
         let mut k_start = 0;
         while k_start < k || (k == 0 && !accumulate && k_start == 0) {
             let depth = (k - k_start).min(K_BLOCK);
             let accumulate = accumulate || k_start > 0;
             let (b_ptr, b_rows, b_cols) = match b {
+                // SAFETY: row `k_start` of B.
+                Right::View(view) if is_b_in_place => (unsafe { view.at(k_start, 0) }, depth, n),
                 Right::View(view) => {
                     assert!(n <= N_BLOCK);
                     // SAFETY: rows `k_start..k_start + depth` of B.
@@ -368,15 +383,20 @@ impl Kernel for Gemm<'_> {
                     let valid = (n - col).min(panel_width);
                     let width = (b_cols - col).min(panel_width).next_multiple_of(S::LANES);
                     // SAFETY: panel and tile lie inside packed B and C.
-                    let (b_panel, c_tile) =
-                        unsafe { (b_ptr.add(col * b_rows + b_skip * width), c.add(row * ldc + col)) };
+                    let (b_panel, b_stride, c_tile) = unsafe {
+                        let (panel, stride) = match b {
+                            Right::View(view) if is_b_in_place => (b_ptr.add(col), view.row_stride),
+                            _ => (b_ptr.add(col * b_rows + b_skip * width), width),
+                        };
+                        (panel, stride, c.add(row * ldc + col))
+                    };
                     match (width == panel_width, is_along_k) {
                         (true, true) => {
                             by_rows!(
                                 rows,
                                 2,
                                 true,
-                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
                             );
                         }
                         (true, false) => {
@@ -384,7 +404,7 @@ impl Kernel for Gemm<'_> {
                                 rows,
                                 2,
                                 false,
-                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
                             );
                         }
                         (false, true) => {
@@ -392,7 +412,7 @@ impl Kernel for Gemm<'_> {
                                 rows,
                                 1,
                                 true,
-                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
                             );
                         }
                         (false, false) => {
@@ -400,7 +420,7 @@ impl Kernel for Gemm<'_> {
                                 rows,
                                 1,
                                 false,
-                                (s, depth, a_ptr, a_stride, b_panel, c_tile, ldc, valid, accumulate)
+                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
                             );
                         }
                     }
