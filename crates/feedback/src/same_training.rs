@@ -142,8 +142,8 @@ impl<'a> SameTraining<'a> {
         if attempt.pairs.is_empty() {
             note_counters(attempt, &records);
         }
-        let is_looked_at = self.evidence.updates.is_empty()
-            || attempt.coins.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
+        let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
+        let is_looked_at = is_first || attempt.coins.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
         let updates = match attempt.plan.filter(|_| is_looked_at) {
             Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.coins, number)?,
             None => Vec::new(),
