@@ -11,7 +11,7 @@ use crate::{
     measure::{self, Measurement},
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
-    verify::{self, Agreement, Rerun},
+    verify::{self, Agreement, Rerun, Verification},
 };
 
 /// Version of [`Audit`].
@@ -70,16 +70,17 @@ pub fn audit(
         Some(anchor) => verify::verify(session, &format!("{anchor}..HEAD"))?,
         None => verify::verify_all(session)?,
     };
-    let anchor = match (anchor, verifications.first()) {
+    let claims: Vec<(f64, &Verification)> =
+        verifications.iter().filter_map(|commit| Some((commit.claim_pct?, commit))).collect();
+    let anchor = match (anchor, claims.first()) {
         (Some(anchor), _) => session.repository.resolve(anchor)?,
-        (None, Some(first)) => session.repository.resolve(&format!("{}^", first.commit))?,
+        (None, Some((_, first))) => session.repository.resolve(&format!("{}^", first.commit))?,
         (None, None) => {
             return Err(LoopError::Usage("no commit of this branch claims a gain: there is nothing to audit".into())
                 .hint("name where to begin: `alpha loop audit --anchor=<commit>`"));
         }
     };
-    let claims_product: f64 =
-        verifications.iter().filter_map(|claim| claim.claim_pct).map(|pct| 1.0 + pct / 100.0).product();
+    let claims_product: f64 = claims.iter().map(|(pct, _)| 1.0 + pct / 100.0).product();
     let claims_pct = (claims_product - 1.0) * 100.0;
     let contest = contest::of_commits(session, &anchor, &head, watch)?;
     let (measured, agreement) = if contest.sides[0].binary == contest.sides[1].binary {
@@ -87,11 +88,9 @@ pub fn audit(
     } else {
         let Measurement { estimate, verdict, .. } =
             measure::run(session, &contest, "audit", budget, session.config.epsilon_pct, watch)?;
-        let claimed = verifications
-            .iter()
-            .map(|claim| (claim.claim_pct.unwrap_or(0.0), verify::claimed_interval(session, claim)));
+        let claimed = claims.iter().map(|(pct, claim)| (*pct, verify::claimed_interval(session, claim)));
         let mut agreement = verify::agreement(together(claimed, claims_pct), estimate);
-        if verifications.is_empty() && verdict == Verdict::Same {
+        if claims.is_empty() && verdict == Verdict::Same {
             agreement.outcome = Agreement::Agrees;
         }
         (estimate, Some(agreement))
@@ -105,7 +104,7 @@ pub fn audit(
         schema: SCHEMA,
         anchor,
         head,
-        claims: verifications.iter().filter(|claim| claim.claim_pct.is_some()).count(),
+        claims: claims.len(),
         broken_claims: verifications.iter().filter(|claim| !claim.holds()).map(|claim| claim.commit.clone()).collect(),
         claims_product,
         claims_pct,

@@ -244,8 +244,11 @@ impl Live {
             match self.process.wait((Instant::now() + look_every).min(deadline)) {
                 Some(exit) => break exit,
                 None if Instant::now() >= deadline => {
-                    let what = format!("did not end within {} s", limit.as_secs());
-                    return Err(self.failed(&what).hint("`turn_timeout` of `loop.toml` limits a run without turns"));
+                    let late = self.failed(&format!("did not end within {} s", limit.as_secs()));
+                    return Err(match self.turns {
+                        Some(_) => late.hint("after its last step a trainer has so long to save and to end"),
+                        None => late.hint("`turn_timeout` of `loop.toml` limits a run without turns"),
+                    });
                 }
                 None => {}
             }

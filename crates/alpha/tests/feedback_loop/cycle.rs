@@ -130,6 +130,7 @@ fn no_effect_lands_without_a_claim_only() {
     assert_eq!(landed.code, Some(0), "{}", landed.stderr);
     let subject = toy.git(&["log", "-1", "--format=%s"]);
     assert!(subject.contains("better names") && !subject.contains('%'), "{subject}");
+    toy.alpha(&["audit"]).failed(2, &["no commit of this branch claims a gain", "--anchor"]);
     assert!(toy.git(&["show", "HEAD:src/trainer.py"]).contains("spots"));
 }
 
