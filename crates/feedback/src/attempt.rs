@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     LoopError,
@@ -114,9 +114,8 @@ pub struct Manifest {
 }
 
 /// A pair that counts. Arrays are baseline, candidate. Kept as a row of values in this order, so that a record has room
-/// for hundreds; the first records had them by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(into = "PairValues", from = "StoredPair")]
+/// for hundreds; the first records had them by name, which is read too.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PairRow {
     /// Its number, which its coins belong to.
     pub number: u64,
@@ -142,86 +141,13 @@ pub struct PairRow {
     pub turns_s: f64,
 }
 
-type PairValues = (u64, u64, bool, f64, f64, [f64; 2], [f64; 2], [Option<u64>; 2], [f64; 2], f64, f64);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum StoredPair {
-    Values(PairValues),
-    Named {
-        number: u64,
-        seed: u64,
-        baseline_first: bool,
-        d: f64,
-        whole: f64,
-        ready_ms: [f64; 2],
-        finish_ms: [f64; 2],
-        peak_memory_bytes: [Option<u64>; 2],
-        foreign_cpu_share: [f64; 2],
-        seconds: f64,
-        turns_s: f64,
-    },
-}
-
-impl From<PairRow> for PairValues {
-    fn from(row: PairRow) -> PairValues {
-        (
-            row.number,
-            row.seed,
-            row.baseline_first,
-            row.d,
-            row.whole,
-            row.ready_ms,
-            row.finish_ms,
-            row.peak_memory_bytes,
-            row.foreign_cpu_share,
-            row.seconds,
-            row.turns_s,
-        )
-    }
-}
-
-impl From<StoredPair> for PairRow {
-    fn from(stored: StoredPair) -> PairRow {
-        let (StoredPair::Values((
-            number,
-            seed,
-            baseline_first,
-            d,
-            whole,
-            ready_ms,
-            finish_ms,
-            peak_memory_bytes,
-            foreign_cpu_share,
-            seconds,
-            turns_s,
-        ))
-        | StoredPair::Named {
-            number,
-            seed,
-            baseline_first,
-            d,
-            whole,
-            ready_ms,
-            finish_ms,
-            peak_memory_bytes,
-            foreign_cpu_share,
-            seconds,
-            turns_s,
-        }) = stored;
-        PairRow {
-            number,
-            seed,
-            baseline_first,
-            d,
-            whole,
-            ready_ms,
-            finish_ms,
-            peak_memory_bytes,
-            foreign_cpu_share,
-            seconds,
-            turns_s,
-        }
+impl Serialize for PairRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let PairRow { number, seed, baseline_first, d, whole, ready_ms, finish_ms, .. } = self;
+        let PairRow { peak_memory_bytes, foreign_cpu_share, seconds, turns_s, .. } = self;
+        let memory = peak_memory_bytes;
+        (number, seed, baseline_first, d, whole, ready_ms, finish_ms, memory, foreign_cpu_share, seconds, turns_s)
+            .serialize(serializer)
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 
 use crate::LoopError;
 
-/// Lines `+ GROUP` and `- GROUP`, the second as often as one likes; at the end of them groups without their `-` are killed. It ignores what the terminal sends
-/// to everybody, and is no member of the groups that it ends.
+/// Lines `+ GROUP` and `- GROUP`, the second as often as one likes; at the end of them groups without their `-` are killed.
+/// It ignores what the terminal sends to everybody, and is no member of the groups that it ends.
 const SWITCH: &str = "trap '' HUP INT TERM
 groups=' '
 while read -r sign group; do

@@ -5,7 +5,7 @@
 
 use std::{fs, io::Write};
 
-use crate::{done::finish, place::Place, tensors::assert_same_checkpoint};
+use crate::{outcome::finish, place::Place, tensors::assert_same_checkpoint};
 
 const FLAGS: &[&str] = &["--steps=20", "--evalInterval=5"];
 

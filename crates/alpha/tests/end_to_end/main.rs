@@ -9,8 +9,8 @@ mod bad_input;
 mod checkpoints;
 mod damage;
 mod data_hash;
-#[path = "../common/done.rs"]
-mod done;
+#[path = "../outcome/mod.rs"]
+mod outcome;
 mod full_disk;
 mod lines;
 mod memory;

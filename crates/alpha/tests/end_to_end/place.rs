@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::done::{Done, finish};
+use crate::outcome::{Done, finish};
 
 /// Flags of a model that takes a millisecond a step, on two threads.
 pub(crate) const TINY: &[&str] = &[

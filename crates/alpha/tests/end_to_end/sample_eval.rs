@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    done::finish,
+    outcome::finish,
     place::{Place, u16_tokens},
     tensors::Tensors,
 };

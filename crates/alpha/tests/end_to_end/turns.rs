@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    done::{Done, finish},
+    outcome::{Done, finish},
     place::{Place, Running},
     tensors::assert_same_checkpoint,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{done::finish, toy::Toy};
+use crate::{outcome::finish, toy::Toy};
 
 #[test]
 fn init_writes_a_file_that_can_be_read() {

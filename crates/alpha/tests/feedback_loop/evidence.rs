@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    done::finish,
+    outcome::finish,
     toy::{Answer, Toy},
 };
 

@@ -4,7 +4,7 @@ use std::{fs, io::Write};
 
 use crate::{
     changes::{FASTER, RENAMED},
-    done::finish,
+    outcome::finish,
     toy::{Toy, wait_until},
 };
 

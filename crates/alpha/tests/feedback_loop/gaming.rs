@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     changes::{Edits, FASTER, RENAMED},
-    done::finish,
+    outcome::finish,
     toy::{Answer, Toy},
 };
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{done::finish, toy::Toy};
+use crate::{outcome::finish, toy::Toy};
 
 const HEADER: &str =
     "timestamp,git_commit,steps,backend,compile_ms,run_ms,avg_tok_s,last_tok_s,speedup_pct,run_dir,log_file,status\n";

@@ -11,8 +11,8 @@
 mod changes;
 mod chronicle;
 mod cycle;
-#[path = "../common/done.rs"]
-mod done;
+#[path = "../outcome/mod.rs"]
+mod outcome;
 mod evidence;
 mod faults;
 mod gaming;

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::done::{Done, finish};
+use crate::outcome::{Done, finish};
 
 /// The trainer's source, which most tests change.
 pub(crate) const TRAINER: &str = "src/trainer.py";

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{done::finish, toy::Toy};
+use crate::{outcome::finish, toy::Toy};
 
 const STEPS: usize = 60;
 

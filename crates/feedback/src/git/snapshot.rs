@@ -166,11 +166,6 @@ impl Repository {
         names.lines().skip(MOST_KEPT).try_for_each(|name| self.git(["update-ref", "-d", name]).output().map(drop))
     }
 
-    /// Lets go of what [`Repository::keep`] kept under the label, if anything. The objects go with git's next clean-up.
-    pub fn forget(&self, label: &str) -> Result<(), LoopError> {
-        self.git(["update-ref", "-d", &reference(label)]).output().map(drop)
-    }
-
     /// Whether git knows who the user is.
     pub(super) fn has_identity(&self) -> Result<bool, LoopError> {
         for name in ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"] {

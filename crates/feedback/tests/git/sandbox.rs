@@ -154,7 +154,8 @@ pub(crate) fn git<const N: usize>(folder: &Path, arguments: [&str; N]) -> String
     String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
 }
 
-fn git_command(folder: &Path) -> Command {
+/// Git without the settings of whoever runs the tests.
+pub(crate) fn git_command(folder: &Path) -> Command {
     let mut command = Command::new("git");
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"GIT_")) {
         command.env_remove(name);

@@ -14,7 +14,7 @@ use std::{
 
 use feedback::git::{Repository, Snapshot};
 
-use crate::sandbox::{Sandbox, git, globs, make_executable};
+use crate::sandbox::{Sandbox, git, git_command, globs, make_executable};
 
 /// Takes a snapshot, checks that it left no trace, and compares it with `git add --all` in a copy of the repository.
 #[track_caller]
@@ -255,7 +255,7 @@ fn a_missing_or_split_index_is_no_obstacle() {
 }
 
 #[test]
-fn a_kept_tree_survives_pruning_until_it_is_forgotten() {
+fn kept_trees_survive_pruning_until_fifty_newer_ones_came() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let head = repository.head().unwrap();
@@ -266,10 +266,17 @@ fn a_kept_tree_survives_pruning_until_it_is_forgotten() {
     assert_eq!(sandbox.git(["rev-parse", "refs/alpha-loop/cycle-1/candidate"]), commit);
     assert_eq!(sandbox.git(["log", "-1", "--format=%P %T %an", &commit]), format!("{} {tree} Ada", head.commit));
     assert_eq!(repository.head().unwrap(), head);
-    repository.forget("cycle-1/candidate").unwrap();
-    repository.forget("cycle-1/candidate").unwrap();
-    sandbox.git(["prune", "--expire=now"]);
-    assert!(!sandbox.try_git(["cat-file", "-e", &tree]).status.success());
+    let mut commit_of_2001 = git_command(&sandbox.root());
+    commit_of_2001.args(["commit-tree", "-m", "old", &tree]).env("GIT_COMMITTER_DATE", "@978307200 +0000");
+    let old = String::from_utf8(commit_of_2001.output().unwrap().stdout).unwrap();
+    sandbox.git(["update-ref", "refs/alpha-loop/a", old.trim()]);
+    for number in 0..48 {
+        sandbox.git(["update-ref", &format!("refs/alpha-loop/b/{number}"), &commit]);
+    }
+    repository.keep(&tree, &head.commit, "cycle-2/candidate").unwrap();
+    let kept = sandbox.git(["for-each-ref", "--format=%(refname)", "refs/alpha-loop"]);
+    assert_eq!(kept.lines().count(), 50);
+    assert!(!kept.contains("refs/alpha-loop/a\n"), "{kept}");
     for label in ["", "a..b", "../heads/main", "a b"] {
         assert!(repository.keep(&head.tree, &head.commit, label).is_err(), "{label}");
     }

@@ -11,8 +11,19 @@ use super::{Context, Done};
 
 /// What is committed, and how.
 #[derive(Args, Debug)]
-#[group(skip)] // `alpha loop run` has these flags among its own
 pub(super) struct Flags {
+    #[command(flatten)]
+    landing: Landing,
+
+    /// Commit a change of the instrument's own files, with both instruments measured beside each other
+    #[arg(long, conflicts_with = "no_claim")]
+    instrument: bool,
+}
+
+/// The flags that `alpha loop run` has too.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub(super) struct Landing {
     /// What the change is, in a few words
     #[arg(short, long, value_name = "SUMMARY")]
     message: String,
@@ -21,35 +32,32 @@ pub(super) struct Flags {
     #[arg(long)]
     no_claim: bool,
 
-    /// Commit a change of the instrument's own files, with both instruments measured beside each other
-    #[arg(long, conflicts_with = "no_claim")]
-    instrument: bool,
-
     /// Why gains outside the declared area are all right
     #[arg(long, value_name = "REASON")]
     widen: Option<String>,
 }
 
-impl Flags {
+impl Landing {
     /// As the library takes them.
     pub(super) fn options(&self) -> CommitOptions {
         CommitOptions {
             summary: self.message.clone(),
             no_claim: self.no_claim,
-            instrument: self.instrument,
+            instrument: false,
             widen: self.widen.clone(),
         }
     }
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    let options = CommitOptions { instrument: flags.instrument, ..flags.landing.options() };
     let mut session = super::session()?;
     // A new instrument may have a configuration that the baseline's program cannot read, and nothing is judged.
     if !flags.instrument {
         super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     }
     let _lock = session.state.lock()?;
-    let landed = commit::commit(&mut session, &flags.options(), &context.console)?;
+    let landed = commit::commit(&mut session, &options, &context.console)?;
     context.show(&landed, text)?;
     Ok(Done::WELL)
 }

@@ -9,7 +9,7 @@ use super::{Context, Done, commit, compare};
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     #[command(flatten)]
-    commit: commit::Flags,
+    landing: commit::Landing,
 
     /// Longest comparison, builds and confirmation aside: `90s`, `5m`
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
@@ -20,7 +20,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = super::session()?;
     super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     let _lock = session.state.lock()?;
-    let done = cycle_run::run(&mut session, &flags.commit.options(), flags.budget, &context.console)?;
+    let done = cycle_run::run(&mut session, &flags.landing.options(), flags.budget, &context.console)?;
     let exit = done.exit_code;
     context.show(&done, |done| {
         let mut text = String::new();
