@@ -155,9 +155,9 @@ fn main() {
         let n = program.sizes.get(Region::Activations);
         let block: Vec<f32> = (0..4096).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
         for offset in (0..n).step_by(block.len()) {
-            backend.write(Region::Activations, offset, &block[..block.len().min(n - offset)]);
+            backend.write(Region::Activations, offset, &block[..block.len().min(n - offset)]).expect("it is prepared");
         }
-        backend.write(Region::Results, 0, &[1.0; Results::LEN]);
+        backend.write(Region::Results, 0, &[1.0; Results::LEN]).expect("it is prepared");
         let args = RunArgs { update: 1, lr: 1e-4, ..RunArgs::default() };
         let (mut times, start) = (Vec::new(), Instant::now());
         while times.len() < 7 || start.elapsed().as_secs_f64() < 0.25 {

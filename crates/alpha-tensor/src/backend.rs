@@ -22,6 +22,9 @@ pub struct RunArgs {
     pub lr: f32,
     /// Position of the first new token when decoding, else 0.
     pub position: usize,
+    /// Apply the update only if the one before was applied, as [`Region::Results`] still says: a step that was enqueued
+    /// behind one that ends the run changes nothing.
+    pub is_chained: bool,
 }
 
 /// What a program hands back: [`Region::Results`], in this order.
@@ -78,15 +81,67 @@ pub enum BackendError {
         /// For what.
         what: &'static str,
     },
+    /// A device, or its driver, that failed or was lost.
+    #[error("`{device}` failed: {why}")]
+    DeviceFailed {
+        /// Its name.
+        device: String,
+        /// What it or its driver said.
+        why: String,
+    },
     /// A program that breaks the rules of [`Program::verify`].
     #[error("invalid program: {0}")]
     InvalidProgram(String),
+}
+
+/// What a device was asked to do, counted since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Launches {
+    /// Kernels that were recorded.
+    pub dispatches: u64,
+    /// Recordings that were handed over.
+    pub submissions: u64,
+    /// Times that the host waited for memory of the device, results aside.
+    pub read_backs: u64,
+}
+
+impl std::ops::Sub for Launches {
+    type Output = Launches;
+
+    fn sub(self, before: Launches) -> Launches {
+        Launches {
+            dispatches: self.dispatches - before.dispatches,
+            submissions: self.submissions - before.submissions,
+            read_backs: self.read_backs - before.read_backs,
+        }
+    }
+}
+
+/// A device with memory of its own, or one that says that it is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// What the device is called in records: its name, and `software` where it is no GPU.
+    pub device: String,
+    /// Whether regions are in the host's memory after all.
+    pub is_host: bool,
+    /// Bytes of memory, where the driver says.
+    pub total_bytes: Option<u64>,
 }
 
 /// A maker of the operations. A backend owns one buffer per [`Region`] and runs programs on them.
 pub trait Backend {
     /// `cpu`, `cpu_ref`, `helios`.
     fn name(&self) -> &'static str;
+
+    /// The device, where the regions are not simply the host's memory.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// What the device was asked to do so far; none where programs run on the host.
+    fn launches(&self) -> Option<Launches> {
+        None
+    }
 
     /// Bytes that [`Backend::prepare`] will allocate beyond the regions themselves.
     fn scratch_bytes(&self, programs: &[&Program]) -> usize;
@@ -96,22 +151,33 @@ pub trait Backend {
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError>;
 
     /// Copies `data` into an f32 region, starting at element `offset`.
-    fn write(&mut self, region: Region, offset: usize, data: &[f32]);
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError>;
 
     /// Copies elements of an f32 region into `out`, starting at element `offset`.
-    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]);
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError>;
 
-    /// Copies token ids into [`Region::Inputs`], starting at element `offset`.
-    fn write_tokens(&mut self, offset: usize, tokens: &[u32]);
+    /// Copies token ids into [`Region::Inputs`], starting at element `offset`, for the programs that run from here on.
+    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError>;
 
-    /// Runs the program to its end. Allocates nothing. With a timeline, times every operation.
+    /// Runs the program, or enqueues it: what is read afterwards is what it left. Allocates nothing. With a timeline, times
+    /// every operation, and returns when all are done.
     fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError>;
 
-    /// What the programs run so far left in [`Region::Results`].
-    fn results(&mut self) -> Results {
-        let mut values = [0.0; Results::LEN];
-        self.read(Region::Results, 0, &mut values);
-        Results::from_slice(values)
+    /// How many requests for results can be on their way while another step is enqueued; 0 where programs run at once.
+    fn results_ahead(&self) -> usize {
+        0
+    }
+
+    /// Asks for what the programs so far leave in [`Region::Results`], without waiting for it.
+    fn request_results(&mut self) -> Result<(), BackendError>;
+
+    /// The oldest results that were asked for and not collected; waits for them.
+    fn collect_results(&mut self) -> Result<Results, BackendError>;
+
+    /// What the programs run so far left in [`Region::Results`], where nothing else was asked for.
+    fn results(&mut self) -> Result<Results, BackendError> {
+        self.request_results()?;
+        self.collect_results()
     }
 
     /// An error for an operation that cannot run.

@@ -31,7 +31,7 @@ use self::{
     pool::Pool,
 };
 use crate::{
-    backend::{Backend, BackendError, RunArgs},
+    backend::{Backend, BackendError, Results, RunArgs},
     op::Op,
     program::Program,
     tensor::{Region, RegionSizes},
@@ -49,6 +49,8 @@ pub struct CpuBackend {
     partials: Buffer,
     /// One for each stage of the program that has most.
     progress: Vec<StageProgress>,
+    /// Results that were asked for.
+    requested: Option<Results>,
 }
 
 impl CpuBackend {
@@ -70,7 +72,7 @@ impl CpuBackend {
         }
         let regions = regions.try_into().expect("as many buffers as regions");
         let (scratch, partials) = (Buffer::zeroed(0, "nothing")?, Buffer::zeroed(0, "nothing")?);
-        Ok(CpuBackend { level, pool, regions, scratch, partials, progress: Vec::new() })
+        Ok(CpuBackend { level, pool, regions, scratch, partials, progress: Vec::new(), requested: None })
     }
 
     /// Threads that run programs.
@@ -126,19 +128,22 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn write(&mut self, region: Region, offset: usize, data: &[f32]) {
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
         self.regions[region.index()].as_mut_slice()[offset..offset + data.len()].copy_from_slice(data);
+        Ok(())
     }
 
-    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) {
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
         out.copy_from_slice(&self.regions[region.index()].as_slice()[offset..offset + out.len()]);
+        Ok(())
     }
 
-    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) {
+    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError> {
         let inputs = self.regions[Region::Inputs.index()].as_mut_slice();
         for (input, &token) in inputs[offset..offset + tokens.len()].iter_mut().zip(tokens) {
             *input = f32::from_bits(token);
         }
+        Ok(())
     }
 
     fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError> {
@@ -173,6 +178,17 @@ impl Backend for CpuBackend {
         );
         self.pool.run(&|thread| run.walk(thread));
         Ok(())
+    }
+
+    fn request_results(&mut self) -> Result<(), BackendError> {
+        let mut values = [0.0; Results::LEN];
+        self.read(Region::Results, 0, &mut values)?;
+        self.requested = Some(Results::from_slice(values));
+        Ok(())
+    }
+
+    fn collect_results(&mut self) -> Result<Results, BackendError> {
+        self.requested.take().ok_or_else(|| BackendError::InvalidProgram("no results were asked for".into()))
     }
 }
 

@@ -18,7 +18,7 @@ mod optimizer;
 pub use self::float::Float;
 
 use crate::{
-    backend::{Backend, BackendError, RunArgs},
+    backend::{Backend, BackendError, Results, RunArgs},
     op::{Access, Op},
     program::Program,
     tensor::{Region, RegionSizes, Tensor},
@@ -29,6 +29,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct RefBackend<F> {
     memory: Memory<F>,
+    /// Results that were asked for.
+    requested: Option<Results>,
 }
 
 /// One buffer for each region.
@@ -118,21 +120,24 @@ impl<F: Float> Backend for RefBackend<F> {
         Ok(())
     }
 
-    fn write(&mut self, region: Region, offset: usize, data: &[f32]) {
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
         for (number, &value) in self.region_mut(region)[offset..][..data.len()].iter_mut().zip(data) {
             *number = F::from_f32(value);
         }
+        Ok(())
     }
 
-    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) {
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
         let numbers = &self.region(region)[offset..][..out.len()];
         for (value, number) in out.iter_mut().zip(numbers) {
             *value = number.to_f64() as f32;
         }
+        Ok(())
     }
 
-    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) {
+    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError> {
         self.memory.inputs[offset..][..tokens.len()].copy_from_slice(tokens);
+        Ok(())
     }
 
     fn run(
@@ -161,6 +166,17 @@ impl<F: Float> Backend for RefBackend<F> {
         }
         Ok(())
     }
+
+    fn request_results(&mut self) -> Result<(), BackendError> {
+        let mut values = [0.0; Results::LEN];
+        self.read(Region::Results, 0, &mut values)?;
+        self.requested = Some(Results::from_slice(values));
+        Ok(())
+    }
+
+    fn collect_results(&mut self) -> Result<Results, BackendError> {
+        self.requested.take().ok_or_else(|| BackendError::InvalidProgram("no results were asked for".into()))
+    }
 }
 
 fn run_op<F: Float>(op: &Op, args: &RunArgs, memory: &mut Memory<F>) {
@@ -183,7 +199,7 @@ fn run_op<F: Float>(op: &Op, args: &RunArgs, memory: &mut Memory<F>) {
         Op::Logits(op) => head::logits(op, memory),
         Op::LossSum(op) => head::loss_sum(op, memory),
         Op::Fill(op) => activation::fill(op, memory),
-        Op::GradNorm(op) => optimizer::grad_norm(op, memory),
+        Op::GradNorm(op) => optimizer::grad_norm(op, args, memory),
         Op::AdamW(op) => optimizer::adamw(op, args, memory),
     }
 }
@@ -240,10 +256,10 @@ mod tests {
         let span = timeline.thread(0)[0];
         assert!(span.start_ns > 0 && span.start_ns <= span.end_ns, "{span:?}");
         let mut values = [0.0; 6];
-        backend.read(Region::Activations, 0, &mut values);
+        backend.read(Region::Activations, 0, &mut values).expect("it is there");
         assert_eq!(values, [1.5; 6]);
         backend.prepare(&program.sizes, &[&program]).expect("small");
-        backend.read(Region::Activations, 0, &mut values);
+        backend.read(Region::Activations, 0, &mut values).expect("it is there");
         assert_eq!(values, [0.0; 6]);
     }
 }

@@ -14,7 +14,7 @@ pub mod cpu_ref;
 pub mod cpu;
 
 pub use self::{
-    backend::{Backend, BackendError, Results, RunArgs},
+    backend::{Backend, BackendError, DeviceMemory, Launches, Results, RunArgs},
     op::Op,
     program::{Counters, OpCall, Phase, Program, ProgramBuilder},
     tensor::{Region, RegionSizes, Tensor},

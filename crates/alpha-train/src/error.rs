@@ -11,6 +11,7 @@ use std::{
 use alpha_data::DataError;
 use alpha_nn::ConfigError;
 use alpha_tensor::BackendError;
+use helios::HeliosError;
 
 use crate::memory::format_bytes;
 
@@ -180,9 +181,17 @@ pub enum TrainError {
     /// The shape of the model.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// This build has no GPU backend.
-    #[error("this build has no `helios` backend\n\nhint: run with `--backend=cpu`")]
-    NoHelios,
+    /// There is no such GPU, or it cannot run the kernels.
+    #[error(transparent)]
+    Device(#[from] HeliosError),
+    /// The device failed in the middle of a run.
+    #[error("{source}\n\nhint: {}", checkpoint.as_ref().map_or("the run had no checkpoint yet; start it again".to_owned(), |path| format!("`{}` is whole: go on from it with `--resume=auto`", path.display())))]
+    DeviceLost {
+        /// What happened.
+        source: BackendError,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
     /// The run would not fit.
     #[error("the run needs {} of memory, {} are free{}", format_bytes(*predicted_bytes), format_bytes(*free_bytes), fitting_hint(*fitting))]
     TooLittleMemory {
@@ -318,7 +327,7 @@ impl TrainError {
     /// (What the command line alone shows to be wrong never gets as far as this crate.)
     pub fn exit_code(&self) -> u8 {
         match self {
-            TrainError::Backend(BackendError::Unsupported { .. }) | TrainError::NoHelios => 3,
+            TrainError::Backend(BackendError::Unsupported { .. }) | TrainError::Device(_) => 3,
             TrainError::Data(error) if error.is_usage() => 2,
             TrainError::Config(_) => 2,
             _ => 1,

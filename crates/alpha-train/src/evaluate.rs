@@ -34,10 +34,10 @@ impl Validator {
                 return Ok(None);
             }
             self.loader.batch(index, &mut self.tokens, &mut self.targets)?;
-            backend.write_tokens(inputs.tokens.offset, &self.tokens);
-            backend.write_tokens(inputs.targets.offset, &self.targets);
+            backend.write_tokens(inputs.tokens.offset, &self.tokens)?;
+            backend.write_tokens(inputs.targets.offset, &self.targets)?;
             backend.run(program, &RunArgs::default(), None)?;
-            sum += f64::from(backend.results().loss);
+            sum += f64::from(backend.results()?.loss);
         }
         Ok(Some((sum / (f64::from(self.loader.batches()) * self.tokens.len() as f64)) as f32))
     }
@@ -83,10 +83,10 @@ pub fn evaluate_stream(
         for (&window, (tokens, targets)) in group.iter().zip(rows) {
             count += windows.fill(window, tokens, targets)? as u64;
         }
-        backend.write_tokens(inputs.tokens.offset, &tokens);
-        backend.write_tokens(inputs.targets.offset, &targets);
+        backend.write_tokens(inputs.tokens.offset, &tokens)?;
+        backend.write_tokens(inputs.targets.offset, &targets)?;
         backend.run(&program, &RunArgs::default(), None)?;
-        sum += f64::from(backend.results().loss);
+        sum += f64::from(backend.results()?.loss);
     }
     Ok((Evaluation { loss: sum / count as f64, tokens: count }, chosen))
 }

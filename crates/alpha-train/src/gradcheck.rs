@@ -70,8 +70,8 @@ pub fn check(
     let mut set_up = |backend: &mut dyn Backend| -> Result<(), TrainError> {
         backend.prepare(&program.sizes, &[program])?;
         load(backend, &layout)?;
-        backend.write_tokens(train.inputs.tokens.offset, &tokens);
-        backend.write_tokens(train.inputs.targets.offset, &targets);
+        backend.write_tokens(train.inputs.tokens.offset, &tokens)?;
+        backend.write_tokens(train.inputs.targets.offset, &targets)?;
         backend.run(program, &args, None)?;
         Ok(())
     };
@@ -87,7 +87,7 @@ pub fn check(
         let range = param.tensor.offset..param.tensor.offset + param.tensor.len();
         let expected = &gradients[range.clone()];
         let mut found = vec![0.0f32; param.tensor.len()];
-        backend.read(Region::Grads, param.tensor.offset, &mut found);
+        backend.read(Region::Grads, param.tensor.offset, &mut found)?;
         // A gradient that is zero but for rounding (the key bias) is measured against all of them.
         let scale = norm(expected.iter().copied()).max(1e-4 * total_norm);
         let backend_error = norm(found.iter().zip(expected).map(|(&f, e)| f64::from(f) - e)) / scale;

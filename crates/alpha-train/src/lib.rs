@@ -7,6 +7,7 @@ pub mod error;
 pub mod files;
 pub mod host;
 pub mod turns;
+pub mod backend;
 pub mod run_dir;
 pub mod checkpoint;
 pub mod metrics;

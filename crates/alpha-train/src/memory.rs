@@ -8,9 +8,26 @@ use alpha_tensor::{Backend, Program, RegionSizes};
 /// (docs/performance.md); the data itself is mapped, and its pages are the system's to take back.
 const PROCESS_BYTES: usize = 12 << 20;
 
-/// Peak resident memory of a process that runs these programs, data pages not counted.
+/// What the driver of a software device takes in the process: its compiler, and the code of some fifty kernels. Measured.
+const DRIVER_BYTES: usize = 160 << 20;
+
+/// Peak memory of a run of these programs: of a device with memory of its own, what it allocates there; else what the
+/// process has resident, data pages not counted.
 pub fn predicted_bytes(backend: &dyn Backend, sizes: &RegionSizes, programs: &[&Program]) -> usize {
-    sizes.total_bytes() + backend.scratch_bytes(programs) + PROCESS_BYTES
+    let regions = sizes.total_bytes() + backend.scratch_bytes(programs);
+    match backend.device_memory() {
+        Some(memory) if !memory.is_host => regions,
+        Some(_) => regions + DRIVER_BYTES + PROCESS_BYTES,
+        None => regions + PROCESS_BYTES,
+    }
+}
+
+/// Memory that a run can still take: of a device with memory of its own, all that it has; else [`free_bytes`].
+pub fn available_bytes(backend: &dyn Backend) -> Option<usize> {
+    match backend.device_memory() {
+        Some(memory) if !memory.is_host => memory.total_bytes.map(|bytes| bytes as usize),
+        _ => free_bytes(),
+    }
 }
 
 /// Memory that a process can still take: what the system calls available, or less where a

@@ -7,7 +7,7 @@
 use std::{fmt, fs, path::Path};
 
 use alpha_data::DataHash;
-use alpha_tensor::Counters;
+use alpha_tensor::{Counters, Launches};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -72,6 +72,10 @@ pub struct StepRecord {
     pub timing: Option<PhaseTimes>,
     /// What the step did, from the operation table.
     pub counters: Counters,
+    /// What a device was asked to do in the step; none on the host.
+    pub launches: Option<Launches>,
+    /// The device, where it is not the processor.
+    pub device: Option<String>,
     /// Memory allocations during the step.
     pub allocations: u64,
     /// Of all data that the run has consumed, this step's included; none where the run goes on from a checkpoint of a
@@ -119,6 +123,14 @@ struct Row {
     bytes_moved: u64,
     #[serde(default)]
     flops: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dispatches: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    submissions: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_backs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     #[serde(default)]
     allocations: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,6 +189,10 @@ impl From<StepRecord> for Row {
             tensor_passes: record.counters.tensor_passes,
             bytes_moved: record.counters.bytes,
             flops: record.counters.flops,
+            dispatches: record.launches.map(|launches| launches.dispatches),
+            submissions: record.launches.map(|launches| launches.submissions),
+            read_backs: record.launches.map(|launches| launches.read_backs),
+            device: record.device,
             allocations: record.allocations,
             data_hash: record.data_hash,
             skipped: record.skipped,
@@ -215,6 +231,12 @@ impl From<Row> for StepRecord {
                 bytes: row.bytes_moved,
                 flops: row.flops,
             },
+            launches: row.dispatches.map(|dispatches| Launches {
+                dispatches,
+                submissions: row.submissions.unwrap_or_default(),
+                read_backs: row.read_backs.unwrap_or_default(),
+            }),
+            device: row.device,
             allocations: row.allocations,
             data_hash: row.data_hash,
             skipped: row.skipped,
@@ -279,17 +301,8 @@ pub struct SampleRecord {
 /// Name of the file with the samples; a [`JsonLines`] of [`SampleRecord`].
 pub const SAMPLES_FILE_NAME: &str = "samples.jsonl";
 
-/// What a step ran on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The step line counts no GPU operations.
-    Cpu,
-    /// The step line does.
-    Gpu,
-}
-
 /// `step 12/100 | loss=5.1234 … | 3122 tok/s`.
-pub fn format_step_line(record: &StepRecord, total_steps: u64, device: Device) -> String {
+pub fn format_step_line(record: &StepRecord, total_steps: u64) -> String {
     use std::fmt::Write;
     let mut line = format!("step {}/{total_steps} | loss={}", record.step, Decimals(record.loss.into(), 4));
     let _ = record.val_loss.map(|loss| write!(line, " val_loss={}", Decimals(loss.into(), 4)));
@@ -298,7 +311,7 @@ pub fn format_step_line(record: &StepRecord, total_steps: u64, device: Device) -
         let _ = write!(line, " clip={:.4}", record.clip_coef);
     }
     let _ = write!(line, " | {}/it | {} tok/s", Ms(record.ms_per_iter), Decimals(record.tokens_per_sec, 0));
-    if device == Device::Gpu {
+    if record.launches.is_some() {
         let _ = write!(line, " | {} gpu_ops", record.gpu_ops_count);
     }
     line

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use alpha_data::TrainLoader;
 use alpha_nn::{Param, ParamLayout, TrainStep};
-use alpha_tensor::{Backend, Counters, OpCall, Phase, Program, Region, RunArgs, Tensor, op::Access};
+use alpha_tensor::{Backend, BackendError, Counters, OpCall, Phase, Program, Region, RunArgs, Tensor, op::Access};
 use serde_json::json;
 
 use crate::{TrainError, config::TrainConfig, files};
@@ -24,15 +24,15 @@ pub fn find(
     args: RunArgs,
     layout: &ParamLayout,
 ) -> Result<String, TrainError> {
-    if let Some(param) = first_bad_param(layout, backend) {
+    if let Some(param) = first_bad_param(layout, backend)? {
         return Ok(format!("parameter `{}`", param.name));
     }
     let rows = step.inputs.tokens.len();
     let (mut tokens, mut targets) = (vec![0; rows], vec![0; rows]);
     for micro_step in 0..step.accum_steps() {
         loader.batch(args.step, micro_step as u32, &mut tokens, &mut targets)?;
-        backend.write_tokens(step.inputs.tokens.offset, &tokens);
-        backend.write_tokens(step.inputs.targets.offset, &targets);
+        backend.write_tokens(step.inputs.tokens.offset, &tokens)?;
+        backend.write_tokens(step.inputs.targets.offset, &targets)?;
         let program = step.program(micro_step);
         let args = RunArgs { micro_step: micro_step as u32, ..args };
         for call in program.ops.iter().filter(|call| call.phase != Phase::Optimizer) {
@@ -44,8 +44,10 @@ pub fn find(
                     written.push(*tensor);
                 }
             });
-            if let Some(bad) = written.into_iter().find(|tensor| has_nonfinite(backend, tensor)) {
-                return Ok(describe(call, &bad, layout));
+            for tensor in written {
+                if has_nonfinite(backend, &tensor)? {
+                    return Ok(describe(call, &tensor, layout));
+                }
             }
         }
     }
@@ -53,8 +55,16 @@ pub fn find(
 }
 
 /// The first parameter with a value that is not finite.
-pub fn first_bad_param<'a>(layout: &'a ParamLayout, backend: &mut dyn Backend) -> Option<&'a Param> {
-    layout.params.iter().find(|param| has_nonfinite(backend, &param.tensor))
+pub fn first_bad_param<'a>(
+    layout: &'a ParamLayout,
+    backend: &mut dyn Backend,
+) -> Result<Option<&'a Param>, BackendError> {
+    for param in &layout.params {
+        if has_nonfinite(backend, &param.tensor)? {
+            return Ok(Some(param));
+        }
+    }
+    Ok(None)
 }
 
 fn describe(call: &OpCall, tensor: &Tensor, layout: &ParamLayout) -> String {
@@ -65,13 +75,16 @@ fn describe(call: &OpCall, tensor: &Tensor, layout: &ParamLayout) -> String {
     }
 }
 
-fn has_nonfinite(backend: &mut dyn Backend, tensor: &Tensor) -> bool {
+fn has_nonfinite(backend: &mut dyn Backend, tensor: &Tensor) -> Result<bool, BackendError> {
     let mut values = vec![0.0; CHUNK.min(tensor.len())];
-    (0..tensor.len()).step_by(CHUNK).any(|start| {
+    for start in (0..tensor.len()).step_by(CHUNK) {
         let values = &mut values[..CHUNK.min(tensor.len() - start)];
-        backend.read(tensor.region, tensor.offset + start, values);
-        values.iter().any(|value| !value.is_finite())
-    })
+        backend.read(tensor.region, tensor.offset + start, values)?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Writes `nonfinite-<step>.json`: the step's tokens and targets, micro-batch by micro-batch,

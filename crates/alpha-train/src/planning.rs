@@ -6,7 +6,7 @@ use alpha_tensor::{Backend, Program, RegionSizes};
 use crate::{
     TrainError,
     config::TrainConfig,
-    memory::{format_bytes, free_bytes, predicted_bytes},
+    memory::{available_bytes, format_bytes, predicted_bytes},
 };
 
 /// Passes over the data beyond which a small model mostly memorises.
@@ -88,7 +88,7 @@ pub fn check(
     train_tokens: u64,
 ) -> Result<Plan, TrainError> {
     let predicted = predicted_bytes(backend, &run.sizes(), &run.all());
-    let free = free_bytes();
+    let free = available_bytes(backend);
     let params = layout.param_count();
     let tokens = config.steps as f64 * config.tokens_per_step() as f64;
     let passes = tokens / train_tokens.max(1) as f64;

@@ -102,9 +102,9 @@ impl<'a> Sampler<'a> {
                 context = self.prefill(backend, &text[text.len() - block.div_ceil(2)..])?;
             } else {
                 let (program, inputs, logits) = &self.decode;
-                backend.write_tokens(inputs.tokens.offset, &[token]);
+                backend.write_tokens(inputs.tokens.offset, &[token])?;
                 backend.run(program, &RunArgs { position: context, ..RunArgs::default() }, None)?;
-                backend.read(Region::Activations, logits.offset, &mut self.logits);
+                backend.read(Region::Activations, logits.offset, &mut self.logits)?;
                 context += 1;
             }
         }
@@ -116,9 +116,9 @@ impl<'a> Sampler<'a> {
     /// Reads `tokens` from position 0 on; leaves the last one's logits.
     fn prefill(&mut self, backend: &mut dyn Backend, tokens: &[u32]) -> Result<usize, TrainError> {
         let (program, inputs, logits) = programs::decode_program(self.config, self.layout, tokens.len());
-        backend.write_tokens(inputs.tokens.offset, tokens);
+        backend.write_tokens(inputs.tokens.offset, tokens)?;
         backend.run(&program, &RunArgs::default(), None)?;
-        backend.read(Region::Activations, logits.offset, &mut self.logits);
+        backend.read(Region::Activations, logits.offset, &mut self.logits)?;
         Ok(tokens.len())
     }
 }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use alpha_data::{BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, Kind, TrainLoader, ValSource};
 use alpha_nn::{ParamLayout, params::fill_initial};
-use alpha_tensor::{Backend, Region, cpu::CpuBackend, cpu_ref::RefBackend};
+use alpha_tensor::{Backend, Region};
 
 use self::steps::{TraceState, Training};
 use crate::{
     TrainError,
+    backend::{device_note, make_backend},
     checkpoint::{self, TrainingState},
     config::{self, Resume, TrainConfig},
     evaluate::Validator,
@@ -39,15 +40,6 @@ pub enum Outcome {
         /// Its checkpoint.
         checkpoint: PathBuf,
     },
-}
-
-/// The backend that a resolved configuration names.
-pub fn make_backend(config: &TrainConfig) -> Result<Box<dyn Backend>, TrainError> {
-    match config.backend {
-        config::Backend::CpuRef => Ok(Box::new(RefBackend::<f32>::default())),
-        config::Backend::Auto | config::Backend::Cpu => Ok(Box::new(CpuBackend::new(config.threads)?)),
-        config::Backend::Helios => Err(TrainError::NoHelios),
-    }
 }
 
 /// Runs `config` to its end.
@@ -81,7 +73,10 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
-    let mut backend = make_backend(config)?;
+    let mut backend = make_backend(config.backend, config.threads, config.device.as_deref())?;
+    if let Some(note) = device_note(&*backend) {
+        host.sink.note(&note);
+    }
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;
     host.sink.note(&plan.summary);
     for warning in &plan.warnings {
@@ -99,7 +94,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     backend.prepare(&programs.sizes(), &programs.all())?;
     match source {
         Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,
-        None => initialise(&layout, config.seed, &mut *backend),
+        None => initialise(&layout, config.seed, &mut *backend)?,
     }
     let state = match &resume_from {
         Some(saved) => checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?,
@@ -125,8 +120,9 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     files::truncate_json_lines_after(&samples_path, state.step)?;
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads));
     let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
+    let device = backend.device_memory().map(|memory| memory.device);
     let mut training =
-        Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer, turns };
+        Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer, turns, device };
     let outcome = training.steps(host);
     training.end_turns(&outcome);
     outcome
@@ -239,14 +235,15 @@ fn loaders(config: &TrainConfig, data: &Dataset, host: &mut Host<'_>) -> Result<
 const INIT_CHUNK: usize = 1 << 16;
 
 /// Writes the initial values of a new model.
-pub fn initialise(layout: &ParamLayout, seed: u64, backend: &mut dyn Backend) {
+pub fn initialise(layout: &ParamLayout, seed: u64, backend: &mut dyn Backend) -> Result<(), TrainError> {
     let mut values = vec![0.0; INIT_CHUNK];
     for (index, param) in layout.params.iter().enumerate() {
         let len = param.tensor.len();
         for start in (0..len).step_by(INIT_CHUNK) {
             let values = &mut values[..INIT_CHUNK.min(len - start)];
             fill_initial(param, index, seed, start, values);
-            backend.write(Region::Params, param.tensor.offset + start, values);
+            backend.write(Region::Params, param.tensor.offset + start, values)?;
         }
     }
+    Ok(())
 }

@@ -74,6 +74,11 @@ impl Turns {
         Ok(Order::Step)
     }
 
+    /// Whether the turn goes on after the steps so far.
+    pub fn has_steps_left(&self) -> bool {
+        self.steps_left > 0
+    }
+
     /// Says `done`, if a turn is to be answered: after the last step of the run, whatever was left of the turn.
     pub fn end_turn(&mut self, step: u64) -> Result<(), TrainError> {
         self.steps_left = 0;

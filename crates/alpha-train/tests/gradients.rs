@@ -81,8 +81,8 @@ fn check_golden(folder: &Path, backend: &mut dyn Backend) {
     let (mut tokens, mut targets) = (vec![0; shape.tokens()], vec![0; shape.tokens()]);
     for micro_step in 0..accum_steps {
         loader.batch(1, micro_step as u32, &mut tokens, &mut targets).unwrap();
-        backend.write_tokens(step.inputs.tokens.offset, &tokens);
-        backend.write_tokens(step.inputs.targets.offset, &targets);
+        backend.write_tokens(step.inputs.tokens.offset, &tokens).expect("it is prepared");
+        backend.write_tokens(step.inputs.targets.offset, &targets).expect("it is prepared");
         let args = RunArgs { step: 1, micro_step: micro_step as u32, update: 1, ..RunArgs::default() };
         backend.run(step.program(micro_step), &args, None).unwrap();
     }
@@ -97,10 +97,10 @@ fn check_golden(folder: &Path, backend: &mut dyn Backend) {
         });
         read.unwrap();
         let mut found = vec![0.0; param.tensor.len()];
-        backend.read(Region::Grads, param.tensor.offset, &mut found);
+        backend.read(Region::Grads, param.tensor.offset, &mut found).expect("it is prepared");
         let difference = norm(found.iter().zip(&expected).map(|(f, e)| f64::from(*f) - f64::from(*e)));
         let scale = norm(expected.iter().map(|e| f64::from(*e)));
-        let allowed = TOLERANCE * scale + NOISE * f64::from(backend.results().grad_norm);
+        let allowed = TOLERANCE * scale + NOISE * f64::from(backend.results().expect("it ran").grad_norm);
         assert!(
             difference <= allowed,
             "{}: {} on {}: off by {difference:e}, allowed {allowed:e}",
@@ -138,7 +138,7 @@ fn trained(config: &ModelConfig, step: StepConfig, threads: usize) -> Vec<f32> {
     let mut backend = CpuBackend::new(threads).unwrap();
     let sizes = train.programs().iter().fold(train.program(0).sizes, |sizes, program| sizes.max(&program.sizes));
     backend.prepare(&sizes, &train.programs()).unwrap();
-    initialise(&layout, 3, &mut backend);
+    initialise(&layout, 3, &mut backend).unwrap();
     let rows = step.batch * step.block;
     for number in 1..=3u64 {
         for micro_step in 0..step.accum_steps {
@@ -147,15 +147,15 @@ fn trained(config: &ModelConfig, step: StepConfig, threads: usize) -> Vec<f32> {
                     .map(|r| ((r * 7 + shift + number as usize * 11 + micro_step * 5) % config.vocab) as u32)
                     .collect()
             };
-            backend.write_tokens(train.inputs.tokens.offset, &ids(0));
-            backend.write_tokens(train.inputs.targets.offset, &ids(3));
+            backend.write_tokens(train.inputs.tokens.offset, &ids(0)).expect("it is prepared");
+            backend.write_tokens(train.inputs.targets.offset, &ids(3)).expect("it is prepared");
             let args =
-                RunArgs { seed: 5, step: number, micro_step: micro_step as u32, update: number, lr: 1e-2, position: 0 };
+                RunArgs { seed: 5, step: number, micro_step: micro_step as u32, update: number, lr: 1e-2, ..RunArgs::default() };
             backend.run(train.program(micro_step), &args, None).unwrap();
         }
     }
     let mut params = vec![0.0; layout.region_len];
-    backend.read(Region::Params, 0, &mut params);
+    backend.read(Region::Params, 0, &mut params).expect("it is prepared");
     params
 }
 
@@ -190,18 +190,18 @@ fn accumulating_is_the_same_as_a_larger_batch() {
         let mut backend = CpuBackend::new(2).unwrap();
         let sizes = train.programs().iter().fold(train.program(0).sizes, |sizes, program| sizes.max(&program.sizes));
         backend.prepare(&sizes, &train.programs()).unwrap();
-        initialise(&layout, 3, &mut backend);
+        initialise(&layout, 3, &mut backend).unwrap();
         let all: Vec<u32> = (0..37u32).map(|i| i * 5 % 37).collect();
         for micro_step in 0..accum_steps {
             let part = &all[micro_step * batch * 9..(micro_step + 1) * batch * 9];
-            backend.write_tokens(train.inputs.tokens.offset, part);
-            backend.write_tokens(train.inputs.targets.offset, &all[micro_step * batch * 9 + 1..][..batch * 9]);
+            backend.write_tokens(train.inputs.tokens.offset, part).expect("it is prepared");
+            backend.write_tokens(train.inputs.targets.offset, &all[micro_step * batch * 9 + 1..][..batch * 9]).expect("it is prepared");
             let args = RunArgs { step: 1, micro_step: micro_step as u32, update: 1, ..RunArgs::default() };
             backend.run(train.program(micro_step), &args, None).unwrap();
         }
         let mut grads = vec![0.0; layout.region_len];
-        backend.read(Region::Grads, 0, &mut grads);
-        (grads, backend.results().loss)
+        backend.read(Region::Grads, 0, &mut grads).expect("it is prepared");
+        (grads, backend.results().expect("it ran").loss)
     };
     let (whole, whole_loss) = gradient(4, 1);
     let (parts, parts_loss) = gradient(1, 4);
@@ -215,7 +215,7 @@ fn the_gradient_check_passes_and_sees_a_wrong_parameter() {
     for feed_forward in [FeedForward::Pointwise(Activation::Gelu), FeedForward::Swiglu] {
         let config = small_model(feed_forward, 0.1);
         let load = |backend: &mut dyn Backend, layout: &ParamLayout| {
-            initialise(layout, 1, backend);
+            initialise(layout, 1, backend)?;
             Ok(())
         };
         let checks = gradcheck::check(&mut CpuBackend::new(2).unwrap(), &config, 2, 42, load).unwrap();
@@ -225,10 +225,10 @@ fn the_gradient_check_passes_and_sees_a_wrong_parameter() {
         // A backend that computes with other parameters must be noticed.
         let mut calls = 0;
         let load = |backend: &mut dyn Backend, layout: &ParamLayout| {
-            initialise(layout, 1, backend);
+            initialise(layout, 1, backend)?;
             calls += 1;
             if calls == 1 {
-                backend.write(Region::Params, layout.places.layers[1].fc.weight.offset, &[0.5]);
+                backend.write(Region::Params, layout.places.layers[1].fc.weight.offset, &[0.5]).expect("it is prepared");
             }
             Ok(())
         };

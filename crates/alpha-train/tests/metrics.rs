@@ -5,11 +5,11 @@
 use std::{fs, path::Path};
 
 use alpha_data::DataHash;
-use alpha_tensor::Counters;
+use alpha_tensor::{Counters, Launches};
 use alpha_train::{
     files::JsonLines,
     metrics::{
-        Device, MetricsWriter, PhaseTimes, SampleRecord, Skipped, StepRecord, format_step_line, format_trace_line,
+        MetricsWriter, PhaseTimes, SampleRecord, Skipped, StepRecord, format_step_line, format_trace_line,
         read_metrics,
     },
 };
@@ -37,6 +37,8 @@ fn record() -> StepRecord {
             flush_ms: 4.7,
         }),
         counters: Counters { kernels: 92, tensor_passes: 300, bytes: 4_000_000, flops: 5_000_000_000 },
+        launches: None,
+        device: None,
         allocations: 0,
         data_hash: Some(DataHash::default()),
         skipped: None,
@@ -161,16 +163,16 @@ fn samples_are_rows_too() {
 
 #[test]
 fn the_step_line_is_that_of_the_contract() {
-    let check = |record: &StepRecord, device, expected: &str| {
-        assert_eq!(format_step_line(record, 100, device), expected);
+    let check = |record: &StepRecord, launches, expected: &str| {
+        assert_eq!(format_step_line(&StepRecord { launches, ..record.clone() }, 100), expected);
     };
     check(
         &record(),
-        Device::Gpu,
+        Some(Launches { dispatches: 92, submissions: 1, read_backs: 0 }),
         "step 12/100 | loss=5.1234 val_loss=5.2345 | lr=3.00e-5 | grad_norm=1.234 clip=0.8104 | 41ms/it | 3122 tok/s | 92 gpu_ops",
     );
     let plain = StepRecord { val_loss: None, clip_coef: 1.0, ms_per_iter: 6.238, ..record() };
-    check(&plain, Device::Cpu, "step 12/100 | loss=5.1234 | lr=3.00e-5 | grad_norm=1.234 | 6.24ms/it | 3122 tok/s");
+    check(&plain, None, "step 12/100 | loss=5.1234 | lr=3.00e-5 | grad_norm=1.234 | 6.24ms/it | 3122 tok/s");
     let bad = StepRecord {
         loss: f32::NAN,
         val_loss: Some(f32::INFINITY),
@@ -178,7 +180,7 @@ fn the_step_line_is_that_of_the_contract() {
         clip_coef: 1.0,
         ..record()
     };
-    check(&bad, Device::Cpu, "step 12/100 | loss=nan val_loss=inf | lr=3.00e-5 | grad_norm=inf | 41ms/it | 3122 tok/s");
+    check(&bad, None, "step 12/100 | loss=nan val_loss=inf | lr=3.00e-5 | grad_norm=inf | 41ms/it | 3122 tok/s");
 }
 
 #[test]
@@ -195,7 +197,7 @@ fn times_have_two_decimals_below_ten_milliseconds() {
     for (ms, expected) in
         [(0.0, "0.00ms/it"), (9.994, "9.99ms/it"), (9.996, "10ms/it"), (10.4, "10ms/it"), (1234.5, "1234ms/it")]
     {
-        let line = format_step_line(&StepRecord { ms_per_iter: ms, ..record() }, 1, Device::Cpu);
+        let line = format_step_line(&StepRecord { ms_per_iter: ms, ..record() }, 1);
         assert!(line.contains(&format!(" {expected} ")), "{line}");
     }
 }

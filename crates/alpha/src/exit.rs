@@ -45,11 +45,6 @@ impl Failure {
         Failure::new(Exit::Usage, message.into())
     }
 
-    /// Exit code 3.
-    pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
-        Failure::new(Exit::Unavailable, message.into())
-    }
-
     /// Exit codes 130 and 143: the message says where the state was saved.
     pub(crate) fn interrupted(signal: Signal, message: impl Into<String>) -> Failure {
         let exit = match signal {

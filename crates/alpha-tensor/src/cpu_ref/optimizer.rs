@@ -6,7 +6,7 @@ use crate::{
     op::{AdamW, GradNorm},
 };
 
-pub(super) fn grad_norm<F: Float>(op: &GradNorm, memory: &mut Memory<F>) {
+pub(super) fn grad_norm<F: Float>(op: &GradNorm, args: &RunArgs, memory: &mut Memory<F>) {
     let sum_of_squares: f64 = memory.load(&op.grads).iter().map(|grad| grad.to_f64() * grad.to_f64()).sum();
     let mut results = memory.load(&op.results);
     let loss = results[0].to_f64();
@@ -15,7 +15,8 @@ pub(super) fn grad_norm<F: Float>(op: &GradNorm, memory: &mut Memory<F>) {
     let coef = grad_clip / (norm + 1e-6);
     let clip_coef = if grad_clip > 0.0 && coef < 1.0 { coef } else { 1.0 };
     let is_spike = spike_threshold > 0.0 && norm > spike_threshold;
-    let is_applied = norm.is_finite() && loss.is_finite() && !is_spike;
+    let is_held = args.is_chained && results[3] == F::ZERO;
+    let is_applied = norm.is_finite() && loss.is_finite() && !is_spike && !is_held;
     results[1] = F::from_f64(norm);
     results[2] = F::from_f64(clip_coef);
     results[3] = if is_applied { F::ONE } else { F::ZERO };

@@ -5,7 +5,8 @@ use crate::tensor::Tensor;
 
 /// `results.grad_norm = ‖grads‖₂`, `results.clip_coef = min(1, grad_clip/(norm + 1e-6))`
 /// (1 with `grad_clip = 0`), and `results.is_applied` = 1 unless the norm or the loss is not
-/// finite or the norm exceeds `spike_threshold`: then [`AdamW`] leaves everything as it was.
+/// finite, the norm exceeds `spike_threshold`, or the run is chained to one that was not applied
+/// ([`crate::backend::RunArgs::is_chained`]): then [`AdamW`] leaves everything as it was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradNorm {
     /// All gradients, flat `[1, n]`; the padding between tensors is zero.

@@ -5,6 +5,7 @@ use alpha_tensor::{
     cpu::{CpuBackend, Level},
     cpu_ref::RefBackend,
 };
+use helios::{HeliosBackend, Options};
 
 /// A backend and the name under which a failure mentions it.
 pub(crate) type NamedBackend = (String, Box<dyn Backend>);
@@ -20,6 +21,11 @@ pub(crate) fn backends() -> Vec<NamedBackend> {
             candidates.push((format!("cpu {level}, {threads} threads"), backend));
         }
     }
+    for checked in [true, false] {
+        let options = Options { checked, ..Options::default() };
+        let name = if checked { "helios, bounds checked" } else { "helios" };
+        candidates.push((name.into(), helios(&options)));
+    }
     let mut present = Vec::new();
     for (name, backend) in candidates {
         match backend {
@@ -29,6 +35,13 @@ pub(crate) fn backends() -> Vec<NamedBackend> {
         }
     }
     present
+}
+
+/// A GPU, or a software device in its place.
+fn helios(options: &Options) -> Started {
+    let unavailable = |why: String| BackendError::Unsupported { op: "start", backend: "helios", why };
+    let backend = HeliosBackend::open(options).map_err(|error| unavailable(error.to_string()))?;
+    Ok(Box::new(backend))
 }
 
 /// The CPU backend with different numbers of threads.

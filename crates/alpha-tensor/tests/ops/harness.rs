@@ -34,7 +34,7 @@ const GRAD_STEP: f64 = 1e-3;
 const SHOWN_MISMATCHES: usize = 30;
 
 /// The run arguments of every case: nothing is 0 or 1 that could be mixed up.
-pub(crate) const ARGS: RunArgs = RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0 };
+pub(crate) const ARGS: RunArgs = RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false };
 
 /// A program under construction, with the content of its tensors.
 pub(crate) struct Case {
@@ -306,7 +306,7 @@ impl Runnable {
             backend.region_mut(tensor.region)[tensor.offset..][..tensor.len()].copy_from_slice(values);
         }
         for (tensor, tokens) in &self.tokens {
-            backend.write_tokens(tensor.offset, tokens);
+            backend.write_tokens(tensor.offset, tokens).expect("it is prepared");
         }
         backend.run(program, &self.args, None).expect("the reference runs everything");
     }
@@ -323,10 +323,10 @@ impl Runnable {
         backend.prepare(&self.program.sizes, &[&self.program]).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         for (tensor, values) in &self.contents {
             let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-            backend.write(tensor.region, tensor.offset, &values);
+            backend.write(tensor.region, tensor.offset, &values).expect("it is prepared");
         }
         for (tensor, tokens) in &self.tokens {
-            backend.write_tokens(tensor.offset, tokens);
+            backend.write_tokens(tensor.offset, tokens).expect("it is prepared");
         }
     }
 
@@ -412,7 +412,7 @@ pub(crate) fn compare(expected: &[f64], actual: &[f64], tolerance: f64, magnitud
 /// A tensor's content on any backend.
 pub(crate) fn read(backend: &mut dyn Backend, tensor: Tensor) -> Vec<f64> {
     let mut values = vec![0.0; tensor.len()];
-    backend.read(tensor.region, tensor.offset, &mut values);
+    backend.read(tensor.region, tensor.offset, &mut values).expect("it is prepared");
     values.into_iter().map(f64::from).collect()
 }
 

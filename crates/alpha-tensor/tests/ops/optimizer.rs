@@ -125,7 +125,7 @@ fn for_each_norm(grads: &[f64], loss: f64, grad_clip: f32, spike_threshold: f32,
         let runnable = case.finish();
         runnable.load(backend.as_mut());
         backend.run(&runnable.program, &ARGS, None).expect("it runs");
-        check(&name, backend.results());
+        check(&name, backend.results().expect("it ran"));
     }
 }
 

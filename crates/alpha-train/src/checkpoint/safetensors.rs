@@ -221,7 +221,7 @@ pub fn write_f32(
     out: &mut dyn Write,
     metadata: BTreeMap<String, String>,
     tensors: &[TensorSpec],
-    mut fill: impl FnMut(usize, usize, &mut [f32]),
+    mut fill: impl FnMut(usize, usize, &mut [f32]) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut header = Header { metadata: Some(metadata), tensors: BTreeMap::new() };
     let mut end = 0;
@@ -241,7 +241,7 @@ pub fn write_f32(
         let len: usize = spec.dims.iter().product();
         for first in (0..len).step_by(CHUNK) {
             let values = &mut values[..CHUNK.min(len - first)];
-            fill(index, first, values);
+            fill(index, first, values)?;
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             out.write_all(&bytes)?;

@@ -84,7 +84,7 @@ pub fn write_training_state(
         specs(layout).into_iter().map(|(spec, region, offset)| (spec, (region, offset))).unzip();
     write_f32(out, metadata, &specs, |index, first, values| {
         let (region, offset) = places[index];
-        backend.read(region, offset + first, values);
+        backend.read(region, offset + first, values).map_err(io::Error::other)
     })
 }
 
@@ -105,8 +105,7 @@ pub fn load_training_state(
     check(&file, &specs)?;
     for (spec, region, offset) in &specs {
         file.read_f32(&spec.name, spec.dims.iter().product(), |first, values| {
-            backend.write(*region, offset + first, values);
-            Ok(())
+            Ok(backend.write(*region, offset + first, values)?)
         })?;
     }
     Ok(state)

@@ -68,8 +68,11 @@ pub fn write_params(out: &mut dyn io::Write, layout: &ParamLayout, backend: &mut
         entries(layout).into_iter().map(|entry| (entry.spec, entry.place)).unzip();
     let metadata = BTreeMap::from([("format".into(), "pt".into())]);
     write_f32(out, metadata, &specs, |index, first, values| match places[index] {
-        Some(place) => backend.read(Region::Params, place.offset + first, values),
-        None => values.fill(0.0),
+        Some(place) => backend.read(Region::Params, place.offset + first, values).map_err(io::Error::other),
+        None => {
+            values.fill(0.0);
+            Ok(())
+        }
     })
 }
 
@@ -84,13 +87,12 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
         match (entry.place, found) {
             (Some(place), Some(found)) => {
                 source.files[found.file].read_f32(&found.name, entry.len(), |first, values| {
-                    backend.write(Region::Params, place.offset + first, values);
-                    Ok(())
+                    Ok(backend.write(Region::Params, place.offset + first, values)?)
                 })?;
             }
             (None, Some(found)) => {
                 let why = "is not zero, but `config.json` says `\"alpha_bias\": false`";
-                source.check_values(&found, entry.len(), why, |_, values| values.iter().all(|&value| value == 0.0))?;
+                source.check_values(&found, entry.len(), why, |_, values| Ok(values.iter().all(|&value| value == 0.0)))?;
             }
             (_, None) => {}
         }
@@ -102,7 +104,7 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
 /// updates out may go on from them.)
 pub fn load_finite_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) -> Result<(), TrainError> {
     load_params(dir, layout, backend)?;
-    match nonfinite::first_bad_param(layout, backend) {
+    match nonfinite::first_bad_param(layout, backend)? {
         None => Ok(()),
         Some(param) => Err(TrainError::TensorValues {
             path: dir.into(),
@@ -237,12 +239,12 @@ impl Source {
         found: &Found,
         len: usize,
         why: &'static str,
-        mut is_right: impl FnMut(usize, &[f32]) -> bool,
+        mut is_right: impl FnMut(usize, &[f32]) -> Result<bool, TrainError>,
     ) -> Result<(), TrainError> {
         let file = &mut self.files[found.file];
         let path = file.path().to_path_buf();
         file.read_f32(&found.name, len, |first, values| {
-            if is_right(first, values) {
+            if is_right(first, values)? {
                 return Ok(());
             }
             Err(TrainError::TensorValues { path: path.clone(), tensor: found.name.clone(), why })
@@ -260,8 +262,8 @@ impl Source {
         let mut embedding = vec![0.0; CHUNK.min(wte.len())];
         self.check_values(&found, wte.len(), why, |first, values| {
             let embedding = &mut embedding[..values.len()];
-            backend.read(Region::Params, wte.offset + first, embedding);
-            embedding.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits())
+            backend.read(Region::Params, wte.offset + first, embedding)?;
+            Ok(embedding.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()))
         })
     }
 }

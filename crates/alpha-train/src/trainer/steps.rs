@@ -1,10 +1,10 @@
 //! The step loop: step, record, evaluate, save, sample.
 
-use std::{path::PathBuf, time::Instant};
+use std::{collections::VecDeque, path::PathBuf, time::Instant};
 
-use alpha_data::{Dataset, Tokenizer};
+use alpha_data::{DataHash, Dataset, Tokenizer};
 use alpha_nn::{Decay, ModelConfig, ParamLayout, Schedule};
-use alpha_tensor::{Backend, RunArgs, Timeline};
+use alpha_tensor::{Backend, BackendError, Launches, RunArgs, Timeline};
 
 use super::{Loaders, Outcome};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     config::{self, OnNonfinite, TrainConfig},
     files::JsonLines,
     host::Host,
-    metrics::{self, Device, MetricsWriter, SampleRecord, Skipped, StepRecord},
+    metrics::{self, MetricsWriter, SampleRecord, Skipped, StepRecord},
     nonfinite,
     planning::RunPrograms,
     run_dir::RunDir,
@@ -58,6 +58,25 @@ pub(super) struct Training<'a> {
     pub(super) state: TrainingState,
     pub(super) tracer: Option<TraceState>,
     pub(super) turns: Option<Turns>,
+    /// As records name it; none on the processor.
+    pub(super) device: Option<String>,
+}
+
+/// Space for a micro-batch.
+struct Batch {
+    tokens: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+/// A step that the backend has and whose results are not there yet.
+struct Enqueued {
+    step: u64,
+    lr: f32,
+    start: Instant,
+    /// Of all data consumed, this step's included.
+    data_hash: Option<DataHash>,
+    launches: Option<Launches>,
+    allocations: u64,
 }
 
 impl Training<'_> {
@@ -76,24 +95,40 @@ impl Training<'_> {
         };
         let elapsed_before_ms = self.state.elapsed_ms;
         let rows = config.batch * config.block;
-        let (mut tokens, mut targets) = (vec![0; rows], vec![0; rows]);
-        while self.state.step < config.steps {
-            if self.wait_for_turn(host.is_stop_requested)? == Order::Stop {
-                return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
-            }
-            let step = self.state.step + 1;
-            let lr = schedule.lr_at(step) as f32;
-            let mut record = match self.step(step, lr, host, &mut tokens, &mut targets) {
-                Ok(record) => record,
-                Err(error) => {
-                    // The optimiser has not run: what the steps before gained is kept.
-                    self.save_state_before_step()?;
-                    return Err(error);
+        let mut batch = Batch { tokens: vec![0; rows], targets: vec![0; rows] };
+        let mut enqueued: VecDeque<Enqueued> = VecDeque::with_capacity(1 + self.backend.results_ahead());
+        let mut failure = None;
+        let mut last_end = host.started;
+        loop {
+            while failure.is_none() && self.may_enqueue(&enqueued, host.is_stop_requested) {
+                let done = self.state.step + enqueued.len() as u64;
+                if self.wait_for_turn(done, host.is_stop_requested)? == Order::Stop {
+                    return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
                 }
+                let lr = schedule.lr_at(done + 1) as f32;
+                match self.enqueue(done + 1, lr, host, &mut batch, &enqueued) {
+                    Ok(step) => enqueued.push_back(step),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            let Some(oldest) = enqueued.pop_front() else {
+                let Some(error) = failure else { break };
+                // The optimiser has not run: what the steps before gained is kept.
+                return Err(self.fail(error)?);
             };
+            let mut record = match self.finish(oldest, last_end, host) {
+                Ok(record) => record,
+                Err(error) => return Err(self.fail(error)?),
+            };
+            last_end = Instant::now();
             record.elapsed_ms = ms_since(host.started);
+            let step = record.step;
             let is_nonfinite = !record.loss.is_finite() || !record.grad_norm.is_finite();
             if is_nonfinite && config.on_nonfinite == OnNonfinite::Stop {
+                // Those behind it were chained to it and have changed nothing.
+                for _ in enqueued.drain(..) {
+                    self.backend.collect_results()?;
+                }
                 return Err(self.stop_nonfinite(step, &record, host)?);
             }
             self.state.step = step;
@@ -113,8 +148,7 @@ impl Training<'_> {
                     Err(error) => {
                         // The step itself is done and counts.
                         self.metrics.append(&record)?;
-                        self.save()?;
-                        return Err(error);
+                        return Err(self.fail(error)?);
                     }
                 }
             }
@@ -124,12 +158,15 @@ impl Training<'_> {
             }
             if step == 1 || is_last || is_evaluation || (config.log_every > 0 && step.is_multiple_of(config.log_every))
             {
-                host.sink.line(&metrics::format_step_line(&record, config.steps, Device::Cpu));
+                host.sink.line(&metrics::format_step_line(&record, config.steps));
                 if let Some(line) = metrics::format_trace_line(&record) {
                     host.sink.line(&line);
                 }
             }
             host.sink.progress(step, config.steps, record.loss, record.tokens_per_sec);
+            if !enqueued.is_empty() {
+                continue; // nothing is asked of a step behind which others are under way
+            }
             let is_stopped = (host.is_stop_requested)();
             let mut checkpoint = None;
             if is_evaluation || is_last || is_stopped {
@@ -150,10 +187,40 @@ impl Training<'_> {
         Ok(Outcome::Finished)
     }
 
+    /// Whether a step may be enqueued now. The first always, while there are steps left. Another one behind it only where
+    /// nothing happens between the two: no evaluation, checkpoint or sample, no end of a turn, nothing that depends on
+    /// whether the update before was applied, but for ending the run; and not when the run is to stop, or is traced.
+    fn may_enqueue(&self, enqueued: &VecDeque<Enqueued>, is_stop_requested: &dyn Fn() -> bool) -> bool {
+        let config = self.config;
+        let last = self.state.step + enqueued.len() as u64;
+        if enqueued.is_empty() || last >= config.steps {
+            return last < config.steps;
+        }
+        let is_due = |interval: u64| interval > 0 && last.is_multiple_of(interval);
+        enqueued.len() <= self.backend.results_ahead()
+            && !is_due(config.eval_interval)
+            && !is_due(config.sample_interval)
+            && self.turns.as_ref().is_none_or(Turns::has_steps_left)
+            && self.tracer.is_none()
+            && config.on_nonfinite == OnNonfinite::Stop
+            && config.spike_threshold == 0.0
+            && !is_stop_requested()
+    }
+
+    /// The error to end with, and what can be kept: the state before the step that failed; but a device that failed has
+    /// nothing to give.
+    fn fail(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
+        if let TrainError::Backend(source @ BackendError::DeviceFailed { .. }) = error {
+            let checkpoint = checkpoint::newest(self.run_dir.path())?.map(|saved| saved.path);
+            return Ok(TrainError::DeviceLost { source, checkpoint });
+        }
+        self.save_state_before_step()?;
+        Ok(error)
+    }
+
     /// Does what the loop asks for between steps, until it is to run one or to stop. Without a loop runs it.
-    fn wait_for_turn(&mut self, is_stop_requested: &dyn Fn() -> bool) -> Result<Order, TrainError> {
+    fn wait_for_turn(&mut self, step: u64, is_stop_requested: &dyn Fn() -> bool) -> Result<Order, TrainError> {
         let Some(turns) = &mut self.turns else { return Ok(Order::Step) };
-        let step = self.state.step;
         loop {
             let order = turns.next_order(step, is_stop_requested)?;
             if order != Order::Save {
@@ -175,18 +242,19 @@ impl Training<'_> {
         }
     }
 
-    /// One optimiser step; `tokens` and `targets` are space for a micro-batch.
-    fn step(
+    /// Hands a step to the backend, behind those that are under way.
+    fn enqueue(
         &mut self,
         step: u64,
         lr: f32,
         host: &Host<'_>,
-        tokens: &mut [u32],
-        targets: &mut [u32],
-    ) -> Result<StepRecord, TrainError> {
+        Batch { tokens, targets }: &mut Batch,
+        before: &VecDeque<Enqueued>,
+    ) -> Result<Enqueued, TrainError> {
         let config = self.config;
         let allocations = (host.allocations)();
-        let mut data_hash = self.state.data_hash;
+        let launches = self.backend.launches();
+        let mut data_hash = before.back().map_or(self.state.data_hash, |before| before.data_hash);
         let start = Instant::now();
         if let Some(trace) = &mut self.tracer {
             trace.tracer.begin_step(step, start);
@@ -197,9 +265,13 @@ impl Training<'_> {
             if let Some(data_hash) = &mut data_hash {
                 data_hash.update(tokens, targets);
             }
-            self.backend.write_tokens(self.programs.train.inputs.tokens.offset, tokens);
-            self.backend.write_tokens(self.programs.train.inputs.targets.offset, targets);
-            let args = self.run_args(step, micro_step as u32, lr);
+            self.backend.write_tokens(self.programs.train.inputs.tokens.offset, tokens)?;
+            self.backend.write_tokens(self.programs.train.inputs.targets.offset, targets)?;
+            let args = RunArgs {
+                update: self.state.updates + 1 + before.len() as u64,
+                is_chained: !before.is_empty(),
+                ..self.run_args(step, micro_step as u32, lr)
+            };
             let program = self.programs.train.program(micro_step);
             match &mut self.tracer {
                 None => self.backend.run(program, &args, None)?,
@@ -210,12 +282,23 @@ impl Training<'_> {
                 }
             }
         }
-        let results = self.backend.results();
+        self.backend.request_results()?;
+        let launches = self.backend.launches().zip(launches).map(|(now, before)| now - before);
+        let allocations = (host.allocations)() - allocations;
+        Ok(Enqueued { step, lr, start, data_hash, launches, allocations })
+    }
+
+    /// Waits for a step's results. One that was enqueued behind another began when that one ended.
+    fn finish(&mut self, enqueued: Enqueued, last_end: Instant, host: &Host<'_>) -> Result<StepRecord, TrainError> {
+        let Enqueued { step, lr, start, data_hash, launches, allocations } = enqueued;
+        let allocations_before = (host.allocations)();
+        let results = self.backend.collect_results()?;
         let end = Instant::now();
         let timing = self.tracer.as_mut().map(|trace| trace.tracer.end_step(end));
-        let ms_per_iter = (end - start).as_secs_f64() * 1e3;
+        let ms_per_iter = (end - start.max(last_end)).as_secs_f64() * 1e3;
         let is_nonfinite = !results.loss.is_finite() || !results.grad_norm.is_finite();
         let reason = if is_nonfinite { Skipped::Nonfinite } else { Skipped::Spike };
+        let counters = self.programs.train.counters;
         Ok(StepRecord {
             step,
             loss: results.loss,
@@ -224,19 +307,21 @@ impl Training<'_> {
             grad_norm: results.grad_norm,
             clip_coef: results.clip_coef,
             elapsed_ms: 0.0,
-            tokens_per_sec: config.tokens_per_step() as f64 / ms_per_iter * 1e3,
+            tokens_per_sec: self.config.tokens_per_step() as f64 / ms_per_iter * 1e3,
             ms_per_iter,
-            gpu_ops_count: self.programs.train.counters.kernels,
+            gpu_ops_count: launches.map_or(counters.kernels, |launches| launches.dispatches),
             timing,
-            counters: self.programs.train.counters,
-            allocations: (host.allocations)() - allocations,
+            counters,
+            launches,
+            device: self.device.clone(),
+            allocations: allocations + (host.allocations)() - allocations_before,
             data_hash,
             skipped: (!results.is_applied).then_some(reason),
         })
     }
 
     fn run_args(&self, step: u64, micro_step: u32, lr: f32) -> RunArgs {
-        RunArgs { seed: self.config.seed, step, micro_step, update: self.state.updates + 1, lr, position: 0 }
+        RunArgs { seed: self.config.seed, step, micro_step, update: self.state.updates + 1, lr, ..RunArgs::default() }
     }
 
     /// The validation loss; none where the run does not evaluate or is asked to stop meanwhile.
@@ -315,7 +400,7 @@ impl Training<'_> {
         host: &mut Host<'_>,
     ) -> Result<TrainError, TrainError> {
         self.metrics.append(record)?;
-        host.sink.line(&metrics::format_step_line(record, self.config.steps, Device::Cpu));
+        host.sink.line(&metrics::format_step_line(record, self.config.steps));
         let args = self.run_args(step, 0, record.lr);
         let culprit =
             nonfinite::find(&self.programs.train, &self.loaders.train, &mut *self.backend, args, &self.layout)?;

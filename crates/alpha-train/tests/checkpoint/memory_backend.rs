@@ -1,7 +1,7 @@
 //! A backend that holds regions and runs nothing.
 
 use alpha_nn::ParamLayout;
-use alpha_tensor::{Backend, BackendError, Program, Region, RegionSizes, RunArgs, Timeline};
+use alpha_tensor::{Backend, BackendError, Program, Region, RegionSizes, Results, RunArgs, Timeline};
 
 pub(crate) struct MemoryBackend {
     regions: Vec<Vec<f32>>,
@@ -34,15 +34,27 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn write(&mut self, region: Region, offset: usize, data: &[f32]) {
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
         self.regions[region.index()][offset..][..data.len()].copy_from_slice(data);
+        Ok(())
     }
 
-    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) {
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
         out.copy_from_slice(&self.regions[region.index()][offset..][..out.len()]);
+        Ok(())
     }
 
-    fn write_tokens(&mut self, _offset: usize, _tokens: &[u32]) {}
+    fn write_tokens(&mut self, _offset: usize, _tokens: &[u32]) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn request_results(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn collect_results(&mut self) -> Result<Results, BackendError> {
+        Ok(Results::default())
+    }
 
     fn run(&mut self, _: &Program, _: &RunArgs, _: Option<&mut Timeline>) -> Result<(), BackendError> {
         Ok(())

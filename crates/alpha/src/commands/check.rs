@@ -61,8 +61,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         if let Some(folder) = &flags.checkpoint {
             checkpoint::load_finite_params(folder, layout, backend)
         } else {
-            trainer::initialise(layout, flags.seed, backend);
-            Ok(())
+            trainer::initialise(layout, flags.seed, backend)
         }
     })?;
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use alpha_data::Tokenizer;
 use alpha_nn::{ModelConfig, ParamLayout};
-use alpha_tensor::{Backend, cpu::CpuBackend, cpu_ref::RefBackend};
-use alpha_train::{checkpoint, config};
+use alpha_tensor::Backend;
+use alpha_train::{backend::{device_note, make_backend}, checkpoint};
 
-use crate::{exit::Failure, resolve::Place};
+use crate::{exit::Failure, output, resolve::Place};
 
 /// A model's shape, the places of its parameters, and its tokenizer if it has one.
 pub(crate) struct Model {
@@ -32,8 +32,9 @@ impl Model {
 
 /// The backend that was chosen.
 pub(crate) fn backend(place: &Place) -> Result<Box<dyn Backend>, Failure> {
-    match place.backend {
-        config::Backend::CpuRef => Ok(Box::new(RefBackend::<f32>::new())),
-        _ => Ok(Box::new(CpuBackend::new(place.threads).map_err(alpha_train::TrainError::from)?)),
+    let backend = make_backend(place.backend, place.threads, place.device.as_deref())?;
+    if let Some(note) = device_note(&*backend) {
+        output::note(&note);
     }
+    Ok(backend)
 }

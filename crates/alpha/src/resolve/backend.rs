@@ -1,18 +1,21 @@
-//! Who runs the operations: `auto` decided, what this build lacks refused.
+//! Who runs the operations: `auto` decided, what cannot be meant refused.
 
 use std::{num::NonZero, thread::available_parallelism};
 
 use alpha_train::config::Backend;
+use helios::{DeviceInfo, DeviceKind};
 
 use crate::{exit::Failure, flags::train::BackendFlags};
 
-/// A backend that this build has.
+/// A backend, decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Not `auto`.
     pub(crate) backend: Backend,
     /// CPU threads.
     pub(crate) threads: usize,
+    /// GPU by number or name.
+    pub(crate) device: Option<String>,
     /// What is to be said about the choice.
     pub(crate) notes: Vec<String>,
 }
@@ -30,25 +33,38 @@ pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
              leave it out to use every core once"
         )
     });
-    let chosen = |backend, note: Option<String>| {
-        Ok(Place { backend, threads, notes: note.into_iter().chain(too_many).collect() })
-    };
-    match (flags.backend, &flags.device) {
-        (Backend::Helios, _) => Err(Failure::unavailable("this build has no `helios` backend: GPUs come later")
-            .hint("run with `--backend=cpu`, or with `--backend=auto`, which takes a GPU as soon as there can be one")),
-        (Backend::Auto, Some(device)) => {
-            Err(Failure::unavailable(format!("`--device={device}` asks for a GPU, and this build has no GPU backend"))
-                .hint("leave `--device` out to run on the CPU"))
-        }
-        (backend, Some(device)) => {
-            Err(Failure::usage(format!("`--device={device}` chooses a GPU, but `--backend={backend}` runs on the CPU"))
-                .hint("leave `--device` out; `--threads` says how many CPU threads"))
+    let (backend, device, note) = match (flags.backend, &flags.device) {
+        (Backend::Helios, device) => (Backend::Helios, device.clone(), None),
+        (Backend::Auto, Some(device)) => (Backend::Helios, Some(device.clone()), None),
+        (backend @ (Backend::Cpu | Backend::CpuRef), Some(device)) => {
+            return Err(Failure::usage(format!(
+                "`--device={device}` chooses a GPU, but `--backend={backend}` runs on the CPU"
+            ))
+            .hint("leave `--device` out; `--threads` says how many CPU threads"));
         }
         (Backend::Auto, None) => {
-            chosen(Backend::Cpu, Some("backend: cpu (auto: this build has no GPU backend)".to_owned()))
+            let (backend, why) = automatic(&helios::devices());
+            (backend, None, Some(why))
         }
-        (backend, None) => chosen(backend, None),
+        (backend, None) => (backend, None, None),
+    };
+    Ok(Place { backend, threads, device, notes: note.into_iter().chain(too_many).collect() })
+}
+
+/// What `auto` takes: a GPU, never a software device; and the line that says so.
+fn automatic(devices: &[DeviceInfo]) -> (Backend, String) {
+    let is_gpu = |device: &&DeviceInfo| device.kind != DeviceKind::Software && device.lacks.is_none();
+    if devices.iter().any(|device| is_gpu(&device)) {
+        return (Backend::Helios, "backend: helios (auto: there is a GPU)".to_owned());
     }
+    let why = match devices {
+        [] => "no GPU found".to_owned(),
+        [device, ..] => match &device.lacks {
+            Some(why) => format!("`{}` cannot run the kernels: {why}", device.name),
+            None => format!("`{}` is a software device, no GPU", device.name),
+        },
+    };
+    (Backend::Cpu, format!("backend: cpu (auto: {why})"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,484 @@
+//! [`HeliosBackend`]: programs on a GPU.
+//!
+//! Running a program only records it. The recording is submitted when somebody reads, asks for results, or the ring
+//! of token uploads is full; an accumulated step is then one submission. The host waits in [`HeliosBackend::wait`] alone.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use alpha_tensor::{Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline};
+
+use crate::{
+    device::{DeviceInfo, Gpu, HeliosError, Options},
+    kernels::{Profile, Variant},
+    memory::{Memory, planned_bytes},
+    pipelines::Pipelines,
+    recording::{Plan, lower},
+    timestamps::Timestamps,
+};
+
+/// How long the host waits for one submission before it gives up. Drivers of cards give up after some ten seconds; a software
+/// device takes its time.
+const DEADLINE: Duration = Duration::from_secs(60);
+const SOFTWARE_DEADLINE: Duration = Duration::from_secs(1800);
+
+/// Batches that can be uploaded while steps before are still running or unsubmitted.
+const UPLOAD_SLOTS: usize = 8;
+/// Results that can be asked for before the first is collected.
+const RESULT_SLOTS: usize = 3;
+/// Bytes read or written at a time: staging memory is no more than this.
+const STAGING_BYTES: usize = 16 << 20;
+
+/// See the module's text.
+pub struct HeliosBackend {
+    gpu: Gpu,
+    profile: Profile,
+    pipelines: Pipelines,
+    prepared: Option<Prepared>,
+    encoder: Option<wgpu::CommandEncoder>,
+    last_submission: Option<wgpu::SubmissionIndex>,
+    deadline: Duration,
+    launches: Launches,
+}
+
+/// What `prepare` makes.
+struct Prepared {
+    memory: Memory,
+    /// Those prepared, then at most one that was not.
+    plans: Vec<(Program, Plan)>,
+    prepared_plans: usize,
+    /// Token ids of the next run, which are uploaded with it.
+    tokens: Vec<u32>,
+    has_new_tokens: bool,
+    upload: wgpu::Buffer,
+    /// Slots that the current recording reads.
+    uploads_recorded: usize,
+    next_upload: usize,
+    results: Vec<wgpu::Buffer>,
+    requested: VecDeque<Requested>,
+    next_result: usize,
+    staging: Option<wgpu::Buffer>,
+    staged_bytes: usize,
+    timestamps: Option<Timestamps>,
+}
+
+/// Results on their way to the host.
+struct Requested {
+    slot: usize,
+    submission: wgpu::SubmissionIndex,
+    mapped: Mapped,
+}
+
+/// Whether a buffer has been mapped, which a callback of the driver says.
+#[derive(Clone, Default)]
+struct Mapped(Arc<AtomicU8>);
+
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+
+impl Mapped {
+    fn request(buffer: &wgpu::Buffer, bytes: u64) -> Mapped {
+        let mapped = Mapped::default();
+        let flag = mapped.0.clone();
+        buffer.slice(..bytes).map_async(wgpu::MapMode::Read, move |outcome| {
+            flag.store(if outcome.is_ok() { MAPPED } else { MAPPED + 1 }, Ordering::Release);
+        });
+        mapped
+    }
+}
+
+impl HeliosBackend {
+    /// Opens a device.
+    pub fn open(options: &Options) -> Result<HeliosBackend, HeliosError> {
+        let gpu = Gpu::open(options)?;
+        let profile = profile(&gpu, options);
+        let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
+        Ok(HeliosBackend {
+            gpu,
+            profile,
+            pipelines: Pipelines::default(),
+            prepared: None,
+            encoder: None,
+            last_submission: None,
+            deadline,
+            launches: Launches::default(),
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &DeviceInfo {
+        &self.gpu.info
+    }
+
+    /// Dispatches of one run of a program.
+    pub fn dispatches_of(&self, program: &Program) -> Result<usize, BackendError> {
+        Ok(lower(program, &self.profile)?.iter().map(|lowering| lowering.dispatches.len()).sum())
+    }
+
+    /// Bytes of device memory that `prepare` allocated.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.memory.bytes())
+    }
+
+    /// Loses the device, as a crash of the driver would: for tests of what happens then.
+    pub fn destroy_device(&self) {
+        self.gpu.device.destroy();
+    }
+
+    fn scratch_len(&self, programs: &[&Program]) -> Result<usize, BackendError> {
+        let mut longest = 0;
+        for program in programs {
+            for lowering in lower(program, &self.profile)? {
+                longest = longest.max(lowering.scratch_len);
+            }
+        }
+        Ok(longest)
+    }
+
+    /// Submits what was recorded, if anything was.
+    fn submit(&mut self) -> Result<(), BackendError> {
+        if let Some(encoder) = self.encoder.take() {
+            self.last_submission = Some(self.gpu.queue.submit([encoder.finish()]));
+            self.launches.submissions += 1;
+            if let Some(prepared) = &mut self.prepared {
+                prepared.uploads_recorded = 0;
+            }
+        }
+        self.gpu.take_fault()
+    }
+
+    /// Waits until a submission is done; the one place where the host waits for the device.
+    fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(self.deadline) };
+        let outcome = self.gpu.device.poll(poll);
+        self.gpu.take_fault()?;
+        outcome.map(|_| ()).map_err(|error| match error {
+            wgpu::PollError::Timeout => {
+                self.gpu.failed(format!("it did not answer within {} s", self.deadline.as_secs()))
+            }
+            wgpu::PollError::WrongSubmissionIndex(..) => self.gpu.failed(error.to_string()),
+        })
+    }
+
+    /// Waits for a mapping that was requested before or with a submission.
+    fn wait_mapped(&self, mapped: &Mapped, submission: &wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        self.wait(submission)?;
+        if mapped.0.load(Ordering::Acquire) == PENDING {
+            // Done, but the callback was not called with it.
+            self.gpu.device.poll(wgpu::PollType::Poll).map_err(|error| self.gpu.failed(error.to_string()))?;
+        }
+        self.gpu.take_fault()?;
+        match mapped.0.load(Ordering::Acquire) {
+            MAPPED => Ok(()),
+            _ => Err(self.gpu.failed("its memory could not be read".to_owned())),
+        }
+    }
+
+    /// Runs a program alone and waits for it, its operations timed.
+    fn run_timed(&mut self, number: usize, args: &RunArgs, timeline: &mut Timeline) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let ops = prepared.plans[number].0.ops.len();
+        if timeline.threads() < 1 || timeline.ops() < ops {
+            return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
+        }
+        if prepared.timestamps.as_ref().is_none_or(|timestamps| timestamps.ops() < ops) {
+            prepared.timestamps = Some(Timestamps::new(&self.gpu, timeline.ops())?);
+        }
+        let Some(timestamps) = prepared.timestamps.take() else { return Err(not_prepared()) };
+        let mut encoder = self.encoder.take().unwrap_or_else(|| new_encoder(&self.gpu));
+        let plan = &mut prepared.plans[number].1;
+        let ranges: Vec<_> = plan.operations().collect();
+        for (op, range) in ranges.into_iter().enumerate() {
+            let timestamp_writes = Some(timestamps.of(op));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            plan.record(&mut pass, args, range);
+        }
+        timestamps.resolve(&mut encoder, ops);
+        self.launches.dispatches += plan.len() as u64;
+        self.encoder = Some(encoder);
+        self.submit()?;
+        let bytes = (ops * 16) as u64;
+        let mapped = Mapped::request(timestamps.readable(), bytes);
+        let submission = self.last_submission.clone().ok_or_else(not_prepared)?;
+        self.wait_mapped(&mapped, &submission)?;
+        let done_ns = timeline.now_ns();
+        let view = timestamps.readable().slice(..bytes).get_mapped_range();
+        let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
+        let ticks: Vec<u64> = view.chunks_exact(8).map(|tick| u64::from_le_bytes(tick.try_into().unwrap_or_default())).collect();
+        timestamps.fill(&ticks, timeline, done_ns);
+        drop(view);
+        timestamps.readable().unmap();
+        if let Some(prepared) = &mut self.prepared {
+            prepared.timestamps = Some(timestamps);
+        }
+        Ok(())
+    }
+
+    /// The number of a program's plan, which is made now if the program was not among those prepared.
+    fn plan_of(&mut self, program: &Program) -> Result<usize, BackendError> {
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        if let Some(number) = prepared.plans.iter().position(|(known, _)| known == program) {
+            return Ok(number);
+        }
+        program.verify().map_err(BackendError::InvalidProgram)?;
+        for region in Region::ALL {
+            let (needed, got) = (program.sizes.get(region), prepared.memory.len(region));
+            if needed > got {
+                return Err(BackendError::InvalidProgram(format!(
+                    "{region:?} needs {needed} elements, {got} prepared"
+                )));
+            }
+        }
+        let lowered = lower(program, &self.profile)?;
+        let scratch_len = lowered.iter().map(|lowering| lowering.scratch_len).max().unwrap_or(0);
+        if scratch_len as u64 * 4 > prepared.memory.scratch.size() {
+            return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
+        }
+        let plan = Plan::new(&self.gpu, lowered, &prepared.memory, &mut self.pipelines)?;
+        self.gpu.take_fault()?;
+        // The newest takes the place of the one before: programs that are not prepared run once.
+        prepared.plans.truncate(prepared.prepared_plans);
+        prepared.plans.push((program.clone(), plan));
+        Ok(prepared.plans.len() - 1)
+    }
+
+    /// Uploads the tokens of the next run through a slot of the ring.
+    fn record_upload(&mut self) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_ref().ok_or_else(not_prepared)?;
+        if !prepared.has_new_tokens {
+            return Ok(());
+        }
+        if prepared.uploads_recorded == UPLOAD_SLOTS {
+            self.submit()?;
+        }
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let bytes = prepared.tokens.len() as u64 * 4;
+        let at = prepared.next_upload as u64 * bytes;
+        self.gpu.queue.write_buffer(&prepared.upload, at, bytemuck::cast_slice(&prepared.tokens));
+        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
+        encoder.copy_buffer_to_buffer(&prepared.upload, at, prepared.memory.region(Region::Inputs), 0, bytes);
+        prepared.has_new_tokens = false;
+        prepared.uploads_recorded += 1;
+        prepared.next_upload = (prepared.next_upload + 1) % UPLOAD_SLOTS;
+        Ok(())
+    }
+}
+
+fn not_prepared() -> BackendError {
+    BackendError::InvalidProgram("nothing is prepared".to_owned())
+}
+
+fn new_encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
+    gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
+}
+
+/// What kernels depend on, on this device.
+fn profile(gpu: &Gpu, options: &Options) -> Profile {
+    let binding = gpu.limits.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX));
+    // A window begins before its operand and ends behind it.
+    let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
+    let max_binding_len = (binding.saturating_sub(slack) / 4) as usize;
+    if gpu.is_software() {
+        // One workgroup is one vector of the processor: barriers cost nothing.
+        Profile {
+            reduce_width: 8,
+            attention_width: 8,
+            parts: 16,
+            matmul: Variant::Direct { rows: 8, vectors: 2, width: 8, height: 1 },
+            max_binding_len,
+        }
+    } else {
+        Profile {
+            reduce_width: 128,
+            attention_width: 64,
+            parts: 256,
+            matmul: Variant::Staged { rows: 4, vectors: 1, width: 16, height: 16, depth: 16 },
+            max_binding_len,
+        }
+    }
+}
+
+impl Backend for HeliosBackend {
+    fn name(&self) -> &'static str {
+        "helios"
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        let info = &self.gpu.info;
+        let device = if self.gpu.is_software() { format!("{} (software)", info.name) } else { info.name.clone() };
+        Some(DeviceMemory { device, is_host: self.gpu.is_software(), total_bytes: info.memory_bytes })
+    }
+
+    fn launches(&self) -> Option<Launches> {
+        Some(self.launches)
+    }
+
+    fn scratch_bytes(&self, programs: &[&Program]) -> usize {
+        // A program that cannot run is an error of `prepare`.
+        self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize)
+    }
+
+    fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
+        self.encoder = None;
+        self.prepared = None;
+        self.gpu.take_fault()?;
+        for program in programs {
+            program.verify().map_err(BackendError::InvalidProgram)?;
+        }
+        let scratch_len = self.scratch_len(programs)?;
+        let memory = Memory::allocate(&self.gpu, sizes, scratch_len)?;
+        let mut plans = Vec::new();
+        for program in programs {
+            let plan = Plan::new(&self.gpu, lower(program, &self.profile)?, &memory, &mut self.pipelines)?;
+            plans.push(((*program).clone(), plan));
+        }
+        let buffer = |label, bytes: usize, usage| {
+            let size = bytes.max(4) as u64;
+            self.gpu.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+        };
+        let input_bytes = sizes.get(Region::Inputs) * 4;
+        let upload = buffer(
+            "tokens",
+            UPLOAD_SLOTS * input_bytes,
+            wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        );
+        let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let results = (0..RESULT_SLOTS).map(|_| buffer("results", Results::LEN * 4, readable)).collect();
+        self.prepared = Some(Prepared {
+            memory,
+            prepared_plans: plans.len(),
+            plans,
+            tokens: vec![0; sizes.get(Region::Inputs)],
+            has_new_tokens: false,
+            upload,
+            uploads_recorded: 0,
+            next_upload: 0,
+            results,
+            requested: VecDeque::new(),
+            next_result: 0,
+            staging: None,
+            staged_bytes: 0,
+            timestamps: None,
+        });
+        self.gpu.take_fault()
+    }
+
+    fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
+        // A recording that was not submitted comes before.
+        self.submit()?;
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let buffer = prepared.memory.region(region);
+        for (chunk, values) in data.chunks(STAGING_BYTES / 4).enumerate() {
+            let at = (offset + chunk * (STAGING_BYTES / 4)) as u64 * 4;
+            self.gpu.queue.write_buffer(buffer, at, bytemuck::cast_slice(values));
+            prepared.staged_bytes += values.len() * 4;
+            if prepared.staged_bytes >= STAGING_BYTES {
+                // What was staged is freed once it has been submitted and is done.
+                let submission = self.gpu.queue.submit([]);
+                prepared.staged_bytes = 0;
+                let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(self.deadline) };
+                self.gpu.device.poll(poll).map_err(|error| self.gpu.failed(error.to_string()))?;
+            }
+        }
+        self.gpu.take_fault()
+    }
+
+    fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
+        self.submit()?;
+        self.launches.read_backs += 1;
+        for (chunk, values) in out.chunks_mut(STAGING_BYTES / 4).enumerate() {
+            let bytes = values.len() as u64 * 4;
+            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+            let is_too_small = |staging: &wgpu::Buffer| staging.size() < bytes;
+            if prepared.staging.as_ref().is_none_or(is_too_small) {
+                prepared.staging = Some(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("staging"),
+                    size: bytes,
+                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                }));
+            }
+            let Some(staging) = prepared.staging.clone() else { return Err(not_prepared()) };
+            let at = (offset + chunk * (STAGING_BYTES / 4)) as u64 * 4;
+            let mut encoder = new_encoder(&self.gpu);
+            encoder.copy_buffer_to_buffer(prepared.memory.region(region), at, &staging, 0, bytes);
+            let submission = self.gpu.queue.submit([encoder.finish()]);
+            let mapped = Mapped::request(&staging, bytes);
+            self.wait_mapped(&mapped, &submission)?;
+            let view = staging.slice(..bytes).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
+            for (value, bytes) in values.iter_mut().zip(view.chunks_exact(4)) {
+                *value = f32::from_le_bytes(bytes.try_into().unwrap_or_default());
+            }
+            drop(view);
+            staging.unmap();
+        }
+        Ok(())
+    }
+
+    fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        prepared.tokens[offset..offset + tokens.len()].copy_from_slice(tokens);
+        prepared.has_new_tokens = true;
+        Ok(())
+    }
+
+    fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError> {
+        let number = self.plan_of(program)?;
+        self.record_upload()?;
+        if let Some(timeline) = timeline {
+            return self.run_timed(number, args, timeline);
+        }
+        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let plan = &mut prepared.plans[number].1;
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        plan.record(&mut pass, args, 0..plan.len());
+        self.launches.dispatches += plan.len() as u64;
+        Ok(())
+    }
+
+    fn results_ahead(&self) -> usize {
+        RESULT_SLOTS - 1
+    }
+
+    fn request_results(&mut self) -> Result<(), BackendError> {
+        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        if prepared.requested.len() == RESULT_SLOTS {
+            return Err(BackendError::InvalidProgram("more results were asked for than can be on their way".into()));
+        }
+        let slot = prepared.next_result;
+        prepared.next_result = (slot + 1) % RESULT_SLOTS;
+        let bytes = (Results::LEN * 4) as u64;
+        encoder.copy_buffer_to_buffer(prepared.memory.region(Region::Results), 0, &prepared.results[slot], 0, bytes);
+        self.submit()?;
+        let submission = self.last_submission.clone().ok_or_else(not_prepared)?;
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let mapped = Mapped::request(&prepared.results[slot], bytes);
+        prepared.requested.push_back(Requested { slot, submission, mapped });
+        Ok(())
+    }
+
+    fn collect_results(&mut self) -> Result<Results, BackendError> {
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let Some(requested) = prepared.requested.pop_front() else {
+            return Err(BackendError::InvalidProgram("no results were asked for".into()));
+        };
+        let buffer = prepared.results[requested.slot].clone();
+        self.wait_mapped(&requested.mapped, &requested.submission)?;
+        let view = buffer.slice(..).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
+        let mut values = [0.0; Results::LEN];
+        for (value, bytes) in values.iter_mut().zip(view.chunks_exact(4)) {
+            *value = f32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+        drop(view);
+        buffer.unmap();
+        Ok(Results::from_slice(values))
+    }
+}

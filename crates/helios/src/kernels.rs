@@ -1,0 +1,216 @@
+//! From an operation to dispatches. One file for each family of operations, as in the other backends; the WGSL lies beside
+//! it. Nothing here touches a device: what an operation becomes depends on its shapes and on the [`Profile`] alone.
+
+mod activation;
+mod attention;
+mod dropout;
+mod embedding;
+mod head;
+mod layer_norm;
+mod linear;
+mod matmul;
+mod optimizer;
+
+use alpha_tensor::{Op, RunArgs, Tensor, op::DropoutMask};
+
+use crate::shader::Shader;
+
+pub(crate) use self::matmul::Variant;
+
+/// Workgroups in one dimension of a grid: what every API guarantees.
+const MAX_GROUPS: usize = 65_535;
+
+/// What kernels depend on beside shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Profile {
+    /// Invocations of a workgroup that reduces, or works element by element.
+    pub(crate) reduce_width: u32,
+    /// Invocations of a workgroup of attention, each with a query or a key.
+    pub(crate) attention_width: u32,
+    /// Workgroups over which sums of all rows or all parameters are spread.
+    pub(crate) parts: usize,
+    /// How matrix products are made.
+    pub(crate) matmul: Variant,
+    /// Elements that one operand can have.
+    pub(crate) max_binding_len: usize,
+}
+
+/// What a kernel's binding shows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Operand {
+    /// A tensor.
+    Tensor(Tensor),
+    /// Scratch space: first element and length.
+    Scratch(usize, usize),
+    /// Numbers that never change.
+    Constant(Vec<u32>),
+    /// Nothing: the kernel does not look.
+    Absent,
+}
+
+impl From<Tensor> for Operand {
+    fn from(tensor: Tensor) -> Operand {
+        Operand::Tensor(tensor)
+    }
+}
+
+impl From<Option<Tensor>> for Operand {
+    fn from(tensor: Option<Tensor>) -> Operand {
+        tensor.map_or(Operand::Absent, Operand::Tensor)
+    }
+}
+
+/// A parameter that is another one in each run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Patch {
+    /// Two words: the mask's key.
+    DropoutKey(DropoutMask),
+    /// Position of the first new token.
+    Position,
+    /// Learning rate.
+    Lr,
+    /// `1 − βᵗ`.
+    Correction(f32),
+    /// Whether the update needs the one before to have been applied.
+    Chained,
+}
+
+impl Patch {
+    /// Writes the words of a run.
+    pub(crate) fn apply(self, args: &RunArgs, words: &mut [u32]) {
+        match self {
+            Patch::DropoutKey(mask) => words[..2].copy_from_slice(&mask.key(args.seed, args.step, args.micro_step).0),
+            Patch::Position => words[0] = args.position as u32,
+            Patch::Lr => words[0] = args.lr.to_bits(),
+            Patch::Correction(beta) => {
+                words[0] = ((1.0 - f64::from(beta).powf(args.update as f64)) as f32).to_bits();
+            }
+            Patch::Chained => words[0] = u32::from(args.is_chained),
+        }
+    }
+}
+
+/// One dispatch, not yet bound. A kernel's parameters are each operand's first element, in the order of the bindings, then
+/// `words`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Dispatch {
+    pub(crate) shader: Shader,
+    pub(crate) operands: Vec<Operand>,
+    pub(crate) words: Vec<u32>,
+    /// Where in `words` something is another number in each run.
+    pub(crate) patches: Vec<(usize, Patch)>,
+    pub(crate) groups: [u32; 3],
+}
+
+/// Collects the dispatches of one operation.
+pub(crate) struct Lowering<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) dispatches: Vec<Dispatch>,
+    /// Elements of scratch space that they use.
+    pub(crate) scratch_len: usize,
+}
+
+impl<'a> Lowering<'a> {
+    /// The dispatches of `op`, and why there are none.
+    pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, String> {
+        let mut lowering = Lowering { profile, dispatches: Vec::new(), scratch_len: 0 };
+        let l = &mut lowering;
+        match op {
+            Op::Embedding(op) => embedding::embedding(op, l)?,
+            Op::EmbeddingBwd(op) => embedding::embedding_bwd(op, l)?,
+            Op::LayerNorm(op) => layer_norm::layer_norm(op, l)?,
+            Op::LayerNormBwd(op) => layer_norm::layer_norm_bwd(op, l)?,
+            Op::Linear(op) => linear::linear(op, l)?,
+            Op::LinearBwdInput(op) => linear::linear_bwd_input(op, l)?,
+            Op::LinearBwdWeight(op) => linear::linear_bwd_weight(op, l)?,
+            Op::Attention(op) => attention::attention(op, l)?,
+            Op::AttentionBwd(op) => attention::attention_bwd(op, l)?,
+            Op::AttentionCached(op) => attention::attention_cached(op, l)?,
+            Op::Swiglu(op) => activation::swiglu(op, l)?,
+            Op::SwigluBwd(op) => activation::swiglu_bwd(op, l)?,
+            Op::Dropout(op) => dropout::dropout(op, l)?,
+            Op::CrossEntropy(op) => head::cross_entropy(op, l)?,
+            Op::HeadBwd(op) => head::head_bwd(op, l)?,
+            Op::Logits(op) => head::logits(op, l)?,
+            Op::LossSum(op) => head::loss_sum(op, l)?,
+            Op::Fill(op) => activation::fill(op, l)?,
+            Op::GradNorm(op) => optimizer::grad_norm(op, l)?,
+            Op::AdamW(op) => optimizer::adamw(op, l)?,
+        }
+        Ok(lowering)
+    }
+
+    /// Appends a dispatch; one without workgroups is left out.
+    pub(crate) fn push(
+        &mut self,
+        shader: Shader,
+        operands: Vec<Operand>,
+        words: Vec<u32>,
+        patches: Vec<(usize, Patch)>,
+        groups: [usize; 3],
+    ) -> Result<(), String> {
+        if groups.contains(&0) {
+            return Ok(());
+        }
+        if let Some(groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
+            return Err(format!("`{}` needs {groups} workgroups in one dimension, {MAX_GROUPS} are possible", shader.name));
+        }
+        debug_assert_eq!(shader.bindings, operands.len());
+        self.dispatches.push(Dispatch { shader, operands, words, patches, groups: groups.map(|groups| groups as u32) });
+        Ok(())
+    }
+
+    /// Rows of `widest` columns in pieces of which each fits a binding: `(start, end)`.
+    pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, String> {
+        self.pieces(rows, widest, 1)
+    }
+
+    /// The same, in pieces of whole multiples of `step` rows.
+    pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, String> {
+        let fitting = self.profile.max_binding_len / widest.max(1) / step * step;
+        if fitting == 0 && rows > 0 {
+            return Err(format!(
+                "{step} rows of {widest} numbers are larger than a binding, which has {} here",
+                self.profile.max_binding_len
+            ));
+        }
+        Ok((0..rows).step_by(fitting.max(1)).map(|start| (start, rows.min(start + fitting))).collect())
+    }
+
+    /// An operand that must fit as a whole.
+    pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, String> {
+        if tensor.len() > self.profile.max_binding_len {
+            return Err(format!(
+                "an operand of {} numbers is larger than a binding, which has {} here",
+                tensor.len(),
+                self.profile.max_binding_len
+            ));
+        }
+        Ok(Operand::Tensor(tensor))
+    }
+
+    /// Reserves scratch space from its start; one operation at a time uses it.
+    pub(crate) fn scratch(&mut self, len: usize) -> Operand {
+        self.scratch_len = self.scratch_len.max(len);
+        Operand::Scratch(0, len)
+    }
+}
+
+/// A grid of `count` workgroups, folded where one dimension is too short (`grid.wgsl`).
+pub(crate) fn folded(count: usize) -> [usize; 3] {
+    if count <= MAX_GROUPS { [count, 1, 1] } else { [MAX_GROUPS, count.div_ceil(MAX_GROUPS), 1] }
+}
+
+/// Elements `start..end` of a vector, or of a matrix seen as one.
+pub(crate) fn flat_part(tensor: Tensor, start: usize, end: usize) -> Tensor {
+    Tensor { offset: tensor.offset + start, rows: 1, cols: end - start, ..tensor }
+}
+
+/// Whether rows of this tensor are whole vectors of four.
+pub(crate) fn is_vector(tensor: &Tensor) -> bool {
+    tensor.cols.is_multiple_of(4) && tensor.offset.is_multiple_of(4)
+}
+
+pub(crate) const GRID: &str = include_str!("kernels/grid.wgsl");
+pub(crate) const REDUCE: &str = include_str!("kernels/reduce.wgsl");
+pub(crate) const THREEFRY: &str = include_str!("kernels/threefry.wgsl");

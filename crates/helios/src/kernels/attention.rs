@@ -1,0 +1,120 @@
+//! Causal self-attention. Sequences are cut where all of them together are larger than a binding.
+
+use alpha_tensor::{
+    Tensor,
+    op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
+};
+
+use super::{Lowering, Patch, REDUCE, THREEFRY, folded};
+use crate::shader::ShaderBuilder;
+
+/// The parameters that forward and backward share, and the place of the dropout key among them.
+fn shared_words(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> (Vec<u32>, Vec<(usize, Patch)>) {
+    let head_dim = c / heads;
+    let mut words = [block, c, heads, head_dim].map(|word| word as u32).to_vec();
+    words.push(score_scale(head_dim).to_bits());
+    let key = words.len();
+    words.extend([0, 0]);
+    let (threshold, scale) = dropout.map_or((0, 0.0), |mask| (mask.threshold(), mask.scale()));
+    words.extend([threshold, scale.to_bits()]);
+    (words, dropout.map(|mask| (key, Patch::DropoutKey(mask))).into_iter().collect())
+}
+
+/// `1/√hd`.
+fn score_scale(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
+/// Whether heads are whole vectors of four in all of these tensors.
+fn is_vector(head_dim: usize, tensors: &[Tensor]) -> bool {
+    head_dim.is_multiple_of(4) && tensors.iter().all(super::is_vector)
+}
+
+/// Registers that a head's dimension takes, in vectors.
+const MAX_HEAD_VECTORS: usize = 64;
+
+fn builder(
+    l: &Lowering<'_>,
+    (name, bindings): (&'static str, usize),
+    head_dim: usize,
+    dropout: Option<DropoutMask>,
+) -> Result<ShaderBuilder, String> {
+    let vectors = head_dim.div_ceil(4);
+    if vectors > MAX_HEAD_VECTORS {
+        return Err(format!("heads have {head_dim} columns, at most {} are possible", 4 * MAX_HEAD_VECTORS));
+    }
+    Ok(ShaderBuilder::new(name, bindings)
+        .number("WG", l.profile.attention_width)
+        .number("HD4", vectors as u32)
+        .flag("DROPOUT", dropout.is_some())
+        .part(THREEFRY))
+}
+
+pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), String> {
+    let (c, heads) = (op.out.cols, op.heads);
+    let block = op.out.rows / op.batch.max(1);
+    // A mask counts sequences from the operation's first.
+    let pieces = if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
+    let vector = is_vector(c / heads, &[op.qkv, op.out]);
+    let shader = builder(l, ("attention", 3), c / heads, op.dropout)?
+        .access("QKV_TYPE", vector, &["qkv", "out"])
+        .part(include_str!("attention.wgsl"))
+        .finish();
+    for (start, end) in pieces {
+        let qkv = l.whole(op.qkv.row_range(start, end))?;
+        let lse = super::flat_part(op.lse, start * heads, end * heads);
+        let operands = vec![qkv, op.out.row_range(start, end).into(), lse.into()];
+        let (words, patches) = shared_words(block, c, heads, op.dropout);
+        let groups =
+            [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
+        l.push(shader.clone(), operands, words, patches, groups)?;
+    }
+    Ok(())
+}
+
+pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+    let (c, heads) = (op.out.cols, op.heads);
+    let block = op.out.rows / op.batch.max(1);
+    let pieces = if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
+    let vector = is_vector(c / heads, &[op.qkv, op.out, op.dout, op.dqkv]);
+    for (start, end) in pieces {
+        let mean_dp = l.scratch((end - start) * heads);
+        let rows = |tensor: &Tensor| tensor.row_range(start, end).into();
+        let lse = super::flat_part(op.lse, start * heads, end * heads);
+        let operands =
+            vec![l.whole(op.qkv.row_range(start, end))?, rows(&op.out), lse.into(), rows(&op.dout), rows(&op.dqkv), mean_dp];
+        let groups =
+            [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
+        for entry in ["QUERIES", "KEYS"] {
+            let shader = builder(l, ("attention_bwd", 6), c / heads, op.dropout)?
+                .entry(&["QUERIES", "KEYS"], entry)
+                .access("QKV_TYPE", vector, &["qkv", "out", "dout", "dqkv"])
+                .part(include_str!("attention_bwd.wgsl"))
+                .finish();
+            let (words, patches) = shared_words(block, c, heads, op.dropout);
+            l.push(shader, operands.clone(), words, patches, groups)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the position stands in the kernel's own words.
+const POSITION_WORD: usize = 5;
+
+pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), String> {
+    let (n, c, heads) = (op.out.rows, op.out.cols, op.heads);
+    let operands = vec![op.qkv.into(), l.whole(op.k_cache)?, l.whole(op.v_cache)?, op.out.into()];
+    let head_dim = c / heads;
+    let mut words = [n, c, heads, head_dim].map(|word| word as u32).to_vec();
+    words.extend([score_scale(head_dim).to_bits(), 0]);
+    for (entry, groups) in [("STORE", folded(n)), ("ATTEND", [n, heads, 1])] {
+        let shader = ShaderBuilder::new("attention_cached", 4)
+            .number("WG", l.profile.reduce_width)
+            .entry(&["STORE", "ATTEND"], entry)
+            .part(REDUCE)
+            .part(include_str!("attention_cached.wgsl"))
+            .finish();
+        l.push(shader, operands.clone(), words.clone(), vec![(POSITION_WORD, Patch::Position)], groups)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+// Backward of the embedding; see `op::EmbeddingBwd`. No atomics on numbers, so that bits repeat: the workgroup of a
+// token's first occurrence adds all of its rows, in order; the workgroups after `rows` do one position each.
+
+struct Params {
+    tokens0: u32, dout0: u32, dwte0: u32, dwpe0: u32,
+    rows: u32, cols: u32, block: u32, positions: u32, first: u32, count: u32,
+}
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read_write> tokens: array<u32>;
+@group(0) @binding(1) var<storage, read_write> dout: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dwte: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dwpe: array<f32>;
+
+var<workgroup> is_repeated: atomic<u32>;
+
+fn token_rows(index: u32, row: u32) {
+    let token = tokens[p.tokens0 + row];
+    if index == 0u {
+        atomicStore(&is_repeated, 0u);
+    }
+    workgroupBarrier();
+    for (var earlier = index; earlier < row; earlier += WG) {
+        if tokens[p.tokens0 + earlier] == token {
+            atomicStore(&is_repeated, 1u);
+        }
+    }
+    workgroupBarrier();
+    if atomicLoad(&is_repeated) == 1u || token - p.first >= p.count {
+        return;
+    }
+    let to = p.dwte0 + (token - p.first) * p.cols;
+    for (var start = 0u; start < p.cols; start += WG) {
+        let i = start + index;
+        if i < p.cols {
+            var total = dwte[to + i];
+            for (var other = row; other < p.rows; other++) {
+                if tokens[p.tokens0 + other] == token {
+                    total += dout[p.dout0 + other * p.cols + i];
+                }
+            }
+            dwte[to + i] = total;
+        }
+    }
+}
+
+fn position_rows(index: u32, position: u32) {
+    for (var i = index; i < p.cols; i += WG) {
+        let to = p.dwpe0 + position * p.cols + i;
+        var total = 0.0;
+        if ACCUMULATE {
+            total = dwpe[to];
+        }
+        if position < p.block {
+            for (var row = position; row < p.rows; row += p.block) {
+                total += dout[p.dout0 + row * p.cols + i];
+            }
+        }
+        dwpe[to] = total;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn embedding_bwd(
+    @builtin(local_invocation_index) index: u32,
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+) {
+    let job = folded(group, groups);
+    if job < p.rows {
+        token_rows(index, job);
+    } else if job < p.rows + p.positions {
+        position_rows(index, job - p.rows);
+    }
+}

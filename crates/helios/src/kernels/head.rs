@@ -1,0 +1,55 @@
+//! Head, cross-entropy, logits, and the sum of losses. Logits are row-major in `scratch`.
+
+use alpha_tensor::{
+    Tensor,
+    op::{CrossEntropy, HeadBwd, Logits, LossSum},
+};
+
+use super::{
+    GRID, Lowering, REDUCE, folded,
+    matmul::{Epilogue, Product},
+};
+use crate::shader::ShaderBuilder;
+
+/// The scratch space of a chunk as logits `[r, vocab]`.
+fn as_logits(scratch: Tensor, rows: usize, vocab: usize) -> Tensor {
+    Tensor { rows, cols: vocab, ..scratch }
+}
+
+pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(), String> {
+    let (rows, vocab) = (op.x.rows, op.weight.rows);
+    let scratch = as_logits(op.scratch, rows, vocab);
+    Product::new((op.x, false), (op.weight, true), scratch).push(l)?;
+    let shader = ShaderBuilder::new("cross_entropy", 3)
+        .number("WG", l.profile.reduce_width)
+        .flag("GRADIENT", op.grad_scale.is_some())
+        .part(GRID)
+        .part(REDUCE)
+        .part(include_str!("cross_entropy.wgsl"))
+        .finish();
+    let operands = vec![l.whole(scratch)?, op.targets.into(), op.loss.into()];
+    let words = vec![rows as u32, vocab as u32, op.grad_scale.unwrap_or(0.0).to_bits()];
+    l.push(shader, operands, words, Vec::new(), folded(rows))
+}
+
+pub(super) fn head_bwd(op: &HeadBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+    let scratch = as_logits(op.scratch, op.x.rows, op.weight.rows);
+    Product::new((scratch, false), (op.weight, false), op.dx).push(l)?;
+    let epilogue = if op.accumulate { Epilogue::Accumulate } else { Epilogue::Plain };
+    Product { epilogue, ..Product::new((scratch, true), (op.x, false), op.dweight) }.push(l)
+}
+
+pub(super) fn logits(op: &Logits, l: &mut Lowering<'_>) -> Result<(), String> {
+    Product::new((op.x, false), (op.weight, true), op.out).push(l)
+}
+
+pub(super) fn loss_sum(op: &LossSum, l: &mut Lowering<'_>) -> Result<(), String> {
+    let shader = ShaderBuilder::new("loss_sum", 2)
+        .number("WG", l.profile.reduce_width)
+        .flag("ACCUMULATE", op.accumulate)
+        .part(REDUCE)
+        .part(include_str!("loss_sum.wgsl"))
+        .finish();
+    let words = vec![op.loss.len() as u32, op.scale.to_bits()];
+    l.push(shader, vec![op.loss.into(), op.out.into()], words, Vec::new(), [1, 1, 1])
+}

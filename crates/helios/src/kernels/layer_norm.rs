@@ -1,0 +1,80 @@
+//! Layer normalisation.
+
+use alpha_tensor::{
+    Tensor,
+    op::{LayerNorm, LayerNormBwd},
+};
+
+use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded};
+use crate::shader::ShaderBuilder;
+
+pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), String> {
+    let cols = op.x.cols;
+    let shader = ShaderBuilder::new("layer_norm", 6)
+        .number("WG", l.profile.reduce_width)
+        .flag("BIAS", op.bias.is_some())
+        .part(GRID)
+        .part(REDUCE)
+        .part(include_str!("layer_norm.wgsl"))
+        .finish();
+    for (start, end) in l.row_pieces(op.x.rows, cols)? {
+        let part = |vector: Tensor| Operand::from(flat_part(vector, start, end));
+        let operands = vec![
+            op.x.row_range(start, end).into(),
+            op.weight.into(),
+            op.bias.into(),
+            op.y.row_range(start, end).into(),
+            part(op.mean),
+            part(op.rstd),
+        ];
+        let words = vec![(end - start) as u32, cols as u32, op.eps.to_bits()];
+        l.push(shader.clone(), operands, words, Vec::new(), folded(end - start))?;
+    }
+    Ok(())
+}
+
+pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+    let cols = op.x.cols;
+    let width = l.profile.reduce_width;
+    let mut accumulate = op.accumulate;
+    let mut pieces = l.row_pieces(op.x.rows, cols)?;
+    if pieces.is_empty() {
+        pieces.push((0, 0)); // the gradients of no rows are written all the same
+    }
+    for (start, end) in pieces {
+        let rows = end - start;
+        let rows_a_part = rows.div_ceil(l.profile.parts).max(1);
+        let parts = rows.div_ceil(rows_a_part);
+        let partial = l.scratch(parts * 2 * cols);
+        let part = |vector: Tensor| Operand::from(flat_part(vector, start, end));
+        let shader = ShaderBuilder::new("layer_norm_bwd", 7)
+            .number("WG", width)
+            .flag("ACCUMULATE_DX", op.accumulate_dx)
+            .part(REDUCE)
+            .part(include_str!("layer_norm_bwd.wgsl"))
+            .finish();
+        let operands = vec![
+            op.x.row_range(start, end).into(),
+            op.weight.into(),
+            part(op.mean),
+            part(op.rstd),
+            op.dy.row_range(start, end).into(),
+            op.dx.row_range(start, end).into(),
+            partial.clone(),
+        ];
+        let words = vec![rows as u32, cols as u32, rows_a_part as u32];
+        l.push(shader, operands, words, Vec::new(), [parts, 1, 1])?;
+
+        let shader = ShaderBuilder::new("layer_norm_bwd_params", 3)
+            .number("WG", width)
+            .flag("BIAS", op.dbias.is_some())
+            .flag("ACCUMULATE", accumulate)
+            .part(include_str!("layer_norm_bwd_params.wgsl"))
+            .finish();
+        let operands = vec![partial, op.dweight.into(), op.dbias.into()];
+        let groups = [(2 * cols).div_ceil(width as usize), 1, 1];
+        l.push(shader, operands, vec![cols as u32, parts as u32], Vec::new(), groups)?;
+        accumulate = true;
+    }
+    Ok(())
+}

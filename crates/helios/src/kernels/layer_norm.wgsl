@@ -1,0 +1,50 @@
+// Layer normalisation (Ba et al., 2016, equation 4), one workgroup a row; see `op::LayerNorm`.
+// The variance is that of the differences from the mean, which does not cancel.
+
+struct Params {
+    x0: u32, weight0: u32, bias0: u32, y0: u32, mean0: u32, rstd0: u32,
+    rows: u32, cols: u32, eps: f32,
+}
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
+
+@compute @workgroup_size(WG)
+fn layer_norm(
+    @builtin(local_invocation_index) index: u32,
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+) {
+    let row = folded(group, groups);
+    if row >= p.rows {
+        return;
+    }
+    let at = p.x0 + row * p.cols;
+    var sum = 0.0;
+    for (var i = index; i < p.cols; i += WG) {
+        sum += x[at + i];
+    }
+    let row_mean = reduce_sum(index, sum) / f32(p.cols);
+    var squares = 0.0;
+    for (var i = index; i < p.cols; i += WG) {
+        let d = x[at + i] - row_mean;
+        squares = fma(d, d, squares);
+    }
+    let row_rstd = 1.0 / sqrt(reduce_sum(index, squares) / f32(p.cols) + p.eps);
+    for (var i = index; i < p.cols; i += WG) {
+        var value = (x[at + i] - row_mean) * row_rstd * weight[p.weight0 + i];
+        if BIAS {
+            value += bias[p.bias0 + i];
+        }
+        y[p.y0 + row * p.cols + i] = value;
+    }
+    if index == 0u {
+        mean[p.mean0 + row] = row_mean;
+        rstd[p.rstd0 + row] = row_rstd;
+    }
+}

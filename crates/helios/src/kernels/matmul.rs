@@ -1,0 +1,220 @@
+//! Matrix products: which kernel makes one, and cutting those of which an operand is larger than a binding.
+
+use alpha_tensor::{Tensor, op::Activation};
+
+use super::{Lowering, Operand, activation::activation_number, is_vector};
+use crate::shader::{Shader, ShaderBuilder};
+
+/// How a product is cut into workgroups and invocations. Every variant adds up k in the same order, so that the choice
+/// changes no bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Variant {
+    /// `matmul_direct.wgsl`: `rows` (a multiple of 4) by `vectors` of C for each invocation, `width` by `height` of them.
+    Direct {
+        /// TM.
+        rows: u32,
+        /// TN.
+        vectors: u32,
+        /// WX.
+        width: u32,
+        /// WY.
+        height: u32,
+    },
+    /// `matmul_staged.wgsl`: the same, with `depth` of k at a time in workgroup memory.
+    Staged {
+        /// TM.
+        rows: u32,
+        /// TN.
+        vectors: u32,
+        /// WX.
+        width: u32,
+        /// WY.
+        height: u32,
+        /// TK, a multiple of 4.
+        depth: u32,
+    },
+}
+
+impl Variant {
+    /// Rows and columns of C for one workgroup.
+    fn tile(self) -> [usize; 2] {
+        let (Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. }) =
+            self;
+        [(rows * height) as usize, (vectors * width * 4) as usize]
+    }
+}
+
+/// What happens to the product, as numbered in `matmul_operands.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Epilogue {
+    Plain,
+    /// An activation; the value before it goes to the tensor.
+    Activate(Activation, Option<Tensor>),
+    /// Adds a residual.
+    Residual(Tensor),
+    /// Times the activation's derivative at `pre`; its value goes to `post`.
+    Derivative { activation: Activation, pre: Tensor, post: Tensor },
+    /// Adds to C.
+    Accumulate,
+}
+
+/// C = epilogue(A·B). Sizes m, n and k follow from C and A; a matrix may be part of the columns of a wider one, `skip`
+/// columns from its left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    /// `[m, k]`, or `[k, m]` if transposed.
+    pub(super) a: Tensor,
+    pub(super) transpose_a: bool,
+    /// `[k, n]`, or `[n, k]` if transposed.
+    pub(super) b: Tensor,
+    pub(super) transpose_b: bool,
+    pub(super) c: Tensor,
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) skip_a: usize,
+    pub(super) skip_c: usize,
+    pub(super) bias: Option<Tensor>,
+    pub(super) epilogue: Epilogue,
+    /// Gets the sums of B's columns.
+    pub(super) column_sums: Option<Tensor>,
+}
+
+impl Product {
+    /// A product of whole matrices.
+    pub(super) fn new((a, transpose_a): (Tensor, bool), (b, transpose_b): (Tensor, bool), c: Tensor) -> Product {
+        Product {
+            a,
+            transpose_a,
+            b,
+            transpose_b,
+            c,
+            m: c.rows,
+            n: c.cols,
+            k: if transpose_a { a.rows } else { a.cols },
+            skip_a: 0,
+            skip_c: 0,
+            bias: None,
+            epilogue: Epilogue::Plain,
+            column_sums: None,
+        }
+    }
+
+    /// Appends the dispatches: one, unless an operand is larger than a binding.
+    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
+        let is_large = |tensor: &Tensor| tensor.len() > l.profile.max_binding_len;
+        if is_large(&self.c) || (is_large(&self.a) && !self.transpose_a) {
+            let rows = l.pieces(self.m, self.c.cols.max(self.a.cols * usize::from(!self.transpose_a)), 4)?;
+            return rows.into_iter().try_for_each(|(start, end)| self.rows_of_c(start, end).push(l));
+        }
+        if is_large(&self.a) || (is_large(&self.b) && !self.transpose_b) {
+            let widest = if self.transpose_a { self.a.cols } else { 0 }.max(if self.transpose_b { 0 } else { self.b.cols });
+            let pieces = l.pieces(self.k, widest, 4)?;
+            return pieces.into_iter().try_for_each(|(start, end)| self.part_of_k(start, end)?.push(l));
+        }
+        if is_large(&self.b) {
+            let pieces = l.pieces(self.n, self.b.cols, 4)?;
+            return pieces.into_iter().try_for_each(|(start, end)| self.columns_of_c(start, end)?.push(l));
+        }
+        self.push_whole(l)
+    }
+
+    fn rows_of_c(self, start: usize, end: usize) -> Product {
+        let rows = |tensor: Tensor| tensor.row_range(start, end);
+        let epilogue = match self.epilogue {
+            Epilogue::Activate(activation, pre) => Epilogue::Activate(activation, pre.map(rows)),
+            Epilogue::Residual(residual) => Epilogue::Residual(rows(residual)),
+            Epilogue::Derivative { activation, pre, post } => {
+                Epilogue::Derivative { activation, pre: rows(pre), post: rows(post) }
+            }
+            other @ (Epilogue::Plain | Epilogue::Accumulate) => other,
+        };
+        let (a, skip_a) = if self.transpose_a { (self.a, self.skip_a + start) } else { (rows(self.a), self.skip_a) };
+        // Sums over all of B are the first piece's.
+        let column_sums = self.column_sums.filter(|_| start == 0);
+        Product { a, skip_a, c: rows(self.c), m: end - start, epilogue, column_sums, ..self }
+    }
+
+    fn part_of_k(self, start: usize, end: usize) -> Result<Product, String> {
+        let epilogue = match self.epilogue {
+            Epilogue::Plain if start == 0 => Epilogue::Plain,
+            Epilogue::Plain | Epilogue::Accumulate if self.bias.is_none() => Epilogue::Accumulate,
+            _ => return Err("its weight is larger than a binding".to_owned()),
+        };
+        let (a, skip_a) =
+            if self.transpose_a { (self.a.row_range(start, end), self.skip_a) } else { (self.a, self.skip_a + start) };
+        if self.transpose_b {
+            return Err("its weight is larger than a binding".to_owned());
+        }
+        Ok(Product { a, skip_a, b: self.b.row_range(start, end), k: end - start, epilogue, ..self })
+    }
+
+    fn columns_of_c(self, start: usize, end: usize) -> Result<Product, String> {
+        if self.epilogue != Epilogue::Plain || self.bias.is_some() || self.column_sums.is_some() {
+            return Err("its weight is larger than a binding".to_owned());
+        }
+        Ok(Product { b: self.b.row_range(start, end), n: end - start, skip_c: self.skip_c + start, ..self })
+    }
+
+    fn push_whole(self, l: &mut Lowering<'_>) -> Result<(), String> {
+        if self.m == 0 || self.n == 0 {
+            return Ok(());
+        }
+        let variant = l.profile.matmul;
+        let (extra, post) = match self.epilogue {
+            Epilogue::Plain | Epilogue::Accumulate => (None, None),
+            Epilogue::Activate(_, pre) => (pre, None),
+            Epilogue::Residual(residual) => (Some(residual), None),
+            Epilogue::Derivative { pre, post, .. } => (Some(pre), Some(post)),
+        };
+        let operands = vec![
+            Operand::from(self.a),
+            self.b.into(),
+            self.c.into(),
+            self.bias.into(),
+            extra.into(),
+            post.into(),
+            self.column_sums.into(),
+        ];
+        let [tile_m, tile_n] = variant.tile();
+        let words = [self.m, self.n, self.k, self.a.cols, self.b.cols, self.c.cols, self.skip_a, self.skip_c];
+        let groups = [self.n.div_ceil(tile_n), self.m.div_ceil(tile_m), 1];
+        l.push(self.shader(variant), operands, words.map(|word| word as u32).to_vec(), Vec::new(), groups)
+    }
+
+    fn shader(&self, variant: Variant) -> Shader {
+        let (epilogue, activation) = match self.epilogue {
+            Epilogue::Plain => (0, None),
+            // Without a place for it, the value before the activation is not kept.
+            Epilogue::Activate(activation, pre) => (if pre.is_some() { 1 } else { 5 }, Some(activation)),
+            Epilogue::Residual(_) => (2, None),
+            Epilogue::Derivative { activation, .. } => (3, Some(activation)),
+            Epilogue::Accumulate => (4, None),
+        };
+        // Bias, extra, post and sums have C's columns.
+        let is_vector_c = [Some(self.c), self.bias, self.column_sums].iter().flatten().all(is_vector)
+            && self.skip_c.is_multiple_of(4);
+        let builder = ShaderBuilder::new("matmul", 7)
+            .flag("TRANSPOSE_A", self.transpose_a)
+            .flag("TRANSPOSE_B", self.transpose_b)
+            .flag("BIAS", self.bias.is_some())
+            .flag("COLUMN_SUMS", self.column_sums.is_some())
+            .number("EPILOGUE", epilogue)
+            .number("ACTIVATION", activation_number(activation))
+            .access("A_TYPE", is_vector(&self.a) && self.skip_a.is_multiple_of(4), &["a"])
+            .access("B_TYPE", is_vector(&self.b), &["b"])
+            .access("C_TYPE", is_vector_c, &["c", "bias", "extra", "post", "sums"])
+            .part(include_str!("activation.wgsl"))
+            .part(include_str!("matmul_operands.wgsl"));
+        let (Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. }) =
+            variant;
+        let builder =
+            builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
+        match variant {
+            Variant::Direct { .. } => builder.part(include_str!("matmul_direct.wgsl")).finish(),
+            Variant::Staged { depth, .. } => {
+                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).finish()
+            }
+        }
+    }
+}

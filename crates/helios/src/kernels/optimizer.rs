@@ -1,0 +1,75 @@
+//! Gradient norm and `AdamW`.
+
+use alpha_tensor::op::{AdamW, GradNorm};
+
+use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded};
+use crate::shader::{Shader, ShaderBuilder};
+
+/// Where `needs_previous` stands in the kernel's own words.
+const CHAINED_WORD: usize = 6;
+
+fn norm_shader(l: &Lowering<'_>, entry: &str) -> Shader {
+    ShaderBuilder::new("grad_norm", 3)
+        .number("WG", l.profile.reduce_width)
+        .entry(&["PARTS", "WHOLE"], entry)
+        .part(REDUCE)
+        .part(include_str!("grad_norm.wgsl"))
+        .finish()
+}
+
+pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), String> {
+    let len = op.grads.len();
+    let pieces = l.row_pieces(len, 1)?;
+    let part_len = len.div_ceil(l.profile.parts).max(1);
+    let parts: usize = pieces.iter().map(|(start, end)| (end - start).div_ceil(part_len)).sum();
+    let partial = l.scratch(parts);
+    let words = |len: usize, first_part: usize| {
+        let numbers = [len, part_len, first_part, parts].map(|word| word as u32);
+        let mut words = numbers.to_vec();
+        words.extend([op.grad_clip.to_bits(), op.spike_threshold.to_bits(), 0]);
+        words
+    };
+    let mut first_part = 0;
+    for (start, end) in pieces {
+        let operands = vec![flat_part(op.grads, start, end).into(), partial.clone(), Operand::Absent];
+        let count = (end - start).div_ceil(part_len);
+        l.push(norm_shader(l, "PARTS"), operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
+        first_part += count;
+    }
+    let operands = vec![Operand::Absent, partial, op.results.into()];
+    l.push(norm_shader(l, "WHOLE"), operands, words(len, 0), vec![(CHAINED_WORD, Patch::Chained)], [1, 1, 1])
+}
+
+/// Where the numbers of a run stand in the kernel's own words.
+const LR_WORD: usize = 3;
+const CORRECTION_WORD: usize = 8;
+
+pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
+    let width = l.profile.reduce_width as usize;
+    let shader = ShaderBuilder::new("adamw", 6)
+        .number("WG", l.profile.reduce_width)
+        .part(GRID)
+        .part(include_str!("adamw.wgsl"))
+        .finish();
+    let runs: Vec<u32> = op.decay_runs.iter().flat_map(|run| [run.end as u32, u32::from(run.is_decayed)]).collect();
+    for (start, end) in l.pieces(op.params.len(), 1, 16)? {
+        let part = |tensor| Operand::from(flat_part(tensor, start, end));
+        let operands = vec![
+            part(op.params),
+            part(op.grads),
+            part(op.moment1),
+            part(op.moment2),
+            op.results.into(),
+            Operand::Constant(runs.clone()),
+        ];
+        let mut words = [end - start, op.params.offset + start, op.decay_runs.len()].map(|word| word as u32).to_vec();
+        words.extend([0.0, op.beta1, op.beta2, op.eps, op.weight_decay, 0.0, 0.0].map(f32::to_bits));
+        let patches = vec![
+            (LR_WORD, Patch::Lr),
+            (CORRECTION_WORD, Patch::Correction(op.beta1)),
+            (CORRECTION_WORD + 1, Patch::Correction(op.beta2)),
+        ];
+        l.push(shader.clone(), operands, words, patches, folded((end - start).div_ceil(4 * width)))?;
+    }
+    Ok(())
+}

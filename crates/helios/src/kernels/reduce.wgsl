@@ -1,0 +1,32 @@
+// Sums and maxima over a workgroup of `WG` invocations, as a tree of fixed shape: the same bits
+// whatever the subgroup size. Every invocation gets the result; control flow must be uniform.
+
+var<workgroup> reduce_values: array<f32, WG>;
+
+fn reduce_sum(index: u32, value: f32) -> f32 {
+    reduce_values[index] = value;
+    workgroupBarrier();
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+        if index < half {
+            reduce_values[index] += reduce_values[index + half];
+        }
+        workgroupBarrier();
+    }
+    let total = reduce_values[0];
+    workgroupBarrier();
+    return total;
+}
+
+fn reduce_max(index: u32, value: f32) -> f32 {
+    reduce_values[index] = value;
+    workgroupBarrier();
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+        if index < half {
+            reduce_values[index] = max(reduce_values[index], reduce_values[index + half]);
+        }
+        workgroupBarrier();
+    }
+    let largest = reduce_values[0];
+    workgroupBarrier();
+    return largest;
+}

@@ -1,0 +1,104 @@
+//! Regions on the device, scratch space beside them, and the windows through which kernels see them.
+//!
+//! A region is one buffer. A window is the part of it that a binding shows: it begins where the device allows a binding to
+//! begin, so that a tensor's first element is a few elements into its window.
+
+use alpha_tensor::{BackendError, Region, RegionSizes, Tensor};
+
+use crate::device::Gpu;
+
+/// Bindings and buffers are whole multiples of this, so that vectors of four at a tensor's end are inside.
+const PAD_BYTES: u64 = 256;
+
+/// A buffer with what a window needs to know of it.
+pub(crate) struct Memory {
+    regions: [wgpu::Buffer; Region::ALL.len()],
+    lens: [usize; Region::ALL.len()],
+    pub(crate) scratch: wgpu::Buffer,
+    /// Bound where a kernel's operand is absent.
+    pub(crate) nothing: wgpu::Buffer,
+    bytes: u64,
+}
+
+/// A part of a buffer, and where in it the operand begins.
+pub(crate) struct Window<'a> {
+    pub(crate) buffer: &'a wgpu::Buffer,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    /// Elements from the window's start to the operand's first.
+    pub(crate) first: u32,
+}
+
+fn padded(elements: usize) -> u64 {
+    (elements as u64 * 4).max(4).next_multiple_of(PAD_BYTES)
+}
+
+/// Device memory that regions of these sizes and so much scratch take.
+pub(crate) fn planned_bytes(sizes: &RegionSizes, scratch_len: usize) -> u64 {
+    let regions: u64 = Region::ALL.iter().map(|&region| padded(sizes.get(region))).sum();
+    regions + padded(scratch_len) + PAD_BYTES
+}
+
+impl Memory {
+    /// Allocates everything, zeroed.
+    pub(crate) fn allocate(gpu: &Gpu, sizes: &RegionSizes, scratch_len: usize) -> Result<Memory, BackendError> {
+        let bytes = planned_bytes(sizes, scratch_len);
+        for (elements, what) in Region::ALL
+            .iter()
+            .map(|&region| (sizes.get(region), "a region"))
+            .chain([(scratch_len, "scratch space")])
+        {
+            if padded(elements) > gpu.limits.max_buffer_size {
+                return Err(BackendError::OutOfMemory { asked_bytes: padded(elements) as usize, what });
+            }
+        }
+        let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = |label, elements| {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: padded(elements),
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        };
+        let regions = Region::ALL.map(|region| buffer("region", sizes.get(region)));
+        let (scratch, nothing) = (buffer("scratch", scratch_len), buffer("nothing", 1));
+        if pollster::block_on(scope.pop()).is_some() {
+            return Err(BackendError::OutOfMemory { asked_bytes: bytes as usize, what: "regions on the device" });
+        }
+        Ok(Memory { regions, lens: Region::ALL.map(|region| sizes.get(region)), scratch, nothing, bytes })
+    }
+
+    /// Bytes of all buffers.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Elements of a region.
+    pub(crate) fn len(&self, region: Region) -> usize {
+        self.lens[region.index()]
+    }
+
+    pub(crate) fn region(&self, region: Region) -> &wgpu::Buffer {
+        &self.regions[region.index()]
+    }
+
+    /// The window of a tensor.
+    pub(crate) fn window(&self, gpu: &Gpu, tensor: &Tensor) -> Window<'_> {
+        window(gpu, self.region(tensor.region), tensor.offset, tensor.len())
+    }
+
+    /// A window of scratch space.
+    pub(crate) fn scratch_window(&self, gpu: &Gpu, start: usize, len: usize) -> Window<'_> {
+        window(gpu, &self.scratch, start, len)
+    }
+}
+
+/// The window that shows `len` elements from `start` on.
+pub(crate) fn window<'a>(gpu: &Gpu, buffer: &'a wgpu::Buffer, start: usize, len: usize) -> Window<'a> {
+    let align = u64::from(gpu.limits.min_storage_buffer_offset_alignment);
+    let begin = start as u64 * 4;
+    let offset = begin / align * align;
+    let end = ((start + len) as u64 * 4).next_multiple_of(16).min(buffer.size());
+    Window { buffer, offset, size: (end - offset).max(16), first: ((begin - offset) / 4) as u32 }
+}

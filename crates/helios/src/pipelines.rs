@@ -1,0 +1,84 @@
+//! Compiled kernels: one for each different [`Shader`], kept while the device is open.
+
+use std::collections::HashMap;
+
+use alpha_tensor::BackendError;
+
+use crate::{
+    device::{Gpu, IMMEDIATE_BYTES},
+    shader::Shader,
+};
+
+/// Pipelines and the layouts that they share.
+#[derive(Default)]
+pub(crate) struct Pipelines {
+    made: HashMap<Shader, wgpu::ComputePipeline>,
+    /// By number of storage buffers.
+    layouts: HashMap<usize, wgpu::BindGroupLayout>,
+}
+
+impl Pipelines {
+    /// The layout of a group of this many storage buffers.
+    pub(crate) fn layout(&mut self, gpu: &Gpu, bindings: usize) -> wgpu::BindGroupLayout {
+        let make = || {
+            // All are writable: a region is one buffer, of which a kernel reads one part and writes another, and a buffer
+            // has one use at a time.
+            let entry = |binding| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: false },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            };
+            let entries: Vec<_> = (0..bindings as u32).map(entry).collect();
+            gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+        };
+        self.layouts.entry(bindings).or_insert_with(make).clone()
+    }
+
+    /// The pipeline of a shader, compiled at its first use.
+    pub(crate) fn get(&mut self, gpu: &Gpu, shader: &Shader) -> Result<wgpu::ComputePipeline, BackendError> {
+        if let Some(pipeline) = self.made.get(shader) {
+            return Ok(pipeline.clone());
+        }
+        let layout = self.layout(gpu, shader.bindings);
+        let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(shader.name),
+            source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
+        };
+        let module = if gpu.checked {
+            gpu.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: the kernels index within their operands' windows, which `Program::verify` and the windows keep inside
+            // the regions; they divide by no zero and have no endless loop. Tests run every kernel with the checks on, on
+            // odd shapes, before any is run without.
+            unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: IMMEDIATE_BYTES,
+        });
+        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(shader.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(shader.name),
+            // Kernels write workgroup memory before they read it.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(gpu.failed(format!("kernel `{}` does not compile: {error}", shader.name)));
+        }
+        self.made.insert(shader.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+}

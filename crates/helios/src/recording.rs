@@ -1,0 +1,130 @@
+//! A program's plan: its dispatches with pipelines and bind groups, made once; recording writes them into an encoder.
+
+use alpha_tensor::{BackendError, Program, RunArgs};
+use wgpu::util::DeviceExt;
+
+use crate::{
+    device::Gpu,
+    kernels::{Dispatch, Lowering, Operand, Patch, Profile},
+    memory::{Memory, Window, window},
+    pipelines::Pipelines,
+};
+
+/// One dispatch, ready to be recorded.
+struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    words: Vec<u32>,
+    patches: Vec<(usize, Patch)>,
+    groups: [u32; 3],
+}
+
+/// A program ready to run: its dispatches, and where those of each operation end.
+pub(crate) struct Plan {
+    dispatches: Vec<Bound>,
+    ends: Vec<usize>,
+}
+
+/// Lowers every operation of a program; an error names the first that cannot run.
+pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
+    let unsupported = |op, why| BackendError::Unsupported { op, backend: "helios", why };
+    program.ops.iter().map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why))).collect()
+}
+
+impl Plan {
+    /// Compiles and binds.
+    pub(crate) fn new(
+        gpu: &Gpu,
+        lowered: Vec<Lowering<'_>>,
+        memory: &Memory,
+        pipelines: &mut Pipelines,
+    ) -> Result<Plan, BackendError> {
+        let mut plan = Plan { dispatches: Vec::new(), ends: Vec::new() };
+        for lowering in lowered {
+            for dispatch in lowering.dispatches {
+                plan.dispatches.push(bind(gpu, dispatch, memory, pipelines)?);
+            }
+            plan.ends.push(plan.dispatches.len());
+        }
+        Ok(plan)
+    }
+
+    /// Dispatches of a run.
+    pub(crate) fn len(&self) -> usize {
+        self.dispatches.len()
+    }
+
+    /// Operations, each in its range of dispatches.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        (0..self.ends.len()).map(|index| if index == 0 { 0 } else { self.ends[index - 1] }..self.ends[index])
+    }
+
+    /// Records some of the dispatches.
+    pub(crate) fn record(&mut self, pass: &mut wgpu::ComputePass<'_>, args: &RunArgs, range: std::ops::Range<usize>) {
+        for bound in &mut self.dispatches[range] {
+            for &(at, patch) in &bound.patches {
+                patch.apply(args, &mut bound.words[at..]);
+            }
+            pass.set_pipeline(&bound.pipeline);
+            pass.set_bind_group(0, &bound.group, &[]);
+            pass.set_immediates(0, bytemuck::cast_slice(&bound.words));
+            let [x, y, z] = bound.groups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}
+
+fn bind(
+    gpu: &Gpu,
+    dispatch: Dispatch,
+    memory: &Memory,
+    pipelines: &mut Pipelines,
+) -> Result<Bound, BackendError> {
+    let pipeline = pipelines.get(gpu, &dispatch.shader)?;
+    let constants: Vec<Option<wgpu::Buffer>> = dispatch.operands.iter().map(|operand| constant(gpu, operand)).collect();
+    let windows: Vec<Window<'_>> = dispatch
+        .operands
+        .iter()
+        .zip(&constants)
+        .map(|(operand, constant)| match (operand, constant) {
+            (Operand::Tensor(tensor), _) => memory.window(gpu, tensor),
+            (Operand::Scratch(start, len), _) => memory.scratch_window(gpu, *start, *len),
+            (Operand::Constant(numbers), Some(buffer)) => window(gpu, buffer, 0, numbers.len()),
+            (Operand::Constant(_) | Operand::Absent, _) => window(gpu, &memory.nothing, 0, 1),
+        })
+        .collect();
+    let entries: Vec<_> = windows
+        .iter()
+        .enumerate()
+        .map(|(binding, window)| wgpu::BindGroupEntry {
+            binding: binding as u32,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: window.buffer,
+                offset: window.offset,
+                size: wgpu::BufferSize::new(window.size),
+            }),
+        })
+        .collect();
+    let layout = pipelines.layout(gpu, entries.len());
+    let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(dispatch.shader.name),
+        layout: &layout,
+        entries: &entries,
+    });
+    let mut words: Vec<u32> = windows.iter().map(|window| window.first).collect();
+    let own = words.len();
+    words.extend(dispatch.words);
+    let patches = dispatch.patches.into_iter().map(|(at, patch)| (own + at, patch)).collect();
+    Ok(Bound { pipeline, group, words, patches, groups: dispatch.groups })
+}
+
+fn constant(gpu: &Gpu, operand: &Operand) -> Option<wgpu::Buffer> {
+    let Operand::Constant(numbers) = operand else { return None };
+    let mut content = numbers.clone();
+    content.resize(numbers.len().max(1).next_multiple_of(4), 0);
+    Some(gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some("constant"),
+        contents: bytemuck::cast_slice(&content),
+        usage: wgpu::BufferUsages::STORAGE,
+    }))
+}
