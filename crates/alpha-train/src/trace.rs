@@ -81,6 +81,8 @@ pub struct Tracer {
     tail: VecDeque<Event>,
     capacity: usize,
     dropped: u64,
+    /// Operations run on a device, which has a track of its own beside the host's.
+    has_device: bool,
 }
 
 impl Tracer {
@@ -100,7 +102,14 @@ impl Tracer {
             tail: VecDeque::with_capacity(capacity),
             capacity,
             dropped: 0,
+            has_device: false,
         }
+    }
+
+    /// The same, for a backend whose operations run on a device.
+    #[must_use]
+    pub fn of_device(self) -> Tracer {
+        Tracer { has_device: true, ..self }
     }
 
     /// Makes a program known. To be done before the first step: it allocates.
@@ -154,7 +163,8 @@ impl Tracer {
                 wall_start_ns = wall_start_ns.min(start_ns);
                 wall_end_ns = wall_end_ns.min(end_ns);
                 self.kernels[kernel].thread_ms += ms(end_ns - start_ns);
-                self.push(Event { what: What::Op(op as u32), thread: thread as u32, start_ns, end_ns });
+                let track = thread as u32 + u32::from(self.has_device);
+                self.push(Event { what: What::Op(op as u32), thread: track, start_ns, end_ns });
             }
             if wall_start_ns < wall_end_ns {
                 let wall_ms = ms(wall_end_ns - wall_start_ns);

@@ -118,9 +118,9 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let metrics = MetricsWriter::open(run_dir.path(), state.step)?;
     let samples_path = run_dir.path().join(metrics::SAMPLES_FILE_NAME);
     files::truncate_json_lines_after(&samples_path, state.step)?;
-    let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads));
-    let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
     let device = backend.device_memory().map(|memory| memory.device);
+    let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
+    let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
     let mut training =
         Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer, turns, device };
     let outcome = training.steps(host);

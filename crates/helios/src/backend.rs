@@ -290,7 +290,7 @@ fn profile(gpu: &Gpu, options: &Options) -> Profile {
             reduce_width: 8,
             attention_width: 8,
             parts: 16,
-            matmul: Variant::Direct { rows: 8, vectors: 2, width: 8, height: 1 },
+            matmul: [options.matmul.unwrap_or(Variant::Direct { rows: 8, vectors: 4, width: 8, height: 1 }); 3],
             max_binding_len,
         }
     } else {
@@ -298,7 +298,7 @@ fn profile(gpu: &Gpu, options: &Options) -> Profile {
             reduce_width: 128,
             attention_width: 64,
             parts: 256,
-            matmul: Variant::Staged { rows: 4, vectors: 1, width: 16, height: 16, depth: 16 },
+            matmul: [options.matmul.unwrap_or(Variant::Staged { rows: 4, vectors: 1, width: 16, height: 16, depth: 16 }); 3],
             max_binding_len,
         }
     }

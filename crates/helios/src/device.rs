@@ -10,6 +10,8 @@ use std::{
 
 use alpha_tensor::BackendError;
 
+use crate::kernels::Variant;
+
 /// The APIs that are looked for. Not OpenGL: its compute is slower and lacks what the kernels need.
 const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
@@ -126,6 +128,15 @@ impl DeviceInfo {
     pub fn fingerprint(&self) -> String {
         format!("{} | {} | {}", self.name, self.api, self.driver)
     }
+
+    fn lacking(&self, why: String) -> HeliosError {
+        HeliosError::Lacks { device: self.name.clone(), driver: self.driver.clone(), why }
+    }
+
+    /// Whether the kernels can run on it.
+    fn can_run(&self) -> Result<(), HeliosError> {
+        self.lacks.as_ref().map_or(Ok(()), |why| Err(self.lacking(why.clone())))
+    }
 }
 
 /// Which device is wanted.
@@ -146,11 +157,13 @@ pub struct Options {
     pub checked: bool,
     /// Bytes that one binding may have, where less than the device allows: for tests of how larger tensors are cut.
     pub max_binding_bytes: Option<u64>,
+    /// How all matrix products are made, where not as the device's kind suggests.
+    pub matmul: Option<Variant>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { choice: DeviceChoice::Best, checked: false, max_binding_bytes: None }
+        Options { choice: DeviceChoice::Best, checked: false, max_binding_bytes: None, matmul: None }
     }
 }
 
@@ -163,6 +176,13 @@ fn adapters() -> Vec<wgpu::Adapter> {
 /// Every device of the system, in the order of their numbers.
 pub fn devices() -> Vec<DeviceInfo> {
     adapters().iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+/// The device that a choice means, unopened.
+pub fn find(choice: &DeviceChoice) -> Result<DeviceInfo, HeliosError> {
+    let found = devices();
+    let info = found[choose(&found, choice)?].clone();
+    info.can_run().map(|()| info.clone())
 }
 
 fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
@@ -282,11 +302,7 @@ impl Gpu {
             adapters.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
         let index = choose(&found, &options.choice)?;
         let (adapter, info) = (&adapters[index], found[index].clone());
-        let lacking =
-            |why: String| HeliosError::Lacks { device: info.name.clone(), driver: info.driver.clone(), why };
-        if let Some(why) = &info.lacks {
-            return Err(lacking(why.clone()));
-        }
+        info.can_run()?;
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("helios"),
@@ -295,7 +311,7 @@ impl Gpu {
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| lacking(format!("it cannot be opened: {error}")))?;
+            .map_err(|error| info.lacking(format!("it cannot be opened: {error}")))?;
         let fault = Arc::new(Mutex::new(None));
         let keep = |fault: &Arc<Mutex<Option<String>>>| {
             let fault = fault.clone();

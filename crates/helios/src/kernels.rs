@@ -15,7 +15,7 @@ use alpha_tensor::{Op, RunArgs, Tensor, op::DropoutMask};
 
 use crate::shader::Shader;
 
-pub(crate) use self::matmul::Variant;
+pub use self::matmul::Variant;
 
 /// Workgroups in one dimension of a grid: what every API guarantees.
 const MAX_GROUPS: usize = 65_535;
@@ -29,8 +29,8 @@ pub(crate) struct Profile {
     pub(crate) attention_width: u32,
     /// Workgroups over which sums of all rows or all parameters are spread.
     pub(crate) parts: usize,
-    /// How matrix products are made.
-    pub(crate) matmul: Variant,
+    /// How matrix products are made: A·B, A·Bᵀ, Aᵀ·B.
+    pub(crate) matmul: [Variant; 3],
     /// Elements that one operand can have.
     pub(crate) max_binding_len: usize,
 }

@@ -20,5 +20,6 @@ mod backend;
 
 pub use self::{
     backend::HeliosBackend,
-    device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices},
+    kernels::Variant,
+    device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
 };

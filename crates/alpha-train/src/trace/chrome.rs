@@ -20,7 +20,12 @@ pub(super) fn write(out: &mut dyn Write, tracer: &Tracer) -> io::Result<()> {
     write_metadata(out, "process_name", 0, "alpha train")?;
     let threads = events(tracer).map(|event| event.thread + 1).max().unwrap_or(1);
     for thread in 0..threads {
-        let name = if thread == 0 { "main".into() } else { format!("worker {thread}") };
+        let name = match thread {
+            0 if tracer.has_device => "host".into(),
+            0 => "main".into(),
+            _ if tracer.has_device => "device".into(),
+            _ => format!("worker {thread}"),
+        };
         out.write_all(b",\n")?;
         write_metadata(out, "thread_name", thread, &name)?;
     }

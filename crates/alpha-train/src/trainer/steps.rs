@@ -31,8 +31,13 @@ pub(super) struct TraceState {
 }
 
 impl TraceState {
-    pub(super) fn new(programs: &RunPrograms, origin: Instant, threads: usize) -> TraceState {
+    /// On a device, which is one track, or on so many threads.
+    pub(super) fn new(programs: &RunPrograms, origin: Instant, threads: usize, has_device: bool) -> TraceState {
         let mut tracer = Tracer::new(origin, DEFAULT_EVENTS);
+        let threads = if has_device { 1 } else { threads };
+        if has_device {
+            tracer = tracer.of_device();
+        }
         let registered: Vec<_> =
             programs.train.programs().into_iter().map(|program| (program, tracer.register(program))).collect();
         let by_micro_step = (0..programs.train.accum_steps()).map(|micro_step| {

@@ -7,6 +7,7 @@ use alpha_tensor::{
     cpu::{Peaks, peaks},
 };
 use clap::{ArgAction, Args};
+use helios::DeviceInfo;
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, output};
@@ -31,7 +32,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .collect::<Result<_, BackendError>>()
         .map_err(|error| Failure::failed(error.to_string()))?;
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
-    let text = if flags.json { format!("{}\n", as_json(&cpu, &measured)) } else { as_text(&cpu, &measured) };
+    let gpus = helios::devices();
+    let text = if flags.json { format!("{}\n", as_json(&cpu, &measured, &gpus)) } else { as_text(&cpu, &measured, &gpus) };
     Ok(output::print(&text)?)
 }
 
@@ -43,7 +45,7 @@ struct Cpu {
     features: Vec<&'static str>,
 }
 
-fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)]) -> String {
+fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> String {
     let caches: Vec<String> = cpu.caches.iter().map(|(name, size)| format!("{name} {size}")).collect();
     let features = if cpu.features.is_empty() { "none".to_owned() } else { cpu.features.join(" ") };
     let mut lines = vec![format!("cpu       {}", cpu.model), format!("cores     {}", cpu.cores)];
@@ -58,16 +60,43 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)]) -> String {
             peaks.fma_gflops, peaks.triad_gb_s
         ));
     }
-    lines.push("gpu       none: this build has no GPU backend\n".to_owned());
-    lines.join("\n")
+    if gpus.is_empty() {
+        lines.push("gpu       none found: no Vulkan, Metal or DX12 driver".to_owned());
+    }
+    for gpu in gpus {
+        lines.push(format!("gpu {}     {} ({}, {}, {})", gpu.index, gpu.name, gpu.kind, gpu.api, gpu.driver));
+        let memory = gpu.memory_bytes.map_or(String::new(), |bytes| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30)));
+        let (low, high) = gpu.subgroup;
+        lines.push(format!("          {memory}subgroups of {low} to {high}; {}", gpu.features.join(", ")));
+        if let Some(why) = &gpu.lacks {
+            lines.push(format!("          cannot run the kernels: {why}"));
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Version of the object that `--json` prints.
 const SCHEMA: &str = "alpha.devices/1";
 
 /// `gflops` and `gb_s` are of all threads together, `cpu.peaks` of each number of threads that was measured.
-fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)]) -> Value {
+fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
+    let gpu = |gpu: &DeviceInfo| {
+        json!({
+            "index": gpu.index,
+            "name": gpu.name,
+            "kind": gpu.kind.to_string(),
+            "api": gpu.api,
+            "driver": gpu.driver,
+            "memory_bytes": gpu.memory_bytes,
+            "subgroup": [gpu.subgroup.0, gpu.subgroup.1],
+            "features": gpu.features,
+            "max_binding_bytes": gpu.max_binding_bytes,
+            "max_buffer_bytes": gpu.max_buffer_bytes,
+            "workgroup_bytes": gpu.workgroup_bytes,
+            "lacks": gpu.lacks,
+        })
+    };
     let all_threads = measured.last().map(|(_, peaks)| peaks);
     json!({
         "schema": SCHEMA,
@@ -80,7 +109,7 @@ fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)]) -> Value {
             "features": cpu.features,
             "peaks": measured.iter().map(peaks).collect::<Vec<_>>(),
         },
-        "gpus": [],
+        "gpus": gpus.iter().map(gpu).collect::<Vec<_>>(),
     })
 }
 

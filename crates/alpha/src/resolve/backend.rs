@@ -2,8 +2,8 @@
 
 use std::{num::NonZero, thread::available_parallelism};
 
-use alpha_train::config::Backend;
-use helios::{DeviceInfo, DeviceKind};
+use alpha_train::{TrainError, config::Backend};
+use helios::{DeviceChoice, DeviceInfo, DeviceKind};
 
 use crate::{exit::Failure, flags::train::BackendFlags};
 
@@ -34,8 +34,14 @@ pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
         )
     });
     let (backend, device, note) = match (flags.backend, &flags.device) {
-        (Backend::Helios, device) => (Backend::Helios, device.clone(), None),
-        (Backend::Auto, Some(device)) => (Backend::Helios, Some(device.clone()), None),
+        (Backend::Helios, device) => {
+            check_device(device.as_deref())?;
+            (Backend::Helios, device.clone(), None)
+        }
+        (Backend::Auto, Some(device)) => {
+            check_device(Some(device))?;
+            (Backend::Helios, Some(device.clone()), None)
+        }
         (backend @ (Backend::Cpu | Backend::CpuRef), Some(device)) => {
             return Err(Failure::usage(format!(
                 "`--device={device}` chooses a GPU, but `--backend={backend}` runs on the CPU"
@@ -49,6 +55,13 @@ pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
         (backend, None) => (backend, None, None),
     };
     Ok(Place { backend, threads, device, notes: note.into_iter().chain(too_many).collect() })
+}
+
+/// Whether there is such a GPU: said before any data is read.
+fn check_device(device: Option<&str>) -> Result<(), Failure> {
+    let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
+    helios::find(&choice).map_err(TrainError::from)?;
+    Ok(())
 }
 
 /// What `auto` takes: a GPU, never a software device; and the line that says so.
@@ -70,6 +83,35 @@ fn automatic(devices: &[DeviceInfo]) -> (Backend, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auto_takes_a_gpu_and_never_a_software_device() {
+        let device = |kind, lacks: Option<&str>| DeviceInfo {
+            index: 0,
+            name: "it".into(),
+            kind,
+            api: "vulkan".into(),
+            driver: String::new(),
+            subgroup: (32, 32),
+            features: Vec::new(),
+            max_binding_bytes: 1 << 30,
+            max_buffer_bytes: 1 << 30,
+            workgroup_bytes: 1 << 15,
+            memory_bytes: None,
+            lacks: lacks.map(str::to_owned),
+        };
+        let software = device(DeviceKind::Software, None);
+        let card = device(DeviceKind::Discrete, None);
+        let old = device(DeviceKind::Integrated, Some("it has no push constants"));
+        assert_eq!(automatic(&[software.clone(), card]).0, Backend::Helios);
+        assert_eq!(automatic(&[]), (Backend::Cpu, "backend: cpu (auto: no GPU found)".into()));
+        assert_eq!(
+            automatic(&[software]),
+            (Backend::Cpu, "backend: cpu (auto: `it` is a software device, no GPU)".into())
+        );
+        let (backend, note) = automatic(&[old]);
+        assert!(backend == Backend::Cpu && note.contains("no push constants"), "{note}");
+    }
 
     #[test]
     fn far_more_threads_than_cores_are_warned_of() {

@@ -12,6 +12,7 @@ mod data_hash;
 #[path = "../outcome/mod.rs"]
 mod outcome;
 mod full_disk;
+mod helios;
 mod lines;
 mod memory;
 mod place;

@@ -72,6 +72,8 @@ impl Place {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache"));
+        // The driver's own cache is everybody's: compiling kernels anew in each test would take most of its time.
+        command.env("MESA_SHADER_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/shaders"));
         command
     }
 

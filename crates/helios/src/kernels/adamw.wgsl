@@ -1,5 +1,5 @@
 // One pass of AdamW over flat parameters, the clip coefficient applied on the way; see `op::AdamW`. An invocation takes
-// four neighbours.
+// four neighbours, which are decayed alike where `FLAT_TYPE` is a vector.
 
 struct Params {
     params0: u32, grads0: u32, moment1_0: u32, moment2_0: u32, results0: u32, runs0: u32,
@@ -8,10 +8,10 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> params: array<f32>;
-@group(0) @binding(1) var<storage, read_write> grads: array<f32>;
-@group(0) @binding(2) var<storage, read_write> moment1: array<f32>;
-@group(0) @binding(3) var<storage, read_write> moment2: array<f32>;
+@group(0) @binding(0) var<storage, read_write> params: array<FLAT_TYPE>;
+@group(0) @binding(1) var<storage, read_write> grads: array<FLAT_TYPE>;
+@group(0) @binding(2) var<storage, read_write> moment1: array<FLAT_TYPE>;
+@group(0) @binding(3) var<storage, read_write> moment2: array<FLAT_TYPE>;
 @group(0) @binding(4) var<storage, read_write> results: array<f32>;
 // Pairs: the first element after a run, whether it is decayed.
 @group(0) @binding(5) var<storage, read_write> runs: array<u32>;
@@ -31,30 +31,34 @@ fn run_of(at: u32) -> u32 {
     return low;
 }
 
+// What is kept of a parameter: less than 1 where it is decayed.
+fn kept(at: u32) -> f32 {
+    let is_decayed = runs[p.runs0 + 2u * run_of(p.first + at) + 1u] == 1u;
+    return 1.0 - select(0.0, p.lr * p.weight_decay, is_decayed);
+}
+
 @compute @workgroup_size(WG)
 fn adamw(
     @builtin(local_invocation_index) index: u32,
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
 ) {
-    let start = 4u * (folded(group, groups) * WG + index);
-    if start >= p.len || results[p.results0 + 3u] == 0.0 {
+    let i = 4u * (folded(group, groups) * WG + index);
+    if i >= p.len || results[p.results0 + 3u] == 0.0 {
         return;
     }
-    let clip_coef = results[p.results0 + 2u];
-    var run = run_of(p.first + start);
-    for (var i = start; i < min(start + 4u, p.len); i++) {
-        while runs[p.runs0 + 2u * run] <= p.first + i {
-            run++;
+    let left = p.len - i;
+    var keep = vec4(kept(i));
+    if !ALIKE {
+        for (var e = 1u; e < min(left, 4u); e++) {
+            keep[e] = kept(i + e);
         }
-        let is_decayed = runs[p.runs0 + 2u * run + 1u] == 1u;
-        let keep = 1.0 - select(0.0, p.lr * p.weight_decay, is_decayed);
-        let g = clip_coef * grads[p.grads0 + i];
-        let m = p.beta1 * moment1[p.moment1_0 + i] + (1.0 - p.beta1) * g;
-        let v = p.beta2 * moment2[p.moment2_0 + i] + (1.0 - p.beta2) * g * g;
-        moment1[p.moment1_0 + i] = m;
-        moment2[p.moment2_0 + i] = v;
-        let update = p.lr * (m / p.correction1) / (sqrt(v / p.correction2) + p.eps);
-        params[p.params0 + i] = params[p.params0 + i] * keep - update;
     }
+    let g = results[p.results0 + 2u] * load_grads(p.grads0 + i, left);
+    let m = p.beta1 * load_moment1(p.moment1_0 + i, left) + (1.0 - p.beta1) * g;
+    let v = p.beta2 * load_moment2(p.moment2_0 + i, left) + (1.0 - p.beta2) * g * g;
+    store_moment1(p.moment1_0 + i, left, m);
+    store_moment2(p.moment2_0 + i, left, v);
+    let update = p.lr * (m / p.correction1) / (sqrt(v / p.correction2) + p.eps);
+    store_params(p.params0 + i, left, load_params(p.params0 + i, left) * keep - update);
 }

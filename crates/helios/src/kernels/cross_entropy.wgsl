@@ -7,7 +7,7 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(0) var<storage, read_write> logits: array<ROW_TYPE>;
 @group(0) @binding(1) var<storage, read_write> targets: array<u32>;
 @group(0) @binding(2) var<storage, read_write> loss: array<f32>;
 
@@ -25,20 +25,23 @@ fn cross_entropy(
     }
     let at = p.logits0 + row * p.vocab;
     let chosen = targets[p.targets0 + row];
-    var largest = LOWEST;
-    for (var i = index; i < p.vocab; i += WG) {
-        largest = max(largest, logits[at + i]);
+    var widest = vec4(LOWEST);
+    for (var i = 4u * index; i < p.vocab; i += 4u * WG) {
+        let left = p.vocab - i;
+        widest = max(widest, select(vec4(LOWEST), load_logits(at + i, left), vec4(0u, 1u, 2u, 3u) < vec4(left)));
     }
-    largest = reduce_max(index, largest);
-    var sum = 0.0;
-    for (var i = index; i < p.vocab; i += WG) {
-        sum += exp(logits[at + i] - largest);
+    let largest = reduce_max(index, max(max(widest.x, widest.y), max(widest.z, widest.w)));
+    var sums = vec4(0.0);
+    for (var i = 4u * index; i < p.vocab; i += 4u * WG) {
+        let left = p.vocab - i;
+        sums += inside(exp(load_logits(at + i, left) - largest), left);
     }
-    sum = reduce_sum(index, sum);
+    let sum = reduce_sum(index, total(sums));
     if index == 0u {
         var value = 0.0;
         if chosen != IGNORED {
-            value = log(sum) + (largest - logits[at + min(chosen, p.vocab - 1u)]);
+            let group_at = min(chosen, p.vocab - 1u) & ~3u;
+            value = log(sum) + (largest - load_logits(at + group_at, p.vocab - group_at)[chosen & 3u]);
         }
         loss[p.loss0 + row] = value;
     }
@@ -46,12 +49,11 @@ fn cross_entropy(
         workgroupBarrier();
         storageBarrier();
         let factor = select(p.grad_scale, 0.0, chosen == IGNORED);
-        for (var i = index; i < p.vocab; i += WG) {
-            var value = exp(logits[at + i] - largest) / sum;
-            if i == chosen {
-                value -= 1.0;
-            }
-            logits[at + i] = value * factor;
+        for (var i = 4u * index; i < p.vocab; i += 4u * WG) {
+            let left = p.vocab - i;
+            var value = exp(load_logits(at + i, left) - largest) / sum;
+            value -= select(vec4(0.0), vec4(1.0), vec4(i, i + 1u, i + 2u, i + 3u) == vec4(chosen));
+            store_logits(at + i, left, value * factor);
         }
     }
 }

@@ -8,9 +8,9 @@ struct Params {
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read_write> tokens: array<u32>;
-@group(0) @binding(1) var<storage, read_write> dout: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dwte: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dwpe: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dout: array<ROW_TYPE>;
+@group(0) @binding(2) var<storage, read_write> dwte: array<ROW_TYPE>;
+@group(0) @binding(3) var<storage, read_write> dwpe: array<ROW_TYPE>;
 
 var<workgroup> is_repeated: atomic<u32>;
 
@@ -30,33 +30,32 @@ fn token_rows(index: u32, row: u32) {
         return;
     }
     let to = p.dwte0 + (token - p.first) * p.cols;
-    for (var start = 0u; start < p.cols; start += WG) {
-        let i = start + index;
-        if i < p.cols {
-            var total = dwte[to + i];
-            for (var other = row; other < p.rows; other++) {
-                if tokens[p.tokens0 + other] == token {
-                    total += dout[p.dout0 + other * p.cols + i];
-                }
+    for (var i = 4u * index; i < p.cols; i += 4u * WG) {
+        let left = p.cols - i;
+        var sum = load_dwte(to + i, left);
+        for (var other = row; other < p.rows; other++) {
+            if tokens[p.tokens0 + other] == token {
+                sum += load_dout(p.dout0 + other * p.cols + i, left);
             }
-            dwte[to + i] = total;
         }
+        store_dwte(to + i, left, sum);
     }
 }
 
 fn position_rows(index: u32, position: u32) {
-    for (var i = index; i < p.cols; i += WG) {
+    for (var i = 4u * index; i < p.cols; i += 4u * WG) {
+        let left = p.cols - i;
         let to = p.dwpe0 + position * p.cols + i;
-        var total = 0.0;
+        var sum = vec4(0.0);
         if ACCUMULATE {
-            total = dwpe[to];
+            sum = load_dwpe(to, left);
         }
         if position < p.block {
             for (var row = position; row < p.rows; row += p.block) {
-                total += dout[p.dout0 + row * p.cols + i];
+                sum += load_dout(p.dout0 + row * p.cols + i, left);
             }
         }
-        dwpe[to] = total;
+        store_dwpe(to, left, sum);
     }
 }
 

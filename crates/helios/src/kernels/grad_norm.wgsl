@@ -8,7 +8,7 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> grads: array<f32>;
+@group(0) @binding(0) var<storage, read_write> grads: array<FLAT_TYPE>;
 @group(0) @binding(1) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(2) var<storage, read_write> results: array<f32>;
 
@@ -20,12 +20,12 @@ fn is_finite(value: f32) -> bool {
 fn parts(index: u32, part: u32) {
     let start = part * p.part_len;
     let end = min(start + p.part_len, p.len);
-    var squares = 0.0;
-    for (var i = start + index; i < end; i += WG) {
-        let g = grads[p.grads0 + i];
-        squares = fma(g, g, squares);
+    var sum = vec4(0.0);
+    for (var i = start + 4u * index; i < end; i += 4u * WG) {
+        let g = load_grads(p.grads0 + i, end - i);
+        sum = fma(g, g, sum);
     }
-    squares = reduce_sum(index, squares);
+    let squares = reduce_sum(index, total(sum));
     if index == 0u {
         partial[p.partial0 + p.first_part + part] = squares;
     }

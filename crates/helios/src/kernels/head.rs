@@ -6,7 +6,7 @@ use alpha_tensor::{
 };
 
 use super::{
-    GRID, Lowering, REDUCE, folded,
+    GRID, Lowering, REDUCE, folded, is_vector,
     matmul::{Epilogue, Product},
 };
 use crate::shader::ShaderBuilder;
@@ -23,6 +23,7 @@ pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(
     let shader = ShaderBuilder::new("cross_entropy", 3)
         .number("WG", l.profile.reduce_width)
         .flag("GRADIENT", op.grad_scale.is_some())
+        .access("ROW_TYPE", is_vector(&scratch), &["logits"])
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("cross_entropy.wgsl"))

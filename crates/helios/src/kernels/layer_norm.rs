@@ -5,14 +5,17 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
-use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded, is_vector};
 use crate::shader::ShaderBuilder;
 
 pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), String> {
     let cols = op.x.cols;
+    let rows = [Some(op.x), Some(op.weight), op.bias, Some(op.y)];
+    let is_row_of_vectors = rows.iter().flatten().all(is_vector);
     let shader = ShaderBuilder::new("layer_norm", 6)
         .number("WG", l.profile.reduce_width)
         .flag("BIAS", op.bias.is_some())
+        .access("ROW_TYPE", is_row_of_vectors, &["x", "weight", "bias", "y"])
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("layer_norm.wgsl"))
@@ -36,6 +39,9 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Str
 pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), String> {
     let cols = op.x.cols;
     let width = l.profile.reduce_width;
+    // Parts of the gradients are whole vectors, whatever the rows are.
+    let stride = cols.next_multiple_of(4);
+    let is_row_of_vectors = [op.x, op.weight, op.dy, op.dx].iter().all(is_vector);
     let mut accumulate = op.accumulate;
     let mut pieces = l.row_pieces(op.x.rows, cols)?;
     if pieces.is_empty() {
@@ -45,11 +51,12 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
         let rows = end - start;
         let rows_a_part = rows.div_ceil(l.profile.parts).max(1);
         let parts = rows.div_ceil(rows_a_part);
-        let partial = l.scratch(parts * 2 * cols);
+        let partial = l.scratch(parts * 2 * stride);
         let part = |vector: Tensor| Operand::from(flat_part(vector, start, end));
         let shader = ShaderBuilder::new("layer_norm_bwd", 7)
             .number("WG", width)
             .flag("ACCUMULATE_DX", op.accumulate_dx)
+            .access("ROW_TYPE", is_row_of_vectors, &["x", "weight", "dy", "dx"])
             .part(REDUCE)
             .part(include_str!("layer_norm_bwd.wgsl"))
             .finish();
@@ -62,7 +69,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             op.dx.row_range(start, end).into(),
             partial.clone(),
         ];
-        let words = vec![rows as u32, cols as u32, rows_a_part as u32];
+        let words = [rows, cols, rows_a_part, stride].map(|word| word as u32).to_vec();
         l.push(shader, operands, words, Vec::new(), [parts, 1, 1])?;
 
         let shader = ShaderBuilder::new("layer_norm_bwd_params", 3)
@@ -73,7 +80,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             .finish();
         let operands = vec![partial, op.dweight.into(), op.dbias.into()];
         let groups = [(2 * cols).div_ceil(width as usize), 1, 1];
-        l.push(shader, operands, vec![cols as u32, parts as u32], Vec::new(), groups)?;
+        l.push(shader, operands, [cols, parts, stride].map(|word| word as u32).to_vec(), Vec::new(), groups)?;
         accumulate = true;
     }
     Ok(())

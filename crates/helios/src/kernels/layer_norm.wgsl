@@ -7,10 +7,10 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<ROW_TYPE>;
+@group(0) @binding(1) var<storage, read_write> weight: array<ROW_TYPE>;
+@group(0) @binding(2) var<storage, read_write> bias: array<ROW_TYPE>;
+@group(0) @binding(3) var<storage, read_write> y: array<ROW_TYPE>;
 @group(0) @binding(4) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
@@ -24,24 +24,26 @@ fn layer_norm(
     if row >= p.rows {
         return;
     }
-    let at = p.x0 + row * p.cols;
-    var sum = 0.0;
-    for (var i = index; i < p.cols; i += WG) {
-        sum += x[at + i];
+    let at = row * p.cols;
+    var sum = vec4(0.0);
+    for (var i = 4u * index; i < p.cols; i += 4u * WG) {
+        sum += load_x(p.x0 + at + i, p.cols - i);
     }
-    let row_mean = reduce_sum(index, sum) / f32(p.cols);
-    var squares = 0.0;
-    for (var i = index; i < p.cols; i += WG) {
-        let d = x[at + i] - row_mean;
+    let row_mean = reduce_sum(index, total(sum)) / f32(p.cols);
+    var squares = vec4(0.0);
+    for (var i = 4u * index; i < p.cols; i += 4u * WG) {
+        let left = p.cols - i;
+        let d = inside(load_x(p.x0 + at + i, left) - row_mean, left);
         squares = fma(d, d, squares);
     }
-    let row_rstd = 1.0 / sqrt(reduce_sum(index, squares) / f32(p.cols) + p.eps);
-    for (var i = index; i < p.cols; i += WG) {
-        var value = (x[at + i] - row_mean) * row_rstd * weight[p.weight0 + i];
+    let row_rstd = 1.0 / sqrt(reduce_sum(index, total(squares)) / f32(p.cols) + p.eps);
+    for (var i = 4u * index; i < p.cols; i += 4u * WG) {
+        let left = p.cols - i;
+        var value = (load_x(p.x0 + at + i, left) - row_mean) * row_rstd * load_weight(p.weight0 + i, left);
         if BIAS {
-            value += bias[p.bias0 + i];
+            value += load_bias(p.bias0 + i, left);
         }
-        y[p.y0 + row * p.cols + i] = value;
+        store_y(p.y0 + at + i, left, value);
     }
     if index == 0u {
         mean[p.mean0 + row] = row_mean;

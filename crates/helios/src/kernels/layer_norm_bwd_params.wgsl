@@ -2,7 +2,7 @@
 
 struct Params {
     partial0: u32, dweight0: u32, dbias0: u32,
-    cols: u32, parts: u32,
+    cols: u32, parts: u32, stride: u32,
 }
 var<immediate> p: Params;
 
@@ -16,9 +16,11 @@ fn layer_norm_bwd_params(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= 2u * p.cols {
         return;
     }
+    // The bias's gradient stands `stride` behind the weight's.
+    let at = select(i, i - p.cols + p.stride, i >= p.cols);
     var total = 0.0;
     for (var part = 0u; part < p.parts; part++) {
-        total += partial[p.partial0 + part * 2u * p.cols + i];
+        total += partial[p.partial0 + part * 2u * p.stride + at];
     }
     if i < p.cols {
         if ACCUMULATE {

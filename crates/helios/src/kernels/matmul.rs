@@ -8,7 +8,7 @@ use crate::shader::{Shader, ShaderBuilder};
 /// How a product is cut into workgroups and invocations. Every variant adds up k in the same order, so that the choice
 /// changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Variant {
+pub enum Variant {
     /// `matmul_direct.wgsl`: `rows` (a multiple of 4) by `vectors` of C for each invocation, `width` by `height` of them.
     Direct {
         /// TM.
@@ -160,7 +160,12 @@ impl Product {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
-        let variant = l.profile.matmul;
+        let [plain, transposed_b, transposed_a] = l.profile.matmul;
+        let variant = match (self.transpose_a, self.transpose_b) {
+            (false, false) => plain,
+            (false, true) => transposed_b,
+            (true, _) => transposed_a,
+        };
         let (extra, post) = match self.epilogue {
             Epilogue::Plain | Epilogue::Accumulate => (None, None),
             Epilogue::Activate(_, pre) => (pre, None),

@@ -2,16 +2,17 @@
 
 use alpha_tensor::op::{AdamW, GradNorm};
 
-use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded, is_vector};
 use crate::shader::{Shader, ShaderBuilder};
 
 /// Where `needs_previous` stands in the kernel's own words.
 const CHAINED_WORD: usize = 6;
 
-fn norm_shader(l: &Lowering<'_>, entry: &str) -> Shader {
+fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Shader {
     ShaderBuilder::new("grad_norm", 3)
         .number("WG", l.profile.reduce_width)
         .entry(&["PARTS", "WHOLE"], entry)
+        .access("FLAT_TYPE", is_vector(&op.grads), &["grads"])
         .part(REDUCE)
         .part(include_str!("grad_norm.wgsl"))
         .finish()
@@ -19,8 +20,8 @@ fn norm_shader(l: &Lowering<'_>, entry: &str) -> Shader {
 
 pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), String> {
     let len = op.grads.len();
-    let pieces = l.row_pieces(len, 1)?;
-    let part_len = len.div_ceil(l.profile.parts).max(1);
+    let pieces = l.pieces(len, 1, 4)?;
+    let part_len = len.div_ceil(l.profile.parts).next_multiple_of(4).max(4);
     let parts: usize = pieces.iter().map(|(start, end)| (end - start).div_ceil(part_len)).sum();
     let partial = l.scratch(parts);
     let words = |len: usize, first_part: usize| {
@@ -33,11 +34,11 @@ pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), Strin
     for (start, end) in pieces {
         let operands = vec![flat_part(op.grads, start, end).into(), partial.clone(), Operand::Absent];
         let count = (end - start).div_ceil(part_len);
-        l.push(norm_shader(l, "PARTS"), operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
+        l.push(norm_shader(l, op, "PARTS"), operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
         first_part += count;
     }
     let operands = vec![Operand::Absent, partial, op.results.into()];
-    l.push(norm_shader(l, "WHOLE"), operands, words(len, 0), vec![(CHAINED_WORD, Patch::Chained)], [1, 1, 1])
+    l.push(norm_shader(l, op, "WHOLE"), operands, words(len, 0), vec![(CHAINED_WORD, Patch::Chained)], [1, 1, 1])
 }
 
 /// Where the numbers of a run stand in the kernel's own words.
@@ -46,8 +47,13 @@ const CORRECTION_WORD: usize = 8;
 
 pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
     let width = l.profile.reduce_width as usize;
+    let tensors = [op.params, op.grads, op.moment1, op.moment2];
+    let is_flat_of_vectors = tensors.iter().all(is_vector);
+    let is_alike = op.decay_runs.iter().all(|run| run.end.is_multiple_of(4)) && op.params.offset.is_multiple_of(4);
     let shader = ShaderBuilder::new("adamw", 6)
         .number("WG", l.profile.reduce_width)
+        .flag("ALIKE", is_alike)
+        .access("FLAT_TYPE", is_flat_of_vectors, &["params", "grads", "moment1", "moment2"])
         .part(GRID)
         .part(include_str!("adamw.wgsl"))
         .finish();

@@ -30,3 +30,12 @@ fn reduce_max(index: u32, value: f32) -> f32 {
     workgroupBarrier();
     return largest;
 }
+
+fn total(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+// The elements of a vector of which only `left` belong to a row; the others as 0.
+fn inside(v: vec4<f32>, left: u32) -> vec4<f32> {
+    return select(vec4(0.0), v, vec4(0u, 1u, 2u, 3u) < vec4(left));
+}

@@ -1,0 +1,310 @@
+//! The backend itself: what it promises beside right numbers, which `alpha-tensor/tests/ops` checks.
+//!
+//! Where a machine has no device, not even a software one, the tests say so and pass.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
+#![expect(clippy::print_stdout, reason = "tests say what they skipped")]
+
+use alpha_tensor::{
+    Backend, BackendError, Program, ProgramBuilder, Region, RegionSizes, Results, RunArgs, Tensor,
+    cpu_ref::RefBackend,
+    op::{
+        AdamW, Attention, AttentionBwd, CrossEntropy, DecayRun, Embedding, EmbeddingBwd, Fill, GradNorm, HeadBwd, LayerNorm,
+        LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, LossSum,
+    },
+    rng::{Key, Purpose},
+};
+use helios::{HeliosBackend, HeliosError, Options};
+
+fn open(options: &Options) -> Option<HeliosBackend> {
+    match HeliosBackend::open(options) {
+        Ok(backend) => Some(backend),
+        Err(HeliosError::NoDevice) => {
+            println!("SKIPPED helios: no device");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const ROWS: usize = 96;
+const COLS: usize = 40;
+const WIDE: usize = 160;
+const VOCAB: usize = 301;
+const PARAMS: usize = 1 << 15;
+
+/// A step's worth of operations of which every operand larger than 24 KiB can be cut.
+fn step() -> Program {
+    let mut sizes = RegionSizes::default();
+    for region in [Region::Params, Region::Grads, Region::Moment1, Region::Moment2] {
+        sizes.set(region, PARAMS);
+    }
+    sizes.set(Region::Inputs, 2 * ROWS);
+    sizes.set(Region::Results, Results::LEN);
+    let mut b = ProgramBuilder::new(sizes);
+    let tokens = Tensor::new(Region::Inputs, 0, 1, ROWS);
+    let targets = Tensor::new(Region::Inputs, ROWS, 1, ROWS);
+    let wte = Tensor::new(Region::Params, 0, VOCAB, COLS);
+    let wpe = Tensor::new(Region::Params, 12_048, 48, COLS);
+    let fc = Tensor::new(Region::Params, 13_984, COLS, WIDE);
+    let norm = Tensor::new(Region::Params, 20_384, 1, COLS);
+    let qkv_weight = Tensor::new(Region::Params, 20_432, COLS, 3 * COLS);
+    let grad = |tensor: Tensor| tensor.in_region(Region::Grads);
+
+    let x = b.activation(ROWS, COLS);
+    b.push(Embedding { tokens, wte, wpe, out: x, block: 48 });
+    let [y, mean, rstd] = [b.activation(ROWS, COLS), b.activation(1, ROWS), b.activation(1, ROWS)];
+    b.push(LayerNorm { x, weight: norm, bias: None, y, mean, rstd, eps: 1e-5 });
+    let qkv = b.activation(ROWS, 3 * COLS);
+    b.push(Linear { x: y, weight: qkv_weight, bias: None, activation: None, pre: None, residual: None, out: qkv });
+    let [attended, lse] = [b.activation(ROWS, COLS), b.activation(2 * 4, 48)];
+    b.push(Attention { qkv, out: attended, lse, batch: 2, heads: 4, dropout: None });
+    let hidden = b.activation(ROWS, WIDE);
+    b.push(Linear { x: attended, weight: fc, bias: None, activation: None, pre: None, residual: None, out: hidden });
+    let [dhidden, dattended] = [b.activation(ROWS, WIDE), b.activation(ROWS, COLS)];
+    b.push(Fill { out: dhidden, value: 0.25 });
+    b.push(LinearBwdWeight { x: attended, dy: dhidden, dweight: grad(fc), dbias: None, accumulate: false });
+    b.push(LinearBwdInput { dy: dhidden, weight: fc, activation: None, dx: dattended });
+    let dqkv = b.activation(ROWS, 3 * COLS);
+    b.push(AttentionBwd { qkv, out: attended, lse, dout: dattended, dqkv, batch: 2, heads: 4, dropout: None });
+    let [scratch, loss] = [b.activation(ROWS, VOCAB), b.activation(1, ROWS)];
+    let dx = b.activation(ROWS, COLS);
+    for start in [0, ROWS / 8] {
+        // Chunks of an eighth, so that the logits fit.
+        let part = |tensor: Tensor| Tensor { offset: tensor.offset + start, cols: ROWS / 8, ..tensor };
+        let rows = |tensor: Tensor| tensor.row_range(start, start + ROWS / 8);
+        let scratch = rows(scratch);
+        b.push(CrossEntropy {
+            x: rows(y),
+            weight: wte,
+            targets: part(targets),
+            scratch,
+            loss: part(loss),
+            grad_scale: Some(0.1),
+        });
+        b.push(HeadBwd { x: rows(y), weight: wte, scratch, dx: rows(dx), dweight: grad(wte), accumulate: start > 0 });
+    }
+    b.push(Fill { out: dx.row_range(ROWS / 4, ROWS), value: 0.5 });
+    b.push(LossSum {
+        loss: Tensor { cols: ROWS / 4, ..loss },
+        out: Results::loss_tensor(),
+        scale: 0.1,
+        accumulate: false,
+    });
+    b.push(LayerNormBwd {
+        x,
+        weight: norm,
+        mean,
+        rstd,
+        dy: dx,
+        dx: attended,
+        dweight: grad(norm),
+        dbias: None,
+        accumulate_dx: true,
+        accumulate: false,
+    });
+    b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
+    let flat = |region| Tensor::new(region, 0, 1, PARAMS);
+    b.push(GradNorm { grads: flat(Region::Grads), results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 });
+    b.push(AdamW {
+        params: flat(Region::Params),
+        grads: flat(Region::Grads),
+        moment1: flat(Region::Moment1),
+        moment2: flat(Region::Moment2),
+        results: Results::tensor(),
+        decay_runs: vec![
+            DecayRun { end: 20_384, is_decayed: true },
+            DecayRun { end: 20_432, is_decayed: false },
+            DecayRun { end: PARAMS, is_decayed: true },
+        ],
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+    });
+    b.finish(&[]).0
+}
+
+fn args(step: u64) -> RunArgs {
+    RunArgs { seed: 1, step, update: step, lr: 1e-3, ..RunArgs::default() }
+}
+
+/// Parameters and tokens, the same for every backend.
+fn load(backend: &mut dyn Backend, program: &Program) {
+    backend.prepare(&program.sizes, &[program]).unwrap();
+    let key = Key::new(1, Purpose::Synthetic);
+    let params: Vec<f32> = (0..PARAMS as u64).map(|i| 0.1 * key.normal_pair(i)[0] as f32).collect();
+    backend.write(Region::Params, 0, &params).unwrap();
+    let tokens: Vec<u32> = (0..2 * ROWS as u64).map(|i| key.fold(1).below(i, VOCAB as u64) as u32).collect();
+    backend.write_tokens(0, &tokens).unwrap();
+}
+
+/// Parameters after two steps, and the results of the second.
+fn two_steps(backend: &mut dyn Backend) -> (Vec<f32>, Results) {
+    let program = step();
+    load(backend, &program);
+    for number in 1..=2 {
+        backend.run(&program, &args(number), None).unwrap();
+    }
+    let results = backend.results().unwrap();
+    let mut params = vec![0.0; PARAMS];
+    backend.read(Region::Params, 0, &mut params).unwrap();
+    (params, results)
+}
+
+#[test]
+fn tensors_larger_than_a_binding_are_cut() {
+    let Some(mut whole) = open(&Options::default()) else { return };
+    let expected = two_steps(&mut whole);
+    let reference = two_steps(&mut RefBackend::<f32>::new());
+    let distance = |params: &[f32]| params.iter().zip(&reference.0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance(&expected.0) < 1e-4, "{}", distance(&expected.0));
+    // 24 KiB: a sequence fits; the token embedding, a weight, activations, gradients and moments are larger.
+    let options = Options { max_binding_bytes: Some(24 << 10), ..Options::default() };
+    let mut small = HeliosBackend::open(&options).unwrap();
+    let program = step();
+    assert!(small.dispatches_of(&program).unwrap() > whole.dispatches_of(&program).unwrap() + 20);
+    let found = two_steps(&mut small);
+    assert!(distance(&found.0) < 1e-4, "{}", distance(&found.0));
+    assert!((found.1.loss - reference.1.loss).abs() < 1e-4);
+    assert!((found.1.grad_norm - reference.1.grad_norm).abs() < 1e-3 * reference.1.grad_norm);
+}
+
+#[test]
+fn what_cannot_be_cut_is_an_error_before_anything_runs() {
+    let options = Options { max_binding_bytes: Some(4 << 10), ..Options::default() };
+    let Some(mut backend) = open(&options) else { return };
+    let program = step();
+    let error = backend.prepare(&program.sizes, &[&program]).unwrap_err();
+    let BackendError::Unsupported { op, why, .. } = &error else { panic!("{error}") };
+    assert!(!op.is_empty() && why.contains("binding"), "{error}");
+}
+
+#[test]
+fn the_same_steps_have_the_same_bits() {
+    let Some(mut first) = open(&Options::default()) else { return };
+    let (params, results) = two_steps(&mut first);
+    // Again on the same device, and on one opened anew.
+    for backend in [&mut first, &mut HeliosBackend::open(&Options::default()).unwrap()] {
+        let (again, results_again) = two_steps(backend);
+        assert!(params.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()));
+        assert_eq!(results, results_again);
+    }
+}
+
+#[test]
+fn results_come_in_the_order_in_which_they_were_asked_for() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let program = step();
+    load(&mut backend, &program);
+    let mut one_by_one = Vec::new();
+    for number in 1..=4 {
+        backend.run(&program, &args(number), None).unwrap();
+        one_by_one.push(backend.results().unwrap());
+    }
+    load(&mut backend, &program);
+    let ahead = backend.results_ahead() as u64;
+    let mut found = Vec::new();
+    for number in 1..=4 {
+        backend.run(&program, &args(number), None).unwrap();
+        backend.request_results().unwrap();
+        if number > ahead {
+            found.push(backend.collect_results().unwrap());
+        }
+    }
+    while found.len() < 4 {
+        found.push(backend.collect_results().unwrap());
+    }
+    assert_eq!(found, one_by_one);
+    assert!(backend.collect_results().is_err());
+    for _ in 0..=ahead {
+        backend.request_results().unwrap();
+    }
+    assert!(matches!(backend.request_results(), Err(BackendError::InvalidProgram(_))));
+}
+
+#[test]
+fn a_step_behind_one_that_was_not_applied_changes_nothing() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let program = step();
+    load(&mut backend, &program);
+    // The first has a learning rate that is not a number in the clip: its gradient is spoiled by a parameter.
+    backend.write(Region::Params, 20_384, &[f32::NAN]).unwrap();
+    backend.run(&program, &args(1), None).unwrap();
+    backend.request_results().unwrap();
+    let mut before = vec![0.0; PARAMS];
+    backend.read(Region::Params, 0, &mut before).unwrap();
+    // Mended, a step would be applied; chained to the one before, it is not.
+    backend.write(Region::Params, 20_384, &[1.0]).unwrap();
+    backend.run(&program, &RunArgs { is_chained: true, ..args(2) }, None).unwrap();
+    backend.request_results().unwrap();
+    let [first, second] = [backend.collect_results().unwrap(), backend.collect_results().unwrap()];
+    assert!(!first.is_applied && !first.grad_norm.is_finite(), "{first:?}");
+    assert!(!second.is_applied && second.grad_norm.is_finite(), "{second:?}");
+    let mut after = vec![0.0; PARAMS];
+    backend.read(Region::Params, 0, &mut after).unwrap();
+    before[20_384] = 1.0;
+    assert_eq!(before, after);
+    backend.run(&program, &args(2), None).unwrap();
+    assert!(backend.results().unwrap().is_applied);
+}
+
+#[test]
+fn a_step_is_one_submission_and_reads_nothing_back() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let program = step();
+    load(&mut backend, &program);
+    let before = backend.launches().unwrap();
+    backend.run(&program, &args(1), None).unwrap();
+    backend.run(&program, &args(2), None).unwrap();
+    backend.request_results().unwrap();
+    backend.collect_results().unwrap();
+    let launches = backend.launches().unwrap() - before;
+    assert_eq!(launches.submissions, 1);
+    assert_eq!(launches.read_backs, 0);
+    assert_eq!(launches.dispatches, 2 * backend.dispatches_of(&program).unwrap() as u64);
+}
+
+#[test]
+fn a_lost_device_is_an_error_of_whatever_comes_next() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let program = step();
+    load(&mut backend, &program);
+    backend.run(&program, &args(1), None).unwrap();
+    backend.results().unwrap();
+    backend.destroy_device();
+    let run = backend.run(&program, &args(2), None).and_then(|()| backend.results().map(|_| ()));
+    assert!(matches!(run, Err(BackendError::DeviceFailed { .. })), "{run:?}");
+    let read = backend.read(Region::Params, 0, &mut [0.0]);
+    assert!(matches!(read, Err(BackendError::DeviceFailed { .. })), "{read:?}");
+    assert!(backend.write(Region::Params, 0, &[0.0]).is_err());
+    assert!(backend.prepare(&program.sizes, &[&program]).is_err());
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error_with_its_size() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let mut sizes = RegionSizes::default();
+    sizes.set(Region::Params, 1 << 44);
+    let error = backend.prepare(&sizes, &[]).unwrap_err();
+    assert!(matches!(error, BackendError::OutOfMemory { asked_bytes, .. } if asked_bytes >= 1 << 46), "{error}");
+    // Nothing is prepared: an error, no crash.
+    assert!(backend.run(&step(), &args(1), None).is_err());
+    assert!(backend.read(Region::Params, 0, &mut [0.0]).is_err());
+    assert!(backend.results().is_err());
+}
+
+#[test]
+fn programs_that_were_not_prepared_run_where_they_fit() {
+    let Some(mut backend) = open(&Options::default()) else { return };
+    let program = step();
+    load(&mut backend, &program);
+    let mut other = program.clone();
+    other.ops.truncate(2);
+    backend.run(&other, &args(1), None).unwrap();
+    backend.run(&program, &args(1), None).unwrap();
+    assert!(backend.results().unwrap().is_applied);
+    let mut larger = other.clone();
+    larger.sizes.set(Region::Activations, 1 << 28);
+    assert!(matches!(backend.run(&larger, &args(1), None), Err(BackendError::InvalidProgram(_))));
+}
