@@ -32,10 +32,17 @@ done
 say 'the five-step command'
 five=("$alpha" train --data=data/abc-small.txt --steps=5 --batch=2 --block=64 --layers=2 --dim=128 --heads=4
   --accumSteps=1 --evalInterval=5 --evalIters=1 --sampleInterval=0 --postSamples=false --remote=false --trace=true)
-expect_code 3 "${five[@]}" --backend=helios --runDir="$work/helios"
+expect_code 3 env VK_DRIVER_FILES=/nowhere VK_ICD_FILENAMES=/nowhere "${five[@]}" --backend=helios --runDir="$work/none"
+expect_code 0 "${five[@]}" --backend=helios --runDir="$work/helios"
+grep -q '^backend: helios on ' "$work/out" || fail 'the device is not named'
 expect_code 0 "${five[@]}" --backend=cpu --runDir="$work/five"
+python3 - "$work/helios" "$work/five" <<'PY'
+import json, sys
+helios, cpu = ([json.loads(row)["loss"] for row in open(folder + "/metrics.jsonl")] for folder in sys.argv[1:])
+assert len(helios) == 5 and all(abs(a - b) < 1e-4 for a, b in zip(helios, cpu)), f"{helios} {cpu}"
+PY
 [[ $(grep -c '^step ' "$work/out") == 5 && $(grep -c '^  \[trace\] ' "$work/out") == 5 ]] || fail 'not five step and trace lines'
-python3 -c 'import json, sys; [json.load(open(path)) for path in sys.argv[1:]]' "$work"/five/{trace,kernels,config}.json
+python3 -c 'import json, sys; [json.load(open(path)) for path in sys.argv[1:]]' "$work"/{five,helios}/{trace,kernels,config}.json
 
 say '60 steps on characters'
 train=("$alpha" train --data=data/abc-small.txt --tokenizer=char --backend=cpu --threads=2 --steps=60 --batch=8 --block=64

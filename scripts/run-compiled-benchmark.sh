@@ -63,6 +63,11 @@ config_value() {
   tr -d '\n' <"$run_dir/config.json" 2>/dev/null | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p" | slug || true
 }
 
+# The GPU that the run's rows name; nothing where it ran on the processor.
+device_name() {
+  head -n 1 "$run_dir/metrics.jsonl" 2>/dev/null | sed -n 's/.*"device":"\([^"]*\)".*/\1/p' | slug || true
+}
+
 note_dead_knobs() {
   local name
   for name in $(compgen -e); do
@@ -292,7 +297,8 @@ started=$(now_ms) code=0
 record[run_ms]=$(($(now_ms) - started))
 
 read -r rows bad avg last val_loss < <(summarize_metrics)
-resolved=$(config_value backend) device=$(config_value device)
+# The device's own name; the flag of that name may be a number.
+resolved=$(config_value backend) device=$(device_name)
 record[backend]=${resolved:-${record[backend]}}
 record[device]=${device:-${record[backend]}}
 record[avg_tok_s]=$avg record[last_tok_s]=$last record[val_loss]=$val_loss

@@ -35,6 +35,16 @@ impl Cache {
         Cache { folder: None }
     }
 
+    /// An entry of another crate by its name, if whole.
+    pub fn read_entry(&self, name: &str) -> Option<Vec<u8>> {
+        self.read(&key(&[name.as_bytes()]), "entry")
+    }
+
+    /// Keeps an entry of another crate; the error is a sentence for the user.
+    pub fn write_entry(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.write(&key(&[name.as_bytes()]), "entry", bytes)
+    }
+
     /// The path of an entry; the folder may not exist yet.
     pub(crate) fn path(&self, key: &blake3::Hash, extension: &str) -> Option<PathBuf> {
         let name = format!("{}.{extension}", &key.to_hex().as_str()[..40]);

@@ -138,6 +138,11 @@ pub trait Backend {
         None
     }
 
+    /// Sentences for whoever runs it, each once: the device, what it could not keep.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the device was asked to do so far; none where programs run on the host.
     fn launches(&self) -> Option<Launches> {
         None

@@ -1,7 +1,8 @@
 //! The backend that a configuration names.
 
+use alpha_data::Cache;
 use alpha_tensor::{Backend, cpu::CpuBackend, cpu_ref::RefBackend};
-use helios::{DeviceChoice, HeliosBackend, Options};
+use helios::{DeviceChoice, HeliosBackend, Keep, Options};
 
 use crate::{TrainError, config};
 
@@ -16,14 +17,21 @@ pub fn make_backend(
         config::Backend::Auto | config::Backend::Cpu => Ok(Box::new(CpuBackend::new(threads)?)),
         config::Backend::Helios => {
             let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
-            Ok(Box::new(HeliosBackend::open(&Options { choice, ..Options::default() })?))
+            let options = Options { choice, ..Options::default() };
+            Ok(Box::new(HeliosBackend::open_tested(&options, Box::new(InCache(Cache::from_environment())))?))
         }
     }
 }
 
-/// What is to be said about a backend's device before anything runs; nothing of the processor itself.
-pub fn device_note(backend: &dyn Backend) -> Option<String> {
-    let memory = backend.device_memory()?;
-    let software = if memory.is_host { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
-    Some(format!("backend: {} on `{}`{software}", backend.name(), memory.device))
+/// What a device keeps goes where data are cached.
+struct InCache(Cache);
+
+impl Keep for InCache {
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.read_entry(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.0.write_entry(name, bytes)
+    }
 }

@@ -14,7 +14,7 @@ use alpha_tensor::{Backend, Region};
 use self::steps::{TraceState, Training};
 use crate::{
     TrainError,
-    backend::{device_note, make_backend},
+    backend::make_backend,
     checkpoint::{self, TrainingState},
     config::{self, Resume, TrainConfig},
     evaluate::Validator,
@@ -74,9 +74,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
     let mut backend = make_backend(config.backend, config.threads, config.device.as_deref())?;
-    if let Some(note) = device_note(&*backend) {
-        host.sink.note(&note);
-    }
+    backend.take_notes().iter().for_each(|note| host.sink.note(note));
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;
     host.sink.note(&plan.summary);
     for warning in &plan.warnings {
@@ -92,6 +90,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
     let held = if goes_on_in_place { Some(RunDir::resume(&run_path)?) } else { None };
     backend.prepare(&programs.sizes(), &programs.all())?;
+    backend.take_notes().iter().for_each(|note| host.sink.note(note));
     match source {
         Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,
         None => initialise(&layout, config.seed, &mut *backend)?,
@@ -121,8 +120,21 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     let device = backend.device_memory().map(|memory| memory.device);
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
     let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
-    let mut training =
-        Training { config, model, layout, programs, backend, data, loaders, run_dir, metrics, state, tracer, turns, device };
+    let mut training = Training {
+        config,
+        model,
+        layout,
+        programs,
+        backend,
+        data,
+        loaders,
+        run_dir,
+        metrics,
+        state,
+        tracer,
+        turns,
+        device,
+    };
     let outcome = training.steps(host);
     training.end_turns(&outcome);
     outcome

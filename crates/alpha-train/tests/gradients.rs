@@ -149,8 +149,14 @@ fn trained(config: &ModelConfig, step: StepConfig, threads: usize) -> Vec<f32> {
             };
             backend.write_tokens(train.inputs.tokens.offset, &ids(0)).expect("it is prepared");
             backend.write_tokens(train.inputs.targets.offset, &ids(3)).expect("it is prepared");
-            let args =
-                RunArgs { seed: 5, step: number, micro_step: micro_step as u32, update: number, lr: 1e-2, ..RunArgs::default() };
+            let args = RunArgs {
+                seed: 5,
+                step: number,
+                micro_step: micro_step as u32,
+                update: number,
+                lr: 1e-2,
+                ..RunArgs::default()
+            };
             backend.run(train.program(micro_step), &args, None).unwrap();
         }
     }
@@ -195,7 +201,9 @@ fn accumulating_is_the_same_as_a_larger_batch() {
         for micro_step in 0..accum_steps {
             let part = &all[micro_step * batch * 9..(micro_step + 1) * batch * 9];
             backend.write_tokens(train.inputs.tokens.offset, part).expect("it is prepared");
-            backend.write_tokens(train.inputs.targets.offset, &all[micro_step * batch * 9 + 1..][..batch * 9]).expect("it is prepared");
+            backend
+                .write_tokens(train.inputs.targets.offset, &all[micro_step * batch * 9 + 1..][..batch * 9])
+                .expect("it is prepared");
             let args = RunArgs { step: 1, micro_step: micro_step as u32, update: 1, ..RunArgs::default() };
             backend.run(train.program(micro_step), &args, None).unwrap();
         }
@@ -228,7 +236,9 @@ fn the_gradient_check_passes_and_sees_a_wrong_parameter() {
             initialise(layout, 1, backend)?;
             calls += 1;
             if calls == 1 {
-                backend.write(Region::Params, layout.places.layers[1].fc.weight.offset, &[0.5]).expect("it is prepared");
+                backend
+                    .write(Region::Params, layout.places.layers[1].fc.weight.offset, &[0.5])
+                    .expect("it is prepared");
             }
             Ok(())
         };

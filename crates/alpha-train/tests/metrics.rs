@@ -9,8 +9,7 @@ use alpha_tensor::{Counters, Launches};
 use alpha_train::{
     files::JsonLines,
     metrics::{
-        MetricsWriter, PhaseTimes, SampleRecord, Skipped, StepRecord, format_step_line, format_trace_line,
-        read_metrics,
+        MetricsWriter, PhaseTimes, SampleRecord, Skipped, StepRecord, format_step_line, format_trace_line, read_metrics,
     },
 };
 use proptest::prelude::*;

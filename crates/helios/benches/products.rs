@@ -100,7 +100,11 @@ fn main() {
             let chosen = gflops(&Options::default());
             let best = each.iter().copied().fold(chosen, f64::max);
             let each: Vec<String> = each.iter().map(|gflops| format!("{gflops:6.2}")).collect();
-            println!("{model:8} {name:18} {r}x{k}x{n:<6} {} | {chosen:6.2} GFLOP/s, {:3.0} %", each.join(" "), 100.0 * chosen / best);
+            println!(
+                "{model:8} {name:18} {r}x{k}x{n:<6} {} | {chosen:6.2} GFLOP/s, {:3.0} %",
+                each.join(" "),
+                100.0 * chosen / best
+            );
         }
     }
 }

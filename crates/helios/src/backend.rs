@@ -12,14 +12,18 @@ use std::{
     time::Duration,
 };
 
-use alpha_tensor::{Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline};
+use alpha_tensor::{
+    Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline,
+};
 
 use crate::{
     device::{DeviceInfo, Gpu, HeliosError, Options},
+    kept::{self, Keep},
     kernels::{Profile, Variant},
     memory::{Memory, planned_bytes},
     pipelines::Pipelines,
     recording::{Plan, lower},
+    self_test::self_test,
     timestamps::Timestamps,
 };
 
@@ -45,14 +49,16 @@ pub struct HeliosBackend {
     last_submission: Option<wgpu::SubmissionIndex>,
     deadline: Duration,
     launches: Launches,
+    keep: Option<Box<dyn Keep>>,
+    notes: Vec<String>,
 }
 
 /// What `prepare` makes.
 struct Prepared {
     memory: Memory,
-    /// Those prepared, then at most one that was not.
+    /// Those of the programs that were prepared, then at most one of a program that was not.
     plans: Vec<(Program, Plan)>,
-    prepared_plans: usize,
+    own_plans: usize,
     /// Token ids of the next run, which are uploaded with it.
     tokens: Vec<u32>,
     has_new_tokens: bool,
@@ -96,19 +102,61 @@ impl Mapped {
 impl HeliosBackend {
     /// Opens a device.
     pub fn open(options: &Options) -> Result<HeliosBackend, HeliosError> {
+        HeliosBackend::open_with(options, None)
+    }
+
+    /// Opens a device and, where `keep` does not hold that it passed before, checks every operation on it.
+    pub fn open_tested(options: &Options, keep: Box<dyn Keep>) -> Result<HeliosBackend, HeliosError> {
+        let mut backend = HeliosBackend::open_with(options, Some(keep))?;
+        let info = backend.gpu.info.clone();
+        let software =
+            if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
+        backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
+        let name = kept::name(&backend.gpu, "self-test");
+        let has_passed =
+            backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
+        if !has_passed {
+            let failed = |why| HeliosError::SelfTest { device: info.name.clone(), driver: info.driver.clone(), why };
+            if let Some(why) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
+                return Err(failed(why));
+            }
+            backend.prepared = None;
+            backend.launches = Launches::default();
+            let kept = backend.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, kept::PASSED));
+            backend.warn(kept);
+        }
+        Ok(backend)
+    }
+
+    fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
         let profile = profile(&gpu, options);
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
-            gpu,
             profile,
-            pipelines: Pipelines::default(),
+            pipelines: Pipelines::new(kept::pipeline_cache(&gpu, keep.as_deref())),
             prepared: None,
             encoder: None,
             last_submission: None,
             deadline,
             launches: Launches::default(),
+            keep,
+            notes: Vec::new(),
+            gpu,
         })
+    }
+
+    /// Says once what could not be kept.
+    fn warn(&mut self, kept: Result<(), String>) {
+        let warning = kept.err().map(|why| format!("warning: {why}"));
+        self.notes.extend(warning.filter(|warning| !self.notes.contains(warning)));
+    }
+
+    /// Compiles every kernel with one text in place of another from here on.
+    #[cfg(test)]
+    pub(crate) fn sabotage(&mut self, right: &'static str, wrong: &'static str) {
+        self.pipelines = Pipelines::new(None);
+        self.pipelines.sabotage = Some((right, wrong));
     }
 
     /// The device.
@@ -210,7 +258,8 @@ impl HeliosBackend {
         let done_ns = timeline.now_ns();
         let view = timestamps.readable().slice(..bytes).get_mapped_range();
         let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
-        let ticks: Vec<u64> = view.chunks_exact(8).map(|tick| u64::from_le_bytes(tick.try_into().unwrap_or_default())).collect();
+        let ticks: Vec<u64> =
+            view.chunks_exact(8).map(|tick| u64::from_le_bytes(tick.try_into().unwrap_or_default())).collect();
         timestamps.fill(&ticks, timeline, done_ns);
         drop(view);
         timestamps.readable().unmap();
@@ -243,7 +292,7 @@ impl HeliosBackend {
         let plan = Plan::new(&self.gpu, lowered, &prepared.memory, &mut self.pipelines)?;
         self.gpu.take_fault()?;
         // The newest takes the place of the one before: programs that are not prepared run once.
-        prepared.plans.truncate(prepared.prepared_plans);
+        prepared.plans.truncate(prepared.own_plans);
         prepared.plans.push((program.clone(), plan));
         Ok(prepared.plans.len() - 1)
     }
@@ -298,7 +347,13 @@ fn profile(gpu: &Gpu, options: &Options) -> Profile {
             reduce_width: 128,
             attention_width: 64,
             parts: 256,
-            matmul: [options.matmul.unwrap_or(Variant::Staged { rows: 4, vectors: 1, width: 16, height: 16, depth: 16 }); 3],
+            matmul: [options.matmul.unwrap_or(Variant::Staged {
+                rows: 4,
+                vectors: 1,
+                width: 16,
+                height: 16,
+                depth: 16,
+            }); 3],
             max_binding_len,
         }
     }
@@ -313,6 +368,10 @@ impl Backend for HeliosBackend {
         let info = &self.gpu.info;
         let device = if self.gpu.is_software() { format!("{} (software)", info.name) } else { info.name.clone() };
         Some(DeviceMemory { device, is_host: self.gpu.is_software(), total_bytes: info.memory_bytes })
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     fn launches(&self) -> Option<Launches> {
@@ -340,19 +399,21 @@ impl Backend for HeliosBackend {
         }
         let buffer = |label, bytes: usize, usage| {
             let size = bytes.max(4) as u64;
-            self.gpu.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+            self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
         };
         let input_bytes = sizes.get(Region::Inputs) * 4;
-        let upload = buffer(
-            "tokens",
-            UPLOAD_SLOTS * input_bytes,
-            wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-        );
+        let upload =
+            buffer("tokens", UPLOAD_SLOTS * input_bytes, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST);
         let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let results = (0..RESULT_SLOTS).map(|_| buffer("results", Results::LEN * 4, readable)).collect();
         self.prepared = Some(Prepared {
             memory,
-            prepared_plans: plans.len(),
+            own_plans: plans.len(),
             plans,
             tokens: vec![0; sizes.get(Region::Inputs)],
             has_new_tokens: false,
@@ -366,6 +427,9 @@ impl Backend for HeliosBackend {
             staged_bytes: 0,
             timestamps: None,
         });
+        let kept =
+            self.keep.as_ref().map_or(Ok(()), |keep| kept::keep_pipelines(&self.gpu, &**keep, &mut self.pipelines));
+        self.warn(kept);
         self.gpu.take_fault()
     }
 

@@ -40,7 +40,9 @@ pub enum HeliosError {
     )]
     NoDevice,
     /// A number or name that fits none.
-    #[error("no device `{asked}` among: {found}\n\nhint: `alpha devices` lists them; give a number or a part of one name")]
+    #[error(
+        "no device `{asked}` among: {found}\n\nhint: `alpha devices` lists them; give a number or a part of one name"
+    )]
     NoSuchDevice {
         /// What was asked for.
         asked: String,
@@ -55,8 +57,22 @@ pub enum HeliosError {
         /// Those that fit.
         found: String,
     },
+    /// It does not compute what the reference does.
+    #[error(
+        "`{device}` failed its self-test: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`; please report it"
+    )]
+    SelfTest {
+        /// Its name.
+        device: String,
+        /// Its driver.
+        driver: String,
+        /// Which operation, and by how much.
+        why: String,
+    },
     /// The device or its driver lacks something.
-    #[error("`{device}` cannot run the kernels: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`")]
+    #[error(
+        "`{device}` cannot run the kernels: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`"
+    )]
     Lacks {
         /// Its name.
         device: String,

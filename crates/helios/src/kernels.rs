@@ -153,7 +153,10 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         if let Some(groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
-            return Err(format!("`{}` needs {groups} workgroups in one dimension, {MAX_GROUPS} are possible", shader.name));
+            return Err(format!(
+                "`{}` needs {groups} workgroups in one dimension, {MAX_GROUPS} are possible",
+                shader.name
+            ));
         }
         debug_assert_eq!(shader.bindings, operands.len());
         self.dispatches.push(Dispatch { shader, operands, words, patches, groups: groups.map(|groups| groups as u32) });
@@ -214,3 +217,43 @@ pub(crate) fn is_vector(tensor: &Tensor) -> bool {
 pub(crate) const GRID: &str = include_str!("kernels/grid.wgsl");
 pub(crate) const REDUCE: &str = include_str!("kernels/reduce.wgsl");
 pub(crate) const THREEFRY: &str = include_str!("kernels/threefry.wgsl");
+
+/// Every source, for whatever depends on them all.
+pub(crate) const SOURCES: &[&str] = &[
+    include_str!("kernels/activation.wgsl"),
+    include_str!("kernels/adamw.wgsl"),
+    include_str!("kernels/attention.wgsl"),
+    include_str!("kernels/attention_bwd.wgsl"),
+    include_str!("kernels/attention_cached.wgsl"),
+    include_str!("kernels/cross_entropy.wgsl"),
+    include_str!("kernels/embedding.wgsl"),
+    include_str!("kernels/embedding_bwd.wgsl"),
+    include_str!("kernels/grad_norm.wgsl"),
+    include_str!("kernels/grid.wgsl"),
+    include_str!("kernels/layer_norm.wgsl"),
+    include_str!("kernels/layer_norm_bwd.wgsl"),
+    include_str!("kernels/layer_norm_bwd_params.wgsl"),
+    include_str!("kernels/load_scalar.wgsl"),
+    include_str!("kernels/load_vec4.wgsl"),
+    include_str!("kernels/loss_sum.wgsl"),
+    include_str!("kernels/matmul_direct.wgsl"),
+    include_str!("kernels/matmul_operands.wgsl"),
+    include_str!("kernels/matmul_staged.wgsl"),
+    include_str!("kernels/pointwise.wgsl"),
+    include_str!("kernels/reduce.wgsl"),
+    include_str!("kernels/threefry.wgsl"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_is_among_them() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernels");
+        let files = std::fs::read_dir(folder).expect("the folder of the sources");
+        let wgsl = files
+            .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|end| end == "wgsl")));
+        assert_eq!(wgsl.count(), SOURCES.len());
+    }
+}

@@ -17,9 +17,12 @@ mod pipelines;
 mod recording;
 mod timestamps;
 mod backend;
+mod kept;
+mod self_test;
 
 pub use self::{
     backend::HeliosBackend,
-    kernels::Variant,
     device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
+    kept::Keep,
+    kernels::Variant,
 };

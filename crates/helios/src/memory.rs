@@ -43,10 +43,8 @@ impl Memory {
     /// Allocates everything, zeroed.
     pub(crate) fn allocate(gpu: &Gpu, sizes: &RegionSizes, scratch_len: usize) -> Result<Memory, BackendError> {
         let bytes = planned_bytes(sizes, scratch_len);
-        for (elements, what) in Region::ALL
-            .iter()
-            .map(|&region| (sizes.get(region), "a region"))
-            .chain([(scratch_len, "scratch space")])
+        for (elements, what) in
+            Region::ALL.iter().map(|&region| (sizes.get(region), "a region")).chain([(scratch_len, "scratch space")])
         {
             if padded(elements) > gpu.limits.max_buffer_size {
                 return Err(BackendError::OutOfMemory { asked_bytes: padded(elements) as usize, what });

@@ -15,9 +15,23 @@ pub(crate) struct Pipelines {
     made: HashMap<Shader, wgpu::ComputePipeline>,
     /// By number of storage buffers.
     layouts: HashMap<usize, wgpu::BindGroupLayout>,
+    /// The driver's own, where it has one.
+    cache: Option<wgpu::PipelineCache>,
+    has_new: bool,
+    #[cfg(test)]
+    pub(crate) sabotage: Option<(&'static str, &'static str)>,
 }
 
 impl Pipelines {
+    pub(crate) fn new(cache: Option<wgpu::PipelineCache>) -> Pipelines {
+        Pipelines { cache, ..Pipelines::default() }
+    }
+
+    /// The driver's cache, if something was compiled since this was last asked.
+    pub(crate) fn take_new(&mut self) -> Option<&wgpu::PipelineCache> {
+        self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new))
+    }
+
     /// The layout of a group of this many storage buffers.
     pub(crate) fn layout(&mut self, gpu: &Gpu, bindings: usize) -> wgpu::BindGroupLayout {
         let make = || {
@@ -45,11 +59,10 @@ impl Pipelines {
             return Ok(pipeline.clone());
         }
         let layout = self.layout(gpu, shader.bindings);
+        let text = self.text(shader);
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
-        };
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(text.into()) };
         let module = if gpu.checked {
             gpu.device.create_shader_module(descriptor)
         } else {
@@ -73,12 +86,24 @@ impl Pipelines {
                 zero_initialize_workgroup_memory: false,
                 ..wgpu::PipelineCompilationOptions::default()
             },
-            cache: None,
+            cache: self.cache.as_ref(),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(gpu.failed(format!("kernel `{}` does not compile: {error}", shader.name)));
         }
         self.made.insert(shader.clone(), pipeline.clone());
+        self.has_new = true;
         Ok(pipeline)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests break kernels on purpose")]
+    fn text<'a>(&self, shader: &'a Shader) -> &'a str {
+        &shader.text
+    }
+
+    #[cfg(test)]
+    fn text(&self, shader: &Shader) -> String {
+        self.sabotage.map_or(shader.text.clone(), |(right, wrong)| shader.text.replace(right, wrong))
     }
 }

@@ -28,7 +28,11 @@ pub(crate) struct Plan {
 /// Lowers every operation of a program; an error names the first that cannot run.
 pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
     let unsupported = |op, why| BackendError::Unsupported { op, backend: "helios", why };
-    program.ops.iter().map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why))).collect()
+    program
+        .ops
+        .iter()
+        .map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why)))
+        .collect()
 }
 
 impl Plan {
@@ -74,12 +78,7 @@ impl Plan {
     }
 }
 
-fn bind(
-    gpu: &Gpu,
-    dispatch: Dispatch,
-    memory: &Memory,
-    pipelines: &mut Pipelines,
-) -> Result<Bound, BackendError> {
+fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipelines) -> Result<Bound, BackendError> {
     let pipeline = pipelines.get(gpu, &dispatch.shader)?;
     let constants: Vec<Option<wgpu::Buffer>> = dispatch.operands.iter().map(|operand| constant(gpu, operand)).collect();
     let windows: Vec<Window<'_>> = dispatch

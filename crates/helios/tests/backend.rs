@@ -9,8 +9,8 @@ use alpha_tensor::{
     Backend, BackendError, Program, ProgramBuilder, Region, RegionSizes, Results, RunArgs, Tensor,
     cpu_ref::RefBackend,
     op::{
-        AdamW, Attention, AttentionBwd, CrossEntropy, DecayRun, Embedding, EmbeddingBwd, Fill, GradNorm, HeadBwd, LayerNorm,
-        LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, LossSum,
+        AdamW, Attention, AttentionBwd, CrossEntropy, DecayRun, Embedding, EmbeddingBwd, Fill, GradNorm, HeadBwd,
+        LayerNorm, LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, LossSum,
     },
     rng::{Key, Purpose},
 };

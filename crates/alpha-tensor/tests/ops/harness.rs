@@ -34,7 +34,8 @@ const GRAD_STEP: f64 = 1e-3;
 const SHOWN_MISMATCHES: usize = 30;
 
 /// The run arguments of every case: nothing is 0 or 1 that could be mixed up.
-pub(crate) const ARGS: RunArgs = RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false };
+pub(crate) const ARGS: RunArgs =
+    RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false };
 
 /// A program under construction, with the content of its tensors.
 pub(crate) struct Case {

@@ -67,12 +67,12 @@ pub fn write_params(out: &mut dyn io::Write, layout: &ParamLayout, backend: &mut
     let (specs, places): (Vec<TensorSpec>, Vec<Option<Tensor>>) =
         entries(layout).into_iter().map(|entry| (entry.spec, entry.place)).unzip();
     let metadata = BTreeMap::from([("format".into(), "pt".into())]);
-    write_f32(out, metadata, &specs, |index, first, values| match places[index] {
-        Some(place) => backend.read(Region::Params, place.offset + first, values).map_err(io::Error::other),
-        None => {
+    write_f32(out, metadata, &specs, |index, first, values| {
+        let Some(place) = places[index] else {
             values.fill(0.0);
-            Ok(())
-        }
+            return Ok(());
+        };
+        backend.read(Region::Params, place.offset + first, values).map_err(io::Error::other)
     })
 }
 
@@ -92,7 +92,8 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
             }
             (None, Some(found)) => {
                 let why = "is not zero, but `config.json` says `\"alpha_bias\": false`";
-                source.check_values(&found, entry.len(), why, |_, values| Ok(values.iter().all(|&value| value == 0.0)))?;
+                source
+                    .check_values(&found, entry.len(), why, |_, values| Ok(values.iter().all(|&value| value == 0.0)))?;
             }
             (_, None) => {}
         }

@@ -74,6 +74,7 @@ struct Batch {
 }
 
 /// A step that the backend has and whose results are not there yet.
+#[derive(Clone, Copy)]
 struct Enqueued {
     step: u64,
     lr: f32,

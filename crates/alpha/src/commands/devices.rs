@@ -33,7 +33,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(error.to_string()))?;
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
     let gpus = helios::devices();
-    let text = if flags.json { format!("{}\n", as_json(&cpu, &measured, &gpus)) } else { as_text(&cpu, &measured, &gpus) };
+    let text =
+        if flags.json { format!("{}\n", as_json(&cpu, &measured, &gpus)) } else { as_text(&cpu, &measured, &gpus) };
     Ok(output::print(&text)?)
 }
 
@@ -65,7 +66,8 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Strin
     }
     for gpu in gpus {
         lines.push(format!("gpu {}     {} ({}, {}, {})", gpu.index, gpu.name, gpu.kind, gpu.api, gpu.driver));
-        let memory = gpu.memory_bytes.map_or(String::new(), |bytes| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30)));
+        let memory =
+            gpu.memory_bytes.map_or(String::new(), |bytes| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30)));
         let (low, high) = gpu.subgroup;
         lines.push(format!("          {memory}subgroups of {low} to {high}; {}", gpu.features.join(", ")));
         if let Some(why) = &gpu.lacks {

@@ -48,8 +48,7 @@ impl Pointwise {
             .part(include_str!("pointwise.wgsl"))
             .finish();
         let (threshold, scale) = self.mask;
-        let words =
-            vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
+        let words = vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
         let patches = self.patch.map(|patch| (KEY_WORD, patch)).into_iter().collect();
         l.push(shader, self.operands.into(), words, patches, folded(self.len.div_ceil(width as usize)))
     }

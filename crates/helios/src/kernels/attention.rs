@@ -54,7 +54,8 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Stri
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
     // A mask counts sequences from the operation's first.
-    let pieces = if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
+    let pieces =
+        if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
     let vector = is_vector(c / heads, &[op.qkv, op.out]);
     let shader = builder(l, ("attention", 3), c / heads, op.dropout)?
         .access("QKV_TYPE", vector, &["qkv", "out"])
@@ -65,8 +66,7 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Stri
         let lse = super::flat_part(op.lse, start * heads, end * heads);
         let operands = vec![qkv, op.out.row_range(start, end).into(), lse.into()];
         let (words, patches) = shared_words(block, c, heads, op.dropout);
-        let groups =
-            [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
+        let groups = [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
         l.push(shader.clone(), operands, words, patches, groups)?;
     }
     Ok(())
@@ -75,16 +75,22 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Stri
 pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), String> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
-    let pieces = if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
+    let pieces =
+        if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
     let vector = is_vector(c / heads, &[op.qkv, op.out, op.dout, op.dqkv]);
     for (start, end) in pieces {
         let mean_dp = l.scratch((end - start) * heads);
         let rows = |tensor: &Tensor| tensor.row_range(start, end).into();
         let lse = super::flat_part(op.lse, start * heads, end * heads);
-        let operands =
-            vec![l.whole(op.qkv.row_range(start, end))?, rows(&op.out), lse.into(), rows(&op.dout), rows(&op.dqkv), mean_dp];
-        let groups =
-            [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
+        let operands = vec![
+            l.whole(op.qkv.row_range(start, end))?,
+            rows(&op.out),
+            lse.into(),
+            rows(&op.dout),
+            rows(&op.dqkv),
+            mean_dp,
+        ];
+        let groups = [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
         for entry in ["QUERIES", "KEYS"] {
             let shader = builder(l, ("attention_bwd", 6), c / heads, op.dropout)?
                 .entry(&["QUERIES", "KEYS"], entry)

@@ -16,8 +16,7 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Stri
         .part(include_str!("embedding.wgsl"))
         .finish();
     for (start, end) in l.row_pieces(op.wte.rows, cols)? {
-        let operands =
-            vec![op.tokens.into(), op.wte.row_range(start, end).into(), l.whole(op.wpe)?, l.whole(op.out)?];
+        let operands = vec![op.tokens.into(), op.wte.row_range(start, end).into(), l.whole(op.wpe)?, l.whole(op.out)?];
         let words = [rows, cols, op.block, start, end - start, 0].map(|word| word as u32).to_vec();
         l.push(shader.clone(), operands, words, vec![(POSITION_WORD, Patch::Position)], folded(rows))?;
     }

@@ -53,7 +53,11 @@ pub(super) enum Epilogue {
     /// Adds a residual.
     Residual(Tensor),
     /// Times the activation's derivative at `pre`; its value goes to `post`.
-    Derivative { activation: Activation, pre: Tensor, post: Tensor },
+    Derivative {
+        activation: Activation,
+        pre: Tensor,
+        post: Tensor,
+    },
     /// Adds to C.
     Accumulate,
 }
@@ -108,7 +112,8 @@ impl Product {
             return rows.into_iter().try_for_each(|(start, end)| self.rows_of_c(start, end).push(l));
         }
         if is_large(&self.a) || (is_large(&self.b) && !self.transpose_b) {
-            let widest = if self.transpose_a { self.a.cols } else { 0 }.max(if self.transpose_b { 0 } else { self.b.cols });
+            let widest =
+                if self.transpose_a { self.a.cols } else { 0 }.max(if self.transpose_b { 0 } else { self.b.cols });
             let pieces = l.pieces(self.k, widest, 4)?;
             return pieces.into_iter().try_for_each(|(start, end)| self.part_of_k(start, end)?.push(l));
         }
@@ -213,8 +218,7 @@ impl Product {
             .part(include_str!("matmul_operands.wgsl"));
         let (Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. }) =
             variant;
-        let builder =
-            builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
+        let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
         match variant {
             Variant::Direct { .. } => builder.part(include_str!("matmul_direct.wgsl")).finish(),
             Variant::Staged { depth, .. } => {

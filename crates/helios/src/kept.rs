@@ -1,0 +1,46 @@
+//! What is kept from one start to the next for a device and its driver: compiled kernels, and that the self-test passed.
+//! Where and how bytes are kept is the caller's; a name is a key, and an entry that does not fit is made again.
+
+use alpha_tensor::BackendError;
+
+use crate::{device::Gpu, kernels, pipelines::Pipelines};
+
+/// Keeps small entries by name. An entry comes back whole or not at all.
+pub trait Keep {
+    /// The bytes of an entry.
+    fn read(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// Keeps an entry; the error is a sentence for the user.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String>;
+}
+
+/// Everything on which an entry depends, as a name: the device, its driver, and every kernel's source.
+pub(crate) fn name(gpu: &Gpu, what: &str) -> String {
+    format!("helios {what}\n{}\n{}", gpu.info.fingerprint(), kernels::SOURCES.concat())
+}
+
+/// What the self-test's entry holds.
+pub(crate) const PASSED: &[u8] = b"passed";
+
+/// The driver's cache of compiled kernels, filled from an earlier start where it is of the same driver.
+pub(crate) fn pipeline_cache(gpu: &Gpu, keep: Option<&dyn Keep>) -> Option<wgpu::PipelineCache> {
+    if !gpu.has(wgpu::Features::PIPELINE_CACHE) {
+        return None;
+    }
+    let data = keep.and_then(|keep| keep.read(&name(gpu, "pipelines")));
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("helios"), data: data.as_deref(), fallback: true };
+    // SAFETY: the data come from `PipelineCache::get_data` for this device and driver: both are in the entry's name, and an
+    // entry comes back as it was written or not at all.
+    Some(unsafe { gpu.device.create_pipeline_cache(&descriptor) })
+}
+
+/// Keeps what was compiled since the start, if anything was.
+pub(crate) fn keep_pipelines(gpu: &Gpu, keep: &dyn Keep, pipelines: &mut Pipelines) -> Result<(), String> {
+    let data = pipelines.take_new().and_then(wgpu::PipelineCache::get_data);
+    data.map_or(Ok(()), |data| keep.write(&name(gpu, "pipelines"), &data))
+}
+
+/// A failure of the device while it was tested.
+pub(crate) fn cannot_run(error: &BackendError) -> String {
+    format!("its self-test could not run: {error}")
+}
