@@ -20,7 +20,7 @@ pub(crate) enum Action {
 pub struct Blocks {
     /// Steps before the first block.
     pub warmup_steps: u64,
-    /// Steps of a block.
+    /// Steps of a block; of more than one, the first is not timed.
     pub block_steps: u64,
     /// Blocks, an odd number.
     pub blocks: u64,

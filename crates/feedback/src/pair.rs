@@ -305,15 +305,23 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
             match action {
                 Action::Save => trainer.save(watch)?,
                 Action::Go { steps, block } => {
-                    let before = CpuUsage::now(&trainer.process);
-                    let (mut ms, steps_done) = trainer.go(*steps, watch)?;
-                    if let Some((_, share)) = request.slowed.filter(|(slowed, _)| *slowed == arm) {
-                        ms += pause(&mut trainer.process, ms * share)?;
+                    // The other's turn has left its own data in the caches: the first step of a block brings back
+                    // this one's, and is not timed.
+                    let refresh = u64::from(block.is_some() && *steps > 1);
+                    for (steps, block) in [(refresh, None), (steps - refresh, *block)] {
+                        if steps == 0 {
+                            continue;
+                        }
+                        let before = CpuUsage::now(&trainer.process);
+                        let (mut ms, steps_done) = trainer.go(steps, watch)?;
+                        if let Some((_, share)) = request.slowed.filter(|(slowed, _)| *slowed == arm) {
+                            ms += pause(&mut trainer.process, ms * share)?;
+                        }
+                        done[arm.index()] = steps_done;
+                        turns_s += ms / 1e3;
+                        trainer.run.turns.push(TurnTime { block, ms });
+                        usage[arm.index()] += before.until(&trainer.process, ms);
                     }
-                    done[arm.index()] = steps_done;
-                    turns_s += ms / 1e3;
-                    trainer.run.turns.push(TurnTime { block: *block, ms });
-                    usage[arm.index()] += before.until(&trainer.process, ms);
                 }
             }
             trainer.process.freeze()?;

@@ -32,6 +32,9 @@ fn variants() -> Vec<Variant> {
     ]
 }
 
+/// Appends one product to a program.
+type Build<'a> = Box<dyn Fn(&mut ProgramBuilder) -> Op + 'a>;
+
 /// Median time of one product, in milliseconds.
 fn time(options: &Options, build: &dyn Fn(&mut ProgramBuilder) -> Op) -> f64 {
     let mut backend = HeliosBackend::open(options).expect("a device");
@@ -79,7 +82,6 @@ fn main() {
             let [x, weight, out] = [b.activation(r, c), b.activation(vocab, c), b.activation(r, vocab)];
             Logits { x, weight, out }.into()
         };
-        type Build<'a> = Box<dyn Fn(&mut ProgramBuilder) -> Op + 'a>;
         let products: Vec<(&str, usize, usize, Build<'_>)> = vec![
             ("linear", c, 3 * c, Box::new(plain(c, 3 * c))),
             ("linear", c, c, Box::new(plain(c, c))),
