@@ -17,8 +17,8 @@ use serde_json::Value;
 use crate::LoopError;
 
 /// Exact counts of a step that are read unless the configuration names others.
-pub const DEFAULT_COUNTERS: [&str; 6] =
-    ["gpu_ops_count", "kernels", "tensor_passes", "bytes_moved", "flops", "allocations"];
+pub const DEFAULT_COUNTERS: [&str; 8] =
+    ["gpu_ops_count", "submissions", "read_backs", "kernels", "tensor_passes", "bytes_moved", "flops", "allocations"];
 
 /// No honest row is longer.
 const MAX_ROW_BYTES: u64 = 1 << 20;

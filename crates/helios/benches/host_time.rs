@@ -47,7 +47,9 @@ fn main() {
             let start = Instant::now();
             backend.write_tokens(train.inputs.tokens.offset, &tokens).expect("prepared");
             backend.write_tokens(train.inputs.targets.offset, &tokens).expect("prepared");
-            backend.run(program, &RunArgs { step: number, update: number, ..RunArgs::default() }, None).expect("it runs");
+            backend
+                .run(program, &RunArgs { step: number, update: number, ..RunArgs::default() }, None)
+                .expect("it runs");
             backend.request_results().expect("it runs");
             let time_us = start.elapsed().as_secs_f64() * 1e6;
             backend.collect_results().expect("it ran");

@@ -17,7 +17,7 @@ use alpha_tensor::{
 };
 
 use crate::{
-    device::{DeviceInfo, Gpu, HeliosError, Options},
+    device::{DeviceInfo, DeviceKind, Gpu, HeliosError, Options},
     kept::{self, Keep},
     kernels::{Profile, Variant},
     memory::{Memory, planned_bytes},
@@ -333,7 +333,7 @@ fn profile(gpu: &Gpu, options: &Options) -> Profile {
     // A window begins before its operand and ends behind it.
     let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
     let max_binding_len = (binding.saturating_sub(slack) / 4) as usize;
-    if gpu.is_software() {
+    if options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software {
         // One workgroup is one vector of the processor: barriers cost nothing.
         Profile {
             reduce_width: 8,

@@ -173,13 +173,15 @@ pub struct Options {
     pub checked: bool,
     /// Bytes that one binding may have, where less than the device allows: for tests of how larger tensors are cut.
     pub max_binding_bytes: Option<u64>,
+    /// Kernels for this kind of device instead of its own: for tests of those that no software device would choose.
+    pub kernels_for: Option<DeviceKind>,
     /// How all matrix products are made, where not as the device's kind suggests.
     pub matmul: Option<Variant>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { choice: DeviceChoice::Best, checked: false, max_binding_bytes: None, matmul: None }
+        Options { choice: DeviceChoice::Best, checked: false, max_binding_bytes: None, kernels_for: None, matmul: None }
     }
 }
 

@@ -5,7 +5,7 @@ use alpha_tensor::{
     cpu::{CpuBackend, Level},
     cpu_ref::RefBackend,
 };
-use helios::{HeliosBackend, Options};
+use helios::{DeviceKind, HeliosBackend, Options};
 
 /// A backend and the name under which a failure mentions it.
 pub(crate) type NamedBackend = (String, Box<dyn Backend>);
@@ -21,10 +21,12 @@ pub(crate) fn backends() -> Vec<NamedBackend> {
             candidates.push((format!("cpu {level}, {threads} threads"), backend));
         }
     }
-    for checked in [true, false] {
-        let options = Options { checked, ..Options::default() };
-        let name = if checked { "helios, bounds checked" } else { "helios" };
-        candidates.push((name.into(), helios(&options)));
+    for kind in [DeviceKind::Software, DeviceKind::Discrete] {
+        for checked in [true, false] {
+            let options = Options { checked, kernels_for: Some(kind), ..Options::default() };
+            let bounds = if checked { BOUNDS_CHECKED } else { "" };
+            candidates.push((format!("helios, {kind} kernels{bounds}"), helios(&options)));
+        }
     }
     let mut present = Vec::new();
     for (name, backend) in candidates {
@@ -36,6 +38,14 @@ pub(crate) fn backends() -> Vec<NamedBackend> {
     }
     present
 }
+
+/// Of how many cases a backend runs one. A software device compiles each kernel for seconds, those with bounds checks most
+/// slowly, so that these run every third; every case runs without.
+pub(crate) fn every(name: &str) -> usize {
+    if name.ends_with(BOUNDS_CHECKED) { 3 } else { 1 }
+}
+
+const BOUNDS_CHECKED: &str = ", bounds checked";
 
 /// A GPU, or a software device in its place.
 fn helios(options: &Options) -> Started {

@@ -55,7 +55,7 @@ pub(crate) struct BackendFlags {
     /// CPU threads [default: all]
     #[arg(long, value_name = "N", value_parser = size)]
     pub(crate) threads: Option<usize>,
-    /// GPU by number or name [default: the first]
+    /// GPU by number or name [default: a discrete one, else the first]
     #[arg(long, value_name = "GPU")]
     pub(crate) device: Option<String>,
 }
