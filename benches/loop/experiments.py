@@ -178,13 +178,13 @@ def bias(count):
             us, loop_step = loop_us(found) if found.get("record") else (None, None)
             results.append(effect=name, number=number, alone_us=alone, alone_step_us=alone_step, loop_us=us, loop_step_us=loop_step,
                            **REFRESHED, **picked(found))
-    # Where the machine is slow for a minute, an effect is another share of a step, but takes nearly as long: so in time.
+    # Effects are work, which takes longer where the machine is slow for a minute, as the step does: so as shares of a step.
     for name, _ in effects:
         rows = [row for row in results.rows(effect=name, **REFRESHED) if row.get("loop_us") is not None]
         if rows:
-            alone, found, quiet = (statistics.median(row[key] for row in rows) for key in ["alone_us", "loop_us", "loop_step_us"])
-            print(f"{name}: alone {alone:.1f} µs, by the loop {found:.1f} µs of {quiet:.0f}, difference {(found - alone) / quiet:+.2%},"
-                  f" of {len(rows)}")
+            alone = statistics.median(100 * row["alone_us"] / row["alone_step_us"] for row in rows)
+            found = statistics.median(row["speedup_pct"] for row in rows)
+            print(f"{name}: alone {alone:.2f} % of a step, by the loop {found:.2f} %, difference {found - alone:+.2f}, of {len(rows)}")
 
 
 def noise(count):
