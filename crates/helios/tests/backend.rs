@@ -228,7 +228,7 @@ fn a_step_behind_one_that_was_not_applied_changes_nothing() {
     let Some(mut backend) = open(&Options::default()) else { return };
     let program = step();
     load(&mut backend, &program);
-    // The first has a learning rate that is not a number in the clip: its gradient is spoiled by a parameter.
+    // A parameter that is not a number spoils the first step's gradient.
     backend.write(Region::Params, 20_384, &[f32::NAN]).unwrap();
     backend.run(&program, &args(1), None).unwrap();
     backend.request_results().unwrap();
