@@ -40,6 +40,8 @@ pub(crate) struct Layers<'a> {
     pub(crate) with_dropout: bool,
     /// Add to parameter gradients instead of assigning them.
     pub(crate) accumulate: bool,
+    /// Activations between the layers' operations have 16 bits; the residual stream, statistics and logits have 32.
+    pub(crate) activations16: bool,
 }
 
 /// A layer norm's output and what its backward needs.
@@ -68,6 +70,11 @@ fn gradient(param: Tensor) -> Tensor {
 }
 
 impl Layers<'_> {
+    /// An activation of 16 bits where those are wanted.
+    pub(crate) fn narrow(&self, b: &mut ProgramBuilder, rows: usize, cols: usize) -> Tensor {
+        if self.activations16 { b.activation16(rows, cols) } else { b.activation(rows, cols) }
+    }
+
     /// Site 0 is the embedding; layer `l` has `3l + 1` (attention probabilities), `3l + 2`
     /// (attention output) and `3l + 3` (feed-forward output).
     fn mask(&self, site: usize) -> Option<DropoutMask> {
@@ -112,7 +119,7 @@ impl Layers<'_> {
 
     /// Layer norm of the rows of `x`.
     pub(crate) fn norm(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor) -> Normed {
-        let (y, mean, rstd) = (b.activation(x.rows, x.cols), b.activation(1, x.rows), b.activation(1, x.rows));
+        let (y, mean, rstd) = (self.narrow(b, x.rows, x.cols), b.activation(1, x.rows), b.activation(1, x.rows));
         b.push(LayerNorm { x, weight: place.weight, bias: place.bias, y, mean, rstd, eps: self.config.layer_norm_eps });
         Normed { x, y, mean, rstd }
     }
@@ -142,7 +149,7 @@ impl Layers<'_> {
     }
 
     fn linear(&self, b: &mut ProgramBuilder, place: WeightBias, x: Tensor) -> Tensor {
-        let out = b.activation(self.rows, place.weight.cols);
+        let out = self.narrow(b, self.rows, place.weight.cols);
         let (weight, bias) = (place.weight, place.bias);
         b.push(Linear { x, weight, bias, activation: None, pre: None, residual: None, out });
         out
@@ -178,7 +185,7 @@ impl Layers<'_> {
     }
 
     fn linear_bwd_input(&self, b: &mut ProgramBuilder, place: WeightBias, dy: Tensor) -> Tensor {
-        let dx = b.activation(self.rows, place.weight.rows);
+        let dx = self.narrow(b, self.rows, place.weight.rows);
         b.push(LinearBwdInput { dy, weight: place.weight, activation: None, dx });
         dx
     }
@@ -195,7 +202,7 @@ impl Layers<'_> {
         let c = self.config.dim;
         let ln_1 = self.norm(b, places.ln_1, x);
         let qkv = self.linear(b, places.attn, ln_1.y);
-        let attended = b.activation(self.rows, c);
+        let attended = self.narrow(b, self.rows, c);
         let heads = self.config.heads;
         let lse = match self.context {
             Context::Sequences { batch } => {
@@ -212,8 +219,8 @@ impl Layers<'_> {
         };
         let middle = self.project(b, places.attn_proj, attended, x, self.mask(3 * index + 2));
         let ln_2 = self.norm(b, places.ln_2, middle);
-        let pre = b.activation(self.rows, places.fc.weight.cols);
-        let post = b.activation(self.rows, self.config.ffn_dim);
+        let pre = self.narrow(b, self.rows, places.fc.weight.cols);
+        let post = self.narrow(b, self.rows, self.config.ffn_dim);
         let (weight, bias) = (places.fc.weight, places.fc.bias);
         match self.config.feed_forward {
             FeedForward::Pointwise(activation) => {
@@ -253,8 +260,8 @@ impl Layers<'_> {
         };
         b.set_layer(Some(index));
         let dy = self.branch_gradient(b, dx, 3 * index + 3);
-        let post = b.activation(self.rows, self.config.ffn_dim);
-        let dpre = b.activation(self.rows, places.fc.weight.cols);
+        let post = self.narrow(b, self.rows, self.config.ffn_dim);
+        let dpre = self.narrow(b, self.rows, places.fc.weight.cols);
         match self.config.feed_forward {
             FeedForward::Pointwise(activation) => {
                 let activation = Some((activation, saved.pre, post));
@@ -273,7 +280,7 @@ impl Layers<'_> {
         let dy = self.branch_gradient(b, dx, 3 * index + 2);
         self.linear_bwd_weight(b, places.attn_proj, saved.attended, dy);
         let dattended = self.linear_bwd_input(b, places.attn_proj, dy);
-        let dqkv = b.activation(self.rows, 3 * self.config.dim);
+        let dqkv = self.narrow(b, self.rows, 3 * self.config.dim);
         b.push(AttentionBwd {
             qkv: saved.qkv,
             out: saved.attended,

@@ -40,6 +40,8 @@ pub struct StepConfig {
     pub eps: f32,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f32,
+    /// Keep activations in 16 bits, but for the residual stream, statistics and logits.
+    pub activations16: bool,
 }
 
 /// Where a program expects its tokens in [`Region::Inputs`].
@@ -153,7 +155,7 @@ fn train_program(
     let places = &layout.places;
     let b = &mut ProgramBuilder::new(train_regions(layout, &inputs));
     let context = Context::Sequences { batch: step.batch };
-    let layers = Layers { config, rows, context, with_dropout: true, accumulate };
+    let layers = Layers { config, rows, context, with_dropout: true, accumulate, activations16: step.activations16 };
 
     let embedding = [places.wte, places.wpe];
     let mut x = layers.embedding(b, embedding, inputs.tokens, step.block);
@@ -167,7 +169,7 @@ fn train_program(
 
     let grad_scale = 1.0 / (rows * step.accum_steps) as f32;
     let loss = b.activation(1, rows);
-    let dnormed = b.activation(rows, config.dim);
+    let dnormed = layers.narrow(b, rows, config.dim);
     let chunk = head_chunk(rows, config.vocab);
     for start in (0..rows).step_by(chunk) {
         let end = rows.min(start + chunk);
@@ -244,13 +246,21 @@ fn finish(builder: &mut ProgramBuilder, kept: &[Tensor]) -> (Program, Vec<Tensor
     std::mem::replace(builder, ProgramBuilder::new(RegionSizes::default())).finish(kept)
 }
 
-/// Forward and loss of `batch` sequences of `block` tokens, without dropout. The results' loss is
-/// the *sum* over the tokens whose target is not ignored.
-pub fn eval_program(config: &ModelConfig, layout: &ParamLayout, batch: usize, block: usize) -> (Program, Inputs) {
+/// Forward and loss of `batch` sequences of `block` tokens, without dropout; `activations16` as in [`StepConfig`]. The
+/// results' loss is the *sum* over the tokens whose target is not ignored.
+pub fn eval_program(
+    config: &ModelConfig,
+    layout: &ParamLayout,
+    batch: usize,
+    block: usize,
+    activations16: bool,
+) -> (Program, Inputs) {
     let rows = batch * block;
     let inputs = Inputs::new(rows);
     let b = &mut ProgramBuilder::new(forward_regions(layout, &inputs));
-    let normed = forward(config, layout, b, &inputs, rows, block, Context::Sequences { batch });
+    let context = Context::Sequences { batch };
+    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16 };
+    let normed = forward(&layers, layout, b, &inputs, block);
     let loss = b.activation(1, rows);
     let chunk = head_chunk(rows, config.vocab);
     for start in (0..rows).step_by(chunk) {
@@ -276,7 +286,9 @@ pub fn decode_program(config: &ModelConfig, layout: &ParamLayout, rows: usize) -
     let mut sizes = forward_regions(layout, &inputs);
     sizes.set(Region::KvCache, 2 * config.layers * config.block * config.dim);
     let b = &mut ProgramBuilder::new(sizes);
-    let normed = forward(config, layout, b, &inputs, rows, rows, Context::Cache { block: config.block });
+    let context = Context::Cache { block: config.block };
+    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16: false };
+    let normed = forward(&layers, layout, b, &inputs, rows);
     let out = b.activation(1, config.vocab);
     b.push(Logits { x: normed.row_range(rows - 1, rows), weight: layout.places.head, out });
     let (program, kept) = finish(b, &[out]);
@@ -293,7 +305,9 @@ pub fn logits_program(
     let rows = batch * block;
     let inputs = Inputs::new(rows);
     let b = &mut ProgramBuilder::new(forward_regions(layout, &inputs));
-    let normed = forward(config, layout, b, &inputs, rows, block, Context::Sequences { batch });
+    let context = Context::Sequences { batch };
+    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16: false };
+    let normed = forward(&layers, layout, b, &inputs, block);
     let out = b.activation(rows, config.vocab);
     b.push(Logits { x: normed, weight: layout.places.head, out });
     let (program, kept) = finish(b, &[out]);
@@ -301,16 +315,7 @@ pub fn logits_program(
 }
 
 /// Everything up to the head, without dropout: the final norm's output `[rows, c]`.
-fn forward(
-    config: &ModelConfig,
-    layout: &ParamLayout,
-    b: &mut ProgramBuilder,
-    inputs: &Inputs,
-    rows: usize,
-    block: usize,
-    context: Context,
-) -> Tensor {
-    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false };
+fn forward(layers: &Layers<'_>, layout: &ParamLayout, b: &mut ProgramBuilder, inputs: &Inputs, block: usize) -> Tensor {
     let places = &layout.places;
     let mut x = layers.embedding(b, [places.wte, places.wpe], inputs.tokens, block);
     for (index, layer) in places.layers.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Everything about one run of a program that is not fixed when it is built.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunArgs {
     /// The user's seed; with `step` and `micro_step` the key of every dropout mask.
     pub seed: u64,
@@ -25,6 +25,15 @@ pub struct RunArgs {
     /// Apply the update only if the one before was applied, as [`Region::Results`] still says: a step that was enqueued
     /// behind one that ends the run changes nothing.
     pub is_chained: bool,
+    /// Every gradient is so many times larger until [`crate::op::GradNorm`] and [`crate::op::AdamW`] divide by it, so that
+    /// small ones are not 0 in 16 bits (Micikevicius et al., 2018, section 3.2). A power of two.
+    pub loss_scale: f32,
+}
+
+impl Default for RunArgs {
+    fn default() -> RunArgs {
+        RunArgs { seed: 0, step: 0, micro_step: 0, update: 0, lr: 0.0, position: 0, is_chained: false, loss_scale: 1.0 }
+    }
 }
 
 /// What a program hands back: [`Region::Results`], in this order.

@@ -42,7 +42,7 @@ use crate::{
 pub struct CpuBackend {
     level: Level,
     pool: Pool,
-    regions: [Buffer; 8],
+    regions: [Buffer; Region::ALL.len()],
     /// Packing and attention space, a part for each thread.
     scratch: Buffer,
     /// Partial sums of reductions over all parameters, shared by the threads.
@@ -201,5 +201,6 @@ fn region_purpose(region: Region) -> &'static str {
         Region::Inputs => "tokens",
         Region::Results => "results",
         Region::KvCache => "the key-value cache",
+        Region::Activations16 => "16-bit activations",
     }
 }

@@ -194,7 +194,7 @@ fn run_op<F: Float>(op: &Op, args: &RunArgs, memory: &mut Memory<F>) {
         Op::Swiglu(op) => activation::swiglu(op, memory),
         Op::SwigluBwd(op) => activation::swiglu_bwd(op, memory),
         Op::Dropout(op) => dropout::dropout(op, args, memory),
-        Op::CrossEntropy(op) => head::cross_entropy(op, memory),
+        Op::CrossEntropy(op) => head::cross_entropy(op, args, memory),
         Op::HeadBwd(op) => head::head_bwd(op, memory),
         Op::Logits(op) => head::logits(op, memory),
         Op::LossSum(op) => head::loss_sum(op, memory),

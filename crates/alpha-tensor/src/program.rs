@@ -105,8 +105,8 @@ fn overlaps(a: &Tensor, b: &Tensor) -> bool {
 pub struct ProgramBuilder {
     ops: Vec<OpCall>,
     sizes: RegionSizes,
-    /// Sizes in elements of the virtual activations; each begins at `index · VIRTUAL_STRIDE`.
-    activations: Vec<usize>,
+    /// The virtual activations' regions and sizes in elements; each begins at `index · VIRTUAL_STRIDE`.
+    activations: Vec<(Region, usize)>,
     phase: Phase,
     layer: Option<u32>,
 }
@@ -133,8 +133,17 @@ impl ProgramBuilder {
 
     /// A new activation `[rows, cols]`, alive from its first use to its last.
     pub fn activation(&mut self, rows: usize, cols: usize) -> Tensor {
-        let tensor = Tensor::new(Region::Activations, self.activations.len() * VIRTUAL_STRIDE, rows, cols);
-        self.activations.push(tensor.len());
+        self.activation_in(Region::Activations, rows, cols)
+    }
+
+    /// The same, of 16 bits.
+    pub fn activation16(&mut self, rows: usize, cols: usize) -> Tensor {
+        self.activation_in(Region::Activations16, rows, cols)
+    }
+
+    fn activation_in(&mut self, region: Region, rows: usize, cols: usize) -> Tensor {
+        let tensor = Tensor::new(region, self.activations.len() * VIRTUAL_STRIDE, rows, cols);
+        self.activations.push((region, tensor.len()));
         tensor
     }
 
@@ -147,8 +156,14 @@ impl ProgramBuilder {
     /// the host reads) stay alive to the end; their planned places are returned in order.
     pub fn finish(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
         let lifetimes = self.lifetimes(kept);
-        let (offsets, total) = place(&self.activations, &lifetimes);
-        self.sizes.set(Region::Activations, total);
+        let mut offsets = vec![0; self.activations.len()];
+        for region in [Region::Activations, Region::Activations16] {
+            let of_region = |&(own, size): &(Region, usize)| if own == region { size } else { 0 };
+            let sizes: Vec<usize> = self.activations.iter().map(of_region).collect();
+            let (own_offsets, total) = place(&sizes, &lifetimes);
+            offsets.iter_mut().zip(own_offsets).for_each(|(offset, own)| *offset += own);
+            self.sizes.set(region, total);
+        }
         let planned = |tensor: &Tensor| Tensor {
             offset: offsets[tensor.offset / VIRTUAL_STRIDE] + tensor.offset % VIRTUAL_STRIDE,
             ..*tensor
@@ -158,7 +173,7 @@ impl ProgramBuilder {
             let mut tensor_passes = 0;
             call.op.visit(&mut |tensor, access| {
                 tensor_passes += if access == Access::ReadWrite { 2 } else { 1 };
-                if tensor.region == Region::Activations {
+                if is_activation(tensor) {
                     *tensor = planned(tensor);
                 }
             });
@@ -173,7 +188,7 @@ impl ProgramBuilder {
         let mut lifetimes = vec![(usize::MAX, 0); self.activations.len()];
         for (index, call) in self.ops.iter_mut().enumerate() {
             call.op.visit(&mut |tensor, _| {
-                if tensor.region == Region::Activations {
+                if is_activation(tensor) {
                     let (first, last) = &mut lifetimes[tensor.offset / VIRTUAL_STRIDE];
                     *first = (*first).min(index);
                     *last = (*last).max(index);
@@ -185,6 +200,11 @@ impl ProgramBuilder {
         }
         lifetimes
     }
+}
+
+/// Whether the planner gives it its place.
+fn is_activation(tensor: &Tensor) -> bool {
+    matches!(tensor.region, Region::Activations | Region::Activations16)
 }
 
 /// Greedy by size: the largest activation first, each at the lowest place that is free for

@@ -26,11 +26,14 @@ pub enum Region {
     Results,
     /// Keys and values kept between decoding steps, f32.
     KvCache,
+    /// Activations of 16 bits, in the format that the backend was opened with; rows are whole groups of four. Backends
+    /// without such formats keep f32.
+    Activations16,
 }
 
 impl Region {
     /// Every region, in the order of [`RegionSizes`].
-    pub const ALL: [Region; 8] = [
+    pub const ALL: [Region; 9] = [
         Region::Params,
         Region::Grads,
         Region::Moment1,
@@ -39,7 +42,13 @@ impl Region {
         Region::Inputs,
         Region::Results,
         Region::KvCache,
+        Region::Activations16,
     ];
+
+    /// Bytes of an element, where the backend has 16-bit formats.
+    pub fn element_bytes(self) -> usize {
+        if self == Region::Activations16 { 2 } else { 4 }
+    }
 
     /// Position in [`Region::ALL`].
     pub fn index(self) -> usize {
@@ -47,9 +56,9 @@ impl Region {
     }
 }
 
-/// Elements (4 bytes each) of every region, indexed by [`Region::index`].
+/// Elements of every region, indexed by [`Region::index`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RegionSizes(pub [usize; 8]);
+pub struct RegionSizes(pub [usize; 9]);
 
 impl RegionSizes {
     /// Elements of one region.
@@ -74,7 +83,7 @@ impl RegionSizes {
 
     /// Bytes of all regions together.
     pub fn total_bytes(&self) -> usize {
-        self.0.iter().sum::<usize>() * 4
+        Region::ALL.iter().map(|&region| self.get(region) * region.element_bytes()).sum()
     }
 }
 
@@ -103,9 +112,9 @@ impl Tensor {
         self.rows * self.cols
     }
 
-    /// Size in bytes; every element type has four.
+    /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.len() as u64 * 4
+        (self.len() * self.region.element_bytes()) as u64
     }
 
     /// The same shape in another region: how a gradient or moment is found from its parameter.

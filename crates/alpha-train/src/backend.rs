@@ -2,22 +2,29 @@
 
 use alpha_data::Cache;
 use alpha_tensor::{Backend, cpu::CpuBackend, cpu_ref::RefBackend};
-use helios::{DeviceChoice, HeliosBackend, Keep, Options};
+use helios::{DeviceChoice, Format16, HeliosBackend, Keep, Options};
 
 use crate::{TrainError, config};
 
-/// Makes a backend. `auto` is decided before: here it is the CPU. `device` is a GPU's number or a part of its name.
+/// Makes a backend. `auto` is decided before: here it is the CPU. `device` is a GPU's number or a part of its name; `dtype`
+/// what a step's activations are kept in, which only a GPU can choose.
 pub fn make_backend(
     backend: config::Backend,
     threads: usize,
     device: Option<&str>,
+    dtype: config::Dtype,
 ) -> Result<Box<dyn Backend>, TrainError> {
     match backend {
         config::Backend::CpuRef => Ok(Box::new(RefBackend::<f32>::default())),
         config::Backend::Auto | config::Backend::Cpu => Ok(Box::new(CpuBackend::new(threads)?)),
         config::Backend::Helios => {
             let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
-            let options = Options { choice, ..Options::default() };
+            let format16 = match dtype {
+                config::Dtype::F32 => None,
+                config::Dtype::F16 => Some(Format16::F16),
+                config::Dtype::Bf16 => Some(Format16::Bf16),
+            };
+            let options = Options { choice, format16, ..Options::default() };
             Ok(Box::new(HeliosBackend::open_tested(&options, Box::new(InCache(Cache::from_environment())))?))
         }
     }

@@ -70,7 +70,7 @@ pub fn evaluate_stream(
         None => (0..windows.len()).collect(),
     };
     let batch = batch.min(chosen.len());
-    let (program, inputs) = programs::eval_program(config, layout, batch, config.block);
+    let (program, inputs) = programs::eval_program(config, layout, batch, config.block, false);
     let sizes = RegionSizes::default().max(&program.sizes);
     backend.prepare(&sizes, &[&program])?;
     prepare(backend)?;

@@ -57,6 +57,7 @@ pub fn check(
         beta2: 0.95,
         eps: 1e-8,
         weight_decay: 0.0,
+        activations16: false,
     };
     let train = TrainStep::new(config, &layout, &step);
     let program = train.program(0);

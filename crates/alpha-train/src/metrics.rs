@@ -42,6 +42,8 @@ pub enum Skipped {
     Spike,
     /// The loss or the gradient norm was not finite.
     Nonfinite,
+    /// A gradient overflowed f16: the loss scale was too large.
+    Overflow,
 }
 
 /// Everything that is recorded of one step.
@@ -81,6 +83,8 @@ pub struct StepRecord {
     /// Of all data that the run has consumed, this step's included; none where the run goes on from a checkpoint of a
     /// version that kept none.
     pub data_hash: Option<DataHash>,
+    /// What the loss was multiplied with, in f16.
+    pub loss_scale: Option<f32>,
     /// Set where the update was left out.
     pub skipped: Option<Skipped>,
 }
@@ -135,6 +139,8 @@ struct Row {
     allocations: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data_hash: Option<DataHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     skipped: Option<Skipped>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -195,6 +201,7 @@ impl From<StepRecord> for Row {
             device: record.device,
             allocations: record.allocations,
             data_hash: record.data_hash,
+            loss_scale: record.loss_scale,
             skipped: record.skipped,
             nonfinite,
         }
@@ -239,6 +246,7 @@ impl From<Row> for StepRecord {
             device: row.device,
             allocations: row.allocations,
             data_hash: row.data_hash,
+            loss_scale: row.loss_scale,
             skipped: row.skipped,
         }
     }

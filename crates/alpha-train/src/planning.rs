@@ -5,7 +5,7 @@ use alpha_tensor::{Backend, Program, RegionSizes};
 
 use crate::{
     TrainError,
-    config::TrainConfig,
+    config::{Dtype, TrainConfig},
     memory::{available_bytes, format_bytes, predicted_bytes},
 };
 
@@ -30,7 +30,10 @@ impl RunPrograms {
     pub fn new(config: &TrainConfig, model: &ModelConfig, layout: &ParamLayout) -> RunPrograms {
         let train = TrainStep::new(model, layout, &step_config(config));
         let is_evaluated = config.eval_interval > 0 && config.eval_iters > 0;
-        let eval = is_evaluated.then(|| programs::eval_program(model, layout, config.batch, config.block));
+        let eval = is_evaluated.then(|| {
+            let activations16 = config.dtype != Dtype::F32;
+            programs::eval_program(model, layout, config.batch, config.block, activations16)
+        });
         let is_sampled = config.sample_interval > 0 || config.post_samples;
         let decode = is_sampled.then(|| [model.block, 1].map(|rows| programs::decode_program(model, layout, rows).0));
         RunPrograms { train, eval, decode }
@@ -63,6 +66,7 @@ pub fn step_config(config: &TrainConfig) -> StepConfig {
         beta2: config.beta2 as f32,
         eps: config.eps as f32,
         weight_decay: config.weight_decay as f32,
+        activations16: config.dtype != Dtype::F32,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Order matters: data, model and memory are checked before the run folder is touched, so that
 //! a mistake never costs an earlier run.
 
+mod loss_scale;
 mod steps;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use alpha_data::{BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, 
 use alpha_nn::{ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region};
 
+pub use self::loss_scale::LossScale;
 use self::steps::{TraceState, Training};
 use crate::{
     TrainError,
@@ -73,7 +75,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
-    let mut backend = make_backend(config.backend, config.threads, config.device.as_deref())?;
+    let mut backend = make_backend(config.backend, config.threads, config.device.as_deref(), config.dtype)?;
     backend.take_notes().iter().for_each(|note| host.sink.note(note));
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;
     host.sink.note(&plan.summary);
@@ -95,10 +97,13 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
         Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,
         None => initialise(&layout, config.seed, &mut *backend)?,
     }
-    let state = match &resume_from {
+    let mut state = match &resume_from {
         Some(saved) => checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?,
         None => TrainingState { seed: config.seed, data_hash: Some(DataHash::default()), ..TrainingState::default() },
     };
+    if config.dtype == config::Dtype::F16 {
+        state.loss_scale.get_or_insert_default();
+    }
     let run_dir = match held {
         Some(run_dir) => run_dir,
         None => create_run_dir(&run_path, host)?,

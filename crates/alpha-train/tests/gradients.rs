@@ -36,6 +36,7 @@ fn step_config(batch: usize, block: usize, accum_steps: usize) -> StepConfig {
         beta2: 0.95,
         eps: 1e-8,
         weight_decay: 0.1,
+        activations16: false,
     }
 }
 

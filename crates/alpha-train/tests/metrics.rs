@@ -40,6 +40,7 @@ fn record() -> StepRecord {
         device: None,
         allocations: 0,
         data_hash: Some(DataHash::default()),
+        loss_scale: None,
         skipped: None,
     }
 }

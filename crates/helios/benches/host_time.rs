@@ -36,6 +36,7 @@ fn main() {
         beta2: 0.95,
         eps: 1e-8,
         weight_decay: 0.1,
+        activations16: false,
     };
     let train = TrainStep::new(&config, &layout, &step);
     let program = train.program(0);

@@ -17,9 +17,10 @@ use alpha_tensor::{
 };
 
 use crate::{
-    device::{DeviceInfo, DeviceKind, Gpu, HeliosError, Options},
+    device::{DeviceInfo, Gpu, HeliosError, Options},
+    format16::Format16,
     kept::{self, Keep},
-    kernels::{Profile, Variant},
+    kernels::Profile,
     memory::{Memory, planned_bytes},
     pipelines::Pipelines,
     recording::{Plan, lower},
@@ -49,6 +50,7 @@ pub struct HeliosBackend {
     last_submission: Option<wgpu::SubmissionIndex>,
     deadline: Duration,
     launches: Launches,
+    format16: Option<Format16>,
     keep: Option<Box<dyn Keep>>,
     notes: Vec<String>,
 }
@@ -112,7 +114,7 @@ impl HeliosBackend {
         let software =
             if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
         backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
-        let name = kept::name(&backend.gpu, "self-test");
+        let name = kept::name(&backend.gpu, self_test_name(options.format16));
         let has_passed =
             backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
         if !has_passed {
@@ -130,7 +132,7 @@ impl HeliosBackend {
 
     fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
-        let profile = profile(&gpu, options);
+        let profile = Profile::of(&gpu, options);
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
             profile,
@@ -140,6 +142,7 @@ impl HeliosBackend {
             last_submission: None,
             deadline,
             launches: Launches::default(),
+            format16: options.format16,
             keep,
             notes: Vec::new(),
             gpu,
@@ -157,6 +160,11 @@ impl HeliosBackend {
     pub(crate) fn sabotage(&mut self, right: &'static str, wrong: &'static str) {
         self.pipelines = Pipelines::new(None);
         self.pipelines.sabotage = Some((right, wrong));
+    }
+
+    /// What 16-bit activations are, where there may be any.
+    pub(crate) fn format16(&self) -> Option<Format16> {
+        self.format16
     }
 
     /// The device.
@@ -319,44 +327,29 @@ impl HeliosBackend {
     }
 }
 
+/// What the self-test is kept as: programs with 16-bit activations have kernels of their own.
+fn self_test_name(format: Option<Format16>) -> &'static str {
+    match format {
+        None => "self-test",
+        Some(Format16::F16) => "self-test f16",
+        Some(Format16::Bf16) => "self-test bf16",
+    }
+}
+
+/// Copies are of whole words.
+fn check_words(offset_bytes: usize, bytes: usize) -> Result<(), BackendError> {
+    if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
+        return Ok(());
+    }
+    Err(BackendError::InvalidProgram(format!("{bytes} bytes at byte {offset_bytes} are no whole words")))
+}
+
 fn not_prepared() -> BackendError {
     BackendError::InvalidProgram("nothing is prepared".to_owned())
 }
 
 fn new_encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
     gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
-}
-
-/// What kernels depend on, on this device.
-fn profile(gpu: &Gpu, options: &Options) -> Profile {
-    let binding = gpu.limits.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX));
-    // A window begins before its operand and ends behind it.
-    let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
-    let max_binding_len = (binding.saturating_sub(slack) / 4) as usize;
-    if options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software {
-        // One workgroup is one vector of the processor: barriers cost nothing.
-        Profile {
-            reduce_width: 8,
-            attention_width: 8,
-            parts: 16,
-            matmul: [options.matmul.unwrap_or(Variant::Direct { rows: 8, vectors: 4, width: 8, height: 1 }); 3],
-            max_binding_len,
-        }
-    } else {
-        Profile {
-            reduce_width: 128,
-            attention_width: 64,
-            parts: 256,
-            matmul: [options.matmul.unwrap_or(Variant::Staged {
-                rows: 4,
-                vectors: 1,
-                width: 16,
-                height: 16,
-                depth: 16,
-            }); 3],
-            max_binding_len,
-        }
-    }
 }
 
 impl Backend for HeliosBackend {
@@ -437,11 +430,13 @@ impl Backend for HeliosBackend {
         // A recording that was not submitted comes before.
         self.submit()?;
         let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let buffer = prepared.memory.region(region);
+        let (buffer, element_bytes) = (prepared.memory.region(region), region.element_bytes());
+        check_words(offset * element_bytes, std::mem::size_of_val(data) / 4 * element_bytes)?;
         for (chunk, values) in data.chunks(STAGING_BYTES / 4).enumerate() {
-            let at = (offset + chunk * (STAGING_BYTES / 4)) as u64 * 4;
-            self.gpu.queue.write_buffer(buffer, at, bytemuck::cast_slice(values));
-            prepared.staged_bytes += values.len() * 4;
+            let at = (offset + chunk * (STAGING_BYTES / 4)) * element_bytes;
+            let bytes = self.profile.format16.encode(region, values);
+            self.gpu.queue.write_buffer(buffer, at as u64, &bytes);
+            prepared.staged_bytes += bytes.len();
             if prepared.staged_bytes >= STAGING_BYTES {
                 // What was staged is freed once it has been submitted and is done.
                 let submission = self.gpu.queue.submit([]);
@@ -456,8 +451,10 @@ impl Backend for HeliosBackend {
     fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
         self.submit()?;
         self.launches.read_backs += 1;
+        let element_bytes = region.element_bytes();
+        check_words(offset * element_bytes, out.len() * element_bytes)?;
         for (chunk, values) in out.chunks_mut(STAGING_BYTES / 4).enumerate() {
-            let bytes = values.len() as u64 * 4;
+            let bytes = (values.len() * element_bytes) as u64;
             let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
             let is_too_small = |staging: &wgpu::Buffer| staging.size() < bytes;
             if prepared.staging.as_ref().is_none_or(is_too_small) {
@@ -469,16 +466,14 @@ impl Backend for HeliosBackend {
                 }));
             }
             let Some(staging) = prepared.staging.clone() else { return Err(not_prepared()) };
-            let at = (offset + chunk * (STAGING_BYTES / 4)) as u64 * 4;
+            let at = ((offset + chunk * (STAGING_BYTES / 4)) * element_bytes) as u64;
             let mut encoder = new_encoder(&self.gpu);
             encoder.copy_buffer_to_buffer(prepared.memory.region(region), at, &staging, 0, bytes);
             let submission = self.gpu.queue.submit([encoder.finish()]);
             let mapped = Mapped::request(&staging, bytes);
             self.wait_mapped(&mapped, &submission)?;
             let view = staging.slice(..bytes).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
-            for (value, bytes) in values.iter_mut().zip(view.chunks_exact(4)) {
-                *value = f32::from_le_bytes(bytes.try_into().unwrap_or_default());
-            }
+            self.profile.format16.decode(region, &view, values);
             drop(view);
             staging.unmap();
         }

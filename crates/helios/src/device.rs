@@ -10,7 +10,7 @@ use std::{
 
 use alpha_tensor::BackendError;
 
-use crate::kernels::Variant;
+use crate::{format16::Format16, kernels::Variant};
 
 /// The APIs that are looked for. Not OpenGL: its compute is slower and lacks what the kernels need.
 const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
@@ -19,6 +19,10 @@ const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL)
 const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
 /// Used where there.
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::PIPELINE_CACHE);
+
+/// What cooperative matrices of f16 need: their kernels count subgroups.
+const MATRICES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// Bytes of parameters that a dispatch may carry: what Vulkan guarantees.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
@@ -127,6 +131,8 @@ pub struct DeviceInfo {
     pub subgroup: (u32, u32),
     /// What the kernels would use of it.
     pub features: Vec<&'static str>,
+    /// Rows and columns of its cooperative matrices of f16 with sums in f32: 16, 8, or it has none.
+    pub matrix_size: Option<u32>,
     /// Bytes that one operand can have.
     pub max_binding_bytes: u64,
     /// Bytes that one buffer can have.
@@ -177,11 +183,20 @@ pub struct Options {
     pub kernels_for: Option<DeviceKind>,
     /// How all matrix products are made, where not as the device's kind suggests.
     pub matmul: Option<Variant>,
+    /// What 16-bit activations are; none where all programs are in f32.
+    pub format16: Option<Format16>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { choice: DeviceChoice::Best, checked: false, max_binding_bytes: None, kernels_for: None, matmul: None }
+        Options {
+            choice: DeviceChoice::Best,
+            checked: false,
+            max_binding_bytes: None,
+            kernels_for: None,
+            matmul: None,
+            format16: None,
+        }
     }
 }
 
@@ -224,6 +239,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
         api: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),
+        matrix_size: matrix_size(adapter),
         features: known.iter().filter(|(_, feature)| features.contains(*feature)).map(|(name, _)| *name).collect(),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
@@ -244,6 +260,22 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
         // Bit 0 is `VK_MEMORY_HEAP_DEVICE_LOCAL_BIT`.
         heaps.filter(|heap| heap.flags.as_raw() & 1 == 1).map(|heap| heap.size).max()
     }
+}
+
+/// The largest cooperative matrices that the kernels can use.
+fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
+    if !adapter.features().contains(MATRICES) {
+        return None;
+    }
+    let all = adapter.cooperative_matrix_properties();
+    let has = |size: u32| {
+        all.iter().any(|matrix| {
+            [matrix.m_size, matrix.n_size, matrix.k_size] == [size; 3]
+                && matrix.ab_type == wgpu::CooperativeScalarType::F16
+                && matrix.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    };
+    [16, 8].into_iter().find(|&size| has(size))
 }
 
 /// The first thing that the kernels need and this device does not have.
@@ -322,10 +354,19 @@ impl Gpu {
         let (adapter, info) = (&adapters[index], found[index].clone());
         info.can_run()?;
         let limits = adapter.limits();
+        let mut required_features = REQUIRED | (adapter.features() & WANTED);
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if options.format16 == Some(Format16::F16) && info.matrix_size.is_some() {
+            required_features |= MATRICES;
+            // SAFETY: of what is experimental the kernels use cooperative matrices alone, as naga's validation allows them;
+            // the self-test checks what they compute on this device before anything else runs.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("helios"),
-            required_features: REQUIRED | (adapter.features() & WANTED),
+            required_features,
             required_limits: limits.clone(),
+            experimental_features,
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
@@ -378,6 +419,7 @@ mod tests {
             driver: "test 1".into(),
             subgroup: (32, 32),
             features: Vec::new(),
+            matrix_size: None,
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
             workgroup_bytes: 1 << 15,

@@ -3,17 +3,20 @@
 
 mod activation;
 mod attention;
-mod dropout;
 mod embedding;
 mod head;
 mod layer_norm;
 mod linear;
 mod matmul;
 mod optimizer;
+mod pointwise;
 
-use alpha_tensor::{Op, RunArgs, Tensor, op::DropoutMask};
+use alpha_tensor::{Op, Region, RunArgs, Tensor, op::DropoutMask};
 
-use crate::shader::Shader;
+use crate::{
+    format16::Format16,
+    shader::{Shader, Storage},
+};
 
 pub use self::matmul::Variant;
 
@@ -31,6 +34,10 @@ pub(crate) struct Profile {
     pub(crate) parts: usize,
     /// How matrix products are made: A·B, A·Bᵀ, Aᵀ·B.
     pub(crate) matmul: [Variant; 3],
+    /// The same where an operand has 16 bits.
+    pub(crate) matmul16: [Variant; 3],
+    /// What [`Region::Activations16`] holds.
+    pub(crate) format16: Format16,
     /// Elements that one operand can have.
     pub(crate) max_binding_len: usize,
 }
@@ -71,6 +78,10 @@ pub(crate) enum Patch {
     Lr,
     /// `1 − βᵗ`.
     Correction(f32),
+    /// The loss scale, times a factor.
+    LossScale(f32),
+    /// What undoes the loss scale.
+    InverseLossScale,
     /// Whether the update needs the one before to have been applied.
     Chained,
 }
@@ -85,6 +96,8 @@ impl Patch {
             Patch::Correction(beta) => {
                 words[0] = ((1.0 - f64::from(beta).powf(args.update as f64)) as f32).to_bits();
             }
+            Patch::LossScale(factor) => words[0] = (factor * args.loss_scale).to_bits(),
+            Patch::InverseLossScale => words[0] = (1.0 / args.loss_scale).to_bits(),
             Patch::Chained => words[0] = u32::from(args.is_chained),
         }
     }
@@ -128,12 +141,12 @@ impl<'a> Lowering<'a> {
             Op::AttentionCached(op) => attention::attention_cached(op, l)?,
             Op::Swiglu(op) => activation::swiglu(op, l)?,
             Op::SwigluBwd(op) => activation::swiglu_bwd(op, l)?,
-            Op::Dropout(op) => dropout::dropout(op, l)?,
+            Op::Dropout(op) => pointwise::dropout(op, l)?,
             Op::CrossEntropy(op) => head::cross_entropy(op, l)?,
             Op::HeadBwd(op) => head::head_bwd(op, l)?,
             Op::Logits(op) => head::logits(op, l)?,
             Op::LossSum(op) => head::loss_sum(op, l)?,
-            Op::Fill(op) => activation::fill(op, l)?,
+            Op::Fill(op) => pointwise::fill(op, l)?,
             Op::GradNorm(op) => optimizer::grad_norm(op, l)?,
             Op::AdamW(op) => optimizer::adamw(op, l)?,
         }
@@ -178,6 +191,21 @@ impl<'a> Lowering<'a> {
             ));
         }
         Ok((0..rows).step_by(fitting.max(1)).map(|start| (start, rows.min(start + fitting))).collect())
+    }
+
+    /// How a kernel sees the elements of an operand; as vectors only where `is_vector_kernel`, too.
+    pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, String> {
+        match (tensor.region == Region::Activations16, is_vector_kernel && is_vector(tensor)) {
+            (true, true) => Ok(Storage::Half(self.profile.format16)),
+            (true, false) => Err("rows and heads of 16-bit tensors must be multiples of 4".to_owned()),
+            (false, true) => Ok(Storage::Vector),
+            (false, false) => Ok(Storage::Scalar),
+        }
+    }
+
+    /// The same for an operand that may be absent.
+    pub(crate) fn optional_storage(&self, tensor: Option<&Tensor>, is_vector_kernel: bool) -> Result<Storage, String> {
+        tensor.map_or(Ok(Storage::Scalar), |tensor| self.storage(tensor, is_vector_kernel))
     }
 
     /// An operand that must fit as a whole.
@@ -228,19 +256,24 @@ pub(crate) const SOURCES: &[&str] = &[
     include_str!("kernels/cross_entropy.wgsl"),
     include_str!("kernels/embedding.wgsl"),
     include_str!("kernels/embedding_bwd.wgsl"),
+    include_str!("kernels/format_bf16.wgsl"),
+    include_str!("kernels/format_f16.wgsl"),
     include_str!("kernels/grad_norm.wgsl"),
     include_str!("kernels/grid.wgsl"),
     include_str!("kernels/layer_norm.wgsl"),
     include_str!("kernels/layer_norm_bwd.wgsl"),
     include_str!("kernels/layer_norm_bwd_params.wgsl"),
+    include_str!("kernels/load_16.wgsl"),
     include_str!("kernels/load_scalar.wgsl"),
     include_str!("kernels/load_vec4.wgsl"),
     include_str!("kernels/loss_sum.wgsl"),
+    include_str!("kernels/matmul_coop.wgsl"),
     include_str!("kernels/matmul_direct.wgsl"),
     include_str!("kernels/matmul_operands.wgsl"),
     include_str!("kernels/matmul_staged.wgsl"),
     include_str!("kernels/pointwise.wgsl"),
     include_str!("kernels/reduce.wgsl"),
+    include_str!("kernels/swiglu.wgsl"),
     include_str!("kernels/threefry.wgsl"),
 ];
 

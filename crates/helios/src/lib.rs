@@ -10,9 +10,11 @@
 //! This crate knows nothing of models or of a run's files.
 
 mod device;
+mod format16;
 mod memory;
 mod shader;
 mod kernels;
+mod profile;
 mod pipelines;
 mod recording;
 mod timestamps;
@@ -23,6 +25,7 @@ mod self_test;
 pub use self::{
     backend::HeliosBackend,
     device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
+    format16::Format16,
     kept::Keep,
     kernels::Variant,
 };

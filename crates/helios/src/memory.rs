@@ -29,38 +29,41 @@ pub(crate) struct Window<'a> {
     pub(crate) first: u32,
 }
 
-fn padded(elements: usize) -> u64 {
-    (elements as u64 * 4).max(4).next_multiple_of(PAD_BYTES)
+fn padded(elements: usize, element_bytes: usize) -> u64 {
+    ((elements * element_bytes) as u64).max(4).next_multiple_of(PAD_BYTES)
+}
+
+fn region_bytes(sizes: &RegionSizes, region: Region) -> u64 {
+    padded(sizes.get(region), region.element_bytes())
 }
 
 /// Device memory that regions of these sizes and so much scratch take.
 pub(crate) fn planned_bytes(sizes: &RegionSizes, scratch_len: usize) -> u64 {
-    let regions: u64 = Region::ALL.iter().map(|&region| padded(sizes.get(region))).sum();
-    regions + padded(scratch_len) + PAD_BYTES
+    let regions: u64 = Region::ALL.iter().map(|&region| region_bytes(sizes, region)).sum();
+    regions + padded(scratch_len, 4) + PAD_BYTES
 }
 
 impl Memory {
     /// Allocates everything, zeroed.
     pub(crate) fn allocate(gpu: &Gpu, sizes: &RegionSizes, scratch_len: usize) -> Result<Memory, BackendError> {
         let bytes = planned_bytes(sizes, scratch_len);
-        for (elements, what) in
-            Region::ALL.iter().map(|&region| (sizes.get(region), "a region")).chain([(scratch_len, "scratch space")])
-        {
-            if padded(elements) > gpu.limits.max_buffer_size {
-                return Err(BackendError::OutOfMemory { asked_bytes: padded(elements) as usize, what });
+        let regions = Region::ALL.iter().map(|&region| (region_bytes(sizes, region), "a region"));
+        for (asked_bytes, what) in regions.chain([(padded(scratch_len, 4), "scratch space")]) {
+            if asked_bytes > gpu.limits.max_buffer_size {
+                return Err(BackendError::OutOfMemory { asked_bytes: asked_bytes as usize, what });
             }
         }
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = |label, elements| {
+        let buffer = |label, size| {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
-                size: padded(elements),
+                size,
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
         };
-        let regions = Region::ALL.map(|region| buffer("region", sizes.get(region)));
-        let (scratch, nothing) = (buffer("scratch", scratch_len), buffer("nothing", 1));
+        let regions = Region::ALL.map(|region| buffer("region", region_bytes(sizes, region)));
+        let (scratch, nothing) = (buffer("scratch", padded(scratch_len, 4)), buffer("nothing", PAD_BYTES));
         if pollster::block_on(scope.pop()).is_some() {
             return Err(BackendError::OutOfMemory { asked_bytes: bytes as usize, what: "regions on the device" });
         }
@@ -83,20 +86,25 @@ impl Memory {
 
     /// The window of a tensor.
     pub(crate) fn window(&self, gpu: &Gpu, tensor: &Tensor) -> Window<'_> {
-        window(gpu, self.region(tensor.region), tensor.offset, tensor.len())
+        window(gpu, self.region(tensor.region), tensor.region.element_bytes(), [tensor.offset, tensor.len()])
     }
 
     /// A window of scratch space.
     pub(crate) fn scratch_window(&self, gpu: &Gpu, start: usize, len: usize) -> Window<'_> {
-        window(gpu, &self.scratch, start, len)
+        window(gpu, &self.scratch, 4, [start, len])
     }
 }
 
 /// The window that shows `len` elements from `start` on.
-pub(crate) fn window<'a>(gpu: &Gpu, buffer: &'a wgpu::Buffer, start: usize, len: usize) -> Window<'a> {
+pub(crate) fn window<'a>(
+    gpu: &Gpu,
+    buffer: &'a wgpu::Buffer,
+    element_bytes: usize,
+    [start, len]: [usize; 2],
+) -> Window<'a> {
     let align = u64::from(gpu.limits.min_storage_buffer_offset_alignment);
-    let begin = start as u64 * 4;
+    let begin = (start * element_bytes) as u64;
     let offset = begin / align * align;
-    let end = ((start + len) as u64 * 4).next_multiple_of(16).min(buffer.size());
-    Window { buffer, offset, size: (end - offset).max(16), first: ((begin - offset) / 4) as u32 }
+    let end = (((start + len) * element_bytes) as u64).next_multiple_of(16).min(buffer.size());
+    Window { buffer, offset, size: (end - offset).max(16), first: (begin - offset) as u32 / element_bytes as u32 }
 }

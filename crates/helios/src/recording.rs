@@ -88,8 +88,8 @@ fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipeline
         .map(|(operand, constant)| match (operand, constant) {
             (Operand::Tensor(tensor), _) => memory.window(gpu, tensor),
             (Operand::Scratch(start, len), _) => memory.scratch_window(gpu, *start, *len),
-            (Operand::Constant(numbers), Some(buffer)) => window(gpu, buffer, 0, numbers.len()),
-            (Operand::Constant(_) | Operand::Absent, _) => window(gpu, &memory.nothing, 0, 1),
+            (Operand::Constant(numbers), Some(buffer)) => window(gpu, buffer, 4, [0, numbers.len()]),
+            (Operand::Constant(_) | Operand::Absent, _) => window(gpu, &memory.nothing, 4, [0, 1]),
         })
         .collect();
     let entries: Vec<_> = windows

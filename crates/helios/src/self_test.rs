@@ -14,10 +14,16 @@ use alpha_tensor::{
     tensor::ALIGN_ELEMENTS,
 };
 
-use crate::backend::HeliosBackend;
+use crate::{backend::HeliosBackend, format16::Format16};
 
 /// Largest difference, relative to the largest number of the result: far above rounding, far below a wrong kernel.
-const TOLERANCE: f64 = 1e-3;
+fn tolerance(format: Option<Format16>) -> f64 {
+    match format {
+        None => 1e-3,
+        Some(Format16::F16) => 5e-3,
+        Some(Format16::Bf16) => 2e-2,
+    }
+}
 
 struct Shape {
     batch: usize,
@@ -33,6 +39,9 @@ const SHAPES: [Shape; 2] = [
     Shape { batch: 1, block: 9, c: 15, heads: 3, hidden: 21, vocab: 37 },
 ];
 
+/// Rows of 16 bits are whole vectors; nothing else here is round.
+const SHAPE_16: Shape = Shape { batch: 2, block: 21, c: 36, heads: 3, hidden: 68, vocab: 77 };
+
 /// Gives tensors of the fixed regions their places.
 struct Places(RegionSizes);
 
@@ -44,8 +53,8 @@ impl Places {
     }
 }
 
-/// Every operation of the table.
-fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape) -> Program {
+/// Every operation of the table; the model's wide activations have 16 bits if asked for.
+fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, has_16_bits: bool) -> Program {
     let rows = batch * block;
     let mut places = Places(RegionSizes::default());
     let mut param = |rows, cols| places.tensor(Region::Params, rows, cols);
@@ -62,19 +71,21 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape) -> Program 
     places.0.set(Region::Results, Results::LEN);
     let grad = |tensor: Tensor| tensor.in_region(Region::Grads);
     let b = &mut ProgramBuilder::new(places.0);
-    let [x, y, dx] = [(); 3].map(|()| b.activation(rows, c));
+    let wide_activation = if has_16_bits { ProgramBuilder::activation16 } else { ProgramBuilder::activation };
+    let [x, dx, dropped] = [(); 3].map(|()| b.activation(rows, c));
+    let [y, dy, attended] = [(); 3].map(|()| wide_activation(b, rows, c));
+    let (new_qkv, cached) = (b.activation(rows, 3 * c), b.activation(rows, c)); // decoding is in f32
     let [mean, rstd, loss] = [(); 3].map(|()| b.activation(1, rows));
-    let [qkv, dqkv] = [(); 2].map(|()| b.activation(rows, 3 * c));
-    let [pre, post, dpre] = [(); 3].map(|()| b.activation(rows, hidden));
-    let [wide, dwide] = [(); 2].map(|()| b.activation(rows, 2 * hidden));
+    let [qkv, dqkv] = [(); 2].map(|()| wide_activation(b, rows, 3 * c));
+    let [pre, post, dpre] = [(); 3].map(|()| wide_activation(b, rows, hidden));
+    let [wide, dwide] = [(); 2].map(|()| wide_activation(b, rows, 2 * hidden));
     let lse = b.activation(batch * heads, block);
     let [logits, scratch] = [(); 2].map(|()| b.activation(rows, vocab));
-    let [attended, cached, dropped] = [(); 3].map(|()| b.activation(rows, c));
     let gelu = Activation::Gelu;
     let mask = DropoutMask { p: 0.25, site: 3 };
     let linear = |x, weight, bias, out| Linear { x, weight, bias, activation: None, pre: None, residual: None, out };
 
-    b.push(Fill { out: dwide, value: 0.5 });
+    b.push(Fill { out: dx, value: 0.5 });
     b.push(Embedding { tokens, wte, wpe, out: x, block });
     b.push(LayerNorm { x, weight: norm, bias: Some(norm_bias), y, mean, rstd, eps: 1e-5 });
     b.push(linear(y, attn, Some(attn_bias), qkv));
@@ -82,23 +93,25 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape) -> Program 
     b.push(Attention { qkv, out: attended, lse, batch, heads, dropout });
     b.push(AttentionBwd { qkv, out: attended, lse, dout: y, dqkv, batch, heads, dropout });
     let first = block - 1; // with the position below, the whole cache
-    b.push(AttentionCached { qkv: qkv.row_range(0, first), k_cache, v_cache, out: cached.row_range(0, first), heads });
-    b.push(Dropout { x: attended, residual: Some(x), out: dropped, mask });
+    let (new, out) = (new_qkv.row_range(0, first), cached.row_range(0, first));
+    b.push(AttentionCached { qkv: new, k_cache, v_cache, out, heads });
+    b.push(Dropout { x, residual: Some(dx), out: dropped, mask });
     b.push(Linear { activation: Some(gelu), pre: Some(pre), ..linear(y, fc, Some(fc_bias), post) });
-    b.push(Linear { residual: Some(x), ..linear(post, proj, None, y) });
+    b.push(Linear { residual: Some(x), ..linear(post, proj, None, dropped) });
     b.push(linear(y, gate, None, wide));
     b.push(Swiglu { pre: wide, out: post });
     b.push(SwigluBwd { pre: wide, dout: pre, dpre: dwide, out: post });
     b.push(LinearBwdInput { dy: x, weight: proj, activation: Some((gelu, pre, post)), dx: dpre });
-    b.push(LinearBwdInput { dy: dqkv, weight: attn, activation: None, dx });
+    b.push(LinearBwdInput { dy: dqkv, weight: attn, activation: None, dx: dy });
     let accumulate = true; // gradients begin as random numbers
-    b.push(LinearBwdWeight { x, dy: pre, dweight: grad(fc), dbias: Some(grad(fc_bias)), accumulate });
+    b.push(LinearBwdWeight { x: y, dy: pre, dweight: grad(fc), dbias: Some(grad(fc_bias)), accumulate });
+    b.push(LinearBwdWeight { x: post, dy: x, dweight: grad(proj), dbias: None, accumulate });
     b.push(LayerNormBwd {
         x,
         weight: norm,
         mean,
         rstd,
-        dy: y,
+        dy,
         dx,
         dweight: grad(norm),
         dbias: Some(grad(norm_bias)),
@@ -107,7 +120,7 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape) -> Program 
     });
     b.push(Logits { x: y, weight: wte, out: logits });
     b.push(CrossEntropy { x: y, weight: wte, targets, scratch, loss, grad_scale: Some(0.1) });
-    b.push(HeadBwd { x: y, weight: wte, scratch, dx, dweight: grad(wte), accumulate: false });
+    b.push(HeadBwd { x: y, weight: wte, scratch, dx: dy, dweight: grad(wte), accumulate: false });
     b.push(LossSum { loss, out: Results::loss_tensor(), scale: 0.1, accumulate: false });
     b.push(EmbeddingBwd { tokens, dout: x, dwte: grad(wte), dwpe: grad(wpe), block, accumulate: false });
     let flat = |region| Tensor::new(region, 0, 1, len);
@@ -129,21 +142,32 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape) -> Program 
         weight_decay: 0.1,
     });
     let kept = [
-        x, y, dx, mean, rstd, loss, qkv, dqkv, pre, post, dpre, wide, dwide, lse, logits, scratch, attended, cached,
-        dropped,
+        x, y, dx, dy, mean, rstd, loss, qkv, dqkv, new_qkv, pre, post, dpre, wide, dwide, lse, logits, scratch,
+        attended, cached, dropped,
     ];
     std::mem::replace(b, ProgramBuilder::new(RegionSizes::default())).finish(&kept).0
 }
 
 /// Runs every operation on both. The answer names the first that differs.
 pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<String>, BackendError> {
-    for shape in &SHAPES {
-        let program = program(shape);
+    let (format, plain) = (backend.format16(), SHAPES.iter().map(|shape| (shape, false)));
+    for (shape, has_16_bits) in plain.chain(format.map(|_| (&SHAPE_16, true))) {
+        let program = program(shape, has_16_bits);
+        let allowed = tolerance(format.filter(|_| has_16_bits));
         let mut reference = RefBackend::<f32>::new();
         reference.prepare(&program.sizes, &[&program])?;
         backend.prepare(&program.sizes, &[&program])?;
         fill(&mut reference, backend, &program, shape)?;
-        let args = RunArgs { seed: 7, step: 3, micro_step: 1, update: 3, lr: 1e-2, position: 1, is_chained: false };
+        let args = RunArgs {
+            seed: 7,
+            step: 3,
+            micro_step: 1,
+            update: 3,
+            lr: 1e-2,
+            position: 1,
+            is_chained: false,
+            loss_scale: 4.0,
+        };
         for call in &program.ops {
             let single = Program { ops: vec![call.clone()], sizes: program.sizes, counters: Counters::default() };
             reference.run(&single, &args, None)?;
@@ -157,7 +181,7 @@ pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<String>, B
                 hand_over(&mut reference, backend, &call.op)?;
                 continue;
             }
-            if let Some(why) = difference(&mut reference, backend, &call.op)? {
+            if let Some(why) = difference(&mut reference, backend, &call.op, allowed)? {
                 return Ok(Some(format!("`{}` of rows of {}: {why}", call.op.name(), shape.c)));
             }
         }
@@ -182,8 +206,9 @@ fn fill(
                 *value = value.abs();
             }
         }
-        reference.write(region, 0, &values)?;
         backend.write(region, 0, &values)?;
+        backend.read(region, 0, &mut values)?; // rounded, where it has 16 bits
+        reference.write(region, 0, &values)?;
     }
     let tokens: Vec<u32> =
         (0..program.sizes.get(Region::Inputs) as u64).map(|i| key.below(i, shape.vocab as u64) as u32).collect();
@@ -202,12 +227,16 @@ fn written(op: &Op) -> Vec<Tensor> {
     written
 }
 
-/// The device goes on from the reference's numbers, so that rounding does not add up.
+/// Both go on from the reference's numbers, as the device holds them, so that rounding does not add up.
 fn hand_over(reference: &mut RefBackend<f32>, backend: &mut HeliosBackend, op: &Op) -> Result<(), BackendError> {
     for tensor in written(op) {
         let mut values = vec![0.0; tensor.len()];
         reference.read(tensor.region, tensor.offset, &mut values)?;
         backend.write(tensor.region, tensor.offset, &values)?;
+        if tensor.region == Region::Activations16 {
+            backend.read(tensor.region, tensor.offset, &mut values)?;
+            reference.write(tensor.region, tensor.offset, &values)?;
+        }
     }
     Ok(())
 }
@@ -217,13 +246,14 @@ fn difference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
     op: &Op,
+    tolerance: f64,
 ) -> Result<Option<String>, BackendError> {
     for tensor in written(op) {
         let [mut expected, mut found] = [vec![0.0; tensor.len()], vec![0.0; tensor.len()]];
         reference.read(tensor.region, tensor.offset, &mut expected)?;
         backend.read(tensor.region, tensor.offset, &mut found)?;
         let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-        let allowed = TOLERANCE * f64::from(largest.max(1e-3));
+        let allowed = tolerance * f64::from(largest.max(1e-3));
         let is_close = |(e, f): &(&f32, &f32)| (f64::from(**e) - f64::from(**f)).abs() <= allowed; // NaN is not
         if let Some((expected, found)) = expected.iter().zip(&found).find(|pair| !is_close(pair)) {
             return Ok(Some(format!("found {found}, expected {expected}")));
@@ -240,8 +270,8 @@ mod tests {
 
     #[test]
     fn every_operation_is_among_those_tested() {
-        for shape in &SHAPES {
-            let program = program(shape);
+        for (shape, has_16_bits) in SHAPES.iter().map(|shape| (shape, false)).chain([(&SHAPE_16, true)]) {
+            let program = program(shape, has_16_bits);
             program.verify().expect("a valid program");
             for name in Op::NAMES {
                 assert!(program.ops.iter().any(|call| call.op.name() == *name), "`{name}` is not tested");

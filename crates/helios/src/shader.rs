@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::format16::Format16;
+
 /// A kernel's source, specialised: two with the same text are the same pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shader {
@@ -18,6 +20,19 @@ pub(crate) struct ShaderBuilder {
     name: &'static str,
     text: String,
     bindings: usize,
+    format: Option<Format16>,
+    enabled: String,
+}
+
+/// How the elements of a buffer are stored, which its loads and stores of four elements turn into f32 and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// f32, rows of any length.
+    Scalar,
+    /// f32, rows of whole vectors of four.
+    Vector,
+    /// 16 bits, rows of whole vectors of four.
+    Half(Format16),
 }
 
 /// Smaller than every finite score: what a maximum begins with, and a masked score.
@@ -25,7 +40,7 @@ const LOWEST: &str = "const LOWEST: f32 = -3.4028234663852886e38;\n";
 
 impl ShaderBuilder {
     pub(crate) fn new(name: &'static str, bindings: usize) -> ShaderBuilder {
-        ShaderBuilder { name, text: LOWEST.to_owned(), bindings }
+        ShaderBuilder { name, text: LOWEST.to_owned(), bindings, format: None, enabled: String::new() }
     }
 
     /// `const NAME: u32 = value;`
@@ -46,15 +61,31 @@ impl ShaderBuilder {
         self.line(format_args!("const ENTRY: u32 = {chosen};"))
     }
 
-    /// The element type `NAME_TYPE` of buffers, and loads and stores of four elements of each buffer in `buffers`.
-    pub(crate) fn access(mut self, type_name: &str, is_vector: bool, buffers: &[&str]) -> ShaderBuilder {
-        let element = if is_vector { "vec4<f32>" } else { "f32" };
-        self = self.line(format_args!("alias {type_name} = {element};"));
-        let template =
-            if is_vector { include_str!("kernels/load_vec4.wgsl") } else { include_str!("kernels/load_scalar.wgsl") };
-        for buffer in buffers {
+    /// The element type `NAME_type` of each buffer, and its loads and stores of four elements.
+    pub(crate) fn access(mut self, buffers: &[(&str, Storage)]) -> ShaderBuilder {
+        for &(buffer, storage) in buffers {
+            let (element, template) = match storage {
+                Storage::Scalar => ("f32", include_str!("kernels/load_scalar.wgsl")),
+                Storage::Vector => ("vec4<f32>", include_str!("kernels/load_vec4.wgsl")),
+                Storage::Half(_) => ("vec2<u32>", include_str!("kernels/load_16.wgsl")),
+            };
+            if let Storage::Half(format) = storage
+                && self.format.replace(format).is_none()
+            {
+                self = self.part(match format {
+                    Format16::F16 => include_str!("kernels/format_f16.wgsl"),
+                    Format16::Bf16 => include_str!("kernels/format_bf16.wgsl"),
+                });
+            }
+            self = self.line(format_args!("alias {buffer}_type = {element};"));
             self.text.push_str(&template.replace("NAME", buffer));
         }
+        self
+    }
+
+    /// Language extensions, which a module names first.
+    pub(crate) fn enable(mut self, extensions: &[&str]) -> ShaderBuilder {
+        self.enabled = extensions.iter().map(|extension| format!("enable {extension};\n")).collect();
         self
     }
 
@@ -65,7 +96,7 @@ impl ShaderBuilder {
     }
 
     pub(crate) fn finish(self) -> Shader {
-        Shader { name: self.name, text: self.text, bindings: self.bindings }
+        Shader { name: self.name, text: self.enabled + &self.text, bindings: self.bindings }
     }
 
     fn line(mut self, line: std::fmt::Arguments<'_>) -> ShaderBuilder {

@@ -133,7 +133,7 @@ impl<'a> Run<'a> {
         level: Level,
         program: &'a Program,
         args: &'a RunArgs,
-        regions: &'a mut [Buffer; 8],
+        regions: &'a mut [Buffer; Region::ALL.len()],
         scratch: &'a mut Buffer,
         threads: usize,
         partials: &'a mut Buffer,
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
 /// in-place use), and tasks of one stage write disjoint parts.
 pub(super) struct Memory<'a> {
     pub(super) args: &'a RunArgs,
-    regions: [AtomicPtr<f32>; 8],
+    regions: [AtomicPtr<f32>; Region::ALL.len()],
     partials: AtomicPtr<f32>,
 }
 

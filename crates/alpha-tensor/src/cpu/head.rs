@@ -70,6 +70,7 @@ fn softmax<S: Simd>(s: S, op: &CrossEntropy, memory: &Memory, start: usize, len:
     let mut sums = [0.0f32; 16];
     s.store(&mut maxima, max);
     s.store(&mut sums, sum);
+    let grad_scale = op.grad_scale.map(|scale| scale * memory.args.loss_scale);
     let targets = &memory.tokens(&op.targets)[start..start + len];
     // SAFETY: each task writes its own tokens.
     let losses = unsafe { memory.write(&op.loss, start, start + len) };
@@ -78,12 +79,12 @@ fn softmax<S: Simd>(s: S, op: &CrossEntropy, memory: &Memory, start: usize, len:
         *loss = if target == IGNORED_TARGET {
             0.0
         } else {
-            scales[lane] = op.grad_scale.unwrap_or(0.0);
+            scales[lane] = grad_scale.unwrap_or(0.0);
             // The difference first: it is exact where the two are close.
             sums[lane].ln() - (logits(target as usize)[lane] - maxima[lane])
         };
     }
-    let Some(grad_scale) = op.grad_scale else { return };
+    let Some(grad_scale) = grad_scale else { return };
     let factor = s.div(s.load(&scales), sum);
     for v in 0..vocab {
         let row = logits(v);

@@ -44,7 +44,7 @@ pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, memory: &Memory, stage
         // SAFETY: written in the stage before.
         total += unsafe { *memory.partial(part) };
     }
-    let norm = total.sqrt() as f32;
+    let norm = (total.sqrt() / f64::from(memory.args.loss_scale)) as f32;
     // SAFETY: the only task of this stage.
     let results = unsafe { memory.write(&op.results, 0, op.results.len()) };
     let is_spike = op.spike_threshold > 0.0 && norm > op.spike_threshold;
@@ -73,7 +73,7 @@ pub(super) fn run_adamw<S: Simd>(s: S, op: &AdamW, memory: &Memory, task: usize)
     let root_scale = s.splat((1.0 / correction2.sqrt()) as f32);
     let (beta1, beta2, eps) = (s.splat(op.beta1), s.splat(op.beta2), s.splat(op.eps));
     let (rest1, rest2) = (s.splat(1.0 - op.beta1), s.splat(1.0 - op.beta2));
-    let clip_coef = s.splat(clip_coef);
+    let grad_coef = s.splat(clip_coef / memory.args.loss_scale);
 
     let end = op.params.len().min((task + 1) * FLAT_PER_TASK);
     let mut start = task * FLAT_PER_TASK;
@@ -92,7 +92,7 @@ pub(super) fn run_adamw<S: Simd>(s: S, op: &AdamW, memory: &Memory, task: usize)
             )
         };
         update!(s, params, |at, len, p| {
-            let g = s.mul(load_at(s, grads, at, len), clip_coef);
+            let g = s.mul(load_at(s, grads, at, len), grad_coef);
             let m = s.fma(beta1, load_at(s, moment1, at, len), s.mul(rest1, g));
             let v = s.fma(beta2, load_at(s, moment2, at, len), s.mul(rest2, s.mul(g, g)));
             store_at(s, moment1, at, len, m);

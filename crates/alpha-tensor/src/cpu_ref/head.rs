@@ -6,6 +6,7 @@ use super::{
     linear::{product, transpose},
 };
 use crate::{
+    backend::RunArgs,
     op::{CrossEntropy, HeadBwd, IGNORED_TARGET, Logits, LossSum},
     tensor::Tensor,
 };
@@ -21,9 +22,9 @@ pub(super) fn logits<F: Float>(op: &Logits, memory: &mut Memory<F>) {
     memory.store(&op.out, &logits);
 }
 
-pub(super) fn cross_entropy<F: Float>(op: &CrossEntropy, memory: &mut Memory<F>) {
+pub(super) fn cross_entropy<F: Float>(op: &CrossEntropy, args: &RunArgs, memory: &mut Memory<F>) {
     let [r, vocab] = [op.x.rows, op.weight.rows];
-    let grad_scale = F::from_f32(op.grad_scale.unwrap_or(0.0));
+    let grad_scale = F::from_f32(op.grad_scale.unwrap_or(0.0) * args.loss_scale);
     let logits = logits_of(&op.x, &op.weight, memory);
     let mut dlogits = vec![F::ZERO; r * vocab];
     let mut loss = vec![F::ZERO; r];

@@ -10,7 +10,7 @@ pub(super) fn grad_norm<F: Float>(op: &GradNorm, args: &RunArgs, memory: &mut Me
     let sum_of_squares: f64 = memory.load(&op.grads).iter().map(|grad| grad.to_f64() * grad.to_f64()).sum();
     let mut results = memory.load(&op.results);
     let loss = results[0].to_f64();
-    let norm = F::from_f64(sum_of_squares.sqrt()).to_f64();
+    let norm = F::from_f64(sum_of_squares.sqrt() / f64::from(args.loss_scale)).to_f64();
     let (grad_clip, spike_threshold) = (f64::from(op.grad_clip), f64::from(op.spike_threshold));
     let coef = grad_clip / (norm + 1e-6);
     let clip_coef = if grad_clip > 0.0 && coef < 1.0 { coef } else { 1.0 };
@@ -29,6 +29,7 @@ pub(super) fn adamw<F: Float>(op: &AdamW, args: &RunArgs, memory: &mut Memory<F>
     if !is_applied {
         return;
     }
+    let grad_coef = clip_coef / F::from_f32(args.loss_scale);
     let [beta1, beta2, eps, lr, weight_decay] = [op.beta1, op.beta2, op.eps, args.lr, op.weight_decay].map(F::from_f32);
     let correction = |beta: f32| F::from_f64(1.0 - f64::from(beta).powf(args.update as f64));
     let (correction1, correction2) = (correction(op.beta1), correction(op.beta2));
@@ -38,7 +39,7 @@ pub(super) fn adamw<F: Float>(op: &AdamW, args: &RunArgs, memory: &mut Memory<F>
     for i in 0..params.len() {
         while runs.next_if(|run| run.end <= op.params.offset + i).is_some() {}
         let decay = if runs.peek().is_some_and(|run| run.is_decayed) { weight_decay } else { F::ZERO };
-        let g = clip_coef * grads[i];
+        let g = grad_coef * grads[i];
         let m = beta1 * moment1[i] + (F::ONE - beta1) * g;
         let v = beta2 * moment2[i] + (F::ONE - beta2) * g * g;
         params[i] = params[i] * (F::ONE - lr * decay) - lr * (m / correction1) / ((v / correction2).sqrt() + eps);

@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 pub const IGNORED_TARGET: u32 = u32::MAX;
 
 /// `loss[r] = logsumexp(logits[r]) − logits[r, targets[r]]`, 0 for ignored targets.
-/// Leaves `dlogits = (softmax(logits) − onehot(target))·grad_scale` (0 for ignored rows) in
+/// Leaves `dlogits = (softmax(logits) − onehot(target))·grad_scale·loss_scale` (0 for ignored rows) in
 /// `scratch`, in a layout that is the backend's own; only [`HeadBwd`] may read it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {

@@ -3,7 +3,7 @@
 use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
-/// `results.grad_norm = ‖grads‖₂`, `results.clip_coef = min(1, grad_clip/(norm + 1e-6))`
+/// `results.grad_norm = ‖grads‖₂ / loss_scale`, `results.clip_coef = min(1, grad_clip/(norm + 1e-6))`
 /// (1 with `grad_clip = 0`), and `results.is_applied` = 1 unless the norm or the loss is not
 /// finite, the norm exceeds `spike_threshold`, or the run is chained to one that was not applied
 /// ([`crate::backend::RunArgs::is_chained`]): then [`AdamW`] leaves everything as it was.
@@ -45,7 +45,7 @@ pub struct DecayRun {
 }
 
 /// AdamW (Loshchilov and Hutter, 2019, algorithm 2, with the learning rate also scaling the
-/// decay, as PyTorch has it). With `g = clip_coef·grad`, `t` = updates applied so far + 1
+/// decay, as PyTorch has it). With `g = clip_coef·grad/loss_scale`, `t` = updates applied so far + 1
 /// ([`crate::backend::RunArgs::update`]):
 ///
 /// `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,

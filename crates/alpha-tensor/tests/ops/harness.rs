@@ -6,6 +6,8 @@
 //! same numbers. Tensors that are to be written whole begin as NaN: what a backend forgets
 //! to write is seen.
 
+use std::collections::BTreeSet;
+
 use alpha_tensor::{
     Backend, Op, Program, ProgramBuilder, Region, RegionSizes, RunArgs, Tensor,
     cpu_ref::RefBackend,
@@ -14,7 +16,12 @@ use alpha_tensor::{
     tensor::ALIGN_ELEMENTS,
 };
 
-use crate::backends::{NamedBackend, backends, every};
+use helios::Format16;
+
+use crate::{
+    backends::{NamedBackend, backends, every},
+    sixteen::{rounded, unit_roundoff, wide_operands},
+};
 
 /// Allowed error of a result relative to the largest magnitude in its tensor, for sums of
 /// `reduction` terms: about sixteen roundings, and the random walk of the sum's own.
@@ -30,12 +37,15 @@ const GRAD_FLOOR: f64 = 1e-4;
 /// Step of the central differences; their error is of fourth order in it.
 const GRAD_STEP: f64 = 1e-3;
 
+/// Roundings to 16 bits that may add up in one result: an operand's, an intermediate result's, and its own.
+const SIXTEEN_ROUNDINGS: f64 = 6.0;
+
 /// A broken kernel fails in hundreds of cases; the first tell enough.
 const SHOWN_MISMATCHES: usize = 30;
 
 /// The run arguments of every case: nothing is 0 or 1 that could be mixed up.
 pub(crate) const ARGS: RunArgs =
-    RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false };
+    RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false, loss_scale: 8.0 };
 
 /// A program under construction, with the content of its tensors.
 pub(crate) struct Case {
@@ -331,10 +341,41 @@ impl Runnable {
         }
     }
 
+    /// The same with the model's wide activations in 16 bits, and their contents rounded; none where there are no such
+    /// activations, or one's rows or heads are no whole groups of four.
+    fn in_16_bits(mut self, format: Format16) -> Option<Runnable> {
+        let wide: Vec<Tensor> = self.program.ops.iter().flat_map(|call| wide_operands(&call.op)).collect();
+        let is_wide = |tensor: &Tensor| tensor.region == Region::Activations && wide.contains(tensor);
+        let has_whole_heads = self.program.ops.iter().all(|call| match &call.op {
+            Op::Attention(op) => (op.out.cols / op.heads).is_multiple_of(4),
+            Op::Swiglu(op) => op.out.cols.is_multiple_of(4),
+            Op::SwigluBwd(op) => op.out.cols.is_multiple_of(4),
+            _ => true,
+        });
+        if wide.is_empty() || !has_whole_heads || !wide.iter().all(|tensor| tensor.cols.is_multiple_of(4)) {
+            return None;
+        }
+        // Both regions have the places of all activations.
+        self.program.sizes.set(Region::Activations16, self.program.sizes.get(Region::Activations));
+        let moved = |tensor: &mut Tensor| {
+            if is_wide(tensor) {
+                tensor.region = Region::Activations16;
+            }
+        };
+        for (tensor, values) in &mut self.contents {
+            if is_wide(tensor) {
+                values.iter_mut().for_each(|value| *value = rounded(*value, format));
+            }
+            moved(tensor);
+        }
+        self.program.ops.iter_mut().for_each(|call| call.op.visit(&mut |tensor, _| moved(tensor)));
+        self.outputs.iter_mut().for_each(|output| moved(&mut output.tensor));
+        Some(self)
+    }
+
     /// Compares what a backend leaves with what the f64 reference does; the first mismatch of
     /// each output as one line.
-    fn mismatches(&self, expected: &[Vec<f64>], backend: &mut dyn Backend) -> Vec<String> {
-        let tolerance = f32_tolerance(self.reduction);
+    fn mismatches(&self, expected: &[Vec<f64>], backend: &mut dyn Backend, tolerance: f64) -> Vec<String> {
         let actual = self.run_f32(backend);
         let mut lines = Vec::new();
         for ((output, expected), actual) in self.outputs.iter().zip(expected).zip(&actual) {
@@ -362,12 +403,36 @@ pub(crate) fn check_ops(cases: Vec<Case>) {
             if !number.is_multiple_of(every(name)) {
                 continue;
             }
-            let lines = runnable.mismatches(&expected, backend.as_mut());
+            let lines = runnable.mismatches(&expected, backend.as_mut(), f32_tolerance(runnable.reduction));
             failures.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
         }
     }
     let shown = &failures[..failures.len().min(SHOWN_MISMATCHES)];
     assert!(failures.is_empty(), "{} mismatches, of them\n{}", failures.len(), shown.join("\n"));
+}
+
+/// Runs one in `every` of the cases whose rows are whole groups of four, with the model's wide activations in 16 bits;
+/// fails with all mismatches. Returns the names of the operations that ran.
+#[track_caller]
+pub(crate) fn check_in_16_bits(
+    cases: Vec<Case>,
+    every: usize,
+    format: Format16,
+    backend: &mut dyn Backend,
+) -> BTreeSet<&'static str> {
+    let mut reference = RefBackend::<f64>::new();
+    let (mut failures, mut tested) = (Vec::new(), BTreeSet::new());
+    for case in cases.into_iter().filter_map(|case| case.finish().in_16_bits(format)).step_by(every) {
+        case.run_f64(&mut reference, &case.program, &case.contents);
+        let expected: Vec<Vec<f64>> =
+            case.outputs.iter().map(|output| slice(&reference, output.tensor).to_vec()).collect();
+        let tolerance = f32_tolerance(case.reduction) + SIXTEEN_ROUNDINGS * unit_roundoff(format);
+        failures.extend(case.mismatches(&expected, backend, tolerance));
+        tested.extend(case.program.ops.iter().map(|call| call.op.name()));
+    }
+    let shown = &failures[..failures.len().min(SHOWN_MISMATCHES)];
+    assert!(failures.is_empty(), "{format:?}: {} mismatches, of them\n{}", failures.len(), shown.join("\n"));
+    tested
 }
 
 /// Runs every case on all these backends and fails unless they agree in every bit.

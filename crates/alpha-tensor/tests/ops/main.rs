@@ -13,6 +13,7 @@ mod embedding;
 mod head;
 mod dropout;
 mod optimizer;
+mod sixteen;
 
 use std::collections::BTreeSet;
 

@@ -16,7 +16,7 @@ use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
 
 use super::safetensors::{SafetensorsFile, TensorSpec, write_f32};
-use crate::error::TrainError;
+use crate::{error::TrainError, trainer::LossScale};
 
 /// Name of the file.
 pub const FILE_NAME: &str = "training_state.safetensors";
@@ -40,6 +40,12 @@ pub struct TrainingState {
     /// Updates left out because the loss or the gradient was not finite.
     #[serde(default)]
     pub nonfinite_skipped: u64,
+    /// Updates left out because a gradient overflowed f16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overflows_skipped: u64,
+    /// In f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Tokens trained on.
     #[serde(default)]
     pub tokens: u64,
@@ -58,6 +64,11 @@ pub struct TrainingState {
     /// Anything else; kept as it is.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn specs(layout: &ParamLayout) -> Vec<(TensorSpec, Region, usize)> {

@@ -83,6 +83,7 @@ struct Enqueued {
     data_hash: Option<DataHash>,
     launches: Option<Launches>,
     allocations: u64,
+    loss_scale: Option<f32>,
 }
 
 impl Training<'_> {
@@ -130,11 +131,12 @@ impl Training<'_> {
             record.elapsed_ms = ms_since(host.started);
             let step = record.step;
             let is_nonfinite = !record.loss.is_finite() || !record.grad_norm.is_finite();
-            if is_nonfinite && config.on_nonfinite == OnNonfinite::Stop {
-                // Those behind it were chained to it and have changed nothing.
-                for _ in enqueued.drain(..) {
-                    self.backend.collect_results()?;
-                }
+            let is_overflow = self.adapt_loss_scale(&mut record, host);
+            if is_overflow {
+                // Those behind it were chained to it and have changed nothing: they are enqueued again.
+                self.drop_enqueued(&mut enqueued)?;
+            } else if is_nonfinite && config.on_nonfinite == OnNonfinite::Stop {
+                self.drop_enqueued(&mut enqueued)?;
                 return Err(self.stop_nonfinite(step, &record, host)?);
             }
             self.state.step = step;
@@ -145,6 +147,7 @@ impl Training<'_> {
                 None => self.state.updates += 1,
                 Some(Skipped::Spike) => self.state.spikes_skipped += 1,
                 Some(Skipped::Nonfinite) => self.state.nonfinite_skipped += 1,
+                Some(Skipped::Overflow) => self.state.overflows_skipped += 1,
             }
             let is_last = step == config.steps;
             let is_evaluation = config.eval_interval > 0 && step.is_multiple_of(config.eval_interval);
@@ -186,11 +189,40 @@ impl Training<'_> {
                 return Ok(Outcome::Stopped { step, checkpoint });
             }
         }
-        let (spikes, nonfinite) = (self.state.spikes_skipped, self.state.nonfinite_skipped);
-        if spikes + nonfinite > 0 {
-            host.sink.note(&format!("updates left out: {spikes} spikes, {nonfinite} not finite"));
+        let TrainingState {
+            spikes_skipped: spikes, nonfinite_skipped: nonfinite, overflows_skipped: overflows, ..
+        } = self.state;
+        if spikes + nonfinite + overflows > 0 {
+            let overflows = if overflows > 0 { format!(", {overflows} overflowed f16") } else { String::new() };
+            host.sink.note(&format!("updates left out: {spikes} spikes, {nonfinite} not finite{overflows}"));
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Forgets the steps that were enqueued behind one that was not applied.
+    fn drop_enqueued(&mut self, enqueued: &mut VecDeque<Enqueued>) -> Result<(), TrainError> {
+        for _ in enqueued.drain(..) {
+            self.backend.collect_results()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the loss scale what the step's gradients say; true where they overflowed at a scale that can be smaller, which
+    /// is no failure: the update was left out, and the run goes on.
+    fn adapt_loss_scale(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> bool {
+        let Some(scale) = self.state.loss_scale else { return false };
+        if record.grad_norm.is_finite() || !record.loss.is_finite() {
+            self.state.loss_scale = Some(scale.after(1));
+            return false;
+        }
+        let Some(smaller) = scale.after_overflow() else { return false };
+        self.state.loss_scale = Some(smaller);
+        record.skipped = Some(Skipped::Overflow);
+        host.sink.note(&format!(
+            "step {}: a gradient overflowed f16 at loss scale {}; the update is left out, the scale is now {}",
+            record.step, scale.scale, smaller.scale
+        ));
+        true
     }
 
     /// Whether a step may be enqueued now. The first always, while there are steps left. Another one behind it only where
@@ -261,6 +293,7 @@ impl Training<'_> {
         let allocations = (host.allocations)();
         let launches = self.backend.launches();
         let mut data_hash = before.back().map_or(self.state.data_hash, |before| before.data_hash);
+        let loss_scale = self.state.loss_scale.map(|scale| scale.after(before.len()).scale);
         let start = Instant::now();
         if let Some(trace) = &mut self.tracer {
             trace.tracer.begin_step(step, start);
@@ -276,6 +309,7 @@ impl Training<'_> {
             let args = RunArgs {
                 update: self.state.updates + 1 + before.len() as u64,
                 is_chained: !before.is_empty(),
+                loss_scale: loss_scale.unwrap_or(1.0),
                 ..self.run_args(step, micro_step as u32, lr)
             };
             let program = self.programs.train.program(micro_step);
@@ -291,12 +325,12 @@ impl Training<'_> {
         self.backend.request_results()?;
         let launches = self.backend.launches().zip(launches).map(|(now, before)| now - before);
         let allocations = (host.allocations)() - allocations;
-        Ok(Enqueued { step, lr, start, data_hash, launches, allocations })
+        Ok(Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale })
     }
 
     /// Waits for a step's results. One that was enqueued behind another began when that one ended.
     fn finish(&mut self, enqueued: Enqueued, last_end: Instant, host: &Host<'_>) -> Result<StepRecord, TrainError> {
-        let Enqueued { step, lr, start, data_hash, launches, allocations } = enqueued;
+        let Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale } = enqueued;
         let allocations_before = (host.allocations)();
         let results = self.backend.collect_results()?;
         let end = Instant::now();
@@ -322,12 +356,15 @@ impl Training<'_> {
             device: self.device.clone(),
             allocations: allocations + (host.allocations)() - allocations_before,
             data_hash,
+            loss_scale,
             skipped: (!results.is_applied).then_some(reason),
         })
     }
 
     fn run_args(&self, step: u64, micro_step: u32, lr: f32) -> RunArgs {
-        RunArgs { seed: self.config.seed, step, micro_step, update: self.state.updates + 1, lr, ..RunArgs::default() }
+        let loss_scale = self.state.loss_scale.map_or(1.0, |scale| scale.scale);
+        let update = self.state.updates + 1;
+        RunArgs { seed: self.config.seed, step, micro_step, update, lr, loss_scale, ..RunArgs::default() }
     }
 
     /// The validation loss; none where the run does not evaluate or is asked to stop meanwhile.

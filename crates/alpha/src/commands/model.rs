@@ -5,7 +5,7 @@ use std::path::Path;
 use alpha_data::Tokenizer;
 use alpha_nn::{ModelConfig, ParamLayout};
 use alpha_tensor::Backend;
-use alpha_train::{backend::make_backend, checkpoint};
+use alpha_train::{backend::make_backend, checkpoint, config::Dtype};
 
 use crate::{exit::Failure, output, resolve::Place};
 
@@ -32,7 +32,7 @@ impl Model {
 
 /// The backend that was chosen.
 pub(crate) fn backend(place: &Place) -> Result<Box<dyn Backend>, Failure> {
-    let mut backend = make_backend(place.backend, place.threads, place.device.as_deref())?;
+    let mut backend = make_backend(place.backend, place.threads, place.device.as_deref(), Dtype::F32)?;
     backend.take_notes().iter().for_each(|note| output::note(note));
     Ok(backend)
 }

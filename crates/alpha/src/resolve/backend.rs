@@ -94,6 +94,7 @@ mod tests {
             driver: String::new(),
             subgroup: (32, 32),
             features: Vec::new(),
+            matrix_size: None,
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
             workgroup_bytes: 1 << 15,

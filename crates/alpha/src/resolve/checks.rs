@@ -4,7 +4,7 @@
 use std::ops::RangeBounds;
 
 use alpha_data::Kind;
-use alpha_train::config::Dtype;
+use alpha_train::config::{Backend, Dtype};
 
 use crate::{exit::Failure, flags::train::TrainFlags};
 
@@ -17,13 +17,6 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     if flags.remote {
         return Err(Failure::usage("`--remote=true`: remote reporting does not exist yet")
             .hint("leave `--remote` out; each step is a row in the run folder's `metrics.jsonl`"));
-    }
-    if flags.dtype != Dtype::F32 {
-        return Err(Failure::usage(format!(
-            "`--dtype={}`: bf16 and f16 come as backends gain them, and none has yet",
-            flags.dtype
-        ))
-        .hint("run with `--dtype=f32`"));
     }
     if let Some(tokenizer) = &flags.tokenizer {
         tokenizer.parse::<Kind>()?;
@@ -49,6 +42,37 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Checks that the backend has the number format, and that the shape's rows are what 16-bit kernels take.
+pub(crate) fn dtype(flags: &TrainFlags, backend: Backend) -> Result<(), Failure> {
+    let dtype = flags.dtype;
+    if dtype == Dtype::F32 {
+        return Ok(());
+    }
+    if backend != Backend::Helios {
+        return Err(Failure::usage(format!(
+            "`--dtype={dtype}`: bf16 and f16 come as backends gain them, and `{backend}` has not yet"
+        ))
+        .hint("run with `--dtype=f32`, or on a GPU with `--backend=helios`"));
+    }
+    let shape = &flags.shape;
+    let head_dim = shape.dim / shape.heads;
+    if !head_dim.is_multiple_of(GROUP_16) {
+        return Err(Failure::usage(format!(
+            "`--dtype={dtype}` with `--dim={}` and `--heads={}`: heads have {head_dim} columns",
+            shape.dim, shape.heads
+        ))
+        .hint(format!("in 16 bits they must be a multiple of {GROUP_16}")));
+    }
+    if let Some(ffn_dim) = shape.ffn_dim.filter(|ffn_dim| !ffn_dim.is_multiple_of(GROUP_16)) {
+        return Err(Failure::usage(format!("`--dtype={dtype}` with `--ffnDim={ffn_dim}`"))
+            .hint(format!("in 16 bits it must be a multiple of {GROUP_16}")));
+    }
+    Ok(())
+}
+
+/// Numbers of 16 bits that a kernel reads at a time.
+const GROUP_16: usize = 4;
 
 /// Checks that a number is finite and in a range, which `words` says, and stays so in single precision.
 pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, words: &str) -> Result<(), Failure> {

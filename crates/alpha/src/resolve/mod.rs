@@ -74,6 +74,7 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
     }
     checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
     let place = place(&flags.place)?;
+    checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
     notes.extend(place.notes.clone());
     if let (Some(Resume::Auto), None) = (&resume, &stored) {
         let dir = flags.run_dir.as_deref().unwrap_or(Path::new("")).display();

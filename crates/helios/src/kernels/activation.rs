@@ -1,14 +1,12 @@
-//! Swiglu, fill, and the job numbers of `pointwise.wgsl`.
+//! Activations as the kernels number them, and swiglu.
 
 use alpha_tensor::{
     Tensor,
-    op::{Activation, Fill, Swiglu, SwigluBwd},
+    op::{Activation, Swiglu, SwigluBwd},
 };
 
-use super::{GRID, Lowering, Operand, Patch, THREEFRY, flat_part, folded};
+use super::{GRID, Lowering, folded};
 use crate::shader::ShaderBuilder;
-
-const ENTRIES: &[&str] = &["SWIGLU", "SWIGLU_BWD", "DROPOUT", "FILL"];
 
 /// The number of an activation in `activation.wgsl`; 0 is none.
 pub(super) fn activation_number(activation: Option<Activation>) -> u32 {
@@ -20,92 +18,37 @@ pub(super) fn activation_number(activation: Option<Activation>) -> u32 {
     }
 }
 
-/// A job of `pointwise.wgsl` on operands `x`, `other`, `out`, `out2`.
-pub(super) struct Pointwise {
-    pub(super) entry: &'static str,
-    pub(super) operands: [Operand; 4],
-    pub(super) has_residual: bool,
-    pub(super) len: usize,
-    pub(super) cols: usize,
-    pub(super) value: f32,
-    /// Threshold and scale of a dropout mask, whose key is a patch.
-    pub(super) mask: (u32, f32),
-    pub(super) patch: Option<Patch>,
-}
-
-/// Where the key stands in the kernel's own words.
-const KEY_WORD: usize = 3;
-
-impl Pointwise {
-    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
-        let width = l.profile.reduce_width;
-        let shader = ShaderBuilder::new("pointwise", 4)
-            .number("WG", width)
-            .entry(ENTRIES, self.entry)
-            .flag("RESIDUAL", self.has_residual)
-            .part(GRID)
-            .part(THREEFRY)
-            .part(include_str!("pointwise.wgsl"))
-            .finish();
-        let (threshold, scale) = self.mask;
-        let words = vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
-        let patches = self.patch.map(|patch| (KEY_WORD, patch)).into_iter().collect();
-        l.push(shader, self.operands.into(), words, patches, folded(self.len.div_ceil(width as usize)))
-    }
-}
-
 pub(super) fn swiglu(op: &Swiglu, l: &mut Lowering<'_>) -> Result<(), String> {
-    let cols = op.out.cols;
-    for (start, end) in l.row_pieces(op.out.rows, 2 * cols)? {
-        let rows = |tensor: &Tensor| Operand::from(tensor.row_range(start, end));
-        Pointwise {
-            entry: "SWIGLU",
-            operands: [rows(&op.pre), Operand::Absent, rows(&op.out), Operand::Absent],
-            has_residual: false,
-            len: (end - start) * cols,
-            cols,
-            value: 0.0,
-            mask: (0, 0.0),
-            patch: None,
-        }
-        .push(l)?;
-    }
-    Ok(())
+    push(l, op.pre, None, op.out)
 }
 
 pub(super) fn swiglu_bwd(op: &SwigluBwd, l: &mut Lowering<'_>) -> Result<(), String> {
-    let cols = op.out.cols;
-    for (start, end) in l.row_pieces(op.out.rows, 2 * cols)? {
-        let rows = |tensor: &Tensor| Operand::from(tensor.row_range(start, end));
-        Pointwise {
-            entry: "SWIGLU_BWD",
-            operands: [rows(&op.pre), rows(&op.dout), rows(&op.dpre), rows(&op.out)],
-            has_residual: false,
-            len: (end - start) * cols,
-            cols,
-            value: 0.0,
-            mask: (0, 0.0),
-            patch: None,
-        }
-        .push(l)?;
-    }
-    Ok(())
+    push(l, op.pre, Some([op.dout, op.dpre]), op.out)
 }
 
-pub(super) fn fill(op: &Fill, l: &mut Lowering<'_>) -> Result<(), String> {
-    for (start, end) in l.row_pieces(op.out.len(), 1)? {
-        let out = Operand::from(flat_part(op.out, start, end));
-        Pointwise {
-            entry: "FILL",
-            operands: [Operand::Absent, Operand::Absent, out, Operand::Absent],
-            has_residual: false,
-            len: end - start,
-            cols: 1,
-            value: op.value,
-            mask: (0, 0.0),
-            patch: None,
-        }
-        .push(l)?;
+/// Forward, or with `[dout, dpre]` backward, which computes `out` again.
+fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: Tensor) -> Result<(), String> {
+    let (cols, width) = (out.cols, l.profile.reduce_width);
+    let is_vector = cols.is_multiple_of(4);
+    let [dout, dpre] = [0, 1].map(|number| backward.map(|gradients| gradients[number]));
+    let shader = ShaderBuilder::new("swiglu", 4)
+        .number("WG", width)
+        .flag("BACKWARD", backward.is_some())
+        .access(&[
+            ("pre", l.storage(&pre, is_vector)?),
+            ("dout", l.optional_storage(dout.as_ref(), is_vector)?),
+            ("dpre", l.optional_storage(dpre.as_ref(), is_vector)?),
+            ("out", l.storage(&out, is_vector)?),
+        ])
+        .part(GRID)
+        .part(include_str!("swiglu.wgsl"))
+        .finish();
+    for (start, end) in l.row_pieces(out.rows, 2 * cols)? {
+        let rows = |tensor: Tensor| tensor.row_range(start, end);
+        let operands = vec![rows(pre).into(), dout.map(rows).into(), dpre.map(rows).into(), rows(out).into()];
+        let words = vec![(end - start) as u32, cols as u32];
+        let groups = folded(((end - start) * cols.div_ceil(4)).div_ceil(width as usize));
+        l.push(shader.clone(), operands, words, Vec::new(), groups)?;
     }
     Ok(())
 }

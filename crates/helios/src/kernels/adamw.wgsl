@@ -1,17 +1,17 @@
 // One pass of AdamW over flat parameters, the clip coefficient applied on the way; see `op::AdamW`. An invocation takes
-// four neighbours, which are decayed alike where `FLAT_TYPE` is a vector.
+// four neighbours, which are decayed alike with `ALIKE`.
 
 struct Params {
     params0: u32, grads0: u32, moment1_0: u32, moment2_0: u32, results0: u32, runs0: u32,
     len: u32, first: u32, runs: u32,
-    lr: f32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, correction1: f32, correction2: f32,
+    lr: f32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, correction1: f32, correction2: f32, inverse_scale: f32,
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> params: array<FLAT_TYPE>;
-@group(0) @binding(1) var<storage, read_write> grads: array<FLAT_TYPE>;
-@group(0) @binding(2) var<storage, read_write> moment1: array<FLAT_TYPE>;
-@group(0) @binding(3) var<storage, read_write> moment2: array<FLAT_TYPE>;
+@group(0) @binding(0) var<storage, read_write> params: array<params_type>;
+@group(0) @binding(1) var<storage, read_write> grads: array<grads_type>;
+@group(0) @binding(2) var<storage, read_write> moment1: array<moment1_type>;
+@group(0) @binding(3) var<storage, read_write> moment2: array<moment2_type>;
 @group(0) @binding(4) var<storage, read_write> results: array<f32>;
 // Pairs: the first element after a run, whether it is decayed.
 @group(0) @binding(5) var<storage, read_write> runs: array<u32>;
@@ -54,7 +54,7 @@ fn adamw(
             keep[e] = kept(i + e);
         }
     }
-    let g = results[p.results0 + 2u] * load_grads(p.grads0 + i, left);
+    let g = results[p.results0 + 2u] * p.inverse_scale * load_grads(p.grads0 + i, left);
     let m = p.beta1 * load_moment1(p.moment1_0 + i, left) + (1.0 - p.beta1) * g;
     let v = p.beta2 * load_moment2(p.moment2_0 + i, left) + (1.0 - p.beta2) * g * g;
     store_moment1(p.moment1_0 + i, left, m);

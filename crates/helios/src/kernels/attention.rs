@@ -25,11 +25,6 @@ fn score_scale(head_dim: usize) -> f32 {
     (1.0 / (head_dim as f64).sqrt()) as f32
 }
 
-/// Whether heads are whole vectors of four in all of these tensors.
-fn is_vector(head_dim: usize, tensors: &[Tensor]) -> bool {
-    head_dim.is_multiple_of(4) && tensors.iter().all(super::is_vector)
-}
-
 /// Registers that a head's dimension takes, in vectors.
 const MAX_HEAD_VECTORS: usize = 64;
 
@@ -56,9 +51,9 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Stri
     // A mask counts sequences from the operation's first.
     let pieces =
         if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
-    let vector = is_vector(c / heads, &[op.qkv, op.out]);
+    let is_vector = (c / heads).is_multiple_of(4);
     let shader = builder(l, ("attention", 3), c / heads, op.dropout)?
-        .access("QKV_TYPE", vector, &["qkv", "out"])
+        .access(&[("qkv", l.storage(&op.qkv, is_vector)?), ("out", l.storage(&op.out, is_vector)?)])
         .part(include_str!("attention.wgsl"))
         .finish();
     for (start, end) in pieces {
@@ -77,7 +72,7 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
     let block = op.out.rows / op.batch.max(1);
     let pieces =
         if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
-    let vector = is_vector(c / heads, &[op.qkv, op.out, op.dout, op.dqkv]);
+    let is_vector = (c / heads).is_multiple_of(4);
     for (start, end) in pieces {
         let mean_dp = l.scratch((end - start) * heads);
         let rows = |tensor: &Tensor| tensor.row_range(start, end).into();
@@ -94,7 +89,12 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
         for entry in ["QUERIES", "KEYS"] {
             let shader = builder(l, ("attention_bwd", 6), c / heads, op.dropout)?
                 .entry(&["QUERIES", "KEYS"], entry)
-                .access("QKV_TYPE", vector, &["qkv", "out", "dout", "dqkv"])
+                .access(&[
+                    ("qkv", l.storage(&op.qkv, is_vector)?),
+                    ("out", l.storage(&op.out, is_vector)?),
+                    ("dout", l.storage(&op.dout, is_vector)?),
+                    ("dqkv", l.storage(&op.dqkv, is_vector)?),
+                ])
                 .part(include_str!("attention_bwd.wgsl"))
                 .finish();
             let (words, patches) = shared_words(block, c, heads, op.dropout);

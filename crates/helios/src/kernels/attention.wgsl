@@ -9,8 +9,8 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<QKV_TYPE>;
-@group(0) @binding(1) var<storage, read_write> out: array<QKV_TYPE>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<qkv_type>;
+@group(0) @binding(1) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
 const TILE: u32 = 8u;

@@ -9,11 +9,11 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<QKV_TYPE>;
-@group(0) @binding(1) var<storage, read_write> out: array<QKV_TYPE>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<qkv_type>;
+@group(0) @binding(1) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dout: array<QKV_TYPE>;
-@group(0) @binding(4) var<storage, read_write> dqkv: array<QKV_TYPE>;
+@group(0) @binding(3) var<storage, read_write> dout: array<dout_type>;
+@group(0) @binding(4) var<storage, read_write> dqkv: array<dqkv_type>;
 @group(0) @binding(5) var<storage, read_write> mean_dp: array<f32>;
 
 fn total(v: vec4<f32>) -> f32 {

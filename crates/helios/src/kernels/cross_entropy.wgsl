@@ -7,7 +7,7 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> logits: array<ROW_TYPE>;
+@group(0) @binding(0) var<storage, read_write> logits: array<logits_type>;
 @group(0) @binding(1) var<storage, read_write> targets: array<u32>;
 @group(0) @binding(2) var<storage, read_write> loss: array<f32>;
 

@@ -2,7 +2,7 @@
 
 use alpha_tensor::op::{Embedding, EmbeddingBwd};
 
-use super::{GRID, Lowering, Patch, folded, is_vector};
+use super::{GRID, Lowering, Patch, folded};
 use crate::shader::ShaderBuilder;
 
 /// Where the position stands in the kernel's own words.
@@ -25,14 +25,17 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Stri
 
 pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(), String> {
     let (rows, cols, positions) = (op.dout.rows, op.dout.cols, op.dwpe.rows);
-    let is_row_of_vectors = [op.dout, op.dwte, op.dwpe].iter().all(is_vector);
     for (start, end) in l.row_pieces(op.dwte.rows, cols)? {
         // The position embedding's gradient is the first dispatch's.
         let positions = if start == 0 { positions } else { 0 };
         let shader = ShaderBuilder::new("embedding_bwd", 4)
             .number("WG", l.profile.reduce_width)
             .flag("ACCUMULATE", op.accumulate)
-            .access("ROW_TYPE", is_row_of_vectors, &["dout", "dwte", "dwpe"])
+            .access(&[
+                ("dout", l.storage(&op.dout, true)?),
+                ("dwte", l.storage(&op.dwte, true)?),
+                ("dwpe", l.storage(&op.dwpe, true)?),
+            ])
             .part(GRID)
             .part(include_str!("embedding_bwd.wgsl"))
             .finish();

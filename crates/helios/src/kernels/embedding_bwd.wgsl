@@ -8,9 +8,9 @@ struct Params {
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read_write> tokens: array<u32>;
-@group(0) @binding(1) var<storage, read_write> dout: array<ROW_TYPE>;
-@group(0) @binding(2) var<storage, read_write> dwte: array<ROW_TYPE>;
-@group(0) @binding(3) var<storage, read_write> dwpe: array<ROW_TYPE>;
+@group(0) @binding(1) var<storage, read_write> dout: array<dout_type>;
+@group(0) @binding(2) var<storage, read_write> dwte: array<dwte_type>;
+@group(0) @binding(3) var<storage, read_write> dwpe: array<dwpe_type>;
 
 var<workgroup> is_repeated: atomic<u32>;
 

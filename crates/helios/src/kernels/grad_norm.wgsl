@@ -4,11 +4,11 @@
 struct Params {
     grads0: u32, partial0: u32, results0: u32,
     len: u32, part_len: u32, first_part: u32, parts: u32,
-    grad_clip: f32, spike_threshold: f32, needs_previous: u32,
+    grad_clip: f32, spike_threshold: f32, needs_previous: u32, inverse_scale: f32,
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> grads: array<FLAT_TYPE>;
+@group(0) @binding(0) var<storage, read_write> grads: array<grads_type>;
 @group(0) @binding(1) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(2) var<storage, read_write> results: array<f32>;
 
@@ -38,7 +38,7 @@ fn whole(index: u32) {
     }
     squares = reduce_sum(index, squares);
     if index == 0u {
-        let norm = sqrt(squares);
+        let norm = sqrt(squares) * p.inverse_scale;
         let loss = results[p.results0];
         let previous = results[p.results0 + 3u];
         let coef = p.grad_clip / (norm + 1e-6);

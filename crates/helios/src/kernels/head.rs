@@ -6,7 +6,7 @@ use alpha_tensor::{
 };
 
 use super::{
-    GRID, Lowering, REDUCE, folded, is_vector,
+    GRID, Lowering, Patch, REDUCE, folded,
     matmul::{Epilogue, Product},
 };
 use crate::shader::ShaderBuilder;
@@ -16,6 +16,9 @@ fn as_logits(scratch: Tensor, rows: usize, vocab: usize) -> Tensor {
     Tensor { rows, cols: vocab, ..scratch }
 }
 
+/// Where `grad_scale` stands in the kernel's own words.
+const GRAD_SCALE_WORD: usize = 2;
+
 pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(), String> {
     let (rows, vocab) = (op.x.rows, op.weight.rows);
     let scratch = as_logits(op.scratch, rows, vocab);
@@ -23,14 +26,15 @@ pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(
     let shader = ShaderBuilder::new("cross_entropy", 3)
         .number("WG", l.profile.reduce_width)
         .flag("GRADIENT", op.grad_scale.is_some())
-        .access("ROW_TYPE", is_vector(&scratch), &["logits"])
+        .access(&[("logits", l.storage(&scratch, true)?)])
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("cross_entropy.wgsl"))
         .finish();
     let operands = vec![l.whole(scratch)?, op.targets.into(), op.loss.into()];
-    let words = vec![rows as u32, vocab as u32, op.grad_scale.unwrap_or(0.0).to_bits()];
-    l.push(shader, operands, words, Vec::new(), folded(rows))
+    let words = vec![rows as u32, vocab as u32, 0];
+    let patches = op.grad_scale.map(|scale| (GRAD_SCALE_WORD, Patch::LossScale(scale)));
+    l.push(shader, operands, words, patches.into_iter().collect(), folded(rows))
 }
 
 pub(super) fn head_bwd(op: &HeadBwd, l: &mut Lowering<'_>) -> Result<(), String> {

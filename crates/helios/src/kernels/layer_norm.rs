@@ -5,17 +5,20 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
-use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded, is_vector};
+use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded};
 use crate::shader::ShaderBuilder;
 
 pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), String> {
     let cols = op.x.cols;
-    let rows = [Some(op.x), Some(op.weight), op.bias, Some(op.y)];
-    let is_row_of_vectors = rows.iter().flatten().all(is_vector);
     let shader = ShaderBuilder::new("layer_norm", 6)
         .number("WG", l.profile.reduce_width)
         .flag("BIAS", op.bias.is_some())
-        .access("ROW_TYPE", is_row_of_vectors, &["x", "weight", "bias", "y"])
+        .access(&[
+            ("x", l.storage(&op.x, true)?),
+            ("weight", l.storage(&op.weight, true)?),
+            ("bias", l.optional_storage(op.bias.as_ref(), true)?),
+            ("y", l.storage(&op.y, true)?),
+        ])
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("layer_norm.wgsl"))
@@ -41,7 +44,6 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
     let width = l.profile.reduce_width;
     // Parts of the gradients are whole vectors, whatever the rows are.
     let stride = cols.next_multiple_of(4);
-    let is_row_of_vectors = [op.x, op.weight, op.dy, op.dx].iter().all(is_vector);
     let mut accumulate = op.accumulate;
     let mut pieces = l.row_pieces(op.x.rows, cols)?;
     if pieces.is_empty() {
@@ -56,7 +58,12 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
         let shader = ShaderBuilder::new("layer_norm_bwd", 7)
             .number("WG", width)
             .flag("ACCUMULATE_DX", op.accumulate_dx)
-            .access("ROW_TYPE", is_row_of_vectors, &["x", "weight", "dy", "dx"])
+            .access(&[
+                ("x", l.storage(&op.x, true)?),
+                ("weight", l.storage(&op.weight, true)?),
+                ("dy", l.storage(&op.dy, true)?),
+                ("dx", l.storage(&op.dx, true)?),
+            ])
             .part(REDUCE)
             .part(include_str!("layer_norm_bwd.wgsl"))
             .finish();

@@ -9,12 +9,12 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> x: array<ROW_TYPE>;
-@group(0) @binding(1) var<storage, read_write> weight: array<ROW_TYPE>;
+@group(0) @binding(0) var<storage, read_write> x: array<x_type>;
+@group(0) @binding(1) var<storage, read_write> weight: array<weight_type>;
 @group(0) @binding(2) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> rstd: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dy: array<ROW_TYPE>;
-@group(0) @binding(5) var<storage, read_write> dx: array<ROW_TYPE>;
+@group(0) @binding(4) var<storage, read_write> dy: array<dy_type>;
+@group(0) @binding(5) var<storage, read_write> dx: array<dx_type>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)

@@ -1,12 +1,12 @@
 //! Matrix products: which kernel makes one, and cutting those of which an operand is larger than a binding.
 
-use alpha_tensor::{Tensor, op::Activation};
+use alpha_tensor::{Region, Tensor, op::Activation};
 
-use super::{Lowering, Operand, activation::activation_number, is_vector};
+use super::{Lowering, Operand, activation::activation_number};
 use crate::shader::{Shader, ShaderBuilder};
 
-/// How a product is cut into workgroups and invocations. Every variant adds up k in the same order, so that the choice
-/// changes no bit.
+/// How a product is cut into workgroups and invocations. The variants in f32 add up k in the same order, so that the choice
+/// between them changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// `matmul_direct.wgsl`: `rows` (a multiple of 4) by `vectors` of C for each invocation, `width` by `height` of them.
@@ -33,15 +33,91 @@ pub enum Variant {
         /// TK, a multiple of 4.
         depth: u32,
     },
+    /// `matmul_coop.wgsl`, for products with 16-bit operands: `waves` subgroups, each with `matrices` matrices of C.
+    Coop {
+        /// MAT, as the device has it: 8 or 16.
+        size: u32,
+        /// SUB_M, SUB_N.
+        matrices: [u32; 2],
+        /// WAVES_M, WAVES_N.
+        waves: [u32; 2],
+        /// TK, a multiple of the size.
+        depth: u32,
+        /// Smallest and largest subgroup.
+        subgroup: [u32; 2],
+    },
 }
 
 impl Variant {
     /// Rows and columns of C for one workgroup.
     fn tile(self) -> [usize; 2] {
-        let (Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. }) =
-            self;
-        [(rows * height) as usize, (vectors * width * 4) as usize]
+        match self {
+            Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. } => {
+                [(rows * height) as usize, (vectors * width * 4) as usize]
+            }
+            Variant::Coop { size, matrices, waves, .. } => [0, 1].map(|i| (size * matrices[i] * waves[i]) as usize),
+        }
     }
+
+    /// Invocations of a workgroup.
+    pub(crate) fn threads(self) -> u32 {
+        match self {
+            Variant::Direct { width, height, .. } | Variant::Staged { width, height, .. } => width * height,
+            Variant::Coop { waves, subgroup, .. } => waves[0] * waves[1] * subgroup[1],
+        }
+    }
+
+    /// Workgroup memory.
+    pub(crate) fn workgroup_bytes(self) -> u32 {
+        let [tile_m, tile_n] = self.tile().map(|len| len as u32);
+        match self {
+            Variant::Direct { .. } => 0,
+            Variant::Staged { depth, .. } => 4 * depth * (tile_m + 1 + tile_n),
+            Variant::Coop { size, depth, subgroup, .. } => {
+                // The larger of a tile's two layouts.
+                let staged = |len: u32| 2 * (len * (depth + COOP_PAD)).max(depth * (len + COOP_PAD));
+                staged(tile_m) + staged(tile_n) + 4 * size * size * self.threads() / subgroup[0]
+            }
+        }
+    }
+
+    fn specialise(self, builder: ShaderBuilder, is_transposed: [bool; 2]) -> Shader {
+        match self {
+            Variant::Direct { rows, vectors, width, height } => {
+                let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
+                builder.part(include_str!("matmul_direct.wgsl")).finish()
+            }
+            Variant::Staged { rows, vectors, width, height, depth } => {
+                let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
+                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).finish()
+            }
+            Variant::Coop { size, matrices, waves, depth, subgroup } => {
+                let [load_a, load_b] = is_transposed.map(|is| if is { "coopLoad" } else { "coopLoadT" });
+                let text = include_str!("matmul_coop.wgsl").replace("LOAD_A", load_a).replace("LOAD_B", load_b);
+                builder
+                    .enable(&["f16", "wgpu_cooperative_matrix"])
+                    .part(&["a", "b", "c"].map(|role| matrix_alias(size, role)).concat())
+                    .number("MAT", size)
+                    .number("SUB_M", matrices[0])
+                    .number("SUB_N", matrices[1])
+                    .number("WAVES_M", waves[0])
+                    .number("WAVES_N", waves[1])
+                    .number("TK", depth)
+                    .number("THREADS", self.threads())
+                    .number("SLOTS", self.threads() / subgroup[0])
+                    .part(&text)
+                    .finish()
+            }
+        }
+    }
+}
+
+/// `PAD` of `matmul_coop.wgsl`.
+const COOP_PAD: u32 = 8;
+
+fn matrix_alias(size: u32, role: &str) -> String {
+    let element = if role == "c" { "f32" } else { "f16" };
+    format!("alias matrix_{role} = coop_mat{size}x{size}<{element}, {}>;\n", role.to_uppercase())
 }
 
 /// What happens to the product, as numbered in `matmul_operands.wgsl`.
@@ -165,18 +241,14 @@ impl Product {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
-        let [plain, transposed_b, transposed_a] = l.profile.matmul;
+        let has_16_bits = [self.a, self.b, self.c].iter().any(|tensor| tensor.region == Region::Activations16);
+        let variants = if has_16_bits { l.profile.matmul16 } else { l.profile.matmul };
         let variant = match (self.transpose_a, self.transpose_b) {
-            (false, false) => plain,
-            (false, true) => transposed_b,
-            (true, _) => transposed_a,
+            (false, false) => variants[0],
+            (false, true) => variants[1],
+            (true, _) => variants[2],
         };
-        let (extra, post) = match self.epilogue {
-            Epilogue::Plain | Epilogue::Accumulate => (None, None),
-            Epilogue::Activate(_, pre) => (pre, None),
-            Epilogue::Residual(residual) => (Some(residual), None),
-            Epilogue::Derivative { pre, post, .. } => (Some(pre), Some(post)),
-        };
+        let (extra, post) = self.extra_and_post();
         let operands = vec![
             Operand::from(self.a),
             self.b.into(),
@@ -189,10 +261,21 @@ impl Product {
         let [tile_m, tile_n] = variant.tile();
         let words = [self.m, self.n, self.k, self.a.cols, self.b.cols, self.c.cols, self.skip_a, self.skip_c];
         let groups = [self.n.div_ceil(tile_n), self.m.div_ceil(tile_m), 1];
-        l.push(self.shader(variant), operands, words.map(|word| word as u32).to_vec(), Vec::new(), groups)
+        let shader = self.shader(variant, l)?;
+        l.push(shader, operands, words.map(|word| word as u32).to_vec(), Vec::new(), groups)
     }
 
-    fn shader(&self, variant: Variant) -> Shader {
+    /// The operands that depend on the epilogue.
+    fn extra_and_post(&self) -> (Option<Tensor>, Option<Tensor>) {
+        match self.epilogue {
+            Epilogue::Plain | Epilogue::Accumulate => (None, None),
+            Epilogue::Activate(_, pre) => (pre, None),
+            Epilogue::Residual(residual) => (Some(residual), None),
+            Epilogue::Derivative { pre, post, .. } => (Some(pre), Some(post)),
+        }
+    }
+
+    fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, String> {
         let (epilogue, activation) = match self.epilogue {
             Epilogue::Plain => (0, None),
             // Without a place for it, the value before the activation is not kept.
@@ -201,9 +284,18 @@ impl Product {
             Epilogue::Derivative { activation, .. } => (3, Some(activation)),
             Epilogue::Accumulate => (4, None),
         };
-        // Bias, extra, post and sums have C's columns.
-        let is_vector_c = [Some(self.c), self.bias, self.column_sums].iter().flatten().all(is_vector)
-            && self.skip_c.is_multiple_of(4);
+        let (extra, post) = self.extra_and_post();
+        let is_vector_a = self.skip_a.is_multiple_of(4);
+        let is_vector_c = self.skip_c.is_multiple_of(4);
+        let access = [
+            ("a", l.storage(&self.a, is_vector_a)?),
+            ("b", l.storage(&self.b, true)?),
+            ("c", l.storage(&self.c, is_vector_c)?),
+            ("bias", l.optional_storage(self.bias.as_ref(), true)?),
+            ("extra", l.optional_storage(extra.as_ref(), is_vector_c)?),
+            ("post", l.optional_storage(post.as_ref(), is_vector_c)?),
+            ("sums", l.optional_storage(self.column_sums.as_ref(), true)?),
+        ];
         let builder = ShaderBuilder::new("matmul", 7)
             .flag("TRANSPOSE_A", self.transpose_a)
             .flag("TRANSPOSE_B", self.transpose_b)
@@ -211,19 +303,9 @@ impl Product {
             .flag("COLUMN_SUMS", self.column_sums.is_some())
             .number("EPILOGUE", epilogue)
             .number("ACTIVATION", activation_number(activation))
-            .access("A_TYPE", is_vector(&self.a) && self.skip_a.is_multiple_of(4), &["a"])
-            .access("B_TYPE", is_vector(&self.b), &["b"])
-            .access("C_TYPE", is_vector_c, &["c", "bias", "extra", "post", "sums"])
+            .access(&access)
             .part(include_str!("activation.wgsl"))
             .part(include_str!("matmul_operands.wgsl"));
-        let (Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. }) =
-            variant;
-        let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-        match variant {
-            Variant::Direct { .. } => builder.part(include_str!("matmul_direct.wgsl")).finish(),
-            Variant::Staged { depth, .. } => {
-                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).finish()
-            }
-        }
+        Ok(variant.specialise(builder, [self.transpose_a, self.transpose_b]))
     }
 }

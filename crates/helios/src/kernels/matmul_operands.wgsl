@@ -1,8 +1,8 @@
 // Operands and epilogue of every matrix product C[m, n] = epilogue(A·B), four numbers at a time.
 //
 // A is stored [m, k], or [k, m] with `TRANSPOSE_A`, from column `skip_a` on; B is stored [k, n], or [n, k] with `TRANSPOSE_B`.
-// `A_TYPE`, `B_TYPE` and `C_TYPE` are `vec4<f32>` where rows are whole vectors, else `f32`; the functions that
-// touch memory exist for both (`load_vec4.wgsl`, `load_scalar.wgsl` as templates).
+// How a buffer's elements are stored, and the functions that touch them, come from a template for each: `load_vec4.wgsl`,
+// `load_scalar.wgsl`, `load_16.wgsl`.
 //
 // `EPILOGUE`: 0 plain; 1 activates and keeps the value before in `extra`, 5 activates alone; 2 adds `extra`, a residual;
 // 3 multiplies by the activation's derivative at `extra` and writes its value to `post`; 4 adds to `c`.
@@ -14,13 +14,13 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> a: array<A_TYPE>;
-@group(0) @binding(1) var<storage, read_write> b: array<B_TYPE>;
-@group(0) @binding(2) var<storage, read_write> c: array<C_TYPE>;
-@group(0) @binding(3) var<storage, read_write> bias: array<C_TYPE>;
-@group(0) @binding(4) var<storage, read_write> extra: array<C_TYPE>;
-@group(0) @binding(5) var<storage, read_write> post: array<C_TYPE>;
-@group(0) @binding(6) var<storage, read_write> sums: array<C_TYPE>;
+@group(0) @binding(0) var<storage, read_write> a: array<a_type>;
+@group(0) @binding(1) var<storage, read_write> b: array<b_type>;
+@group(0) @binding(2) var<storage, read_write> c: array<c_type>;
+@group(0) @binding(3) var<storage, read_write> bias: array<bias_type>;
+@group(0) @binding(4) var<storage, read_write> extra: array<extra_type>;
+@group(0) @binding(5) var<storage, read_write> post: array<post_type>;
+@group(0) @binding(6) var<storage, read_write> sums: array<sums_type>;
 
 // The last multiple of 4 below `len`: where a load that must stay inside begins at most.
 fn last_group(len: u32) -> u32 {

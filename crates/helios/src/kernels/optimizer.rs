@@ -2,20 +2,22 @@
 
 use alpha_tensor::op::{AdamW, GradNorm};
 
-use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded, is_vector};
+use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded};
 use crate::shader::{Shader, ShaderBuilder};
 
-/// Where `needs_previous` stands in the kernel's own words.
+/// Where the numbers of a run stand in the norm's own words.
 const CHAINED_WORD: usize = 6;
+const INVERSE_SCALE_WORD: usize = 7;
 
-fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Shader {
-    ShaderBuilder::new("grad_norm", 3)
+fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Result<Shader, String> {
+    let shader = ShaderBuilder::new("grad_norm", 3)
         .number("WG", l.profile.reduce_width)
         .entry(&["PARTS", "WHOLE"], entry)
-        .access("FLAT_TYPE", is_vector(&op.grads), &["grads"])
+        .access(&[("grads", l.storage(&op.grads, true)?)])
         .part(REDUCE)
         .part(include_str!("grad_norm.wgsl"))
-        .finish()
+        .finish();
+    Ok(shader)
 }
 
 pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), String> {
@@ -27,33 +29,38 @@ pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), Strin
     let words = |len: usize, first_part: usize| {
         let numbers = [len, part_len, first_part, parts].map(|word| word as u32);
         let mut words = numbers.to_vec();
-        words.extend([op.grad_clip.to_bits(), op.spike_threshold.to_bits(), 0]);
+        words.extend([op.grad_clip.to_bits(), op.spike_threshold.to_bits(), 0, 0]);
         words
     };
     let mut first_part = 0;
     for (start, end) in pieces {
         let operands = vec![flat_part(op.grads, start, end).into(), partial.clone(), Operand::Absent];
         let count = (end - start).div_ceil(part_len);
-        l.push(norm_shader(l, op, "PARTS"), operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
+        l.push(norm_shader(l, op, "PARTS")?, operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
         first_part += count;
     }
     let operands = vec![Operand::Absent, partial, op.results.into()];
-    l.push(norm_shader(l, op, "WHOLE"), operands, words(len, 0), vec![(CHAINED_WORD, Patch::Chained)], [1, 1, 1])
+    let patches = vec![(CHAINED_WORD, Patch::Chained), (INVERSE_SCALE_WORD, Patch::InverseLossScale)];
+    l.push(norm_shader(l, op, "WHOLE")?, operands, words(len, 0), patches, [1, 1, 1])
 }
 
-/// Where the numbers of a run stand in the kernel's own words.
+/// Where the numbers of a run stand in AdamW's own words.
 const LR_WORD: usize = 3;
 const CORRECTION_WORD: usize = 8;
+const INVERSE_SCALE_WORD_OF_ADAMW: usize = 10;
 
 pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
     let width = l.profile.reduce_width as usize;
-    let tensors = [op.params, op.grads, op.moment1, op.moment2];
-    let is_flat_of_vectors = tensors.iter().all(is_vector);
     let is_alike = op.decay_runs.iter().all(|run| run.end.is_multiple_of(4)) && op.params.offset.is_multiple_of(4);
     let shader = ShaderBuilder::new("adamw", 6)
         .number("WG", l.profile.reduce_width)
         .flag("ALIKE", is_alike)
-        .access("FLAT_TYPE", is_flat_of_vectors, &["params", "grads", "moment1", "moment2"])
+        .access(&[
+            ("params", l.storage(&op.params, true)?),
+            ("grads", l.storage(&op.grads, true)?),
+            ("moment1", l.storage(&op.moment1, true)?),
+            ("moment2", l.storage(&op.moment2, true)?),
+        ])
         .part(GRID)
         .part(include_str!("adamw.wgsl"))
         .finish();
@@ -69,11 +76,12 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
             Operand::Constant(runs.clone()),
         ];
         let mut words = [end - start, op.params.offset + start, op.decay_runs.len()].map(|word| word as u32).to_vec();
-        words.extend([0.0, op.beta1, op.beta2, op.eps, op.weight_decay, 0.0, 0.0].map(f32::to_bits));
+        words.extend([0.0, op.beta1, op.beta2, op.eps, op.weight_decay, 0.0, 0.0, 0.0].map(f32::to_bits));
         let patches = vec![
             (LR_WORD, Patch::Lr),
             (CORRECTION_WORD, Patch::Correction(op.beta1)),
             (CORRECTION_WORD + 1, Patch::Correction(op.beta2)),
+            (INVERSE_SCALE_WORD_OF_ADAMW, Patch::InverseLossScale),
         ];
         l.push(shader.clone(), operands, words, patches, folded((end - start).div_ceil(4 * width)))?;
     }

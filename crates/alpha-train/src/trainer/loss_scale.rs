@@ -1,0 +1,68 @@
+//! The loss scale of a run in f16: as large as the gradients allow.
+
+use serde::{Deserialize, Serialize};
+
+/// Dynamic loss scaling (Micikevicius et al., 2018, "Mixed precision training", section 3.2; the numbers are those of
+/// PyTorch's `GradScaler`): after a gradient that overflowed, whose update is left out, half the scale; after 2000
+/// updates without one, twice. Powers of two, so that scaling rounds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// What the loss is multiplied with.
+    pub scale: f32,
+    /// Steps since it changed.
+    pub good_steps: u32,
+}
+
+const FIRST: f32 = 65536.0;
+const SMALLEST: f32 = 1.0;
+/// Beyond this, nothing is gained: gradients that were 0 in f16 at 2²⁴ are 0 in f32, too, for what an update makes of them.
+const LARGEST: f32 = 16_777_216.0;
+const GROWTH_INTERVAL: u32 = 2000;
+
+impl Default for LossScale {
+    fn default() -> LossScale {
+        LossScale { scale: FIRST, good_steps: 0 }
+    }
+}
+
+impl LossScale {
+    /// After so many steps whose gradients were finite.
+    #[must_use]
+    pub fn after(mut self, good_steps: usize) -> LossScale {
+        for _ in 0..good_steps {
+            self.good_steps += 1;
+            if self.good_steps == GROWTH_INTERVAL {
+                self = LossScale { scale: (2.0 * self.scale).min(LARGEST), good_steps: 0 };
+            }
+        }
+        self
+    }
+
+    /// After a step whose gradients were not finite while its loss was; none where a smaller scale cannot help.
+    #[must_use]
+    pub fn after_overflow(self) -> Option<LossScale> {
+        (self.scale > SMALLEST).then_some(LossScale { scale: self.scale / 2.0, good_steps: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_halves_at_an_overflow_and_doubles_after_two_thousand_good_steps() {
+        let first = LossScale::default();
+        let halved = first.after(1999).after_overflow().expect("it can shrink");
+        assert_eq!(halved, LossScale { scale: 32768.0, good_steps: 0 });
+        assert_eq!(halved.after(1999).scale, 32768.0);
+        assert_eq!(halved.after(2000), first);
+        assert_eq!(halved.after(1500).after(500), halved.after(2000));
+    }
+
+    #[test]
+    fn it_has_bounds() {
+        assert_eq!(LossScale::default().after(100_000).scale, LARGEST);
+        let overflows = std::iter::successors(Some(LossScale::default()), |scale| scale.after_overflow());
+        assert_eq!(overflows.map(|scale| scale.scale).last(), Some(1.0));
+    }
+}

@@ -1,0 +1,7 @@
+// Four consecutive elements of `NAME`, 16 bits each, which begin at a multiple of 4; `left` is not needed here.
+fn load_NAME(at: u32, left: u32) -> vec4<f32> {
+    return unpack16(NAME[at >> 2u]);
+}
+fn store_NAME(at: u32, left: u32, value: vec4<f32>) {
+    NAME[at >> 2u] = pack16(value);
+}
