@@ -2,38 +2,54 @@
 
 use alpha_data::Cache;
 use alpha_tensor::{Backend, cpu::CpuBackend, cpu_ref::RefBackend};
-use helios::{DeviceChoice, Format16, HeliosBackend, Keep, Options};
+use helios::{DeviceChoice, Format16, HeliosBackend, Keep, Options, Variant};
 
 use crate::{TrainError, config};
 
-/// Makes a backend. `auto` is decided before: here it is the CPU. `device` is a GPU's number or a part of its name; `dtype`
-/// what a step's activations are kept in, which only a GPU can choose.
-pub fn make_backend(
-    backend: config::Backend,
-    threads: usize,
-    device: Option<&str>,
-    dtype: config::Dtype,
-) -> Result<Box<dyn Backend>, TrainError> {
-    match backend {
+/// Where operations run, decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendChoice {
+    /// Not `auto`.
+    pub backend: config::Backend,
+    /// CPU threads.
+    pub threads: usize,
+    /// A GPU's number or a part of its name.
+    pub device: Option<String>,
+    /// The kernel of matrix products on a GPU, where not the one that is measured to be quickest.
+    pub matmul: Option<Variant>,
+    /// What a step's activations are kept in, which only a GPU can choose.
+    pub dtype: config::Dtype,
+}
+
+/// Makes a backend.
+pub fn make_backend(choice: &BackendChoice) -> Result<Box<dyn Backend>, TrainError> {
+    match choice.backend {
         config::Backend::CpuRef => Ok(Box::new(RefBackend::<f32>::default())),
-        config::Backend::Auto | config::Backend::Cpu => Ok(Box::new(CpuBackend::new(threads)?)),
+        config::Backend::Auto | config::Backend::Cpu => Ok(Box::new(CpuBackend::new(choice.threads)?)),
         config::Backend::Helios => {
-            let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
-            let format16 = match dtype {
+            let format16 = match choice.dtype {
                 config::Dtype::F32 => None,
                 config::Dtype::F16 => Some(Format16::F16),
                 config::Dtype::Bf16 => Some(Format16::Bf16),
             };
-            let options = Options { choice, format16, ..Options::default() };
-            Ok(Box::new(HeliosBackend::open_tested(&options, Box::new(InCache(Cache::from_environment())))?))
+            let device = choice.device.clone().map_or(DeviceChoice::Best, DeviceChoice::Named);
+            let options = Options { choice: device, format16, matmul: choice.matmul, ..Options::default() };
+            Ok(Box::new(HeliosBackend::open_tested(&options, Box::new(DeviceCache::from_environment()))?))
         }
     }
 }
 
 /// What a device keeps goes where data are cached.
-struct InCache(Cache);
+pub struct DeviceCache(Cache);
 
-impl Keep for InCache {
+impl DeviceCache {
+    /// In the user's cache folder.
+    pub fn from_environment() -> DeviceCache {
+        DeviceCache(Cache::from_environment())
+    }
+}
+
+impl Keep for DeviceCache {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         self.0.read_entry(name)
     }

@@ -9,7 +9,10 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use alpha_nn::{FeedForward, ModelConfig};
+use helios::Variant;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::backend::BackendChoice;
 
 /// An enum whose values have the same names in flags, files and messages.
 macro_rules! named_enum {
@@ -154,6 +157,9 @@ pub struct TrainConfig {
     pub threads: usize,
     /// GPU by number or name.
     pub device: Option<String>,
+    /// The kernel of matrix products on a GPU, where not the one that is measured to be quickest.
+    #[serde(default, with = "variant_name")]
+    pub matmul: Option<Variant>,
     /// Optimiser steps.
     pub steps: u64,
     /// Sequences in a micro-batch.
@@ -260,6 +266,12 @@ impl TrainConfig {
         self.batch * self.accum_steps * self.block
     }
 
+    /// Where the run's operations run.
+    pub fn backend_choice(&self) -> BackendChoice {
+        let TrainConfig { backend, threads, matmul, dtype, .. } = *self;
+        BackendChoice { backend, threads, device: self.device.clone(), matmul, dtype }
+    }
+
     /// The model's shape, with GPT-2's epsilon in its norms.
     pub fn model(&self, vocab: usize) -> ModelConfig {
         ModelConfig {
@@ -275,6 +287,22 @@ impl TrainConfig {
             dropout: self.dropout as f32,
             layer_norm_eps: 1e-5,
         }
+    }
+}
+
+/// [`Variant`] by its name.
+mod variant_name {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Variant};
+    use serde::de::Error as _;
+
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(value: &Option<Variant>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|variant| variant.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Variant>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -75,7 +75,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
-    let mut backend = make_backend(config.backend, config.threads, config.device.as_deref(), config.dtype)?;
+    let mut backend = make_backend(&config.backend_choice())?;
     backend.take_notes().iter().for_each(|note| host.sink.note(note));
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;
     host.sink.note(&plan.summary);

@@ -20,12 +20,13 @@ use crate::{
     device::{DeviceInfo, Gpu, HeliosError, Options},
     format16::Format16,
     kept::{self, Keep},
-    kernels::Profile,
+    kernels::{Profile, Variant},
     memory::{Memory, planned_bytes},
     pipelines::Pipelines,
     recording::{Plan, lower},
     self_test::self_test,
     timestamps::Timestamps,
+    tuning,
 };
 
 /// How long the host waits for one submission before it gives up. Drivers of cards give up after some ten seconds; a software
@@ -114,7 +115,10 @@ impl HeliosBackend {
         let software =
             if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
         backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
-        let name = kept::name(&backend.gpu, self_test_name(options.format16));
+        if options.matmul.is_none() {
+            backend.choose_variants().map_err(|error| info.lacking(kept::cannot_run(&error)))?;
+        }
+        let name = kept::name(&backend.gpu.info, &backend.profile.self_test_name(options.format16));
         let has_passed =
             backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
         if !has_passed {
@@ -122,8 +126,7 @@ impl HeliosBackend {
             if let Some(why) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
                 return Err(failed(why));
             }
-            backend.prepared = None;
-            backend.launches = Launches::default();
+            backend.forget();
             let kept = backend.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, kept::PASSED));
             backend.warn(kept);
         }
@@ -132,7 +135,7 @@ impl HeliosBackend {
 
     fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
-        let profile = Profile::of(&gpu, options);
+        let profile = Profile::of(&gpu, options)?;
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
             profile,
@@ -147,6 +150,49 @@ impl HeliosBackend {
             notes: Vec::new(),
             gpu,
         })
+    }
+
+    /// Takes the variants that an earlier start chose on this device, or chooses and keeps them.
+    fn choose_variants(&mut self) -> Result<(), BackendError> {
+        let name = kept::name(&self.gpu.info, kept::tuning(self.format16));
+        let kept = self.keep.as_ref().and_then(|keep| keep.read(&name));
+        if let Some([matmul, matmul16]) = kept.as_deref().and_then(|text| tuning::from_text(self, text)) {
+            (self.profile.matmul, self.profile.matmul16) = (matmul, matmul16);
+            return Ok(());
+        }
+        if kept.is_some() {
+            self.notes
+                .push("warning: the kept choice of kernels does not fit this device; it is made again".to_owned());
+        }
+        tuning::tune(self)?;
+        self.forget();
+        let kept =
+            self.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, tuning::to_text(&self.profile).as_bytes()));
+        self.warn(kept);
+        Ok(())
+    }
+
+    /// As if nothing had been prepared or run.
+    fn forget(&mut self) {
+        self.prepared = None;
+        self.launches = Launches::default();
+    }
+
+    /// The device.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Makes products of one sort (see `Profile`) with this variant in the programs that are prepared from here on.
+    pub(crate) fn set_variant(&mut self, sort: usize, has_16_bits: bool, variant: Variant) {
+        let variants = if has_16_bits { &mut self.profile.matmul16 } else { &mut self.profile.matmul };
+        variants[sort] = variant;
+    }
+
+    /// Submits what was recorded, and waits until it is done.
+    pub(crate) fn finish(&mut self) -> Result<(), BackendError> {
+        self.submit()?;
+        self.last_submission.clone().map_or(Ok(()), |submission| self.wait(&submission))
     }
 
     /// Says once what could not be kept.
@@ -324,15 +370,6 @@ impl HeliosBackend {
         prepared.uploads_recorded += 1;
         prepared.next_upload = (prepared.next_upload + 1) % UPLOAD_SLOTS;
         Ok(())
-    }
-}
-
-/// What the self-test is kept as: programs with 16-bit activations have kernels of their own.
-fn self_test_name(format: Option<Format16>) -> &'static str {
-    match format {
-        None => "self-test",
-        Some(Format16::F16) => "self-test f16",
-        Some(Format16::Bf16) => "self-test bf16",
     }
 }
 

@@ -151,7 +151,7 @@ impl DeviceInfo {
         format!("{} | {} | {}", self.name, self.api, self.driver)
     }
 
-    fn lacking(&self, why: String) -> HeliosError {
+    pub(crate) fn lacking(&self, why: String) -> HeliosError {
         HeliosError::Lacks { device: self.name.clone(), driver: self.driver.clone(), why }
     }
 
@@ -181,7 +181,7 @@ pub struct Options {
     pub max_binding_bytes: Option<u64>,
     /// Kernels for this kind of device instead of its own: for tests of those that no software device would choose.
     pub kernels_for: Option<DeviceKind>,
-    /// How all matrix products are made, where not as the device's kind suggests.
+    /// How all matrix products are made, where not as measured or the device's kind suggests.
     pub matmul: Option<Variant>,
     /// What 16-bit activations are; none where all programs are in f32.
     pub format16: Option<Format16>,
@@ -399,6 +399,11 @@ impl Gpu {
     /// Whether workgroups run one after the other on the processor: no memory is nearer than its caches.
     pub(crate) fn is_software(&self) -> bool {
         self.info.kind == DeviceKind::Software
+    }
+
+    /// Cooperative matrices that the device was opened with.
+    pub(crate) fn matrix_size(&self) -> Option<u32> {
+        self.info.matrix_size.filter(|_| self.has(MATRICES))
     }
 
     pub(crate) fn has(&self, feature: wgpu::Features) -> bool {

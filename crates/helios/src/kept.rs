@@ -3,7 +3,12 @@
 
 use alpha_tensor::BackendError;
 
-use crate::{device::Gpu, kernels, pipelines::Pipelines};
+use crate::{
+    device::{DeviceInfo, Gpu},
+    format16::Format16,
+    kernels,
+    pipelines::Pipelines,
+};
 
 /// Keeps small entries by name. An entry comes back whole or not at all.
 pub trait Keep {
@@ -15,8 +20,17 @@ pub trait Keep {
 }
 
 /// Everything on which an entry depends, as a name: the device, its driver, and every kernel's source.
-pub(crate) fn name(gpu: &Gpu, what: &str) -> String {
-    format!("helios {what}\n{}\n{}", gpu.info.fingerprint(), kernels::SOURCES.concat())
+pub(crate) fn name(info: &DeviceInfo, what: &str) -> String {
+    format!("helios {what}\n{}\n{}", info.fingerprint(), kernels::SOURCES.concat())
+}
+
+/// What the choice of kernels is kept as.
+pub(crate) fn tuning(format: Option<Format16>) -> &'static str {
+    match format {
+        None => "kernels",
+        Some(Format16::F16) => "kernels f16",
+        Some(Format16::Bf16) => "kernels bf16",
+    }
 }
 
 /// What the self-test's entry holds.
@@ -27,7 +41,7 @@ pub(crate) fn pipeline_cache(gpu: &Gpu, keep: Option<&dyn Keep>) -> Option<wgpu:
     if !gpu.has(wgpu::Features::PIPELINE_CACHE) {
         return None;
     }
-    let data = keep.and_then(|keep| keep.read(&name(gpu, "pipelines")));
+    let data = keep.and_then(|keep| keep.read(&name(&gpu.info, "pipelines")));
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("helios"), data: data.as_deref(), fallback: true };
     // SAFETY: the data come from `PipelineCache::get_data` for this device and driver: both are in the entry's name, and an
     // entry comes back as it was written or not at all.
@@ -37,7 +51,7 @@ pub(crate) fn pipeline_cache(gpu: &Gpu, keep: Option<&dyn Keep>) -> Option<wgpu:
 /// Keeps what was compiled since the start, if anything was.
 pub(crate) fn keep_pipelines(gpu: &Gpu, keep: &dyn Keep, pipelines: &mut Pipelines) -> Result<(), String> {
     let data = pipelines.take_new().and_then(wgpu::PipelineCache::get_data);
-    data.map_or(Ok(()), |data| keep.write(&name(gpu, "pipelines"), &data))
+    data.map_or(Ok(()), |data| keep.write(&name(&gpu.info, "pipelines"), &data))
 }
 
 /// A failure of the device while it was tested.

@@ -10,6 +10,7 @@ mod linear;
 mod matmul;
 mod optimizer;
 mod pointwise;
+mod variant;
 
 use alpha_tensor::{Op, Region, RunArgs, Tensor, op::DropoutMask};
 
@@ -18,7 +19,7 @@ use crate::{
     shader::{Shader, Storage},
 };
 
-pub use self::matmul::Variant;
+pub use self::variant::Variant;
 
 /// Workgroups in one dimension of a grid: what every API guarantees.
 const MAX_GROUPS: usize = 65_535;
@@ -271,6 +272,7 @@ pub(crate) const SOURCES: &[&str] = &[
     include_str!("kernels/matmul_direct.wgsl"),
     include_str!("kernels/matmul_operands.wgsl"),
     include_str!("kernels/matmul_staged.wgsl"),
+    include_str!("kernels/peaks.wgsl"),
     include_str!("kernels/pointwise.wgsl"),
     include_str!("kernels/reduce.wgsl"),
     include_str!("kernels/swiglu.wgsl"),

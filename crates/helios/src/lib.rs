@@ -19,6 +19,8 @@ mod pipelines;
 mod recording;
 mod timestamps;
 mod backend;
+mod tuning;
+mod peaks;
 mod kept;
 mod self_test;
 
@@ -28,4 +30,6 @@ pub use self::{
     format16::Format16,
     kept::Keep,
     kernels::Variant,
+    peaks::{DevicePeaks, peaks},
+    tuning::{Kernels, kept_kernels},
 };

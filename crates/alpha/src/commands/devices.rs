@@ -6,8 +6,9 @@ use alpha_tensor::{
     BackendError,
     cpu::{Peaks, peaks},
 };
+use alpha_train::backend::DeviceCache;
 use clap::{ArgAction, Args};
-use helios::DeviceInfo;
+use helios::{DeviceChoice, DeviceInfo, DevicePeaks, Kernels, Options, Variant};
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, output};
@@ -32,10 +33,35 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .collect::<Result<_, BackendError>>()
         .map_err(|error| Failure::failed(error.to_string()))?;
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
-    let gpus = helios::devices();
+    let cache = DeviceCache::from_environment();
+    let gpus: Vec<Gpu> = helios::devices().into_iter().map(|info| Gpu::measure(info, &cache)).collect();
     let text =
         if flags.json { format!("{}\n", as_json(&cpu, &measured, &gpus)) } else { as_text(&cpu, &measured, &gpus) };
     Ok(output::print(&text)?)
+}
+
+/// A GPU, its peaks where it can run the kernels, and which kernels products have on it.
+struct Gpu {
+    info: DeviceInfo,
+    peaks: Option<Result<DevicePeaks, String>>,
+    kernels: Option<Kernels>,
+}
+
+impl Gpu {
+    fn measure(info: DeviceInfo, cache: &DeviceCache) -> Gpu {
+        let options = Options { choice: DeviceChoice::Named(info.index.to_string()), ..Options::default() };
+        let peaks = info.lacks.is_none().then(|| helios::peaks(&options).map_err(|error| error.to_string()));
+        Gpu { peaks, kernels: helios::kept_kernels(&info, cache), info }
+    }
+}
+
+/// Names of the variants for A·B, A·Bᵀ and Aᵀ·B; one where they are the same.
+fn names(variants: [Variant; 3]) -> String {
+    let [first, others @ ..] = &variants;
+    if others.iter().all(|other| other == first) {
+        return first.to_string();
+    }
+    variants.map(|variant| variant.to_string()).join(", ")
 }
 
 struct Cpu {
@@ -46,7 +72,7 @@ struct Cpu {
     features: Vec<&'static str>,
 }
 
-fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> String {
+fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> String {
     let caches: Vec<String> = cpu.caches.iter().map(|(name, size)| format!("{name} {size}")).collect();
     let features = if cpu.features.is_empty() { "none".to_owned() } else { cpu.features.join(" ") };
     let mut lines = vec![format!("cpu       {}", cpu.model), format!("cores     {}", cpu.cores)];
@@ -64,12 +90,31 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Strin
     if gpus.is_empty() {
         lines.push("gpu       none found: no Vulkan, Metal or DX12 driver".to_owned());
     }
-    for gpu in gpus {
+    for Gpu { info: gpu, peaks, kernels } in gpus {
         lines.push(format!("gpu {}     {} ({}, {}, {})", gpu.index, gpu.name, gpu.kind, gpu.api, gpu.driver));
         let memory =
             gpu.memory_bytes.map_or(String::new(), |bytes| format!("{:.1} GiB, ", bytes as f64 / f64::from(1 << 30)));
         let (low, high) = gpu.subgroup;
-        lines.push(format!("          {memory}subgroups of {low} to {high}; {}", gpu.features.join(", ")));
+        let matrices = gpu.matrix_size.map_or(String::new(), |size| format!(", matrices of {size} x {size} f16"));
+        lines.push(format!("          {memory}subgroups of {low} to {high}; {}{matrices}", gpu.features.join(", ")));
+        match peaks {
+            Some(Ok(peaks)) => lines.push(format!(
+                "peak      gpu {}: {:.1} GFLOP/s f32 multiply-add, {:.1} GB/s triad",
+                gpu.index, peaks.fma_gflops, peaks.triad_gb_s
+            )),
+            Some(Err(why)) => lines.push(format!("          not measured: {why}")),
+            None => {}
+        }
+        match kernels {
+            Some(Kernels { matmul, matmul16 }) => {
+                let sixteen = matmul16.map_or(String::new(), |variants| format!("; in 16 bits {}", names(variants)));
+                lines.push(format!("kernels   gpu {}: products {}{sixteen}", gpu.index, names(*matmul)));
+            }
+            None if gpu.lacks.is_none() => {
+                lines.push(format!("kernels   gpu {}: chosen when it is first used", gpu.index));
+            }
+            None => {}
+        }
         if let Some(why) = &gpu.lacks {
             lines.push(format!("          cannot run the kernels: {why}"));
         }
@@ -81,9 +126,11 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Strin
 const SCHEMA: &str = "alpha.devices/1";
 
 /// `gflops` and `gb_s` are of all threads together, `cpu.peaks` of each number of threads that was measured.
-fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Value {
+fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
-    let gpu = |gpu: &DeviceInfo| {
+    let gpu = |Gpu { info: gpu, peaks, kernels }: &Gpu| {
+        let peaks = peaks.as_ref().and_then(|peaks| peaks.as_ref().ok());
+        let names = |variants: [Variant; 3]| variants.map(|variant| variant.to_string());
         json!({
             "index": gpu.index,
             "name": gpu.name,
@@ -93,6 +140,11 @@ fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[DeviceInfo]) -> Value
             "memory_bytes": gpu.memory_bytes,
             "subgroup": [gpu.subgroup.0, gpu.subgroup.1],
             "features": gpu.features,
+            "matrix_size": gpu.matrix_size,
+            "gflops": peaks.map(|peaks| peaks.fma_gflops),
+            "gb_s": peaks.map(|peaks| peaks.triad_gb_s),
+            "matmul": kernels.as_ref().map(|kernels| names(kernels.matmul)),
+            "matmul16": kernels.as_ref().and_then(|kernels| kernels.matmul16.map(names)),
             "max_binding_bytes": gpu.max_binding_bytes,
             "max_buffer_bytes": gpu.max_buffer_bytes,
             "workgroup_bytes": gpu.workgroup_bytes,

@@ -32,7 +32,7 @@ impl Model {
 
 /// The backend that was chosen.
 pub(crate) fn backend(place: &Place) -> Result<Box<dyn Backend>, Failure> {
-    let mut backend = make_backend(place.backend, place.threads, place.device.as_deref(), Dtype::F32)?;
+    let mut backend = make_backend(&place.choice(Dtype::F32))?;
     backend.take_notes().iter().for_each(|note| output::note(note));
     Ok(backend)
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use alpha_train::config::{Backend, Dtype, OnNonfinite, Optim, Schedule, TokenDtype};
 use clap::{ArgAction, Args};
+use helios::Variant;
 
-use super::value::{count, named, number, path, size, steps, whole};
+use super::value::{count, matmul, named, number, path, size, steps, whole};
 
 /// Names that `--activation` takes.
 pub(crate) const ACTIVATIONS: &[&str] = &["gelu", "silu", "relu", "swiglu"];
@@ -58,6 +59,9 @@ pub(crate) struct BackendFlags {
     /// GPU by number or name [default: a discrete one, else the first]
     #[arg(long, value_name = "GPU")]
     pub(crate) device: Option<String>,
+    /// Kernel of matrix products on a GPU, named as `alpha devices` does [default: the quickest when measured]
+    #[arg(long, value_name = "KERNEL", value_parser = matmul)]
+    pub(crate) matmul: Option<Variant>,
 }
 
 /// What was asked of `alpha train`.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use helios::Variant;
 
 /// A count that is at least 1.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
@@ -43,6 +44,11 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
 /// A path. UTF-8, because it is written to `config.json`.
 pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// The name of a kernel.
+pub(crate) fn matmul(text: &str) -> Result<Variant, String> {
+    text.parse()
 }
 
 /// One of `names`.

@@ -2,8 +2,12 @@
 
 use std::{num::NonZero, thread::available_parallelism};
 
-use alpha_train::{TrainError, config::Backend};
-use helios::{DeviceChoice, DeviceInfo, DeviceKind};
+use alpha_train::{
+    TrainError,
+    backend::BackendChoice,
+    config::{Backend, Dtype},
+};
+use helios::{DeviceChoice, DeviceInfo, DeviceKind, Variant};
 
 use crate::{exit::Failure, flags::train::BackendFlags};
 
@@ -16,8 +20,18 @@ pub(crate) struct Place {
     pub(crate) threads: usize,
     /// GPU by number or name.
     pub(crate) device: Option<String>,
+    /// Pinned kernel of products.
+    pub(crate) matmul: Option<Variant>,
     /// What is to be said about the choice.
     pub(crate) notes: Vec<String>,
+}
+
+impl Place {
+    /// The same for a backend, with what a step's activations are kept in.
+    pub(crate) fn choice(&self, dtype: Dtype) -> BackendChoice {
+        let Place { backend, threads, matmul, .. } = *self;
+        BackendChoice { backend, threads, device: self.device.clone(), matmul, dtype }
+    }
 }
 
 /// Threads a core beyond which they are more than a little too many.
@@ -54,7 +68,14 @@ pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
         }
         (backend, None) => (backend, None, None),
     };
-    Ok(Place { backend, threads, device, notes: note.into_iter().chain(too_many).collect() })
+    let matmul = flags.matmul;
+    if let Some(matmul) = matmul.filter(|_| backend != Backend::Helios) {
+        return Err(Failure::usage(format!(
+            "`--matmul={matmul}` names a kernel of GPUs, but `--backend={backend}` runs"
+        ))
+        .hint("leave `--matmul` out, or run with `--backend=helios`"));
+    }
+    Ok(Place { backend, threads, device, matmul, notes: note.into_iter().chain(too_many).collect() })
 }
 
 /// Whether there is such a GPU: said before any data is read.
@@ -117,7 +138,9 @@ mod tests {
     #[test]
     fn far_more_threads_than_cores_are_warned_of() {
         let cores = available_parallelism().unwrap().get();
-        let notes = |threads| place(&BackendFlags { backend: Backend::Cpu, threads, device: None }).unwrap().notes;
+        let notes = |threads| {
+            place(&BackendFlags { backend: Backend::Cpu, threads, device: None, matmul: None }).unwrap().notes
+        };
         assert_eq!(notes(None), [] as [String; 0]);
         assert_eq!(notes(Some(2 * cores)), [] as [String; 0]);
         let many = 2 * cores + 1;

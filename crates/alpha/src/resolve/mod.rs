@@ -180,6 +180,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place, sched
         backend: place.backend,
         threads: place.threads,
         device: flags.place.device,
+        matmul: place.matmul,
         steps: flags.steps,
         batch: flags.batch,
         accum_steps: flags.accum_steps,

@@ -28,7 +28,7 @@ fn has_device(place: &Place) -> bool {
 }
 
 fn with_device() -> Option<Place> {
-    let place = Place::with_text();
+    let place = Place::with_text().sharing_its_cache();
     has_device(&place).then_some(place)
 }
 
@@ -241,4 +241,86 @@ fn more_memory_than_there_is_names_a_batch_that_fits() {
     let done = place.train("run", &[HELIOS, "--dim=2048", "--heads=32", "--layers=40", "--batch=1024", "--block=256"]);
     done.failed(1, &["of memory", "are free"]);
     assert!(!place.path("run").exists(), "the run folder was made");
+}
+
+/// In 16 bits the same is learned: the losses are those of f32 within what the format's rounding can do.
+#[test]
+fn sixteen_bits_train_as_thirty_two_do() {
+    let Some(place) = with_device() else { return };
+    let flags = ["--steps=40", "--evalInterval=20", "--accumSteps=2", "--activation=swiglu", "--dropout=0.1"];
+    place.train("f32", &[&flags[..], &["--backend=cpu"]].concat()).succeeded();
+    let expected = place.column("f32", "loss");
+    // What rounding does to a step grows over the steps.
+    for (dtype, at_first, at_last) in [("f16", 1e-4, 1e-2), ("bf16", 1e-3, 4e-2)] {
+        let dtype_flag = format!("--dtype={dtype}");
+        place.train(dtype, &[&flags[..], &[HELIOS, &dtype_flag]].concat()).succeeded();
+        let found = place.column(dtype, "loss");
+        assert!(distance(&found[..10], &expected[..10]) < at_first, "{dtype}: {found:?} {expected:?}");
+        assert!(distance(&found, &expected) < at_last, "{dtype}: {found:?} {expected:?}");
+        assert!(found != expected, "{dtype} rounded nothing");
+        let val_losses: Vec<f64> = place.metrics(dtype).iter().filter_map(|row| row["valLoss"].as_f64()).collect();
+        assert_eq!(val_losses.len(), 2, "{dtype}");
+        assert_eq!(place.metrics(dtype)[0].get("loss_scale").is_some(), dtype == "f16");
+    }
+}
+
+/// Weights so large that gradients overflow f16 at the first step: its update is left out, the scale is halved until
+/// they fit, and a resumed run does the same.
+#[test]
+fn gradients_that_overflow_f16_halve_the_loss_scale() {
+    let Some(place) = with_device() else { return };
+    place.train("large", &["--steps=2", "--lr=30", "--warmupIters=-1", "--evalInterval=0"]).succeeded();
+    let flags = [HELIOS, "--dtype=f16", "--init=large/checkpoint-2", "--steps=24", "--lr=1e-3", "--evalInterval=12"];
+    let done = place.train("whole", &flags).succeeded();
+    assert!(done.stderr.contains("step 1: a gradient overflowed f16 at loss scale 65536"), "{}", done.stderr);
+    assert!(done.stderr.contains("overflowed f16\n"), "{}", done.stderr);
+    let rows = place.metrics("whole");
+    assert_eq!(rows.len(), 24);
+    let mut scale = 65536.0;
+    for row in &rows {
+        assert_eq!(row["loss_scale"], scale, "{row}");
+        if row["skipped"] == "overflow" {
+            assert!(row["gradNorm"].is_null() && row["loss"].is_number(), "{row}");
+            scale /= 2.0;
+        }
+    }
+    assert!(rows[23]["skipped"].is_null(), "no scale fits: {}", rows[23]);
+    place.train("parts", &flags).succeeded();
+    std::fs::remove_dir_all(place.path("parts").join("checkpoint-24")).unwrap();
+    place.resume("parts", &[]).succeeded();
+    assert_eq!(trajectory(&place, "parts"), trajectory(&place, "whole"));
+    assert!(place.weights("parts", 24) == place.weights("whole", 24));
+}
+
+#[test]
+fn sixteen_bits_are_refused_where_they_cannot_be() {
+    let place = Place::with_text();
+    place.train("run", &["--dtype=f16"]).refused(2, &["`cpu` has not yet", "--dtype=f32"]);
+    if has_device(&place) {
+        place.train("run", &[HELIOS, "--dtype=bf16", "--dim=36", "--heads=6"]).refused(2, &["heads have 6 columns"]);
+        place.train("run", &[HELIOS, "--dtype=f16", "--ffnDim=50"]).refused(2, &["--ffnDim=50", "multiple of 4"]);
+    }
+    assert!(!place.path("run").exists());
+}
+
+/// The kernels that were chosen are kept and printed; a pinned one is taken as it is, or refused.
+#[test]
+fn kernels_are_chosen_once_and_can_be_pinned() {
+    let Some(place) = with_device() else { return };
+    place.train("chosen", &[HELIOS, "--steps=3"]).succeeded();
+    let devices: Value = serde_json::from_str(&place.alpha(&["devices", "--json=true"]).succeeded().stdout).unwrap();
+    let first = &devices["gpus"][0];
+    assert!(first["gflops"].as_f64().unwrap() > 0.0 && first["gb_s"].as_f64().unwrap() > 0.0, "{first}");
+    assert_eq!(first["matmul"].as_array().unwrap().len(), 3, "{first}");
+    let text = place.alpha(&["devices"]).succeeded().stdout;
+    assert!(text.contains(&format!("products {}", first["matmul"][0].as_str().unwrap())), "{text}");
+    // In f32 the choice changes no bit.
+    place.train("pinned", &[HELIOS, "--steps=3", "--matmul=staged:4x1:16x16:16"]).succeeded();
+    assert_eq!(trajectory(&place, "pinned"), trajectory(&place, "chosen"));
+    place.train("run", &[HELIOS, "--matmul=fastest"]).failed(2, &["`fastest`", "direct:8x4:8x1"]);
+    place
+        .train("run", &[HELIOS, "--matmul=staged:8x8:32x32:16"])
+        .refused(3, &["staged:8x8:32x32:16", "bytes of workgroup memory"]);
+    place.train("run", &[HELIOS, "--matmul=coop:16:4x4:2x2:32"]).refused(3, &["cooperative matrices"]);
+    place.train("run", &["--matmul=direct:8x4:8x1"]).refused(2, &["names a kernel of GPUs"]);
 }

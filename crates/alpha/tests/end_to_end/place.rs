@@ -41,12 +41,14 @@ impl Done {
 /// The folder.
 pub(crate) struct Place {
     dir: tempfile::TempDir,
+    cache: PathBuf,
 }
 
 impl Place {
     /// An empty one.
     pub(crate) fn new() -> Place {
-        Place { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Place { cache: dir.path().join("cache"), dir }
     }
 
     /// One with `text.txt`.
@@ -54,6 +56,12 @@ impl Place {
         let place = Place::new();
         place.write("text.txt", words(1200));
         place
+    }
+
+    /// The same with a cache that outlives the test: what a GPU passed and which kernels it got need not be found out in
+    /// each test anew. Entries are named by all that they depend on.
+    pub(crate) fn sharing_its_cache(self) -> Place {
+        Place { cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"), ..self }
     }
 
     /// The path of something in it.
@@ -68,10 +76,12 @@ impl Place {
         fs::write(path, content).unwrap();
     }
 
-    /// A program that will run in the folder, with a cache in it.
+    /// A program that will run in the folder.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache"));
+        command.current_dir(self.dir.path()).env("XDG_CACHE_HOME", &self.cache);
+        // A layer of Mesa's prints errors where there is no display.
+        command.env("NODEVICE_SELECT", "1");
         // The driver's own cache is everybody's: compiling kernels anew in each test would take most of its time.
         command.env("MESA_SHADER_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/shaders"));
         command
