@@ -3,14 +3,18 @@
 
     scripts/build.sh
     benches/peers/compare.py --rounds=5 [--workloads=W1,W2,W3] [--python=PYTHON-WITH-TORCH] [--burn=BURN-BENCH]
+    benches/peers/compare.py --rounds=5 --workloads=W1,4x256 --contestants=helios,burn-wgpu
 
 W1: 2 layers/128/4 heads, block 64, batch 2, vocabulary 2000, no biases. W2: 6/384/6, block 256, batch 12, vocabulary
-96, no biases. W3: 12/768/12, block 64, batch 4, vocabulary 50257, biases. f32, tied head; a step is data, forward,
-backward, clip to norm 1 and AdamW.
+96, no biases. W3: 12/768/12, block 64, batch 4, vocabulary 50257, biases. 4x256: 4/256/8, block 128, batch 4,
+vocabulary 2000, no biases. f32, tied head; a step is data, forward, backward, clip to norm 1 and AdamW.
 
 In each round every contestant runs once, as a fresh process, and the order turns from round to round: what drifts on
 the machine meets all alike. A process's figure is the median over its steady steps; the table's is the median over the
 processes, with the quartiles beside it, and the ratio of the medians. Peak memory is the kernel's VmHWM of the process.
+
+`helios` and `burn-wgpu` run on the first GPU, or on a software device in its place (VK_DRIVER_FILES says which driver);
+Burn's program is `cargo build --release` in benches/peers/burn.
 
 The other trainers' programs come from the folder PEERS (default ../shared/peers: torch_gpt.py, burn/). What is not
 there is said and left out; alpha is measured alone then. Each result is one line in perf/peers.jsonl. An interrupted
@@ -35,6 +39,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "perf" / "peers.jsonl"
 ALPHA = ROOT / ".bun-out" / "alpha"
+BURN_WGPU = ROOT / "benches" / "peers" / "burn" / "target" / "release" / "burn-peer"
 DATA_TOKENS = 100_000
 
 # layers, dim, heads, block, batch, vocabulary, biases; steps of alpha in a process of about ten seconds
@@ -42,7 +47,11 @@ WORKLOADS = {
     "W1": ((2, 128, 4, 64, 2, 2000, False), 2000),
     "W2": ((6, 384, 6, 256, 12, 96, False), 14),
     "W3": ((12, 768, 12, 64, 4, 50257, True), 16),
+    "4x256": ((4, 256, 8, 128, 4, 2000, False), 120),
 }
+DEFAULT_WORKLOADS = ["W1", "W2", "W3"]
+# A software device is some so many times slower than the processor itself.
+HELIOS_STEPS_SHARE = 1 / 8
 # Left out at the start of alpha's runs; the peers warm up by themselves.
 WARM_UP_SHARE, WARM_UP_STEPS = 0.2, 3
 
@@ -73,25 +82,34 @@ def high_water_kb(pid):
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
-def measure_alpha(workload, args):
+def measure_alpha(backend, dtype="f32", steps_share=1):
+    return lambda workload, args: run_alpha(workload, args, backend, dtype, steps_share)
+
+
+def run_alpha(workload, args, backend, dtype, steps_share):
     """One training run on random tokens; the median of `ms_per_iter` over the steady steps."""
     (layers, dim, heads, block, batch, vocab, bias), steps = WORKLOADS[workload]
-    steps = max(8, round(steps * args.seconds / 10))
+    steps = max(8, round(steps * steps_share * args.seconds / 10))
     with tempfile.TemporaryDirectory(prefix="alpha-bench-") as folder:
         tokens = random.Random(1).choices(range(vocab), k=DATA_TOKENS)
         data = Path(folder) / "tokens.bin"
         data.write_bytes(struct.pack(f"<{len(tokens)}H", *tokens))
         command = [
-            ALPHA, "train", f"--data={data}", "--tokenDtype=u16", f"--vocabSize={vocab}", "--backend=cpu",
-            f"--threads={args.threads}", f"--layers={layers}", f"--dim={dim}", f"--heads={heads}", f"--block={block}",
+            ALPHA, "train", f"--data={data}", "--tokenDtype=u16", f"--vocabSize={vocab}", f"--backend={backend}",
+            f"--dtype={dtype}", f"--threads={args.threads}", f"--layers={layers}", f"--dim={dim}", f"--heads={heads}", f"--block={block}",
             f"--batch={batch}", f"--bias={str(bias).lower()}", "--tie=true", "--gradClip=1", f"--steps={steps}",
             f"--evalInterval={10 * steps}", "--sampleInterval=0", "--postSamples=false", f"--logEvery={steps}",
             f"--runDir={folder}/run",
         ]  # fmt: skip
-        _, peak_mb = run_measured(command, os.environ | {"XDG_CACHE_HOME": folder})
+        _, peak_mb = run_measured(command, cache(folder, backend))
         rows = [json.loads(line) for line in (Path(folder) / "run/metrics.jsonl").read_text().splitlines()]
     steady = [row["ms_per_iter"] for row in rows][max(WARM_UP_STEPS, int(WARM_UP_SHARE * len(rows))) :]
     return statistics.median(steady), len(steady), peak_mb
+
+
+def cache(folder, backend):
+    """A cache of the run's own; a GPU's choice of kernels is kept, as it is for users."""
+    return os.environ | ({"XDG_CACHE_HOME": folder} if backend == "cpu" else {"NODEVICE_SELECT": "1"})
 
 
 def measure_torch(mode, dtype):
@@ -113,18 +131,32 @@ def measure_burn(workload, args):
     return result["ms"], result["steps"], peak_mb
 
 
+def measure_burn_wgpu(workload, args):
+    (layers, dim, heads, block, batch, vocab, bias), _ = WORKLOADS[workload]
+    if bias:
+        raise RuntimeError(f"burn-wgpu: {workload} has biases, which benches/peers/burn leaves out")
+    command = [args.burn_wgpu, *map(str, (layers, dim, heads, block, batch, vocab, round(args.seconds)))]
+    out, peak_mb = run_measured(command, peer_environment() | {"NODEVICE_SELECT": "1"})
+    result = json.loads(out.splitlines()[-1])
+    return result["ms"], result["steps"], peak_mb
+
+
 def peer_environment():
     """These two, set on some machines, slow numpy and PyTorch."""
     return {key: value for key, value in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
 
 
 CONTESTANTS = {
-    "alpha": measure_alpha,
+    "alpha": measure_alpha("cpu"),
     "torch-eager": measure_torch("eager", "f32"),
     "torch-compile": measure_torch("compile", "f32"),
     "torch-eager-avx512": measure_torch("eager+avx512", "f32"),
     "torch-eager-bf16": measure_torch("eager", "bf16"),
     "burn": measure_burn,
+    "helios": measure_alpha("helios", "f32", HELIOS_STEPS_SHARE),
+    "helios-f16": measure_alpha("helios", "f16", HELIOS_STEPS_SHARE),
+    "helios-bf16": measure_alpha("helios", "bf16", HELIOS_STEPS_SHARE),
+    "burn-wgpu": measure_burn_wgpu,
 }
 DEFAULT_CONTESTANTS = ["alpha", "torch-eager", "torch-compile", "burn"]
 
@@ -138,9 +170,12 @@ def available(args):
         missing["torch"] = f"`{args.python}` has no torch (--python)"
     if not (args.burn and Path(args.burn).is_file()):
         missing["burn"] = "not built (--burn)"
+    if not args.burn_wgpu.is_file():
+        missing["burn-wgpu"] = f"no `{args.burn_wgpu}` (--burn-wgpu)"
     names = []
     for name in args.contestants:
-        why = next((why for family, why in missing.items() if name.startswith(family)), None)
+        family = "torch" if name.startswith("torch") else name
+        why = missing.get(family)
         if why:
             print(f"left out: {name}: {why}", file=sys.stderr)
         else:
@@ -193,16 +228,17 @@ def print_table(records):
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for workload in WORKLOADS:
         of_workload = [record for record in records if record["workload"] == workload]
-        alpha = [record for record in of_workload if record["contestant"] == "alpha"]
+        by_name = {name: [record for record in of_workload if record["contestant"] == name] for name in CONTESTANTS}
+        alpha = by_name["alpha"] or by_name["helios"]
         for name in CONTESTANTS:
-            own = [record for record in of_workload if record["contestant"] == name]
+            own = by_name[name]
             if not own:
                 continue
             times = [record["ms"] for record in own]
             median, (low, high) = statistics.median(times), quartiles(times)
             peak = statistics.median(record["peak_rss_mb"] for record in own)
             faster = smaller = ""
-            if alpha and name != "alpha":
+            if alpha and name != alpha[0]["contestant"]:
                 faster = f"{median / statistics.median(record['ms'] for record in alpha):.2f}× as fast"
                 smaller = f"{statistics.median(record['peak_rss_mb'] for record in alpha) / peak:.2f}×"
             tok_s = own[0]["tokens_per_step"] / median * 1000
@@ -216,12 +252,13 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = lambda text: text.split(",")  # noqa: E731
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workloads", type=names, default=list(WORKLOADS))
+    parser.add_argument("--workloads", type=names, default=DEFAULT_WORKLOADS)
     parser.add_argument("--contestants", type=names, default=DEFAULT_CONTESTANTS, help=", ".join(CONTESTANTS))
     parser.add_argument("--seconds", type=float, default=10, help="length of one process, about")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--python", default=sys.executable, help="a Python with torch")
     parser.add_argument("--burn", default=shutil.which("burn_bench"), help="the built program of PEERS/burn")
+    parser.add_argument("--burn-wgpu", type=Path, default=BURN_WGPU, help="the built program of benches/peers/burn")
     parser.add_argument("--series", help="go on with this series, or begin it")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table of the series")
     args = parser.parse_args()

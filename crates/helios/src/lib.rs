@@ -21,6 +21,8 @@ mod timestamps;
 mod backend;
 mod tuning;
 mod peaks;
+#[cfg(test)]
+mod shader_tests;
 mod kept;
 mod self_test;
 

@@ -148,6 +148,12 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, has_16_bits
     std::mem::replace(b, ProgramBuilder::new(RegionSizes::default())).finish(&kept).0
 }
 
+/// All programs that are run, of every shape and storage.
+#[cfg(test)]
+pub(crate) fn programs() -> Vec<Program> {
+    SHAPES.iter().map(|shape| program(shape, false)).chain([program(&SHAPE_16, true)]).collect()
+}
+
 /// Runs every operation on both. The answer names the first that differs.
 pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<String>, BackendError> {
     let (format, plain) = (backend.format16(), SHAPES.iter().map(|shape| (shape, false)));
@@ -270,8 +276,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_among_those_tested() {
-        for (shape, has_16_bits) in SHAPES.iter().map(|shape| (shape, false)).chain([(&SHAPE_16, true)]) {
-            let program = program(shape, has_16_bits);
+        for program in programs() {
             program.verify().expect("a valid program");
             for name in Op::NAMES {
                 assert!(program.ops.iter().any(|call| call.op.name() == *name), "`{name}` is not tested");

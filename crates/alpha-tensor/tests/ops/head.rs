@@ -6,7 +6,7 @@ use alpha_tensor::{
     op::{CrossEntropy, HeadBwd, IGNORED_TARGET, Logits, LossSum},
 };
 
-use crate::harness::{Case, check_ops};
+use crate::harness::{ARGS, Case, check_ops};
 
 /// `[r, c, vocab]`.
 const SHAPES: [[usize; 3]; 10] = [
@@ -112,6 +112,7 @@ fn gradients_of_head_and_cross_entropy() {
         let Operands { x, weight, scratch, loss } = forward(&mut case, [r, c, vocab], Some(GRAD_SCALE));
         let (dx, dweight) = (case.output(r, c), case.grad(vocab, c, accumulate));
         case.push(HeadBwd { x, weight, scratch, dx, dweight, accumulate });
-        case.check_grad(1, loss, &vec![f64::from(GRAD_SCALE); r], &[(x, dx), (weight, dweight)]);
+        let scale = f64::from(GRAD_SCALE) * f64::from(ARGS.loss_scale);
+        case.check_grad(1, loss, &vec![scale; r], &[(x, dx), (weight, dweight)]);
     }
 }

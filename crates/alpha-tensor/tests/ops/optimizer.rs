@@ -92,7 +92,7 @@ fn adamw_equals_its_closed_form() {
         let lr = f64::from(case.args.lr);
         let [mut params, mut m, mut v] = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
         for i in 0..n {
-            let g = clip_coef * grads[i];
+            let g = clip_coef * grads[i] / f64::from(ARGS.loss_scale);
             m[i] = beta1 * m0[i] + (1.0 - beta1) * g;
             v[i] = beta2 * v0[i] + (1.0 - beta2) * g.powi(2);
             let is_decayed = !(48..80).contains(&i);
@@ -121,7 +121,8 @@ fn an_update_that_is_not_applied_changes_no_bit() {
 /// Runs a norm on every backend and hands each its results.
 fn for_each_norm(grads: &[f64], loss: f64, grad_clip: f32, spike_threshold: f32, check: impl Fn(&str, Results)) {
     for (name, mut backend) in backends() {
-        let (case, _) = norm_case(grads.to_vec(), loss, grad_clip, spike_threshold);
+        let scaled = grads.iter().map(|grad| grad * f64::from(ARGS.loss_scale)).collect();
+        let (case, _) = norm_case(scaled, loss, grad_clip, spike_threshold);
         let runnable = case.finish();
         runnable.load(backend.as_mut());
         backend.run(&runnable.program, &ARGS, None).expect("it runs");

@@ -104,7 +104,8 @@ fn helpers_of_a_trainer_that_crashes_are_ended() {
 fn a_trainer_that_answers_wrongly() {
     for (lines, said) in [
         ("turns.say(\"ready\")", "ready"),
-        ("turns.say(\"done 29\")", "done 29"),
+        // Which of its answers is the wrong one depends on where blocks begin.
+        ("turns.say(\"done 29\")", "`done "),
         ("turns.socket.sendall(b\"x\" * 10_000)", "line"),
         ("turns.file.close(); turns.socket.close(); __import__(\"time\").sleep(1000)", "socket"),
     ] {
