@@ -47,7 +47,10 @@ run_tests() { # COMMAND..., before the program's path
   local name program code=0
   while read -r name program; do
     say "$driver: $name"
-    "$@" "$program" --test-threads=2 || code=1
+    # One test reads the sources, which the chroot does not have.
+    "$@" "$program" --test-threads=2 --show-output --skip every_source_is_among_them | tee "$folder/log" || code=1
+    # Where there is no device, tests pass and say so.
+    if grep 'SKIPPED helios' "$folder/log"; then code=1; fi
   done <<<"$tests"
   return $code
 }
