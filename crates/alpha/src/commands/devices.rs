@@ -6,7 +6,7 @@ use alpha_tensor::{
     BackendError,
     cpu::{Peaks, peaks},
 };
-use alpha_train::backend::DeviceCache;
+use alpha_train::{TrainError, backend::DeviceCache};
 use clap::{ArgAction, Args};
 use helios::{DeviceChoice, DeviceInfo, DevicePeaks, Kernels, Options, Variant};
 use serde_json::{Value, json};
@@ -20,6 +20,9 @@ pub(crate) struct Flags {
     /// Print one JSON object
     #[arg(long, action = ArgAction::Set, default_value = "false")]
     json: bool,
+    /// The GPU whose peaks are the object's `gflops` and `gb_s`, instead of the processor's: a roofline for `alpha loop`
+    #[arg(long, value_name = "GPU")]
+    device: Option<String>,
 }
 
 /// Describes and measures the processor.
@@ -33,10 +36,16 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .collect::<Result<_, BackendError>>()
         .map_err(|error| Failure::failed(error.to_string()))?;
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
+    // Before anything is measured.
+    let chosen = flags.device.clone().map(DeviceChoice::Named).map(|choice| helios::find(&choice)).transpose();
+    let chosen = chosen.map_err(TrainError::from)?;
     let cache = DeviceCache::from_environment();
     let gpus: Vec<Gpu> = helios::devices().into_iter().map(|info| Gpu::measure(info, &cache)).collect();
-    let text =
-        if flags.json { format!("{}\n", as_json(&cpu, &measured, &gpus)) } else { as_text(&cpu, &measured, &gpus) };
+    let text = if flags.json {
+        format!("{}\n", as_json(&cpu, &measured, &gpus, chosen.as_ref()))
+    } else {
+        as_text(&cpu, &measured, &gpus)
+    };
     Ok(output::print(&text)?)
 }
 
@@ -125,8 +134,9 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> String {
 /// Version of the object that `--json` prints.
 const SCHEMA: &str = "alpha.devices/1";
 
-/// `gflops` and `gb_s` are of all threads together, `cpu.peaks` of each number of threads that was measured.
-fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> Value {
+/// `gflops` and `gb_s` are of all threads together, or of the chosen GPU; `cpu.peaks` of each number of threads that was
+/// measured.
+fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu], chosen: Option<&DeviceInfo>) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
     let gpu = |Gpu { info: gpu, peaks, kernels }: &Gpu| {
         let peaks = peaks.as_ref().and_then(|peaks| peaks.as_ref().ok());
@@ -151,11 +161,16 @@ fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> Value {
             "lacks": gpu.lacks,
         })
     };
-    let all_threads = measured.last().map(|(_, peaks)| peaks);
+    let all_threads = measured.last().map(|(_, peaks)| (peaks.fma_gflops, peaks.triad_gb_s));
+    let of_gpu = |gpu: &Gpu| Some(gpu.peaks.as_ref()?.as_ref().ok().map(|peaks| (peaks.fma_gflops, peaks.triad_gb_s)));
+    let peaks_of_all = match chosen {
+        None => all_threads,
+        Some(chosen) => gpus.iter().find(|gpu| gpu.info.index == chosen.index).and_then(of_gpu).flatten(),
+    };
     json!({
         "schema": SCHEMA,
-        "gflops": all_threads.map(|peaks| peaks.fma_gflops),
-        "gb_s": all_threads.map(|peaks| peaks.triad_gb_s),
+        "gflops": peaks_of_all.map(|(gflops, _)| gflops),
+        "gb_s": peaks_of_all.map(|(_, gb_s)| gb_s),
         "cpu": {
             "model": cpu.model,
             "cores": cpu.cores,
