@@ -101,6 +101,9 @@ pub struct Side {
 /// The instrument that measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// The target of `loop.toml`, if not its own workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The workload's command.
     pub command: String,
     /// Tokens of a run.

@@ -70,8 +70,10 @@ pub fn audit(
         Some(anchor) => verify::verify(session, &format!("{anchor}..HEAD"))?,
         None => verify::verify_all(session)?,
     };
+    // Gains of other targets are not multiplied with this one's.
+    let of_target = |commit: &&Verification| commit.target == session.config.target;
     let claims: Vec<(f64, &Verification)> =
-        verifications.iter().filter_map(|commit| Some((commit.claim_pct?, commit))).collect();
+        verifications.iter().filter(of_target).filter_map(|commit| Some((commit.claim_pct?, commit))).collect();
     let anchor = match (anchor, claims.first()) {
         (Some(anchor), _) => session.repository.resolve(anchor)?,
         (None, Some((_, first))) => session.repository.resolve(&format!("{}^", first.commit))?,

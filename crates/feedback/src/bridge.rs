@@ -52,7 +52,12 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
     let bytes = session.repository.read_file(&contest.sides[0].tree, FILE_NAME)?;
     let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     // A repository that had no loop yet has no old instrument: the new one stands on both sides.
-    let old = text.map(|text| LoopConfig::parse(&text)).transpose()?.map(|config| config.workload);
+    let old = match (text, session.config.target.as_deref()) {
+        (None, _) => None,
+        // A target that the old file did not have is new on both sides, too.
+        (Some(text), Some(target)) if !LoopConfig::has_target(&text, target) => None,
+        (Some(text), target) => Some(LoopConfig::parse(&text, target)?.workload),
+    };
     let new = session.config.workload.clone();
     let old = old.unwrap_or_else(|| new.clone());
     let state = session.state.folder();

@@ -348,7 +348,7 @@ mod tests {
         let text = "schema = 1\n[build]\ncommand = \"make\"\nartifacts = [\"a\", \"b\"]\n\
                     [workload]\ncommand = \"./a {steps}\"\nsteps = 50\ntokens_per_step = 8\n";
         let key_of = |text: &str, tree: &str, toolchain: &str, variables: &[(&str, &str)]| {
-            let config = LoopConfig::parse(text).unwrap();
+            let config = LoopConfig::parse(text, None).unwrap();
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
             key(tree, &config, toolchain, shaping(variables))
         };

@@ -277,16 +277,6 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
 /// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
 fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
     let contest = contest::of_instrument(session, watch)?;
-    let sealed = session.config.sealed();
-    let (of_instrument, others): (Vec<_>, Vec<_>) = contest.changed.iter().partition(|path| sealed.is_match(path));
-    if of_instrument.is_empty() {
-        return Err(LoopError::Refused("the change touches no file of the instrument".into())
-            .hint("without `--instrument` it is a change like any other"));
-    }
-    if let Some(other) = others.first() {
-        return Err(LoopError::Refused(format!("`{}` is no file of the instrument", other.display()))
-            .hint("commit the instrument's change by itself: what else changes is to be measured with it"));
-    }
     check_head(session, &contest)?;
     let record = crate::bridge::measure(session, &contest, watch)?;
     let text = format!(

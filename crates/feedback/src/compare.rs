@@ -153,6 +153,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
     let cycle = session.state.cycle()?;
     let coins = Coins::fresh();
     let manifest = Manifest {
+        target: config.target.clone(),
         command: config.workload.command.clone(),
         tokens: config.workload.steps * config.workload.tokens_per_step,
         config: session.config_hash()?,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use globset::GlobSet;
+
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
@@ -62,6 +64,7 @@ pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn 
 /// The same for a change of the instrument, whose inputs the baseline may not have yet.
 pub fn of_instrument(session: &Session, watch: &dyn Watch) -> Result<Contest, LoopError> {
     let (sides, untracked) = working_tree(session, &CompareOptions::default())?;
+    only_instrument(&changed(session, &sides)?, &session.config.sealed())?;
     let mut inputs = Vec::new();
     for path in all_inputs(&session.config) {
         if session.repository.holds(&sides[0].tree, &path)? {
@@ -69,6 +72,20 @@ pub fn of_instrument(session: &Session, watch: &dyn Watch) -> Result<Contest, Lo
         }
     }
     build(session, sides, untracked, &inputs, watch)
+}
+
+/// Refuses other changes, before anything is built.
+fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopError> {
+    let (of_instrument, others): (Vec<_>, Vec<_>) = changed.iter().partition(|path| sealed.is_match(path));
+    if of_instrument.is_empty() {
+        return Err(LoopError::Refused("the change touches no file of the instrument".into())
+            .hint("without `--instrument` it is a change like any other"));
+    }
+    match others.first() {
+        None => Ok(()),
+        Some(other) => Err(LoopError::Refused(format!("`{}` is no file of the instrument", other.display()))
+            .hint("commit the instrument's change by itself: what else changes is to be measured with it")),
+    }
 }
 
 /// The baseline and the working tree, and which of its files are untracked.
@@ -144,7 +161,7 @@ fn build(
     watch: &dyn Watch,
 ) -> Result<Contest, LoopError> {
     let (repository, config) = (&session.repository, &session.config);
-    let unmeasured = config.unmeasured();
+    let changed = changed(session, &sides)?;
     let mut build_s = 0.0;
     let mut built = Vec::with_capacity(2);
     for (side, arm) in sides.iter_mut().zip(Arm::BOTH) {
@@ -157,8 +174,6 @@ fn build(
         built.push(made);
     }
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
-    let changed = repository.changed_files(&sides[0].tree, &sides[1].tree)?;
-    let changed = changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect();
     let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs)?;
     let kits = built.each_ref().map(|built| Kit {
         artifacts_from: built.folder.clone(),
@@ -169,6 +184,13 @@ fn build(
     });
     let inputs = repository.hash_of(&sides[0].tree, inputs)?;
     Ok(Contest { sides, built, kits, changed, untracked, inputs, build_s })
+}
+
+/// The measured files in which two trees differ.
+fn changed(session: &Session, sides: &[Side; 2]) -> Result<Vec<PathBuf>, LoopError> {
+    let unmeasured = session.config.unmeasured();
+    let changed = session.repository.changed_files(&sides[0].tree, &sides[1].tree)?;
+    Ok(changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect())
 }
 
 /// The first digits of a hash.

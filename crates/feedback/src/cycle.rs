@@ -90,7 +90,8 @@ pub fn start(
         Some(revision) => session.repository.resolve(revision)?,
         None => session.repository.head()?.commit,
     };
-    session.state.open_cycle(&Cycle::new(hypothesis.trim(), area, tier, &baseline))
+    let target = session.config.target.clone();
+    session.state.open_cycle(&Cycle { target, ..Cycle::new(hypothesis.trim(), area, tier, &baseline) })
 }
 
 /// Where the cycle stands. Builds nothing.

@@ -162,7 +162,7 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
     if !repository.root().join(config::FILE_NAME).exists() && !is_own(&hooks_folder(path)?, &repository) {
         return Ok(());
     }
-    let config = LoopConfig::load(repository.root())?;
+    let config = LoopConfig::load(repository.root(), None)?;
     let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
     check(&claim, &ledger, || staged(&repository, &config.unmeasured()))
 }

@@ -32,7 +32,7 @@ pub fn init(root: &Path) -> Result<Initialised, LoopError> {
             .hint("edit it; `alpha loop doctor` checks it"));
     }
     let made = describe(root);
-    LoopConfig::parse(&made.text)?;
+    LoopConfig::parse(&made.text, None)?;
     files::write(&path, made.text.as_bytes())?;
     Ok(made)
 }
@@ -128,7 +128,7 @@ mod tests {
             files::write(&root.path().join(name), b"[package]\nname = \"gpt\"\n").unwrap();
             let made = init(root.path()).unwrap();
             assert_eq!(made.kind, kind);
-            LoopConfig::load(root.path()).unwrap();
+            LoopConfig::load(root.path(), None).unwrap();
             assert_eq!(made.text.contains("target/release/gpt"), kind == "cargo");
             let again = init(root.path()).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");

@@ -31,14 +31,34 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the repository that holds `path`.
-    pub fn open(path: &Path) -> Result<Session, LoopError> {
+    /// Opens the repository that holds `path`, for a target of its `loop.toml`: the named one, else the open cycle's.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the open cycle is about another target.
+    pub fn open(path: &Path, target: Option<&str>) -> Result<Session, LoopError> {
         let repository = Repository::open(path)?;
-        let config = LoopConfig::load(repository.root())?;
         let state = State::open(&repository)?;
+        let cycle = state.cycle()?;
+        if let (Some(target), Some(cycle)) = (target, &cycle)
+            && cycle.target.as_deref() != Some(target)
+        {
+            let about = cycle.target.as_deref().map_or("no target".to_owned(), |about| format!("`{about}`"));
+            return Err(LoopError::Usage(format!("the open cycle is about {about}, not `{target}`"))
+                .hint("leave `--target` out, or end the cycle with `alpha loop drop`"));
+        }
+        let target = target.or(cycle.as_ref().and_then(|cycle| cycle.target.as_deref()));
+        let config = LoopConfig::load(repository.root(), target)?;
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
         let builds = BuildStore::new(&state);
         Ok(Session { repository, config, state, builds, ledger, machine: Machine::read() })
+    }
+
+    /// Goes on with another target of the same `loop.toml`.
+    pub fn retarget(&mut self, target: Option<&str>) -> Result<(), LoopError> {
+        if self.config.target.as_deref() != target {
+            self.config = LoopConfig::load(self.repository.root(), target)?;
+        }
+        Ok(())
     }
 
     /// The open attempts.

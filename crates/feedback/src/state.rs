@@ -34,6 +34,9 @@ pub struct Cycle {
     /// How equal the training must stay.
     #[serde(default)]
     pub tier: Tier,
+    /// A name of `[targets]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The commit that the change is measured against.
     pub baseline: String,
     /// When it was opened.
@@ -47,6 +50,7 @@ impl Cycle {
             hypothesis: hypothesis.to_owned(),
             area: area.map(str::to_owned),
             tier,
+            target: None,
             baseline: baseline.to_owned(),
             started: Timestamp::now(),
         }

@@ -36,6 +36,9 @@ pub struct Verification {
     pub claim_pct: Option<f64>,
     /// The record, if there is one.
     pub record: Option<String>,
+    /// The target of `loop.toml` that it was measured for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Whether this very tree was measured; a claim that was rebased or picked keeps its record by its patch.
     pub measured_here: bool,
     /// What does not fit; empty if the claim follows from its record.
@@ -145,6 +148,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         subject: entry.subject.clone(),
         claim_pct: claim.map(|claim| claim.speedup_pct),
         record: claim.and_then(|claim| claim.record.clone()).or_else(|| record_of(entry)),
+        target: None,
         measured_here: false,
         problems: Vec::new(),
         rerun: None,
@@ -166,6 +170,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
     match body {
         Err(error) => verification.problems.push(error.to_string()),
         Ok(record) => {
+            verification.target = record.attempt.manifest.target.clone();
             verification.problems = match claim {
                 Some(claim) => recompute(&record, claim.speedup_pct),
                 None => without_a_claim(&record),
@@ -284,6 +289,7 @@ pub fn rerun(
     budget: Duration,
     watch: &dyn Watch,
 ) -> Result<(), LoopError> {
+    session.retarget(verification.target.as_deref())?;
     let parent = format!("{}^", verification.commit);
     let contest = contest::of_commits(session, &parent, &verification.commit, watch)?;
     let epsilon_pct = session.config.epsilon_pct;

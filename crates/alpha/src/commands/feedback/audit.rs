@@ -20,7 +20,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     let _lock = session.state.lock()?;
     let audit = audit::audit(&mut session, flags.anchor.as_deref(), flags.budget, &context.console)?;
     context.show(&audit, |audit| {

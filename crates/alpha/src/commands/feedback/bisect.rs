@@ -23,7 +23,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     let _lock = session.state.lock()?;
     let found = bisect::bisect(&mut session, &flags.good, &flags.bad, flags.budget, &context.console)?;
     context.show(&found, |found| {

@@ -51,7 +51,7 @@ impl Landing {
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let options = CommitOptions { instrument: flags.instrument, ..flags.landing.options() };
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     // A new instrument may have a configuration that the baseline's program cannot read, and nothing is judged.
     if !flags.instrument {
         super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;

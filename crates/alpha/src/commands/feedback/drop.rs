@@ -13,7 +13,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     let _lock = session.state.lock()?;
     let dropped = cycle::drop(&mut session, flags.reason.as_deref())?;
     context.show(&dropped, |dropped| {

@@ -10,7 +10,7 @@ use super::{Context, Done};
 pub(super) struct Flags {}
 
 pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = super::session()?;
+    let session = context.session()?;
     context.show(&chronicle::tell(&session)?, chronicle::Chronicle::text)?;
     Ok(Done::WELL)
 }

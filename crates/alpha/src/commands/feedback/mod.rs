@@ -41,6 +41,10 @@ pub(crate) struct Flags {
     /// Print one JSON object instead of text; its `schema` says which (docs/loop-json.md)
     #[arg(long, global = true)]
     json: bool,
+
+    /// What is to be made faster: a name of `[targets]` in `loop.toml` [default: the open cycle's, else its own workload]
+    #[arg(long, global = true, value_name = "NAME")]
+    target: Option<String>,
 }
 
 /// The loop's commands.
@@ -89,11 +93,13 @@ enum Action {
 struct Context {
     console: Console,
     json: bool,
+    target: Option<String>,
 }
 
 /// Runs the command. With `--json`, what goes wrong is an object on stdout too.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
-    let context = Context { console: Console::new(StopRequest::install()?), json: flags.json };
+    let context =
+        Context { console: Console::new(StopRequest::install()?), json: flags.json, target: flags.target.clone() };
     let done = match &flags.action {
         Action::Init(flags) => init::run(flags, &context),
         Action::Doctor(flags) => doctor::run(flags, &context),
@@ -159,12 +165,12 @@ struct ErrorReport<'a> {
     exit_code: u8,
 }
 
-/// Opens the repository that the command was typed in.
-fn session() -> Result<Session, LoopError> {
-    Session::open(std::path::Path::new("."))
-}
-
 impl Context {
+    /// Opens the repository that the command was typed in.
+    fn session(&self) -> Result<Session, LoopError> {
+        Session::open(std::path::Path::new("."), self.target.as_deref())
+    }
+
     /// Prints the report: as an object with `--json`, else as text.
     fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
         self.console.finish();

@@ -16,7 +16,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = super::session()?;
+    let session = context.session()?;
     let ranking = if let Some(folder) = &flags.run {
         trace_runs::rank_run(&session, folder)?
     } else {

@@ -17,7 +17,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     let _lock = session.state.lock()?;
     let done = cycle_run::run(&mut session, &flags.landing.options(), flags.budget, &context.console)?;

@@ -10,7 +10,7 @@ use super::{Context, Done};
 pub(super) struct Flags {}
 
 pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = super::session()?;
+    let session = context.session()?;
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;
     let contest = contest::of_commits(&session, &head, &head, &context.console)?;

@@ -14,7 +14,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = super::session()?;
+    let session = context.session()?;
     let _lock = session.state.lock()?;
     let options = CompareOptions { baseline: flags.baseline.clone(), ..CompareOptions::default() };
     let contest = contest::of_working_tree(&session, &options, &context.console)?;

@@ -28,7 +28,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = super::session()?;
+    let mut session = context.session()?;
     let mut claims = verify::verify(&session, &flags.what)?;
     if flags.rerun {
         let _lock = session.state.lock()?;
