@@ -111,7 +111,7 @@ impl Project {
 
 fn config(command: &str, lines: &str) -> LoopConfig {
     let workload = "command = \"./trainer {steps}\"\nsteps = 50\ntokens_per_step = 1";
-    LoopConfig::parse(&format!("schema = 1\n[build]\ncommand = \"{command}\"\n{lines}\n[workload]\n{workload}\n"))
+    LoopConfig::parse(&format!("schema = 1\n[build]\ncommand = \"{command}\"\n{lines}\n[workload]\n{workload}\n"), None)
         .unwrap()
 }
 
