@@ -333,6 +333,9 @@ impl LoopConfig {
         };
         let mut chosen = read(&file).map_err(wrong)?;
         for (name, values) in &targets {
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) || name.is_empty() {
+                return Err(wrong(format!("`targets.{name}`: a name has letters, digits, `-` and `_`")));
+            }
             let mut merged = file.clone();
             let values = values.as_table().ok_or_else(|| wrong(format!("`targets.{name}` is no table")))?;
             for (key, value) in values {
@@ -613,6 +616,7 @@ mod tests {
                 "targets.gpu.build",
             ),
             ("--gpu {steps}", "--gpu", Some("gpu"), "has no `{steps}`"),
+            ("targets.gpu", "targets.\"g/u\"", None, "letters, digits"),
         ] {
             let error = LoopConfig::parse(&text.replace(from, to), target).unwrap_err();
             assert!(error.to_string().contains(named), "{error}");

@@ -247,8 +247,10 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
 
+/// Each target has a proof of its own.
 fn path(session: &Session) -> PathBuf {
-    session.state.folder().join("selftest.json")
+    let of_target = session.config.target.as_ref().map_or(String::new(), |target| format!("-{target}"));
+    session.state.folder().join(format!("selftest{of_target}.json"))
 }
 
 /// Runs the configuration's command for peaks with the baseline's program.
