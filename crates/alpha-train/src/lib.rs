@@ -23,5 +23,5 @@ pub mod gradcheck;
 pub use self::{
     error::TrainError,
     host::{Host, Sink},
-    trainer::{Outcome, train},
+    trainer::{MakeBackend, Outcome, train},
 };

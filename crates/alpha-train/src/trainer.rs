@@ -16,7 +16,6 @@ pub use self::loss_scale::LossScale;
 use self::steps::{TraceState, Training};
 use crate::{
     TrainError,
-    backend::make_backend,
     checkpoint::{self, TrainingState},
     config::{self, Resume, TrainConfig},
     evaluate::Validator,
@@ -44,8 +43,11 @@ pub enum Outcome {
     },
 }
 
+/// Makes the backend of a run, once its data are known to be there and to fit.
+pub type MakeBackend<'a> = &'a mut dyn FnMut(&TrainConfig) -> Result<Box<dyn Backend>, TrainError>;
+
 /// Runs `config` to its end.
-pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, TrainError> {
+pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -> Result<Outcome, TrainError> {
     let (run_path, resume_from) = find_resume(config)?;
     if let Some(saved) = &resume_from {
         let done = checkpoint::read_training_state(&saved.path)?.step;
@@ -75,7 +77,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>) -> Result<Outcome, Train
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
-    let mut backend = make_backend(&config.backend_choice())?;
+    let mut backend = make(config)?;
     backend.take_notes().iter().for_each(|note| host.sink.note(note));
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;
     host.sink.note(&plan.summary);

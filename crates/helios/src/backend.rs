@@ -228,6 +228,12 @@ impl HeliosBackend {
         self.prepared.as_ref().map_or(0, |prepared| prepared.memory.bytes())
     }
 
+    /// Bytes that the allocator has taken from the driver for this device: an account other than ours. None where the API has
+    /// no such allocator.
+    pub fn driver_bytes(&self) -> Option<u64> {
+        self.gpu.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
+    }
+
     /// Loses the device, as a crash of the driver would: for tests of what happens then.
     pub fn destroy_device(&self) {
         self.gpu.device.destroy();
@@ -410,7 +416,9 @@ impl Backend for HeliosBackend {
 
     fn scratch_bytes(&self, programs: &[&Program]) -> usize {
         // A program that cannot run is an error of `prepare`.
-        self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize)
+        let inputs = programs.iter().map(|program| program.sizes.get(Region::Inputs)).max().unwrap_or(0);
+        let uploads = UPLOAD_SLOTS * inputs * 4;
+        self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize + uploads)
     }
 
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {

@@ -367,6 +367,8 @@ impl Gpu {
             required_features,
             required_limits: limits.clone(),
             experimental_features,
+            // A region is a buffer, and there are few: blocks of many megabytes for the small ones would be mostly empty.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))

@@ -5,16 +5,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 #![expect(clippy::print_stdout, reason = "tests say what they skipped")]
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use alpha_nn::{FeedForward, ModelConfig, ParamLayout, StepConfig, TrainStep};
 use alpha_tensor::{
     Backend, BackendError, Program, ProgramBuilder, Region, RegionSizes, Results, RunArgs, Tensor,
     cpu_ref::RefBackend,
     op::{
-        AdamW, Attention, AttentionBwd, CrossEntropy, DecayRun, Embedding, EmbeddingBwd, Fill, GradNorm, HeadBwd,
-        LayerNorm, LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, LossSum,
+        Activation, AdamW, Attention, AttentionBwd, CrossEntropy, DecayRun, Embedding, EmbeddingBwd, Fill, GradNorm,
+        HeadBwd, LayerNorm, LayerNormBwd, Linear, LinearBwdInput, LinearBwdWeight, LossSum,
     },
     rng::{Key, Purpose},
 };
-use helios::{HeliosBackend, HeliosError, Options};
+use helios::{HeliosBackend, HeliosError, Keep, Options, kept_kernels};
 
 fn open(options: &Options) -> Option<HeliosBackend> {
     match HeliosBackend::open(options) {
@@ -307,4 +313,87 @@ fn programs_that_were_not_prepared_run_where_they_fit() {
     let mut larger = other.clone();
     larger.sizes.set(Region::Activations, 1 << 28);
     assert!(matches!(backend.run(&larger, &args(1), None), Err(BackendError::InvalidProgram(_))));
+}
+
+/// The training step of a model with these layers, width, heads, and tokens of a sequence.
+fn train_step([layers, dim, heads, block]: [usize; 4], activations16: bool) -> TrainStep {
+    let config = ModelConfig {
+        vocab: 2000,
+        block,
+        layers,
+        dim,
+        heads,
+        ffn_dim: 4 * dim,
+        feed_forward: FeedForward::Pointwise(Activation::Gelu),
+        has_bias: false,
+        is_tied: true,
+        dropout: 0.0,
+        layer_norm_eps: 1e-5,
+    };
+    let step = StepConfig {
+        batch: 2,
+        block,
+        accum_steps: 1,
+        recompute: false,
+        grad_clip: 1.0,
+        spike_threshold: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        activations16,
+    };
+    TrainStep::new(&config, &ParamLayout::new(&config), &step)
+}
+
+/// What the planning check says beforehand is what the driver is asked for.
+#[test]
+fn memory_is_what_was_predicted() {
+    for (shape, activations16) in [([2, 128, 4, 64], false), ([4, 256, 8, 128], false), ([4, 256, 8, 128], true)] {
+        let Some(mut backend) = open(&Options::default()) else { return };
+        let Some(before) = backend.driver_bytes() else { return println!("SKIPPED: no account of the driver's") };
+        let train = train_step(shape, activations16);
+        let program = train.program(0);
+        let predicted = (program.sizes.total_bytes() + backend.scratch_bytes(&[program])) as f64;
+        backend.prepare(&program.sizes, &[program]).unwrap();
+        let taken = (backend.driver_bytes().unwrap() - before) as f64;
+        assert!((taken - predicted).abs() < 0.05 * predicted, "{shape:?}: {predicted} predicted, {taken} taken");
+    }
+}
+
+/// Entries in memory, which a test can change.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl Keep for Kept {
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().get(name).cloned()
+    }
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+}
+
+/// A choice of kernels that cannot be read, or that this device cannot run, is made again and said.
+#[test]
+fn a_stale_choice_of_kernels_is_made_again() {
+    if open(&Options::default()).is_none() {
+        return;
+    }
+    let kept = Kept::default();
+    let start = || HeliosBackend::open_tested(&Options::default(), Box::new(kept.clone())).unwrap();
+    let mut first = start();
+    assert!(first.take_notes().iter().all(|note| !note.starts_with("warning")));
+    let chosen = kept_kernels(first.device(), &kept).expect("a choice is kept");
+    let name = kept.0.lock().unwrap().keys().find(|name| name.starts_with("helios kernels")).unwrap().clone();
+    for stale in ["", "fast\n", "staged:8x8:32x32:64 staged:8x8:32x32:64 staged:8x8:32x32:64\ndirect:8x4:8x1\n"] {
+        kept.write(&name, stale.as_bytes()).unwrap();
+        let notes = start().take_notes();
+        assert!(notes.iter().any(|note| note.contains("kept choice of kernels")), "{stale:?}: {notes:?}");
+        let again = kept_kernels(first.device(), &kept).expect("a choice is kept");
+        assert_eq!(again.matmul16, chosen.matmul16);
+        let notes = start().take_notes();
+        assert!(notes.iter().all(|note| !note.contains("kept choice of kernels")), "{notes:?}");
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use alpha_nn::ModelConfig;
-use alpha_train::{Host, Outcome, Sink, checkpoint, run_dir};
+use alpha_train::{Host, MakeBackend, Outcome, Sink, backend::make_backend, checkpoint, run_dir};
 
 use crate::{
     alloc,
@@ -23,6 +23,10 @@ const TURNS_VARIABLE: &str = "ALPHA_TURNS";
 
 /// Resolves what was typed and trains.
 pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
+    run_on(typed, started, &mut |config| make_backend(&config.backend_choice()))
+}
+
+fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), Failure> {
     let Resolved { config, notes } = resolve::resolve(typed, Folders { stored_config, init_shape })?;
     for note in notes {
         output::note(&note);
@@ -36,7 +40,7 @@ pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
         started,
         turns: std::env::var_os(TURNS_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from),
     };
-    let outcome = alpha_train::train(&config, &mut host);
+    let outcome = alpha_train::train(&config, &mut host, make);
     console.progress.finish();
     let outcome = outcome?;
     if let Some(error) = console.print_error {
@@ -88,3 +92,6 @@ fn stored_config(run_dir: &Path) -> Result<Option<Stored>, Failure> {
 fn init_shape(init: &Path) -> Result<ModelConfig, Failure> {
     Ok(checkpoint::read_config(init)?)
 }
+
+#[cfg(test)]
+mod tests;

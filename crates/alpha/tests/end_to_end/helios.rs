@@ -324,3 +324,32 @@ fn kernels_are_chosen_once_and_can_be_pinned() {
     place.train("run", &[HELIOS, "--matmul=coop:16:4x4:2x2:32"]).refused(3, &["cooperative matrices"]);
     place.train("run", &["--matmul=direct:8x4:8x1"]).refused(2, &["names a kernel of GPUs"]);
 }
+
+/// What is kept for a device can be torn, or not be kept at all: the run is the same, and says the latter.
+#[test]
+fn a_cache_that_is_broken_or_cannot_be_written_changes_nothing() {
+    let Some(shared) = with_device() else { return };
+    shared.train("run", &[HELIOS, "--steps=3"]).succeeded();
+    let expected = trajectory(&shared, "run");
+    let own = Place::with_text();
+    own.train("run", &[HELIOS, "--steps=3"]).succeeded();
+    let mut broken = 0;
+    for entry in std::fs::read_dir(own.path("cache/alpha")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "entry") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x20;
+            std::fs::write(&path, bytes).unwrap();
+            broken += 1;
+        }
+    }
+    assert!(broken >= 2, "only {broken} entries are kept");
+    own.train("run", &[HELIOS, "--steps=3"]).succeeded();
+    assert_eq!(trajectory(&own, "run"), expected);
+    own.write("file", "");
+    let mut command = own.train_command("run", &[HELIOS, "--steps=3"]);
+    let done = finish(command.env("XDG_CACHE_HOME", own.path("file"))).succeeded();
+    assert!(done.stderr.contains("warning: cannot write the cache"), "{}", done.stderr);
+    assert_eq!(trajectory(&own, "run"), expected);
+}
