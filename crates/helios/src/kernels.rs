@@ -31,6 +31,8 @@ pub(crate) struct Profile {
     pub(crate) reduce_width: u32,
     /// Invocations of a workgroup of attention, each with a query or a key.
     pub(crate) attention_width: u32,
+    /// Vectors of a flat region for an invocation of AdamW, which looks up its decay run once.
+    pub(crate) flat_vectors: u32,
     /// Workgroups over which sums of all rows or all parameters are spread.
     pub(crate) parts: usize,
     /// How matrix products are made: A·B, A·Bᵀ, Aᵀ·B.

@@ -15,11 +15,14 @@ impl Profile {
         let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
         let is_software = options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software;
         // One workgroup is one vector of the processor there: barriers cost nothing.
-        let (reduce_width, attention_width, parts) = if is_software { (8, 8, 16) } else { (128, 64, 256) };
+        // To start one costs more than a vector of AdamW.
+        let (reduce_width, attention_width, flat_vectors, parts) =
+            if is_software { (8, 8, 16, 16) } else { (128, 64, 4, 256) };
         let [plain, sixteen] = [false, true].map(|has_16_bits| candidates(gpu, is_software, has_16_bits)[0]);
         let mut profile = Profile {
             reduce_width,
             attention_width,
+            flat_vectors,
             parts,
             matmul: [plain; 3],
             matmul16: [sixteen; 3],

@@ -27,6 +27,7 @@ fn profile(reduce_width: u32, format16: Format16, matmul: Variant, matmul16: Var
     Profile {
         reduce_width,
         attention_width: reduce_width,
+        flat_vectors: 4,
         parts: 16,
         matmul: [matmul; 3],
         matmul16: [matmul16; 3],

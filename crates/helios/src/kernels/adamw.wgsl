@@ -1,5 +1,6 @@
-// One pass of AdamW over flat parameters, the clip coefficient applied on the way; see `op::AdamW`. An invocation takes
-// four neighbours, which are decayed alike with `ALIKE`.
+// One pass of AdamW over flat parameters, the clip coefficient applied on the way; see `op::AdamW`. A workgroup takes
+// `ITEMS` stretches of vectors, and an invocation a vector of each, whose elements are decayed alike with `ALIKE`. Runs of
+// parameters that are decayed or are not are looked up at an invocation's first vector, and followed from there.
 
 struct Params {
     params0: u32, grads0: u32, moment1_0: u32, moment2_0: u32, results0: u32, runs0: u32,
@@ -31,9 +32,18 @@ fn run_of(at: u32) -> u32 {
     return low;
 }
 
+// The run of element `at`, from that of an element before.
+fn run_from(run: u32, at: u32) -> u32 {
+    var here = run;
+    while here + 1u < p.runs && runs[p.runs0 + 2u * here] <= p.first + at {
+        here++;
+    }
+    return here;
+}
+
 // What is kept of a parameter: less than 1 where it is decayed.
-fn kept(at: u32) -> f32 {
-    let is_decayed = runs[p.runs0 + 2u * run_of(p.first + at) + 1u] == 1u;
+fn kept(run: u32) -> f32 {
+    let is_decayed = runs[p.runs0 + 2u * run + 1u] == 1u;
     return 1.0 - select(0.0, p.lr * p.weight_decay, is_decayed);
 }
 
@@ -43,22 +53,27 @@ fn adamw(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
 ) {
-    let i = 4u * (folded(group, groups) * WG + index);
-    if i >= p.len || results[p.results0 + 3u] == 0.0 {
+    let first = 4u * (folded(group, groups) * ITEMS * WG + index);
+    if first >= p.len || results[p.results0 + 3u] == 0.0 {
         return;
     }
-    let left = p.len - i;
-    var keep = vec4(kept(i));
-    if !ALIKE {
-        for (var e = 1u; e < min(left, 4u); e++) {
-            keep[e] = kept(i + e);
+    let grad_coef = results[p.results0 + 2u] * p.inverse_scale;
+    var run = run_of(p.first + first);
+    for (var i = first; i < min(first + 4u * ITEMS * WG, p.len); i += 4u * WG) {
+        let left = p.len - i;
+        run = run_from(run, i);
+        var keep = vec4(kept(run));
+        if !ALIKE {
+            for (var e = 1u; e < min(left, 4u); e++) {
+                keep[e] = kept(run_from(run, i + e));
+            }
         }
+        let g = grad_coef * load_grads(p.grads0 + i, left);
+        let m = p.beta1 * load_moment1(p.moment1_0 + i, left) + (1.0 - p.beta1) * g;
+        let v = p.beta2 * load_moment2(p.moment2_0 + i, left) + (1.0 - p.beta2) * g * g;
+        store_moment1(p.moment1_0 + i, left, m);
+        store_moment2(p.moment2_0 + i, left, v);
+        let update = p.lr * (m / p.correction1) / (sqrt(v / p.correction2) + p.eps);
+        store_params(p.params0 + i, left, load_params(p.params0 + i, left) * keep - update);
     }
-    let g = results[p.results0 + 2u] * p.inverse_scale * load_grads(p.grads0 + i, left);
-    let m = p.beta1 * load_moment1(p.moment1_0 + i, left) + (1.0 - p.beta1) * g;
-    let v = p.beta2 * load_moment2(p.moment2_0 + i, left) + (1.0 - p.beta2) * g * g;
-    store_moment1(p.moment1_0 + i, left, m);
-    store_moment2(p.moment2_0 + i, left, v);
-    let update = p.lr * (m / p.correction1) / (sqrt(v / p.correction2) + p.eps);
-    store_params(p.params0 + i, left, load_params(p.params0 + i, left) * keep - update);
 }

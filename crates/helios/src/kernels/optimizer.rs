@@ -50,10 +50,11 @@ const CORRECTION_WORD: usize = 8;
 const INVERSE_SCALE_WORD_OF_ADAMW: usize = 10;
 
 pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
-    let width = l.profile.reduce_width as usize;
+    let vectors_a_group = (l.profile.reduce_width * l.profile.flat_vectors) as usize;
     let is_alike = op.decay_runs.iter().all(|run| run.end.is_multiple_of(4)) && op.params.offset.is_multiple_of(4);
     let shader = ShaderBuilder::new("adamw", 6)
         .number("WG", l.profile.reduce_width)
+        .number("ITEMS", l.profile.flat_vectors)
         .flag("ALIKE", is_alike)
         .access(&[
             ("params", l.storage(&op.params, true)?),
@@ -83,7 +84,7 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
             (CORRECTION_WORD + 1, Patch::Correction(op.beta2)),
             (INVERSE_SCALE_WORD_OF_ADAMW, Patch::InverseLossScale),
         ];
-        l.push(shader.clone(), operands, words, patches, folded((end - start).div_ceil(4 * width)))?;
+        l.push(shader.clone(), operands, words, patches, folded((end - start).div_ceil(4 * vectors_a_group)))?;
     }
     Ok(())
 }
