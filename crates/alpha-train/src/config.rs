@@ -295,7 +295,7 @@ mod variant_name {
     use super::{Deserialize, Deserializer, Serialize, Serializer, Variant};
     use serde::de::Error as _;
 
-    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(super) fn serialize<S: Serializer>(value: &Option<Variant>, serializer: S) -> Result<S::Ok, S::Error> {
         value.map(|variant| variant.to_string()).serialize(serializer)
     }

@@ -170,7 +170,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
     match body {
         Err(error) => verification.problems.push(error.to_string()),
         Ok(record) => {
-            verification.target = record.attempt.manifest.target.clone();
+            verification.target.clone_from(&record.attempt.manifest.target);
             verification.problems = match claim {
                 Some(claim) => recompute(&record, claim.speedup_pct),
                 None => without_a_claim(&record),

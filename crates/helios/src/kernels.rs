@@ -3,6 +3,7 @@
 
 mod activation;
 mod attention;
+mod dropout;
 mod embedding;
 mod head;
 mod layer_norm;
@@ -144,12 +145,12 @@ impl<'a> Lowering<'a> {
             Op::AttentionCached(op) => attention::attention_cached(op, l)?,
             Op::Swiglu(op) => activation::swiglu(op, l)?,
             Op::SwigluBwd(op) => activation::swiglu_bwd(op, l)?,
-            Op::Dropout(op) => pointwise::dropout(op, l)?,
+            Op::Dropout(op) => dropout::dropout(op, l)?,
             Op::CrossEntropy(op) => head::cross_entropy(op, l)?,
             Op::HeadBwd(op) => head::head_bwd(op, l)?,
             Op::Logits(op) => head::logits(op, l)?,
             Op::LossSum(op) => head::loss_sum(op, l)?,
-            Op::Fill(op) => pointwise::fill(op, l)?,
+            Op::Fill(op) => activation::fill(op, l)?,
             Op::GradNorm(op) => optimizer::grad_norm(op, l)?,
             Op::AdamW(op) => optimizer::adamw(op, l)?,
         }

@@ -50,7 +50,9 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
     let vectors = (most_bytes.min(profile.max_binding_len as u64 * 4) / 16) as usize;
     let mut sizes = RegionSizes::default();
     let operands = [Region::Params, Region::Grads, Region::Activations];
-    operands.iter().for_each(|&region| sizes.set(region, 4 * vectors.max(invocations)));
+    for region in operands {
+        sizes.set(region, 4 * vectors.max(invocations));
+    }
     let memory = Memory::allocate(gpu, &sizes, 0)?;
     let time_s = |entry, len: usize| -> Result<f64, BackendError> {
         let tensor = |region| Operand::from(alpha_tensor::Tensor::new(region, 0, 1, 4 * len));

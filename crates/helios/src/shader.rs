@@ -85,7 +85,9 @@ impl ShaderBuilder {
 
     /// Language extensions, which a module names first.
     pub(crate) fn enable(mut self, extensions: &[&str]) -> ShaderBuilder {
-        self.enabled = extensions.iter().map(|extension| format!("enable {extension};\n")).collect();
+        for extension in extensions {
+            self.enabled += &format!("enable {extension};\n");
+        }
         self
     }
 

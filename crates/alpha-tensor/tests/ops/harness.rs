@@ -364,7 +364,9 @@ impl Runnable {
         };
         for (tensor, values) in &mut self.contents {
             if is_wide(tensor) {
-                values.iter_mut().for_each(|value| *value = rounded(*value, format));
+                for value in values.iter_mut() {
+                    *value = rounded(*value, format);
+                }
             }
             moved(tensor);
         }

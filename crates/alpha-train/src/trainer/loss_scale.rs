@@ -54,14 +54,14 @@ mod tests {
         let first = LossScale::default();
         let halved = first.after(1999).after_overflow().expect("it can shrink");
         assert_eq!(halved, LossScale { scale: 32768.0, good_steps: 0 });
-        assert_eq!(halved.after(1999).scale, 32768.0);
+        assert_eq!(halved.after(1999), LossScale { scale: 32768.0, good_steps: 1999 });
         assert_eq!(halved.after(2000), first);
         assert_eq!(halved.after(1500).after(500), halved.after(2000));
     }
 
     #[test]
     fn it_has_bounds() {
-        assert_eq!(LossScale::default().after(100_000).scale, LARGEST);
+        assert_eq!(LossScale::default().after(100_000), LossScale { scale: LARGEST, good_steps: 0 });
         let overflows = std::iter::successors(Some(LossScale::default()), |scale| scale.after_overflow());
         assert_eq!(overflows.map(|scale| scale.scale).last(), Some(1.0));
     }

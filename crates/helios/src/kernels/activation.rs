@@ -1,11 +1,11 @@
-//! Activations as the kernels number them, and swiglu.
+//! Activations as the kernels number them, swiglu, and fill.
 
 use alpha_tensor::{
     Tensor,
-    op::{Activation, Swiglu, SwigluBwd},
+    op::{Activation, Fill, Swiglu, SwigluBwd},
 };
 
-use super::{GRID, Lowering, folded};
+use super::{GRID, Lowering, Operand, flat_part, folded, pointwise::Pointwise};
 use crate::shader::ShaderBuilder;
 
 /// The number of an activation in `activation.wgsl`; 0 is none.
@@ -49,6 +49,24 @@ fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: T
         let words = vec![(end - start) as u32, cols as u32];
         let groups = folded(((end - start) * cols.div_ceil(4)).div_ceil(width as usize));
         l.push(shader.clone(), operands, words, Vec::new(), groups)?;
+    }
+    Ok(())
+}
+
+pub(super) fn fill(op: &Fill, l: &mut Lowering<'_>) -> Result<(), String> {
+    for (start, end) in l.row_pieces(op.out.len(), 1)? {
+        let out = Operand::from(flat_part(op.out, start, end));
+        Pointwise {
+            entry: "FILL",
+            operands: [Operand::Absent, Operand::Absent, out],
+            has_residual: false,
+            len: end - start,
+            cols: 1,
+            value: op.value,
+            mask: (0, 0.0),
+            patch: None,
+        }
+        .push(l)?;
     }
     Ok(())
 }

@@ -36,9 +36,9 @@ pub enum Variant {
     Coop {
         /// MAT, as the device has it: 8 or 16.
         size: u32,
-        /// SUB_M, SUB_N.
+        /// `SUB_M`, `SUB_N`.
         matrices: [u32; 2],
-        /// WAVES_M, WAVES_N.
+        /// `WAVES_M`, `WAVES_N`.
         waves: [u32; 2],
         /// TK, a multiple of the size.
         depth: u32,
@@ -120,8 +120,8 @@ fn matrix_alias(size: u32, role: &str) -> String {
     format!("alias matrix_{role} = coop_mat{size}x{size}<{element}, {}>;\n", role.to_uppercase())
 }
 
-/// `direct:8x4:8x1` is TM × TN and WX × WY, `staged:4x1:16x16:16` has TK behind them, `coop:16:2x2:2x2:32` is MAT, SUB_M ×
-/// SUB_N, WAVES_M × WAVES_N and TK.
+/// `direct:8x4:8x1` is TM × TN and WX × WY, `staged:4x1:16x16:16` has TK behind them, `coop:16:2x2:2x2:32` is MAT,
+/// `SUB_M` × `SUB_N`, `WAVES_M` × `WAVES_N` and TK.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

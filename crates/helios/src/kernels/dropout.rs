@@ -1,0 +1,21 @@
+//! Dropout, forward and backward.
+
+use alpha_tensor::op::Dropout;
+
+use super::{Lowering, Operand, Patch, pointwise::Pointwise};
+
+pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), String> {
+    // The mask counts rows from the operation's first, so that there are no pieces.
+    let residual = op.residual.map(|residual| l.whole(residual)).transpose()?;
+    Pointwise {
+        entry: "DROPOUT",
+        has_residual: residual.is_some(),
+        operands: [l.whole(op.x)?, residual.unwrap_or(Operand::Absent), l.whole(op.out)?],
+        len: op.out.len(),
+        cols: op.out.cols,
+        value: 0.0,
+        mask: (op.mask.threshold(), op.mask.scale()),
+        patch: Some(Patch::DropoutKey(op.mask)),
+    }
+    .push(l)
+}
