@@ -202,6 +202,16 @@ pub enum TrainError {
         /// Micro-batch and accumulation that would fit, if any does.
         fitting: Option<(usize, usize)>,
     },
+    /// The memory was there by the planning check, but could not be had: others use some of it.
+    #[error("{source}; there are {} in all, and others may use some{}", available_bytes.map_or("no figures of what there is".to_owned(), format_bytes), fitting_hint(*fitting))]
+    NoMemory {
+        /// What was asked for.
+        source: BackendError,
+        /// What the device has, or what is free of the host's.
+        available_bytes: Option<usize>,
+        /// Micro-batch and accumulation that take at most half of what was asked for, if any do.
+        fitting: Option<(usize, usize)>,
+    },
     /// A warning of the planning check under `--strictPlanning`.
     #[error(
         "the planning check has warnings, and `--strictPlanning` makes them fatal\n\nhint: change the run, or leave `--strictPlanning` out"

@@ -1,7 +1,7 @@
 //! The planning check: what a run will amount to, said before anything is allocated.
 
 use alpha_nn::{ModelConfig, ParamLayout, StepConfig, TrainStep, programs};
-use alpha_tensor::{Backend, Program, RegionSizes};
+use alpha_tensor::{Backend, BackendError, Program, RegionSizes};
 
 use crate::{
     TrainError,
@@ -123,6 +123,22 @@ pub fn check(
         ));
     }
     Ok(Plan { summary, warnings, predicted_bytes: predicted })
+}
+
+/// What to say when the memory that a run was predicted to take could not be had.
+pub fn no_memory(
+    source: BackendError,
+    config: &TrainConfig,
+    model: &ModelConfig,
+    layout: &ParamLayout,
+    backend: &dyn Backend,
+) -> TrainError {
+    let BackendError::OutOfMemory { asked_bytes, .. } = source else { return source.into() };
+    // What the process takes besides is there already.
+    let run = RunPrograms::new(config, model, layout);
+    let half = predicted_bytes(backend, &run.sizes(), &run.all()).saturating_sub(asked_bytes / 2);
+    let fitting = fitting_batch(config, model, layout, backend, half);
+    TrainError::NoMemory { source, available_bytes: available_bytes(backend), fitting }
 }
 
 /// The largest halving of the micro-batch that fits, with the accumulation that keeps the step.

@@ -93,7 +93,9 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     // only when nothing can fail any more.
     let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
     let held = if goes_on_in_place { Some(RunDir::resume(&run_path)?) } else { None };
-    backend.prepare(&programs.sizes(), &programs.all())?;
+    backend
+        .prepare(&programs.sizes(), &programs.all())
+        .map_err(|source| planning::no_memory(source, config, &model, &layout, &*backend))?;
     backend.take_notes().iter().for_each(|note| host.sink.note(note));
     match source {
         Some(folder) => checkpoint::load_params(folder, &layout, &mut *backend)?,

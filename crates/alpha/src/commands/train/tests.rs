@@ -1,4 +1,4 @@
-//! What the command does when a device is lost in the middle of a run: wgpu can destroy one.
+//! What the command does when a device is lost in the middle of a run, or has less memory than it says.
 
 use alpha_tensor::{
     Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline,
@@ -9,10 +9,11 @@ use helios::{HeliosBackend, HeliosError, Options};
 use super::*;
 use crate::exit::Exit;
 
-/// A device that is destroyed behind so many runs.
+/// A device that is destroyed behind so many runs, and gives no more than so many bytes.
 struct Mortal {
     backend: HeliosBackend,
     runs_left: usize,
+    most_bytes: usize,
 }
 
 impl Backend for Mortal {
@@ -29,6 +30,10 @@ impl Backend for Mortal {
         self.backend.scratch_bytes(programs)
     }
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
+        let asked_bytes = sizes.total_bytes();
+        if asked_bytes > self.most_bytes {
+            return Err(BackendError::OutOfMemory { asked_bytes, what: "regions on the device" });
+        }
         self.backend.prepare(sizes, programs)
     }
     fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
@@ -60,6 +65,15 @@ impl Backend for Mortal {
 
 /// Trains eight steps into `folder` on a device that lives for so many runs; none where there is no device.
 fn train(folder: &Path, runs: usize, flags: &[(&str, &str)]) -> Option<Result<(), Failure>> {
+    train_within(usize::MAX, folder, runs, flags)
+}
+
+fn train_within(
+    most_bytes: usize,
+    folder: &Path,
+    runs_left: usize,
+    flags: &[(&str, &str)],
+) -> Option<Result<(), Failure>> {
     let backend = match HeliosBackend::open(&Options::default()) {
         Ok(backend) => backend,
         Err(HeliosError::NoDevice) => return None,
@@ -86,7 +100,7 @@ fn train(folder: &Path, runs: usize, flags: &[(&str, &str)]) -> Option<Result<()
     ];
     let mut backend = Some(backend);
     let mut make = |_: &TrainConfig| -> Result<Box<dyn Backend>, TrainError> {
-        Ok(Box::new(Mortal { backend: backend.take().expect("a run has one backend"), runs_left: runs }))
+        Ok(Box::new(Mortal { backend: backend.take().expect("a run has one backend"), runs_left, most_bytes }))
     };
     Some(run_on(&Layer::of(&own).under(&Layer::of(flags)), Instant::now(), &mut make))
 }
@@ -119,4 +133,17 @@ fn a_device_lost_at_the_first_step_is_said() {
     let failure = outcome.expect_err("the device was lost");
     assert_eq!(failure.exit(), Exit::Failed);
     assert!(failure.text().contains("no checkpoint yet"), "{failure:?}");
+}
+
+/// Another program holds the card's memory: how much was asked for, how much there is, and what would take half.
+#[test]
+fn memory_that_others_hold_names_a_smaller_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [("batch", "64"), ("block", "32"), ("dim", "32")];
+    let Some(outcome) = train_within(1 << 20, folder.path(), usize::MAX, &flags) else { return };
+    let failure = outcome.expect_err("there is no memory");
+    assert_eq!(failure.exit(), Exit::Failed);
+    let text = failure.text();
+    assert!(text.contains("out of memory") && text.contains("in all") && text.contains("--accumSteps="), "{text}");
+    assert!(!folder.path().join("run").exists(), "the run folder was made");
 }
