@@ -61,6 +61,16 @@ pub enum HeliosError {
         /// Those that fit.
         found: String,
     },
+    /// A kernel that was asked for by its name.
+    #[error("`--matmul={pinned}` cannot run on `{device}`: {why}\n\nhint: leave `--matmul` out, or give a smaller one")]
+    Pinned {
+        /// The kernel.
+        pinned: Variant,
+        /// The device.
+        device: String,
+        /// What is missing.
+        why: String,
+    },
     /// It does not compute what the reference does.
     #[error(
         "`{device}` failed its self-test: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`; please report it"
@@ -313,6 +323,9 @@ fn choose(found: &[DeviceInfo], choice: &DeviceChoice) -> Result<usize, HeliosEr
                 DeviceKind::Software => 4,
             };
             Ok(found.iter().min_by_key(|device| (rank(device), device.index)).map_or(0, |device| device.index))
+        }
+        DeviceChoice::Named(asked) if asked.trim().is_empty() => {
+            Err(HeliosError::NoSuchDevice { asked: asked.clone(), found: names(&found.iter().collect::<Vec<_>>()) })
         }
         DeviceChoice::Named(asked) => {
             if let Ok(index) = asked.parse::<usize>() {

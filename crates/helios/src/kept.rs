@@ -24,12 +24,12 @@ pub(crate) fn name(info: &DeviceInfo, what: &str) -> String {
     format!("helios {what}\n{}\n{}", info.fingerprint(), kernels::SOURCES.concat())
 }
 
-/// What the choice of kernels is kept as.
+/// What the choice of kernels is kept as. Its number is another one where there are other candidates.
 pub(crate) fn tuning(format: Option<Format16>) -> &'static str {
     match format {
-        None => "kernels",
-        Some(Format16::F16) => "kernels f16",
-        Some(Format16::Bf16) => "kernels bf16",
+        None => "kernels 2",
+        Some(Format16::F16) => "kernels 2 f16",
+        Some(Format16::Bf16) => "kernels 2 bf16",
     }
 }
 

@@ -86,7 +86,7 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
     })
 }
 
-fn shader(entry: &str) -> Shader {
+pub(crate) fn shader(entry: &str) -> Shader {
     ShaderBuilder::new("peaks", 3)
         .number("WG", WORKGROUP)
         .entry(&["FMA", "TRIAD"], entry)

@@ -4,6 +4,7 @@ use crate::{
     device::{DeviceKind, Gpu, HeliosError, Options},
     format16::Format16,
     kernels::{Profile, Variant},
+    self_test::dispatches,
     tuning::to_text,
 };
 
@@ -14,10 +15,7 @@ impl Profile {
         // A window begins before its operand and ends behind it.
         let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
         let is_software = options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software;
-        // One workgroup is one vector of the processor there: barriers cost nothing.
-        // To start one costs more than a vector of AdamW.
-        let (reduce_width, attention_width, flat_vectors, parts) =
-            if is_software { (8, 8, 16, 16) } else { (128, 64, 4, 256) };
+        let (reduce_width, attention_width, flat_vectors, parts) = widths(is_software);
         let [plain, sixteen] = [false, true].map(|has_16_bits| candidates(gpu, is_software, has_16_bits)[0]);
         let mut profile = Profile {
             reduce_width,
@@ -31,7 +29,7 @@ impl Profile {
         };
         if let Some(pinned) = options.matmul {
             let pinned = on_device(pinned, gpu);
-            fits(pinned, gpu).map_err(|why| gpu.info.lacking(format!("`{pinned}`: {why}")))?;
+            fits(pinned, gpu).map_err(|why| HeliosError::Pinned { pinned, device: gpu.info.name.clone(), why })?;
             profile.matmul16 = [pinned; 3];
             // Matrices are for 16-bit operands.
             if !matches!(pinned, Variant::Coop { .. }) {
@@ -43,34 +41,41 @@ impl Profile {
 
     /// What a passed self-test is kept as: which kernels it ran.
     pub(crate) fn self_test_name(&self, format: Option<Format16>) -> String {
-        format!("self-test {format:?} {}", to_text(self))
+        format!("self-test {format:?} {}\n{}", to_text(self), dispatches(self, format))
     }
+}
+
+/// `reduce_width`, `attention_width`, `flat_vectors` and `parts`. In software one workgroup is one vector of the processor, where
+/// barriers cost nothing, and to start one costs more than a vector of `AdamW`.
+pub(crate) fn widths(is_software: bool) -> (u32, u32, u32, usize) {
+    if is_software { (8, 8, 16, 16) } else { (128, 64, 4, 256) }
 }
 
 /// The variants to choose from, for products in f32 or with 16-bit operands; the first is what the device's kind suggests.
 pub(crate) fn candidates(gpu: &Gpu, is_software: bool, has_16_bits: bool) -> Vec<Variant> {
-    let direct = |rows, vectors, width, height| Variant::Direct { rows, vectors, width, height };
-    let staged = |rows, vectors, width, height, depth| Variant::Staged { rows, vectors, width, height, depth };
-    let plain = if is_software {
-        vec![direct(8, 4, 8, 1), direct(12, 4, 8, 1), direct(8, 2, 8, 1)]
-    } else {
-        vec![staged(4, 1, 16, 16, 16), staged(8, 1, 16, 16, 16), staged(8, 2, 16, 16, 8), staged(8, 2, 8, 8, 16)]
-    };
-    let matrices = |m, n| gpu.matrix_size().map(|size| on_device(coop(size, [m, n]), gpu));
-    let coop: Vec<Variant> = if has_16_bits {
-        [matrices(4, 4), matrices(4, 2), matrices(2, 2)].into_iter().flatten().collect()
-    } else {
-        Vec::new()
-    };
-    // Matrices are what a card has fast, and what a driver in software has slow.
-    let all = if is_software { [plain, coop].concat() } else { [coop, plain].concat() };
+    let matrix_size = gpu.matrix_size().filter(|_| has_16_bits);
+    let all = all_candidates(is_software, matrix_size, [gpu.info.subgroup.0.max(1), gpu.info.subgroup.1.max(1)]);
     let fitting: Vec<Variant> = all.into_iter().filter(|&variant| fits(variant, gpu).is_ok()).collect();
     // Every device that can be opened has room for this one.
-    if fitting.is_empty() { vec![direct(4, 1, 8, 8)] } else { fitting }
+    if fitting.is_empty() { vec![SMALLEST] } else { fitting }
 }
 
-fn coop(size: u32, matrices: [u32; 2]) -> Variant {
-    Variant::Coop { size, matrices, waves: [2, 2], depth: 32, subgroup: [0; 2] }
+/// What fits every device.
+pub(crate) const SMALLEST: Variant = Variant::Direct { rows: 4, vectors: 1, width: 8, height: 8 };
+
+/// The variants of a kind of device. A card that has matrices uses them wherever they are asked for, a device in software never,
+/// whose driver has them slow: between the two the bits differ, so that no measurement chooses there.
+pub(crate) fn all_candidates(is_software: bool, matrix_size: Option<u32>, subgroup: [u32; 2]) -> Vec<Variant> {
+    let direct = |rows, vectors, width, height| Variant::Direct { rows, vectors, width, height };
+    let staged = |rows, vectors, width, height, depth| Variant::Staged { rows, vectors, width, height, depth };
+    if is_software {
+        return vec![direct(8, 4, 8, 1), direct(12, 4, 8, 1), direct(8, 2, 8, 1)];
+    }
+    if let Some(size) = matrix_size {
+        let coop = |matrices| Variant::Coop { size, matrices, waves: [2, 2], depth: 32, subgroup };
+        return vec![coop([4, 4]), coop([4, 2]), coop([2, 2])];
+    }
+    vec![staged(4, 1, 16, 16, 16), staged(8, 1, 16, 16, 16), staged(8, 2, 16, 16, 8), staged(8, 2, 8, 8, 16)]
 }
 
 /// The variant as this device runs it: its name does not say how large subgroups are.
@@ -91,13 +96,14 @@ pub(crate) fn fits(variant: Variant, gpu: &Gpu) -> Result<(), String> {
         ("invocations a workgroup", variant.threads(), limits.max_compute_invocations_per_workgroup),
         ("bytes of workgroup memory", variant.workgroup_bytes(), limits.max_compute_workgroup_storage_size),
     ] {
-        if needed > has {
+        if needed > u64::from(has) {
             return Err(format!("it needs {needed} {what}, the device has {has}"));
         }
     }
     match variant {
         Variant::Coop { size, .. } if gpu.matrix_size() != Some(size) => {
-            Err(format!("it needs cooperative matrices of {size} × {size} f16 and `--dtype=f16`"))
+            let has = gpu.info.matrix_size.map_or("none".to_owned(), |size| format!("{size} × {size}"));
+            Err(format!("it needs `--dtype=f16` and cooperative matrices of {size} × {size}, the device has {has}"))
         }
         _ => Ok(()),
     }

@@ -14,7 +14,11 @@ use alpha_tensor::{
     tensor::ALIGN_ELEMENTS,
 };
 
-use crate::{backend::HeliosBackend, format16::Format16};
+use crate::{
+    backend::HeliosBackend,
+    format16::Format16,
+    kernels::{Lowering, Profile},
+};
 
 /// Largest difference, relative to the largest number of the result: far above rounding, far below a wrong kernel.
 fn tolerance(format: Option<Format16>) -> f64 {
@@ -149,9 +153,20 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, has_16_bits
 }
 
 /// All programs that are run, of every shape and storage.
-#[cfg(test)]
 pub(crate) fn programs() -> Vec<Program> {
     SHAPES.iter().map(|shape| program(shape, false)).chain([program(&SHAPE_16, true)]).collect()
+}
+
+/// Everything that the test runs, as text: what it proved holds for these dispatches and no others.
+pub(crate) fn dispatches(profile: &Profile, format: Option<Format16>) -> String {
+    let programs = programs();
+    let run = if format.is_some() { &programs[..] } else { &programs[..SHAPES.len()] };
+    let mut text = String::new();
+    for call in run.iter().flat_map(|program| &program.ops) {
+        let dispatches = Lowering::of(&call.op, profile).map(|lowering| lowering.dispatches);
+        text += &format!("{dispatches:?}\n");
+    }
+    text
 }
 
 /// Runs every operation on both. The answer names the first that differs.

@@ -1,7 +1,11 @@
 //! Every shader that any device can get, through the compilers of every API: also those for features that no software device
 //! has. With `HELIOS_SPIRV_DIR` the SPIR-V is left there, for `spirv-val` (scripts/software-gpus.sh).
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::PathBuf,
+};
 
 use alpha_tensor::Program;
 use naga::{
@@ -11,49 +15,47 @@ use naga::{
 
 use crate::{
     format16::Format16,
-    kernels::{Lowering, Profile, Variant},
+    kernels::{Lowering, Profile},
+    peaks,
+    profile::{SMALLEST, all_candidates, widths},
     self_test,
     shader::Shader,
 };
 
-const SOFTWARE: Variant = Variant::Direct { rows: 8, vectors: 4, width: 8, height: 1 };
-const CARD: Variant = Variant::Staged { rows: 8, vectors: 2, width: 16, height: 16, depth: 8 };
-
-fn coop(size: u32, matrices: [u32; 2], subgroup: [u32; 2]) -> Variant {
-    Variant::Coop { size, matrices, waves: [2, 2], depth: 32, subgroup }
-}
-
-fn profile(reduce_width: u32, format16: Format16, matmul: Variant, matmul16: Variant) -> Profile {
-    Profile {
-        reduce_width,
-        attention_width: reduce_width,
-        flat_vectors: 4,
-        parts: 16,
-        matmul: [matmul; 3],
-        matmul16: [matmul16; 3],
-        format16,
-        max_binding_len: 1 << 24,
+/// Every profile that a device can get, and each format.
+fn profiles() -> Vec<Profile> {
+    let profile = |is_software, format16, matmul, matmul16| {
+        let (reduce_width, attention_width, flat_vectors, parts) = widths(is_software);
+        let (matmul, matmul16, max_binding_len) = ([matmul; 3], [matmul16; 3], 1 << 24);
+        Profile { reduce_width, attention_width, flat_vectors, parts, matmul, matmul16, format16, max_binding_len }
+    };
+    let mut profiles = vec![profile(false, Format16::F16, SMALLEST, SMALLEST)];
+    for (is_software, format16) in
+        [(true, Format16::F16), (true, Format16::Bf16), (false, Format16::F16), (false, Format16::Bf16)]
+    {
+        for plain in all_candidates(is_software, None, [32; 2]) {
+            profiles.push(profile(is_software, format16, plain, plain));
+        }
     }
+    for size in [8, 16] {
+        for subgroup in [[8; 2], [32; 2], [64; 2], [32, 64]] {
+            for coop in all_candidates(false, Some(size), subgroup) {
+                profiles.push(profile(false, Format16::F16, SMALLEST, coop));
+            }
+        }
+    }
+    profiles
 }
 
 /// Every shader of the programs, by a number and its name.
 fn shaders(programs: &[Program]) -> BTreeMap<String, Shader> {
-    let profiles = [
-        profile(8, Format16::F16, SOFTWARE, SOFTWARE),
-        profile(8, Format16::Bf16, SOFTWARE, SOFTWARE),
-        profile(128, Format16::Bf16, CARD, CARD),
-        profile(128, Format16::F16, CARD, CARD),
-        profile(128, Format16::F16, CARD, coop(8, [4, 4], [8, 8])),
-        profile(128, Format16::F16, CARD, coop(8, [2, 2], [32, 32])),
-        profile(128, Format16::F16, CARD, coop(16, [4, 4], [32, 32])),
-        profile(128, Format16::F16, CARD, coop(16, [4, 2], [32, 64])),
-    ];
-    let mut found: Vec<Shader> = Vec::new();
-    for profile in &profiles {
+    let mut found = vec![peaks::shader("FMA"), peaks::shader("TRIAD")];
+    let mut known: HashSet<Shader> = HashSet::new();
+    for profile in &profiles() {
         for call in programs.iter().flat_map(|program| &program.ops) {
             let lowering = Lowering::of(&call.op, profile).expect("it can be lowered");
             for dispatch in lowering.dispatches {
-                if !found.contains(&dispatch.shader) {
+                if known.insert(dispatch.shader.clone()) {
                     found.push(dispatch.shader);
                 }
             }

@@ -1,8 +1,8 @@
 //! Which kernels products get on a device: measured at its first use, and kept.
 //!
 //! The three sorts of product (A·B, A·Bᵀ, Aᵀ·B) are timed alone, each candidate in turn, and the quickest taken. The one that
-//! the device's kind suggests stays unless another is clearly quicker: a choice that noise turns would change bits of runs
-//! in 16 bits from one machine's cache to another's. In f32 it changes none.
+//! the device's kind suggests stays unless another is clearly quicker: what is chosen between changes no
+//! bit: variants in f32 add alike, and so do those on matrices.
 
 use std::time::Instant;
 
@@ -85,7 +85,12 @@ pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
             let mut best: Option<(Variant, f64)> = None;
             for &variant in &candidates {
                 backend.set_variant(sort, has_16_bits, variant);
-                let ms = time_ms(backend, &program)?;
+                let ms = match time_ms(backend, &program) {
+                    Ok(ms) => ms,
+                    // What the driver cannot compile is no candidate; the suggested one must run.
+                    Err(error) if variant == candidates[0] => return Err(error),
+                    Err(_) => continue,
+                };
                 // After the first, which is what the kind suggests, others must be clearly quicker than it.
                 let is_better = best
                     .is_none_or(|(chosen, best_ms)| ms < best_ms * if chosen == candidates[0] { CLEARLY } else { 1.0 });

@@ -27,6 +27,9 @@ pub(crate) struct Flags {
 
 /// Describes and measures the processor.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+    // Before anything is measured.
+    let chosen = flags.device.clone().map(DeviceChoice::Named).map(|choice| helios::find(&choice)).transpose();
+    let chosen = chosen.map_err(TrainError::from)?;
     let cores = available_parallelism().map_or(1, NonZero::get);
     let mut thread_counts = vec![1, cores];
     thread_counts.dedup();
@@ -36,9 +39,6 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .collect::<Result<_, BackendError>>()
         .map_err(|error| Failure::failed(error.to_string()))?;
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
-    // Before anything is measured.
-    let chosen = flags.device.clone().map(DeviceChoice::Named).map(|choice| helios::find(&choice)).transpose();
-    let chosen = chosen.map_err(TrainError::from)?;
     let cache = DeviceCache::from_environment();
     let gpus: Vec<Gpu> = helios::devices().into_iter().map(|info| Gpu::measure(info, &cache)).collect();
     let text = if flags.json {

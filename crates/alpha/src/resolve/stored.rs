@@ -21,7 +21,6 @@ const FREE: &[&str] = &[
     "config",
     "evalInterval",
     "evalIters",
-    "fp16",
     "keepCheckpoints",
     "logEvery",
     "postSamples",
@@ -66,6 +65,8 @@ pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
 pub(crate) fn check_equal(config: &TrainConfig, stored: &Map<String, Value>, given: &Layer) -> Result<(), Failure> {
     let resolved = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
     for name in given.names().filter(|name| !FREE.contains(name)) {
+        // The alias is another name of `dtype`.
+        let name = if name == "fp16" { "dtype" } else { name };
         let [now, then] = [&resolved[name], stored.get(name).unwrap_or(&Value::Null)];
         if !is_same(now, then) {
             return Err(Failure::usage(format!(

@@ -290,6 +290,11 @@ fn gradients_that_overflow_f16_halve_the_loss_scale() {
     place.resume("parts", &[]).succeeded();
     assert_eq!(trajectory(&place, "parts"), trajectory(&place, "whole"));
     assert!(place.weights("parts", 24) == place.weights("whole", 24));
+    // The number format is the run's, by whichever name.
+    place.train("f32", &[HELIOS, "--steps=2", "--evalInterval=2"]).succeeded();
+    for flag in ["--fp16=true", "--dtype=f16"] {
+        place.resume("f32", &["--steps=4", flag]).refused(2, &["`--dtype=f16`", "has f32"]);
+    }
 }
 
 #[test]

@@ -229,3 +229,23 @@ fn trainers_that_cannot_live_at_once_are_judged_too() {
         assert!(compared.number("ci_high_pct") < 0.0, "{sharing}: {:#}", compared.object);
     }
 }
+
+/// A cycle about a target of `loop.toml`: its commands know, and it can be ended when the target is gone.
+#[test]
+fn a_cycle_about_a_target() {
+    let toy = Toy::new();
+    let own = toy.read("loop.toml");
+    let command = own.lines().find(|line| line.starts_with("command = ") && line.contains("{steps}")).unwrap();
+    toy.write("loop.toml", &format!("{own}\n[targets.other.workload]\n{command}\nsteps = 40\ntokens_per_step = 64\n"));
+    assert_eq!(toy.alpha(&["start", "x", "--target=none"]).code, Some(2));
+    assert_eq!(toy.json(&["start", "x", "--target=other"]).code, Some(0));
+    let status = toy.json(&["status"]);
+    assert_eq!(status.object["cycle"]["target"], "other", "{:#}", status.object);
+    let mixed = toy.alpha(&["status", "--target=another"]);
+    assert!(mixed.code == Some(2) && mixed.stderr.contains("about `other`"), "{mixed:?}");
+    toy.write("loop.toml", &own);
+    let gone = toy.alpha(&["status"]);
+    assert!(gone.code == Some(2) && gone.stderr.contains("alpha loop drop"), "{gone:?}");
+    assert_eq!(toy.alpha(&["drop", "the target is gone"]).code, Some(0));
+    assert_eq!(toy.alpha(&["status"]).code, Some(0));
+}

@@ -58,24 +58,35 @@ impl Variant {
         }
     }
 
-    /// Invocations of a workgroup.
-    pub(crate) fn threads(self) -> u32 {
+    /// Numbers of C that an invocation keeps in registers.
+    fn accumulators(self) -> u32 {
         match self {
-            Variant::Direct { width, height, .. } | Variant::Staged { width, height, .. } => width * height,
-            Variant::Coop { waves, subgroup, .. } => waves[0] * waves[1] * subgroup[1],
+            Variant::Direct { rows, vectors, .. } | Variant::Staged { rows, vectors, .. } => 4 * rows * vectors,
+            Variant::Coop { size, matrices: [m, n], subgroup, .. } => (m * n * size * size).div_ceil(subgroup[1]),
+        }
+    }
+
+    /// Invocations of a workgroup.
+    pub(crate) fn threads(self) -> u64 {
+        match self {
+            Variant::Direct { width, height, .. } | Variant::Staged { width, height, .. } => {
+                u64::from(width) * u64::from(height)
+            }
+            Variant::Coop { waves, subgroup, .. } => [waves[0], waves[1], subgroup[1]].map(u64::from).iter().product(),
         }
     }
 
     /// Workgroup memory.
-    pub(crate) fn workgroup_bytes(self) -> u32 {
-        let [tile_m, tile_n] = self.tile().map(|len| len as u32);
+    pub(crate) fn workgroup_bytes(self) -> u64 {
+        let [tile_m, tile_n] = self.tile().map(|len| len as u64);
         match self {
             Variant::Direct { .. } => 0,
-            Variant::Staged { depth, .. } => 4 * depth * (tile_m + 1 + tile_n),
+            Variant::Staged { depth, .. } => 4 * u64::from(depth) * (tile_m + 1 + tile_n),
             Variant::Coop { size, depth, subgroup, .. } => {
                 // The larger of a tile's two layouts.
-                let staged = |len: u32| 2 * (len * (depth + COOP_PAD)).max(depth * (len + COOP_PAD));
-                staged(tile_m) + staged(tile_n) + 4 * size * size * self.threads() / subgroup[0]
+                let (depth, pad, size) = (u64::from(depth), u64::from(COOP_PAD), u64::from(size));
+                let staged = |len: u64| 2 * (len * (depth + pad)).max(depth * (len + pad));
+                staged(tile_m) + staged(tile_n) + 4 * size * size * self.threads() / u64::from(subgroup[0])
             }
         }
     }
@@ -103,14 +114,17 @@ impl Variant {
                     .number("WAVES_M", waves[0])
                     .number("WAVES_N", waves[1])
                     .number("TK", depth)
-                    .number("THREADS", self.threads())
-                    .number("SLOTS", self.threads() / subgroup[0])
+                    .number("THREADS", self.threads() as u32)
+                    .number("SLOTS", self.threads() as u32 / subgroup[0])
                     .part(&text)
                     .finish()
             }
         }
     }
 }
+
+/// Beyond this no device has registers, and compilers take minutes.
+const MOST_ACCUMULATORS: u32 = 256;
 
 /// `PAD` of `matmul_coop.wgsl`.
 const COOP_PAD: u32 = 8;
@@ -173,10 +187,19 @@ impl FromStr for Variant {
         };
         let steps_fit = match variant {
             Variant::Direct { rows, .. } => rows.is_multiple_of(4),
-            Variant::Staged { depth, .. } => depth.is_multiple_of(4),
+            // Rows of A come four at a time where it is stored transposed.
+            Variant::Staged { rows, height, depth, .. } => depth.is_multiple_of(4) && (rows * height).is_multiple_of(4),
             Variant::Coop { size, depth, .. } => matches!(size, 8 | 16) && depth.is_multiple_of(size),
         };
-        if steps_fit { Ok(variant) } else { Err(wrong()) }
+        if !steps_fit {
+            return Err(wrong());
+        }
+        match variant.accumulators() {
+            found if found > MOST_ACCUMULATORS => Err(format!(
+                "`{name}`: an invocation would keep {found} numbers of C, at most {MOST_ACCUMULATORS} are sensible"
+            )),
+            _ => Ok(variant),
+        }
     }
 }
 
@@ -206,6 +229,10 @@ mod tests {
             "direct:0x4:8x1",
             "direct:-8x4:8x1",
             "direct:8x4:8x99999",
+            "direct:64x64:8x1",
+            "staged:8x9:16x16:16",
+            "coop:16:8x8:2x2:32",
+            "staged:5x1:8x3:16",
         ] {
             assert!(name.parse::<Variant>().is_err(), "{name}");
         }
