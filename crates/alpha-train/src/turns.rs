@@ -74,6 +74,11 @@ impl Turns {
         Ok(Order::Step)
     }
 
+    /// Takes back steps of this turn that were begun and are to be run again.
+    pub fn give_back(&mut self, steps: u64) {
+        self.steps_left += steps;
+    }
+
     /// Whether the turn goes on after the steps so far.
     pub fn has_steps_left(&self) -> bool {
         self.steps_left > 0
@@ -190,6 +195,24 @@ mod tests {
         turns.end_turn(step).unwrap(); // and says so once
         turns.fail("nobody asked");
         assert_eq!(said(turns, peer), "done 2\nsaved\ndone 3\n");
+    }
+
+    /// A step that was begun behind one whose update was left out is run again, in the same turn.
+    #[test]
+    fn steps_that_are_run_again_belong_to_their_turn() {
+        let (mut turns, mut peer) = connected();
+        peer.write_all(b"go 3\nsave\n").unwrap();
+        for step in 0..3 {
+            assert_eq!(turns.next_order(step, &|| false).unwrap(), Order::Step);
+        }
+        turns.give_back(2); // steps 2 and 3 have changed nothing
+        for step in 1..3 {
+            assert!(turns.has_steps_left());
+            assert_eq!(turns.next_order(step, &|| false).unwrap(), Order::Step);
+        }
+        assert_eq!(turns.next_order(3, &|| false).unwrap(), Order::Save);
+        turns.saved(3).unwrap();
+        assert_eq!(said(turns, peer), "done 3\nsaved\n");
     }
 
     #[test]

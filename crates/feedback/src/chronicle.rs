@@ -30,7 +30,7 @@ pub struct Chronicle {
     pub attempts: Vec<Entry>,
     /// Cycles that ended without a commit, the oldest first.
     pub dropped: Vec<Dropped>,
-    /// Product of the confirmed gains, as a factor.
+    /// Product of the confirmed gains of one target, as a factor.
     pub accepted_product: f64,
     /// The benchmark's series, one for each configuration, with the levels between its change points.
     pub series: Vec<Levels>,
@@ -47,6 +47,9 @@ pub struct Entry {
     pub hypothesis: Option<String>,
     /// The part of the trainer.
     pub area: Option<String>,
+    /// The target of `loop.toml`, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Its verdict.
     pub verdict: Option<Verdict>,
     /// The comparison's estimate, per cent.
@@ -76,6 +79,7 @@ pub fn tell(session: &Session) -> Result<Chronicle, LoopError> {
                 record: id.to_string(),
                 hypothesis: record.attempt.hypothesis.clone(),
                 area: record.attempt.area.clone(),
+                target: record.attempt.manifest.target.clone(),
                 verdict: record.verdict,
                 speedup_pct: record.estimate.map(|estimate| estimate.speedup_pct),
                 confirmed_pct: confirmed.and_then(|confirmed| confirmed.estimate).map(|estimate| estimate.speedup_pct),
@@ -83,8 +87,13 @@ pub fn tell(session: &Session) -> Result<Chronicle, LoopError> {
             }
         })
         .collect();
-    let accepted_product =
-        attempts.iter().filter_map(|entry| entry.confirmed_pct).map(|pct| 1.0 + pct / 100.0).product();
+    let of_target = |entry: &&Entry| entry.target == session.config.target;
+    let accepted_product = attempts
+        .iter()
+        .filter(of_target)
+        .filter_map(|entry| entry.confirmed_pct)
+        .map(|pct| 1.0 + pct / 100.0)
+        .product();
     let ledger = session.repository.root().join(&session.config.ledger);
     let benchmark = ledger.parent().map(|folder| folder.join(BENCHMARK)).filter(|path| path.exists());
     let (series, notes) = match benchmark {
@@ -111,7 +120,9 @@ impl Chronicle {
                 (None, None) => String::new(),
             };
             let what = entry.subject.as_deref().or(entry.hypothesis.as_deref()).unwrap_or("no cycle");
-            let _ = writeln!(text, "{} {verdict:<9} {gain:<20} {:>3} pairs  {what}", short(&entry.record), entry.pairs);
+            let target = entry.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
+            let (record, pairs) = (short(&entry.record), entry.pairs);
+            let _ = writeln!(text, "{record} {verdict:<9} {gain:<20} {pairs:>3} pairs  {target}{what}");
         }
         for dropped in &self.dropped {
             let reason = dropped.reason.as_deref().unwrap_or("no reason given");

@@ -102,8 +102,10 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
     let measured = session.repository.measured_tree(&tree, &session.config.unmeasured())?;
     let attempts = attempts_on(session, &measured);
     let last = compare::last(session, cycle.as_ref())?;
+    let target = session.config.target.as_ref().map_or(String::new(), |target| format!(" --target={target}"));
+    let start = format!("alpha loop start \"<hypothesis>\" --area=<area>{target}");
     let next = match (&cycle, last.as_ref().and_then(|attempt| attempt.verdict)) {
-        (None, _) => "alpha loop start \"<hypothesis>\" --area=<area>",
+        (None, _) => start.as_str(),
         (Some(_), None) => "change the trainer, then `alpha loop smoke` and `alpha loop compare`",
         (Some(_), Some(Verdict::Faster | Verdict::Leaner)) => "alpha loop commit -m \"<summary>\"",
         (Some(_), Some(Verdict::Undecided)) => "alpha loop compare --budget=…, which goes on, or alpha loop drop",

@@ -46,8 +46,32 @@ impl Session {
             return Err(LoopError::Usage(format!("the open cycle is about {about}, not `{target}`"))
                 .hint("leave `--target` out, or end the cycle with `alpha loop drop`"));
         }
-        let target = target.or(cycle.as_ref().and_then(|cycle| cycle.target.as_deref()));
-        let config = LoopConfig::load(repository.root(), target)?;
+        let of_cycle = cycle.as_ref().and_then(|cycle| cycle.target.as_deref());
+        if let Some(of_cycle) = of_cycle
+            && std::fs::read_to_string(repository.root().join(config::FILE_NAME))
+                .is_ok_and(|text| !LoopConfig::has_target(&text, of_cycle))
+        {
+            return Err(LoopError::Usage(format!(
+                "the open cycle is about the target `{of_cycle}`, which `{}` does not have",
+                config::FILE_NAME
+            ))
+            .hint("put it back, or end the cycle with `alpha loop drop`"));
+        }
+        let config = LoopConfig::load(repository.root(), target.or(of_cycle))?;
+        Session::with(repository, config, state)
+    }
+
+    /// The same for whoever ends the cycle: without its target where the file has that no more.
+    pub fn open_to_drop(path: &Path) -> Result<Session, LoopError> {
+        Session::open(path, None).or_else(|_| {
+            let repository = Repository::open(path)?;
+            let state = State::open(&repository)?;
+            let config = LoopConfig::load(repository.root(), None)?;
+            Session::with(repository, config, state)
+        })
+    }
+
+    fn with(repository: Repository, config: LoopConfig, state: State) -> Result<Session, LoopError> {
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
         let builds = BuildStore::new(&state);
         Ok(Session { repository, config, state, builds, ledger, machine: Machine::read() })

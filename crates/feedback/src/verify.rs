@@ -289,7 +289,10 @@ pub fn rerun(
     budget: Duration,
     watch: &dyn Watch,
 ) -> Result<(), LoopError> {
-    session.retarget(verification.target.as_deref())?;
+    if let Err(error) = session.retarget(verification.target.as_deref()) {
+        verification.problems.push(format!("it cannot be measured again: {error}"));
+        return Ok(());
+    }
     let parent = format!("{}^", verification.commit);
     let contest = contest::of_commits(session, &parent, &verification.commit, watch)?;
     let epsilon_pct = session.config.epsilon_pct;

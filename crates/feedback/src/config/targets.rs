@@ -12,6 +12,7 @@ impl LoopConfig {
         let wrong = |what: String| LoopError::Usage(format!("`{FILE_NAME}`: {what}"));
         let shown = |error: toml::de::Error| error.to_string().trim_end().to_owned();
         let mut file: toml::Table = toml::from_str(text).map_err(|error| wrong(shown(error)))?;
+        let has_targets = file.contains_key("targets");
         let targets = match file.remove("targets") {
             None => toml::Table::new(),
             Some(toml::Value::Table(targets)) => targets,
@@ -19,7 +20,7 @@ impl LoopConfig {
         };
         let read = |table: &toml::Table| -> Result<LoopConfig, String> {
             // From the text where there are no targets: its errors have lines.
-            let parsed = if targets.is_empty() { toml::from_str(text) } else { table.clone().try_into() };
+            let parsed = if has_targets { table.clone().try_into() } else { toml::from_str(text) };
             let config: LoopConfig = parsed.map_err(shown)?;
             config.check()?;
             Ok(config)
@@ -77,6 +78,7 @@ mod tests {
         assert_eq!(gpu.guards.keys().collect::<Vec<_>>(), ["first"], "a table of the target replaces the file's");
         assert!(LoopConfig::has_target(&text, "gpu") && !LoopConfig::has_target(&text, "cpu"));
         assert!(!LoopConfig::has_target(SMALL, "gpu"));
+        LoopConfig::parse(&format!("{SMALL}\n[targets]\n"), None).unwrap();
         for (from, to, target, named) in [
             ("", "", Some("cpu"), "`cpu` is no target"),
             // Also where it is not asked for.

@@ -1,7 +1,9 @@
 //! `alpha loop drop`.
 
+use std::path::Path;
+
 use clap::Args;
-use feedback::{LoopError, cycle};
+use feedback::{LoopError, cycle, session::Session};
 
 use super::{Context, Done};
 
@@ -13,7 +15,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = context.session()?;
+    let mut session = Session::open_to_drop(Path::new("."))?;
     let _lock = session.state.lock()?;
     let dropped = cycle::drop(&mut session, flags.reason.as_deref())?;
     context.show(&dropped, |dropped| {
