@@ -201,6 +201,9 @@ impl Training<'_> {
 
     /// Forgets the steps that were enqueued behind one that was not applied.
     fn drop_enqueued(&mut self, enqueued: &mut VecDeque<Enqueued>) -> Result<(), TrainError> {
+        if let Some(turns) = &mut self.turns {
+            turns.give_back(enqueued.len() as u64);
+        }
         for _ in enqueued.drain(..) {
             self.backend.collect_results()?;
         }
@@ -211,7 +214,10 @@ impl Training<'_> {
     /// is no failure: the update was left out, and the run goes on.
     fn adapt_loss_scale(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> bool {
         let Some(scale) = self.state.loss_scale else { return false };
-        if record.grad_norm.is_finite() || !record.loss.is_finite() {
+        if !record.loss.is_finite() {
+            return false; // no scale is to blame
+        }
+        if record.grad_norm.is_finite() {
             self.state.loss_scale = Some(scale.after(1));
             return false;
         }
