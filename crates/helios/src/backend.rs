@@ -183,6 +183,11 @@ impl HeliosBackend {
         &self.gpu
     }
 
+    /// Something for whoever runs it.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     /// Makes products of one sort (see `Profile`) with this variant in the programs that are prepared from here on.
     pub(crate) fn set_variant(&mut self, sort: usize, has_16_bits: bool, variant: Variant) {
         let variants = if has_16_bits { &mut self.profile.matmul16 } else { &mut self.profile.matmul };

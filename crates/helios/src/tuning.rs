@@ -89,7 +89,10 @@ pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
                     Ok(ms) => ms,
                     // What the driver cannot compile is no candidate; the suggested one must run.
                     Err(error) if variant == candidates[0] => return Err(error),
-                    Err(_) => continue,
+                    Err(error) => {
+                        backend.note(format!("warning: the kernel `{variant}` is passed over on this device: {error}"));
+                        continue;
+                    }
                 };
                 // After the first, which is what the kind suggests, others must be clearly quicker than it.
                 let is_better = best

@@ -41,6 +41,12 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let cpu = Cpu { model: model_name(), cores, caches: caches(), features: features() };
     let cache = DeviceCache::from_environment();
     let gpus: Vec<Gpu> = helios::devices().into_iter().map(|info| Gpu::measure(info, &cache)).collect();
+    if let Some(chosen) = &chosen {
+        let peaks = gpus.iter().find(|gpu| gpu.info.index == chosen.index).and_then(|gpu| gpu.peaks.as_ref());
+        if let Some(Err(why)) = peaks {
+            return Err(Failure::failed(why.clone()));
+        }
+    }
     let text = if flags.json {
         format!("{}\n", as_json(&cpu, &measured, &gpus, chosen.as_ref()))
     } else {
