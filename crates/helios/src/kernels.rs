@@ -274,6 +274,7 @@ pub(crate) const SOURCES: &[&str] = &[
     include_str!("kernels/matmul_coop.wgsl"),
     include_str!("kernels/matmul_direct.wgsl"),
     include_str!("kernels/matmul_operands.wgsl"),
+    include_str!("kernels/matmul_tiles.wgsl"),
     include_str!("kernels/matmul_staged.wgsl"),
     include_str!("kernels/peaks.wgsl"),
     include_str!("kernels/pointwise.wgsl"),

@@ -18,53 +18,17 @@ var<workgroup> tile_a: array<f16, select(TILE_M, TK, TRANSPOSE_A) * STRIDE_A>;
 var<workgroup> tile_b: array<f16, select(TK, TILE_N, TRANSPOSE_B) * STRIDE_B>;
 var<workgroup> tile_c: array<f32, SLOTS * MAT * MAT>;
 
-fn stage_a(index: u32, row0: u32, k0: u32) {
-    if TRANSPOSE_A {
-        for (var t = index; t < TK * TILE_M / 4u; t += THREADS) {
-            let q = t / (TILE_M / 4u);
-            let i = t % (TILE_M / 4u) * 4u;
-            let at = min(row0 + i, last_group(p.m));
-            let loaded = load_a(p.a0 + p.skip_a + min(k0 + q, p.k - 1u) * p.lda + at, p.m - at);
-            let value = vec4<f16>(select(vec4(0.0), loaded, k0 + q < p.k));
-            for (var e = 0u; e < 4u; e++) {
-                tile_a[q * STRIDE_A + i + e] = value[e];
-            }
-        }
-    } else {
-        for (var t = index; t < TK / 4u * TILE_M; t += THREADS) {
-            let i = t / (TK / 4u);
-            let q = t % (TK / 4u) * 4u;
-            let at = min(k0 + q, last_group(p.k));
-            let loaded = load_a(p.a0 + p.skip_a + min(row0 + i, p.m - 1u) * p.lda + at, p.k - at);
-            let value = vec4<f16>(select(vec4(0.0), loaded, k0 + q < p.k));
-            for (var e = 0u; e < 4u; e++) {
-                tile_a[i * STRIDE_A + q + e] = value[e];
-            }
-        }
+fn keep_a(i: u32, q: u32, value: vec4<f32>) {
+    let at = select(i * STRIDE_A + q, q * STRIDE_A + i, TRANSPOSE_A);
+    for (var e = 0u; e < 4u; e++) {
+        tile_a[at + e] = f16(value[e]);
     }
 }
 
-fn stage_b(index: u32, col0: u32, k0: u32) {
-    if TRANSPOSE_B {
-        for (var t = index; t < TK / 4u * TILE_N; t += THREADS) {
-            let j = t / (TK / 4u);
-            let q = t % (TK / 4u) * 4u;
-            let at = min(k0 + q, last_group(p.k));
-            let value = vec4<f16>(load_b(p.b0 + min(col0 + j, p.n - 1u) * p.ldb + at, p.k - at));
-            for (var e = 0u; e < 4u; e++) {
-                tile_b[j * STRIDE_B + q + e] = value[e];
-            }
-        }
-    } else {
-        for (var t = index; t < TK * TILE_N / 4u; t += THREADS) {
-            let q = t / (TILE_N / 4u);
-            let j = t % (TILE_N / 4u) * 4u;
-            let at = min(col0 + j, last_group(p.n));
-            let value = vec4<f16>(load_b(p.b0 + min(k0 + q, p.k - 1u) * p.ldb + at, p.n - at));
-            for (var e = 0u; e < 4u; e++) {
-                tile_b[q * STRIDE_B + j + e] = value[e];
-            }
-        }
+fn keep_b(q: u32, j: u32, value: vec4<f32>) {
+    let at = select(q * STRIDE_B + j, j * STRIDE_B + q, TRANSPOSE_B);
+    for (var e = 0u; e < 4u; e++) {
+        tile_b[at + e] = f16(value[e]);
     }
 }
 

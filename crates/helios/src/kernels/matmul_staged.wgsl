@@ -11,52 +11,22 @@ const STRIDE_A: u32 = TILE_M + 1u;
 var<workgroup> tile_a: array<f32, TK * STRIDE_A>;
 var<workgroup> tile_b: array<f32, TK * TILE_N>;
 
-fn stage_a(index: u32, row0: u32, k0: u32) {
-    if TRANSPOSE_A {
-        for (var t = index; t < TK * TILE_M / 4u; t += THREADS) {
-            let q = t / (TILE_M / 4u);
-            let i = t % (TILE_M / 4u) * 4u;
-            let at = min(row0 + i, last_group(p.m));
-            var value = load_a(p.a0 + p.skip_a + min(k0 + q, p.k - 1u) * p.lda + at, p.m - at);
-            value = select(vec4(0.0), value, k0 + q < p.k);
-            for (var e = 0u; e < 4u; e++) {
-                tile_a[q * STRIDE_A + i + e] = value[e];
-            }
-        }
-    } else {
-        for (var t = index; t < TK / 4u * TILE_M; t += THREADS) {
-            let i = t / (TK / 4u);
-            let q = t % (TK / 4u) * 4u;
-            let at = min(k0 + q, last_group(p.k));
-            var value = load_a(p.a0 + p.skip_a + min(row0 + i, p.m - 1u) * p.lda + at, p.k - at);
-            value = select(vec4(0.0), value, k0 + q < p.k);
-            for (var e = 0u; e < 4u; e++) {
-                tile_a[(q + e) * STRIDE_A + i] = value[e];
-            }
+fn keep_a(i: u32, q: u32, value: vec4<f32>) {
+    for (var e = 0u; e < 4u; e++) {
+        if TRANSPOSE_A {
+            tile_a[q * STRIDE_A + i + e] = value[e];
+        } else {
+            tile_a[(q + e) * STRIDE_A + i] = value[e];
         }
     }
 }
 
-fn stage_b(index: u32, col0: u32, k0: u32) {
-    if TRANSPOSE_B {
-        for (var t = index; t < TK / 4u * TILE_N; t += THREADS) {
-            let j = t / (TK / 4u);
-            let q = t % (TK / 4u) * 4u;
-            let at = min(k0 + q, last_group(p.k));
-            let value = load_b(p.b0 + min(col0 + j, p.n - 1u) * p.ldb + at, p.k - at);
-            for (var e = 0u; e < 4u; e++) {
-                tile_b[(q + e) * TILE_N + j] = value[e];
-            }
-        }
-    } else {
-        for (var t = index; t < TK * TILE_N / 4u; t += THREADS) {
-            let q = t / (TILE_N / 4u);
-            let j = t % (TILE_N / 4u) * 4u;
-            let at = min(col0 + j, last_group(p.n));
-            let value = load_b(p.b0 + min(k0 + q, p.k - 1u) * p.ldb + at, p.n - at);
-            for (var e = 0u; e < 4u; e++) {
-                tile_b[q * TILE_N + j + e] = value[e];
-            }
+fn keep_b(q: u32, j: u32, value: vec4<f32>) {
+    for (var e = 0u; e < 4u; e++) {
+        if TRANSPOSE_B {
+            tile_b[(q + e) * TILE_N + j] = value[e];
+        } else {
+            tile_b[q * TILE_N + j + e] = value[e];
         }
     }
 }

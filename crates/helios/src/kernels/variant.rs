@@ -100,7 +100,7 @@ impl Variant {
             }
             Variant::Staged { rows, vectors, width, height, depth } => {
                 let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).finish()
+                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).part(TILES).finish()
             }
             Variant::Coop { size, matrices, waves, depth, subgroup } => {
                 let [load_a, load_b] = is_transposed.map(|is| if is { "coopLoad" } else { "coopLoadT" });
@@ -117,11 +117,14 @@ impl Variant {
                     .number("THREADS", self.threads() as u32)
                     .number("SLOTS", self.threads() as u32 / subgroup[0])
                     .part(&text)
+                    .part(TILES)
                     .finish()
             }
         }
     }
 }
+
+const TILES: &str = include_str!("matmul_tiles.wgsl");
 
 /// Beyond this no device has registers, and compilers take minutes.
 const MOST_ACCUMULATORS: u32 = 256;
