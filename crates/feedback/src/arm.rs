@@ -1,18 +1,25 @@
 //! The two arms of a comparison, and the clean folder that each run of one begins in.
 //!
-//! A folder holds the trainer's artifacts as copies, the baseline's inputs, and an empty home. Both
-//! folders of a pair have paths of equal length, and so have arguments and environment.
+//! A folder holds the trainer's artifacts as copies, the baseline's inputs, and an empty home. Behind walls
+//! (`isolation.rs`) both arms know theirs by the same path; elsewhere the paths have equal length, and so have
+//! arguments and environment.
 
 use std::{
+    env,
+    ffi::OsString,
     fs, io,
     os::unix,
     path::{Path, PathBuf},
-    process::Command,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::LoopError;
+use crate::{
+    LoopError,
+    files::remove,
+    isolation::{self, Isolation, Launch, Room},
+};
 
 /// Which trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +60,7 @@ impl Arm {
 
 /// What a trainer's folder is filled from. Paths in `artifacts` and `inputs` are relative to the
 /// folder they come from and to the one they go to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Kit {
     /// Holds the artifacts of this arm's build.
     pub artifacts_from: PathBuf,
@@ -61,71 +68,132 @@ pub struct Kit {
     pub artifacts: Vec<PathBuf>,
     /// Holds the baseline's inputs.
     pub inputs_from: PathBuf,
-    /// What is linked from there.
+    /// What is read from there.
     pub inputs: Vec<PathBuf>,
     /// Names of variables of the loop's own environment that trainers get too.
     pub environment: Vec<String>,
+    /// The walls around it.
+    pub isolation: Arc<Isolation>,
 }
 
 /// A folder that a trainer runs in; removed when dropped.
 #[derive(Debug)]
 pub struct ArmFolder {
-    path: PathBuf,
+    room: Room,
+    /// Where its output goes: not within its reach.
+    outputs: PathBuf,
+    isolation: Arc<Isolation>,
 }
 
 impl ArmFolder {
     /// Makes the folder; one that a crash left behind is removed first.
     pub fn create(path: &Path, kit: &Kit) -> Result<ArmFolder, LoopError> {
+        let outputs = path.with_extension("out");
         remove(path)?;
-        let folder = ArmFolder { path: path.to_path_buf() };
-        for name in ["home", "tmp"] {
-            fs::create_dir_all(path.join(name)).map_err(|error| LoopError::io("make", path, &error))?;
+        remove(&outputs)?;
+        let tmp = path.join("tmp");
+        for folder in [&path.join("home"), &tmp, &outputs] {
+            fs::create_dir_all(folder).map_err(|error| LoopError::io("make", folder, &error))?;
         }
+        let room = Room { folder: path.to_owned(), inside: isolation::INSIDE, tmp, readable: Vec::new() };
+        let mut folder = ArmFolder { room, outputs, isolation: Arc::clone(&kit.isolation) };
         for artifact in &kit.artifacts {
             copy(&kit.artifacts_from.join(artifact), &path.join(artifact))?;
         }
         for input in &kit.inputs {
-            link(&kit.inputs_from.join(input), &path.join(input))?;
+            folder.input(&kit.inputs_from.join(input), input)?;
         }
         Ok(folder)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.room.folder
+    }
+
+    /// Where the output of its processes goes.
+    pub fn outputs(&self) -> &Path {
+        &self.outputs
+    }
+
+    /// Lets its processes read `path`; returns the path that they know it by.
+    pub fn give(&mut self, path: &Path) -> PathBuf {
+        self.isolation.give(&mut self.room, path)
+    }
+
+    /// What a trainer has written under a relative name. It may not be there; it is never a link that leads out of the
+    /// folder, where somebody else's work lies, or something that is not a file or folder.
+    pub fn written(&self, name: &Path) -> Result<PathBuf, LoopError> {
+        let path = self.path().join(name);
+        let (Ok(real), Ok(folder)) = (fs::canonicalize(&path), fs::canonicalize(self.path())) else { return Ok(path) };
+        let kind = fs::metadata(&real).map_err(|error| LoopError::io("read", &path, &error))?.file_type();
+        if real.starts_with(&folder) && (kind.is_file() || kind.is_dir()) {
+            return Ok(real);
+        }
+        let what = if real.starts_with(&folder) { "is neither a file nor a folder" } else { "leads out of its folder" };
+        Err(LoopError::Refused(format!("borrowed_records: `{}` of the trainer {what}", name.display()))
+            .hint("a trainer writes its records and weights itself, into the folder that it is started in"))
     }
 
     /// What `words` runs in this folder: a program of the folder, or one of the system's.
-    pub fn command(&self, words: &[String], kit: &Kit) -> Result<Command, LoopError> {
+    pub fn command(&self, words: &[String], kit: &Kit) -> Result<Launch, LoopError> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(LoopError::Usage("a command of `loop.toml` is empty".into()));
         };
+        let inside = self.isolation.inside(&self.room);
         // A relative program is one of the artifacts; a bare name is looked up by the system.
-        let program = if program.contains('/') { self.path.join(program) } else { PathBuf::from(program) };
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(&self.path).env_clear();
-        command.env("HOME", self.path.join("home")).env("TMPDIR", self.path.join("tmp")).env("LC_ALL", "C.UTF-8");
-        let passed = kit.environment.iter().map(String::as_str).chain(["PATH"]);
-        for name in passed {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
+        let program = if program.contains('/') {
+            let outside = self.path().join(program);
+            if !outside.exists() && !Path::new(program).is_absolute() {
+                return Err(LoopError::Failed(format!("cannot start `{program}`: the build made no such file"))
+                    .hint("is it among `build.artifacts` of `loop.toml`, and executable?"));
             }
+            inside.join(program)
+        } else {
+            PathBuf::from(program)
+        };
+        let tmp = if self.isolation.has_walls() { PathBuf::from("/tmp") } else { self.room.tmp.clone() };
+        let mut environment: Vec<(OsString, OsString)> = vec![
+            ("HOME".into(), inside.join("home").into_os_string()),
+            ("TMPDIR".into(), tmp.into_os_string()),
+            ("LC_ALL".into(), "C.UTF-8".into()),
+        ];
+        let passed = kit.environment.iter().map(String::as_str).chain(["PATH"]);
+        environment.extend(passed.filter_map(|name| Some((OsString::from(name), env::var_os(name)?))));
+        Ok(Launch {
+            program: program.into_os_string(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            environment,
+            room: self.room.clone(),
+        })
+    }
+
+    /// The walls around its processes.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    /// Shows an input under its name: behind walls as what cannot be written, elsewhere as a link.
+    fn input(&mut self, from: &Path, name: &Path) -> Result<(), LoopError> {
+        if !from.exists() {
+            return Err(LoopError::Failed(format!("the input `{}` is not in the baseline", from.display()))
+                .hint("`workload.inputs` of `loop.toml` names files that git tracks"));
         }
-        Ok(command)
+        if self.isolation.has_walls() {
+            self.room.readable.push((from.to_owned(), Path::new(self.room.inside).join(name)));
+            return Ok(());
+        }
+        let to = self.path().join(name);
+        prepare_parent(&to)?;
+        unix::fs::symlink(from, &to).map_err(|error| LoopError::io("link", &to, &error))
     }
 }
 
 impl Drop for ArmFolder {
     fn drop(&mut self) {
         // What cannot be removed now is removed when the folder is made again.
-        let _ = remove(&self.path);
-    }
-}
-
-pub(crate) fn remove(path: &Path) -> Result<(), LoopError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LoopError::io("remove", path, &error)),
-        _ => Ok(()),
+        let _ = remove(self.path());
+        let _ = remove(&self.outputs);
     }
 }
 
@@ -151,13 +219,4 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
     } else {
         fs::copy(from, to).map(|_| ()).map_err(failed)
     }
-}
-
-fn link(from: &Path, to: &Path) -> Result<(), LoopError> {
-    if !from.exists() {
-        return Err(LoopError::Failed(format!("the input `{}` is not in the baseline", from.display()))
-            .hint("`workload.inputs` of `loop.toml` names files that git tracks"));
-    }
-    prepare_parent(to)?;
-    unix::fs::symlink(from, to).map_err(|error| LoopError::io("link", to, &error))
 }

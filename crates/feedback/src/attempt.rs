@@ -18,6 +18,7 @@ use crate::{
     attribution::Attribution,
     coins::Coins,
     guards::GuardResult,
+    isolation::Protection,
     kept_evidence::KeptEvidence,
     machine::Machine,
     parity::Parity,
@@ -114,6 +115,9 @@ pub struct Manifest {
     pub judge: String,
     /// Output of the toolchain's commands.
     pub toolchain: String,
+    /// The walls around builds and trainers. Records from before there were any have none.
+    #[serde(default)]
+    pub protection: Protection,
 }
 
 /// A pair that counts. Arrays are baseline, candidate. Kept as a row of values in this order, so that a record has room

@@ -49,6 +49,10 @@ pub struct LoopConfig {
     /// Names of environment variables that trainers get beside `PATH`, `HOME`, `TMPDIR` and `LC_ALL`.
     #[serde(default)]
     pub environment: Vec<String>,
+    /// Folders and files outside the repository that builds and trainers may read, such as a data set or a virtual
+    /// environment; `~` is the user's home. Behind walls they see no others in places that are somebody's own.
+    #[serde(default)]
+    pub visible: Vec<PathBuf>,
     /// The artifact that has `loop`, if the trainer is the loop's own program: then the baseline's judges.
     #[serde(default)]
     pub judge: Option<PathBuf>,
@@ -349,6 +353,9 @@ impl LoopConfig {
         }
         relative(&self.build.artifacts)?;
         relative([&self.ledger])?;
+        if let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) {
+            return Err(format!("`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`", path.display()));
+        }
         for (name, guard) in &self.guards {
             in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;
         }
@@ -393,6 +400,12 @@ impl LoopConfig {
             commands.extend(sampling.training.iter().map(|training| (training.as_str(), STEPS)));
         }
         commands
+    }
+
+    /// The folders of [`LoopConfig::visible`], by their whole paths.
+    pub fn visible(&self) -> Vec<PathBuf> {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        self.visible.iter().map(|path| path.strip_prefix("~").map_or(path.clone(), |below| home.join(below))).collect()
     }
 
     /// The globs of files that are no part of what is measured. The ledger is always among them.

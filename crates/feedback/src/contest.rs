@@ -1,6 +1,6 @@
 //! Who meets whom: two trees, built at the same path by the same command, with the baseline's inputs.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use globset::GlobSet;
 
@@ -175,12 +175,17 @@ fn build(
     }
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
     let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs)?;
+    let isolation = session.isolation()?;
+    if let Some(gap) = isolation.protection().gap() {
+        watch.note(&gap);
+    }
     let kits = built.each_ref().map(|built| Kit {
         artifacts_from: built.folder.clone(),
         artifacts: config.build.artifacts.clone(),
         inputs_from: inputs_from.clone(),
         inputs: config.workload.inputs.clone(),
         environment: config.environment.clone(),
+        isolation: Arc::clone(&isolation),
     });
     let inputs = repository.hash_of(&sides[0].tree, inputs)?;
     Ok(Contest { sides, built, kits, changed, untracked, inputs, build_s })

@@ -1,6 +1,6 @@
 //! A dead man's switch: when this process dies, however it dies, the trainers that it started are killed.
 //!
-//! One shell of our own waits on a pipe, through which it is told which process groups live. The system closes the pipe
+//! One shell of our own waits on a pipe, through which it is told which process groups and control groups live. The system closes the pipe
 //! of a process that is gone; then the shell kills those groups. A build has a guard of its own (`build/run.rs`), which
 //! leads its group.
 
@@ -12,7 +12,7 @@ use std::{
 
 use crate::LoopError;
 
-/// Lines `+ GROUP` and `- GROUP`, the second as often as one likes; at the end of them groups without their `-` are killed.
+/// Lines `+ GROUP` and `- GROUP`, a number or a folder, the second as often as one likes; at the end of them groups without their `-` are killed.
 /// It ignores what the terminal sends to everybody, and is no member of the groups that it ends.
 const SWITCH: &str = "trap '' HUP INT TERM
 groups=' '
@@ -22,7 +22,12 @@ while read -r sign group; do
     -) case $groups in *\" $group \"*) groups=\"${groups%% $group *} ${groups#* $group }\" ;; esac ;;
   esac
 done
-for group in $groups; do kill -KILL \"-$group\"; done";
+for group in $groups; do
+  case $group in
+    /*) echo 1 >\"$group/cgroup.kill\" ;;
+    *) kill -KILL \"-$group\" ;;
+  esac
+done";
 
 struct Switch {
     shell: Child,
@@ -50,8 +55,8 @@ pub(crate) fn arm() -> Result<(), LoopError> {
     Ok(())
 }
 
-/// Tells the switch that a process group lives (`'+'`) or has ended (`'-'`).
-pub(crate) fn tell(sign: char, group: u32) {
+/// Tells the switch that a process group (its number) or a control group (its folder) lives (`'+'`) or has ended (`'-'`).
+pub(crate) fn tell(sign: char, group: &str) {
     if let Some(switch) = switch().as_mut() {
         // A shell that somebody killed guards nothing any more; the trainers are ended by us as long as we live.
         let _ = switch.pipe.write_all(format!("{sign} {group}\n").as_bytes());

@@ -114,6 +114,12 @@ impl Repository {
         &self.common_dir
     }
 
+    /// The folders of all working trees of this repository.
+    pub fn worktrees(&self) -> Result<Vec<PathBuf>, LoopError> {
+        let listed = self.git(["worktree", "list", "--porcelain", "-z"]).output()?;
+        Ok(split_nul(&listed).filter_map(|line| line.strip_prefix(b"worktree ")).map(path_of).collect())
+    }
+
     /// Where the user stands.
     pub fn head(&self) -> Result<Head, LoopError> {
         let symbolic = self.git(["symbolic-ref", "--quiet", "HEAD"]).run()?;

@@ -256,8 +256,8 @@ fn time_command(
     watch: &dyn Watch,
 ) -> Result<f64, LoopError> {
     let kit = Kit { inputs: inputs.to_vec(), ..request.kits[arm.index()].clone() };
-    let folder = ArmFolder::create(&request.work.join(["a", "b"][place]), &kit)?;
-    let checkpoint = request.checkpoint.map(|path| path.display().to_string()).unwrap_or_default();
+    let mut folder = ArmFolder::create(&request.work.join(["a", "b"][place]), &kit)?;
+    let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = config::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;

@@ -13,6 +13,8 @@ pub mod build;
 pub mod process;
 mod cpu_usage;
 mod dead_man;
+mod cgroup;
+pub mod isolation;
 pub mod once;
 pub mod turns;
 pub mod arm;

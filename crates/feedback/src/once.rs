@@ -32,10 +32,10 @@ pub fn run(
     limit: Duration,
     watch: &dyn Watch,
 ) -> Result<Ended, LoopError> {
-    let _nothing_stays = NothingStays::new()?;
-    let command = folder.command(words, kit)?;
+    let _nothing_stays = NothingStays::new(folder.isolation())?;
+    let launch = folder.command(words, kit)?;
     let started = Instant::now();
-    let mut process = Process::spawn(command, folder.path())?;
+    let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
     let deadline = started + limit;
     let exit = loop {
         let step = (Instant::now() + Duration::from_millis(100)).min(deadline);

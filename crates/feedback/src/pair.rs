@@ -179,16 +179,17 @@ impl Live {
         let folder = ArmFolder::create(&request.work.join(name), kit)?;
         let (steps, seed) = (request.workload.steps.to_string(), request.seed().to_string());
         let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
-        let mut command = folder.command(&words, kit)?;
+        let mut launch = folder.command(&words, kit)?;
         let listener = match request.workload.sharing {
             Sharing::Whole => None,
             Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),
         };
         if let Some(listener) = &listener {
-            command.env(VARIABLE, listener.path());
+            let path = listener.show_to(&mut launch, folder.isolation());
+            launch.environment.push((VARIABLE.into(), path.into_os_string()));
         }
         let started = Instant::now();
-        let mut process = Process::spawn(command, folder.path())?;
+        let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
         let turns = match listener {
             None => None,
             Some(listener) => {
@@ -279,7 +280,7 @@ impl Live {
 
 fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
     let started = Instant::now();
-    let _nothing_stays = NothingStays::new()?;
+    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let order = request.order();
     let mut live = Vec::with_capacity(2);
@@ -361,7 +362,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
         }
     }
     let [baseline, candidate] = &live;
-    void = void.or_else(|| stray_void(&[baseline, candidate]));
+    void = void.or_else(|| stray_void(&nothing_stays, &[baseline, candidate]));
     Ok(PairRun {
         arms: live.map(|trainer| trainer.run),
         seed: request.seed(),
@@ -384,7 +385,7 @@ pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<A
 /// Starts one arm, waits until it is ready for its first step, and ends it; returns the seconds to its `hello`, or of the
 /// whole process where it does not take turns.
 pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
-    let _nothing_stays = NothingStays::new()?;
+    let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
     if trainer.turns.is_none() {
@@ -400,7 +401,7 @@ fn run_alone(
     place: usize,
     watch: &dyn Watch,
 ) -> Result<(ArmRun, Option<Void>), LoopError> {
-    let _nothing_stays = NothingStays::new()?;
+    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let held_up = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
@@ -426,7 +427,7 @@ fn run_alone(
         trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + ms_since(wait) });
         trainer.run.finish_ms = 0.0;
     }
-    let void = stray_void(&[&trainer]);
+    let void = stray_void(&nothing_stays, &[&trainer]);
     Ok((trainer.run, void))
 }
 
@@ -468,10 +469,10 @@ fn pause(process: &mut Process, ms: f64) -> Result<f64, LoopError> {
 
 /// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still
 /// have, else the candidate's, since the baseline was accepted without any.
-fn stray_void(trainers: &[&Live]) -> Option<Void> {
+fn stray_void(nothing_stays: &NothingStays, trainers: &[&Live]) -> Option<Void> {
     let known: Vec<&Process> = trainers.iter().map(|trainer| &trainer.process).collect();
     let mut void = None;
-    for pid in process::strays(&known) {
+    for pid in nothing_stays.strays(&known) {
         let folder = process::working_folder(pid);
         let of_baseline = trainers.iter().any(|trainer| {
             trainer.arm == Arm::Baseline

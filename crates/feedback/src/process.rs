@@ -1,15 +1,17 @@
 //! A trainer's processes: started in a group of their own, frozen, thawed, watched, ended.
 //!
-//! A trainer may have children. Those in its process group are frozen with it; those that left the
-//! group are found through their parents, because the loop adopts orphans (it is a "subreaper"),
-//! and frozen too. Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not. Should the loop
-//! itself be killed, a switch ends the group (`dead_man.rs`).
+//! A trainer may have children. A control group freezes, counts and ends them all; where there is none, those in its
+//! process group are frozen with it, and those that left the group are found through their parents: behind walls all of
+//! them descend from the first process, elsewhere the loop adopts orphans (it is a "subreaper") while trainers live.
+//! Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not. Should the loop itself be killed,
+//! the walls end what is inside, and a switch ends the group (`dead_man.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,7 +21,12 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{LoopError, dead_man};
+use crate::{
+    LoopError,
+    cgroup::Cgroup,
+    dead_man,
+    isolation::{Isolation, Launch},
+};
 
 /// Longest wait for a frozen process to stand still, and for a killed one to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -38,6 +45,8 @@ pub struct Process {
     family: BTreeMap<i32, u64>,
     /// Groups of members that left the leader's.
     groups: BTreeSet<i32>,
+    cgroup: Option<Cgroup>,
+    has_walls: bool,
     exit: Option<ExitStatus>,
     outputs: Outputs,
 }
@@ -70,31 +79,36 @@ impl Outputs {
     }
 }
 
-/// Makes this process the parent of its descendants' orphans, so that they can be found and ended.
-pub fn adopt_orphans() -> Result<(), LoopError> {
-    #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_child_subreaper(true)
-        .map_err(|error| LoopError::Failed(format!("cannot become the parent of orphans (prctl): {error}")))?;
-    Ok(())
-}
-
 impl Process {
-    /// Starts `command` in a process group of its own; what it prints goes to files in `folder`.
-    pub fn spawn(mut command: Command, folder: &Path) -> Result<Process, LoopError> {
-        use std::os::unix::process::CommandExt;
-        let name = command.get_program().display().to_string();
-        let outputs = Outputs::within(folder);
+    /// Starts a command in a process group of its own, inside the walls; what it prints goes to files in `outputs`.
+    pub fn spawn(launch: &Launch, isolation: &Isolation, outputs: &Path) -> Result<Process, LoopError> {
+        let name = launch.program.display().to_string();
+        let outputs = Outputs::within(outputs);
         let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
         let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
         dead_man::arm()?;
+        let cgroup = isolation.cgroup();
+        if let Some(cgroup) = &cgroup {
+            dead_man::tell('+', &cgroup.folder().display().to_string());
+        }
+        let mut command = isolation.command(launch, cgroup.as_ref());
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn();
         let child = child.map_err(|error| {
             LoopError::Failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
-        dead_man::tell('+', child.id());
+        dead_man::tell('+', &child.id().to_string());
         let leader = Pid::from_raw(child.id() as i32);
-        Ok(Process { child, leader, family: BTreeMap::new(), groups: BTreeSet::new(), exit: None, outputs })
+        Ok(Process {
+            child,
+            leader,
+            family: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            cgroup,
+            has_walls: isolation.has_walls(),
+            exit: None,
+            outputs,
+        })
     }
 
     /// The first process.
@@ -105,7 +119,10 @@ impl Process {
     /// How it ended, if it has.
     pub fn try_exit(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
-            self.exit = self.child.try_wait().ok().flatten();
+            let exit = self.child.try_wait().ok().flatten();
+            // Bubblewrap says like a shell by which signal the first process inside ended.
+            let signal = |exit: ExitStatus| exit.code().filter(|code| self.has_walls && *code > 128).map(|code| code - 128);
+            self.exit = exit.map(|exit| signal(exit).map_or(exit, ExitStatus::from_raw));
         }
         self.exit
     }
@@ -125,8 +142,16 @@ impl Process {
         }
     }
 
-    /// Looks for descendants that are not known yet; true if one of them is outside the leader's group.
+    /// Looks for members that are not known yet; true if one of them left the leader's group and nothing else holds it.
     pub fn find_family(&mut self) -> bool {
+        if let Some(cgroup) = &self.cgroup {
+            for pid in cgroup.members().into_iter().filter(|pid| *pid != self.leader.as_raw()) {
+                if let Some(start) = started(pid) {
+                    self.family.insert(pid, start);
+                }
+            }
+            return false;
+        }
         let mut escaped = false;
         let mut open = vec![self.leader.as_raw()];
         let mut seen = BTreeSet::new();
@@ -140,7 +165,7 @@ impl Process {
         for pid in seen {
             escaped |= self.adopt(pid) && !self.is_in_group(pid);
         }
-        escaped
+        escaped && !self.has_walls
     }
 
     /// Takes a process in, so that it is frozen and ended with the others; true if it was not known.
@@ -150,7 +175,7 @@ impl Process {
             && group != nix::unistd::getpgrp()
             && self.groups.insert(group.as_raw())
         {
-            dead_man::tell('+', group.as_raw() as u32);
+            dead_man::tell('+', &group.to_string());
         }
         started(pid).is_some_and(|start| self.family.insert(pid, start) != Some(start))
     }
@@ -160,27 +185,55 @@ impl Process {
         pid == self.leader.as_raw() || self.family.contains_key(&pid)
     }
 
-    /// Stops every process of the family and waits until the leader stands still.
+    /// Stops every process of the family and waits until it stands still.
     pub fn freeze(&mut self) -> Result<(), LoopError> {
-        self.signal(Signal::SIGSTOP);
         let deadline = Instant::now() + SETTLE;
-        while !matches!(state(self.leader.as_raw()), Some('T' | 't' | 'Z' | 'X') | None) {
-            if Instant::now() >= deadline {
-                return Err(LoopError::Failed(format!("process {} cannot be stopped", self.leader)));
+        let failed = |leader: Pid| LoopError::Failed(format!("process {leader} cannot be stopped"));
+        if let Some(cgroup) = &self.cgroup {
+            let is_still = cgroup.freeze(deadline).or_else(|error| if self.exit.is_some() { Ok(true) } else { Err(error) });
+            let is_still =
+                is_still.map_err(|error| LoopError::io("stop the processes of", cgroup.folder(), &error))?;
+            return if is_still { Ok(()) } else { Err(failed(self.leader)) };
+        }
+        if self.has_walls {
+            // Who is born while the others are stopped is found by looking again.
+            loop {
+                let known = self.family.len();
+                self.signal(Signal::SIGSTOP);
+                self.find_family();
+                if self.family.len() == known {
+                    break;
+                }
             }
-            std::thread::yield_now();
+        } else {
+            self.signal(Signal::SIGSTOP);
+        }
+        let members: Vec<i32> = if self.has_walls { self.members().collect() } else { vec![self.leader.as_raw()] };
+        for pid in members {
+            while !matches!(state(pid), Some('T' | 't' | 'Z' | 'X') | None) {
+                if Instant::now() >= deadline {
+                    return Err(failed(self.leader));
+                }
+                std::thread::yield_now();
+            }
         }
         Ok(())
     }
 
     /// Lets the family run.
     pub fn thaw(&mut self) {
-        self.signal(Signal::SIGCONT);
+        match &self.cgroup {
+            // A group that is gone has nobody to let run.
+            Some(cgroup) => drop(cgroup.thaw()),
+            None => self.signal(Signal::SIGCONT),
+        }
     }
 
-    /// Processor time of the family so far, in nanoseconds. Processes that are gone no longer count.
+    /// Processor time of the family so far, in nanoseconds. Without a control group, processes that are gone no longer
+    /// count.
     pub fn cpu_ns(&self) -> u64 {
-        self.members().map(cpu_ns).sum()
+        let counted = self.cgroup.as_ref().and_then(Cgroup::cpu_ns);
+        counted.unwrap_or_else(|| self.members().map(cpu_ns).sum())
     }
 
     /// Largest resident memory of the leader and its known children together, in bytes; none if it cannot be told.
@@ -192,16 +245,22 @@ impl Process {
     /// Ends the whole family.
     pub fn kill(&mut self) {
         self.find_family();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
         self.signal(Signal::SIGKILL);
         let deadline = Instant::now() + SETTLE;
         let _ = self.wait(deadline);
-        dead_man::tell('-', self.id());
+        dead_man::tell('-', &self.leader.to_string());
         // What left the group is an orphan of ours now; its remains have to be collected.
         for pid in std::mem::take(&mut self.family).into_keys() {
             reap(pid, deadline);
         }
         for group in std::mem::take(&mut self.groups) {
-            dead_man::tell('-', group as u32);
+            dead_man::tell('-', &group.to_string());
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            dead_man::tell('-', &cgroup.folder().display().to_string());
         }
     }
 
@@ -227,9 +286,12 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // The leader's number stays its own until it is waited for; after that its group may still have members.
-        // A group or process that is gone needs no signal.
-        let _ = killpg(self.leader, signal);
+        // The number of a leader that was waited for may be somebody else's by now, unless a member keeps the group.
+        let keeps_group = |(pid, start): (&i32, &u64)| self.is_in_group(*pid) && started(*pid) == Some(*start);
+        if self.exit.is_none() || self.family.iter().any(keeps_group) {
+            let _ = killpg(self.leader, signal);
+        }
+        // A process that is gone needs no signal.
         for (pid, start) in &self.family {
             if !self.is_in_group(*pid) && started(*pid) == Some(*start) {
                 let _ = kill(Pid::from_raw(*pid), signal);
@@ -250,11 +312,36 @@ fn tail(path: &Path) -> String {
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).trim().to_owned()
 }
 
-/// Children of this process that none of `known` owns: orphans of a trainer that wanted out of its group.
-pub fn strays(known: &[&Process]) -> Vec<i32> {
-    let own = std::process::id() as i32;
-    let is_ours = |pid: &i32| dead_man::is(*pid);
-    children(own).into_iter().filter(|pid| !is_ours(pid) && !known.iter().any(|process| process.owns(*pid))).collect()
+/// Ends what trainers left behind when it is dropped, however their run ended: made before they start. Behind walls
+/// nothing can stay; elsewhere this process is the parent of orphans as long as one of these lives, and only then: a
+/// process of somebody else's, such as an agent that git started to sign, is left alone.
+#[derive(Debug)]
+pub struct NothingStays {
+    before: BTreeSet<i32>,
+    adopts: bool,
+}
+
+impl NothingStays {
+    /// From here on orphans are found.
+    pub fn new(isolation: &Isolation) -> Result<NothingStays, LoopError> {
+        let adopts = !isolation.has_walls();
+        if adopts {
+            set_subreaper(true)?;
+        }
+        let before = if adopts { children(std::process::id() as i32).into_iter().collect() } else { BTreeSet::new() };
+        Ok(NothingStays { before, adopts })
+    }
+
+    /// Orphans that none of `known` owns: a trainer's that wanted out of its group.
+    pub fn strays(&self, known: &[&Process]) -> Vec<i32> {
+        if !self.adopts {
+            return Vec::new();
+        }
+        let is_stray = |pid: &i32| {
+            !self.before.contains(pid) && !dead_man::is(*pid) && !known.iter().any(|process| process.owns(*pid))
+        };
+        children(std::process::id() as i32).into_iter().filter(is_stray).collect()
+    }
 }
 
 /// Ends a process that belongs to nobody.
@@ -263,30 +350,32 @@ pub fn end_stray(pid: i32) {
     reap(pid, Instant::now() + SETTLE);
 }
 
-/// Ends what trainers left behind when it is dropped, however their run ended: made before they start.
-#[derive(Debug)]
-pub struct NothingStays(());
-
-impl NothingStays {
-    /// From here on this process is the parent of orphans; see [`adopt_orphans`].
-    pub fn new() -> Result<NothingStays, LoopError> {
-        adopt_orphans()?;
-        Ok(NothingStays(()))
-    }
-}
-
 impl Drop for NothingStays {
     fn drop(&mut self) {
         let deadline = Instant::now() + SETTLE;
         // The children of one that is ended become ours only then.
         while Instant::now() < deadline {
-            let left = strays(&[]);
+            let left = self.strays(&[]);
             if left.is_empty() {
-                return;
+                break;
             }
             left.into_iter().for_each(end_stray);
         }
+        if self.adopts {
+            // What was allowed a moment ago can be given up.
+            let _ = set_subreaper(false);
+        }
     }
+}
+
+/// Makes this process the parent of its descendants' orphans, so that they can be found and ended, or no longer.
+fn set_subreaper(on: bool) -> Result<(), LoopError> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_child_subreaper(on)
+        .map_err(|error| LoopError::Failed(format!("cannot become the parent of orphans (prctl): {error}")))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = on;
+    Ok(())
 }
 
 /// The folder that `pid` works in.

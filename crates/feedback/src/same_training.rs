@@ -5,7 +5,10 @@
 //! baseline's program. All pairs have the same turns, and which are looked at is drawn when they have run: a trainer
 //! cannot tell. Sampling is asked for at the end, from weights that the baseline trained.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -17,6 +20,7 @@ use crate::{
     coins::{Coins, Purpose},
     config::{self, Workload},
     contest::Contest,
+    files,
     kept_evidence::{KeptEvidence, Shown},
     once,
     pair::{ArmRun, PairRun},
@@ -137,7 +141,7 @@ impl<'a> SameTraining<'a> {
         watch: &dyn Watch,
     ) -> Result<Option<String>, LoopError> {
         let workload = &self.session.config.workload;
-        let read = |arm: &ArmRun| Trajectory::read(&arm.folder.path().join(&workload.metrics), &self.counters);
+        let read = |arm: &ArmRun| Trajectory::read(&arm.folder.written(&workload.metrics)?, &self.counters);
         let records = Arms { baseline: read(&run.arms[0])?, candidate: read(&run.arms[1])? };
         if attempt.pairs.is_empty() {
             note_counters(attempt, &records);
@@ -201,8 +205,8 @@ impl<'a> SameTraining<'a> {
         let workload = &self.session.config.workload;
         let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
         let of = |arm: &ArmRun| -> Result<f64, LoopError> {
-            let checkpoint = checkpoint_of(workload, arm).display().to_string();
-            let ended = self.once(Arm::Baseline, command, &[("checkpoint", &checkpoint)], watch)?;
+            let checkpoint = checkpoint_of(workload, arm)?;
+            let ended = self.once(Arm::Baseline, command, &checkpoint, &[], watch)?;
             loss(command, &ended.stdout)
         };
         Ok(Some(Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? }))
@@ -214,8 +218,8 @@ impl<'a> SameTraining<'a> {
             return Ok(());
         }
         let kept = kept_checkpoint_path(self.session);
-        arm::remove(&kept)?;
-        arm::copy(&checkpoint_of(workload, arm), &kept)
+        files::remove(&kept)?;
+        arm::copy(&checkpoint_of(workload, arm)?, &kept)
     }
 
     /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
@@ -224,13 +228,12 @@ impl<'a> SameTraining<'a> {
         let Some(kept) = kept_checkpoint(self.session) else {
             return Err(LoopError::Usage("`[sampling]` needs `workload.checkpoint` in `loop.toml`".into()));
         };
-        let checkpoint = kept.display().to_string();
         let (mut checks, mut all) = (Vec::new(), Vec::new());
         for (command, choice) in [(&configured.greedy, Choice::Greedy), (&configured.seeded, Choice::Seeded)] {
             let mut samples = Vec::new();
             for prompt in &configured.prompts {
-                let values = [("checkpoint", checkpoint.as_str()), ("prompt", prompt.as_str())];
-                let of = |arm| Output::parse(self.once(arm, command, &values, watch)?.stdout.as_bytes());
+                let values = [("prompt", prompt.as_str())];
+                let of = |arm| Output::parse(self.once(arm, command, &kept, &values, watch)?.stdout.as_bytes());
                 samples.push(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? });
             }
             checks.extend(sampling::compare(self.evidence.tier, choice, &samples));
@@ -252,19 +255,23 @@ impl<'a> SameTraining<'a> {
         let words = config::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
         once::run(&folder, &kit, &words, limit, watch)?.success("candidate", command)?;
-        Trajectory::read(&folder.path().join(&self.session.config.workload.metrics), &self.counters)
+        Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
     }
 
+    /// Runs a command on a checkpoint, in a clean folder of an arm.
     fn once(
         &self,
         arm: Arm,
         command: &str,
+        checkpoint: &Path,
         values: &[(&str, &str)],
         watch: &dyn Watch,
     ) -> Result<once::Ended, LoopError> {
         let kit = self.kit(arm);
-        let folder = ArmFolder::create(&self.session.work()?.join("e"), &kit)?;
-        let words = config::fill(command, values)?;
+        let mut folder = ArmFolder::create(&self.session.work()?.join("e"), &kit)?;
+        let given = folder.give(checkpoint).display().to_string();
+        let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
+        let words = config::fill(command, &values)?;
         let limit = self.session.config.workload.turn_timeout;
         once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command)
     }
@@ -288,11 +295,11 @@ fn updates(
     let drawn = blocks.step_before(drawn_block(blocks, coins, number));
     let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
     let weights =
-        |arm: &ArmRun, step: u64| -> PathBuf { arm.folder.path().join(name.replace("{step}", &step.to_string())) };
+        |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
     alone
         .chain([(0, blocks.steps - 1)])
         .map(|(from, to)| {
-            let of = |arm: &ArmRun| UpdateCheck::between(&weights(arm, from), &weights(arm, to), seed, exempt);
+            let of = |arm: &ArmRun| UpdateCheck::between(&weights(arm, from)?, &weights(arm, to)?, seed, exempt);
             Ok(UpdateEvidence { from, to, moved: Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? } })
         })
         .collect()
@@ -310,7 +317,7 @@ pub fn include_in_floor(
     let workload = &session.config.workload;
     let counters = counters(workload);
     let [one, other] =
-        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.path().join(&workload.metrics), &counters));
+        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
     floor.include_runs(&one?, &other?);
     for update in updates(workload, &exempt(workload)?, run, blocks, coins, number)? {
         floor.include_updates(&update.moved.baseline, &update.moved.candidate);
@@ -359,9 +366,9 @@ fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
     totals.into_iter().map(|(name, (sum, steps))| ((name.to_owned(), steps), sum)).collect()
 }
 
-fn checkpoint_of(workload: &Workload, arm: &ArmRun) -> PathBuf {
+fn checkpoint_of(workload: &Workload, arm: &ArmRun) -> Result<PathBuf, LoopError> {
     let name = workload.checkpoint.clone().unwrap_or_default();
-    arm.folder.path().join(name.replace("{step}", &workload.steps.to_string()))
+    arm.folder.written(Path::new(&name.replace("{step}", &workload.steps.to_string())))
 }
 
 fn kept_checkpoint_path(session: &Session) -> PathBuf {

@@ -1,6 +1,9 @@
 //! What every step of the loop works with: repository, configuration, state, ledger, machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     LoopError,
@@ -8,6 +11,7 @@ use crate::{
     build::BuildStore,
     config::{self, LoopConfig},
     git::Repository,
+    isolation::Isolation,
     ledger::Ledger,
     machine::Machine,
     state::State,
@@ -28,6 +32,7 @@ pub struct Session {
     pub ledger: Ledger,
     /// Where it runs.
     pub machine: Machine,
+    isolation: OnceLock<Arc<Isolation>>,
 }
 
 impl Session {
@@ -74,7 +79,8 @@ impl Session {
     fn with(repository: Repository, config: LoopConfig, state: State) -> Result<Session, LoopError> {
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
         let builds = BuildStore::new(&state);
-        Ok(Session { repository, config, state, builds, ledger, machine: Machine::read() })
+        let isolation = OnceLock::new();
+        Ok(Session { repository, config, state, builds, ledger, machine: Machine::read(), isolation })
     }
 
     /// Goes on with another target of the same `loop.toml`.
@@ -83,6 +89,22 @@ impl Session {
             self.config = LoopConfig::load(self.repository.root(), target)?;
         }
         Ok(())
+    }
+
+    /// The walls around builds and trainers, found out once: neither the repository nor the loop's own files are seen
+    /// inside.
+    ///
+    /// # Errors
+    /// Where the repository's other working trees cannot be listed.
+    pub fn isolation(&self) -> Result<Arc<Isolation>, LoopError> {
+        if let Some(known) = self.isolation.get() {
+            return Ok(Arc::clone(known));
+        }
+        let mut hidden = self.repository.worktrees()?;
+        hidden.extend([self.repository.common_dir().to_owned(), self.repository.git_dir().to_owned()]);
+        hidden.extend(self.state.folders());
+        let found = Arc::new(Isolation::detect(&hidden, &self.config.visible()));
+        Ok(Arc::clone(self.isolation.get_or_init(|| found)))
     }
 
     /// The open attempts.

@@ -60,7 +60,7 @@ fn run_once(session: &Session, smoke: &SmokeConfig, kit: &Kit, watch: &dyn Watch
         }
         Err(error) => return Err(error),
     };
-    let rows = match Trajectory::read(&folder.path().join(&smoke.metrics), &DEFAULT_COUNTERS) {
+    let rows = match Trajectory::read(&folder.written(&smoke.metrics)?, &DEFAULT_COUNTERS) {
         Ok(trajectory) => rows(&trajectory),
         // A run that crashed has no whole record; one that ended well and has none is told by its missing steps.
         Err(_) => Vec::new(),

@@ -105,6 +105,11 @@ impl State {
         &self.folder
     }
 
+    /// All folders of the loop's own.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        [Some(self.folder.clone()), self.scratch.clone()].into_iter().flatten().collect()
+    }
+
     /// The one folder in which trees of this repository are built, one after the other, under the lock.
     ///
     /// # Errors

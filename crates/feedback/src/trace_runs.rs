@@ -115,11 +115,11 @@ fn traced_workload(session: &Session, trace: &TraceConfig) -> Workload {
 }
 
 fn read(folder: &ArmFolder, trace: &TraceConfig, workload: &Workload) -> Result<TracedRun, LoopError> {
-    let path = folder.path().join(&trace.kernels);
+    let path = folder.written(&trace.kernels)?;
     let bytes = fs::read(&path).map_err(|error| {
         LoopError::io("read", &path, &error).hint("`trace.kernels` of `loop.toml` names what the traced command writes")
     })?;
-    Ok(TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms: step_ms(&folder.path().join(&workload.metrics))? })
+    Ok(TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms: step_ms(&folder.written(&workload.metrics)?)? })
 }
 
 /// Mean time of the steps after the first, where the metrics have it.

@@ -8,10 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{LoopError, Watch, process::Process};
+use crate::{
+    LoopError, Watch,
+    isolation::{INSIDE_TURNS, Isolation, Launch},
+    process::Process,
+};
 
 /// The environment variable that names the socket.
 pub const VARIABLE: &str = "ALPHA_TURNS";
+/// Name of a socket in its folder.
+const SOCKET: &str = "s";
 /// How often a waiting loop looks whether the trainer is still there.
 const POLL: Duration = Duration::from_millis(100);
 /// Longest path of a Unix socket.
@@ -44,9 +50,11 @@ impl SocketFolder {
             .hint("remove `alpha-loop-*` there"))
     }
 
-    /// A socket that a trainer can connect to.
+    /// A socket that a trainer can connect to, in a folder of its own: behind walls no other trainer sees it.
     pub fn listen(&self, name: &str) -> Result<Listener, LoopError> {
-        let path = self.0.join(name);
+        let folder = self.0.join(name);
+        fs::create_dir(&folder).map_err(|error| LoopError::io("make", &folder, &error))?;
+        let path = folder.join(SOCKET);
         let listener = UnixListener::bind(&path).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -103,9 +111,14 @@ impl Waiting<'_> {
 }
 
 impl Listener {
-    /// Where the trainer is to connect.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Lets a trainer see the socket; returns the path that it knows it by.
+    pub fn show_to(&self, launch: &mut Launch, isolation: &Isolation) -> PathBuf {
+        if !isolation.has_walls() {
+            return self.path.clone();
+        }
+        let folder = self.path.parent().unwrap_or(&self.path).to_owned();
+        launch.room.readable.push((folder, PathBuf::from(INSIDE_TURNS)));
+        Path::new(INSIDE_TURNS).join(SOCKET)
     }
 
     /// Waits for the trainer's `hello`.

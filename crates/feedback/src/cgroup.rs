@@ -1,0 +1,196 @@
+//! Control groups, version 2: a family of processes that the kernel freezes, counts and ends as one, wherever its members
+//! went. Where the user may not make any (no delegation, another system), families are found through parents instead.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Begins the names of our groups; the number of the process that made one and a count follow.
+const PREFIX: &str = "alpha-loop-";
+/// Longest wait for a killed group to be empty.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The group that this process is in, where it may make groups below.
+#[derive(Clone, Debug)]
+pub(crate) struct CgroupRoot(PathBuf);
+
+/// A group for one family. Its members are killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cgroup(PathBuf);
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+impl CgroupRoot {
+    /// Finds out whether groups can be made, frozen and entered here. Ends what loops that were killed have left.
+    pub(crate) fn detect() -> Option<CgroupRoot> {
+        let root = CgroupRoot(own_group()?);
+        root.clean();
+        let probe = root.make()?;
+        let enter = Command::new("/bin/sh")
+            .args(["-c", "echo 0 >\"$0/cgroup.procs\""])
+            .arg(probe.folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let has_files = ["cgroup.freeze", "cgroup.kill", "cpu.stat"].iter().all(|name| probe.0.join(name).exists());
+        (has_files && enter.is_ok_and(|status| status.success())).then_some(root)
+    }
+
+    /// A new group; none where it cannot be made.
+    pub(crate) fn make(&self) -> Option<Cgroup> {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = self.0.join(name);
+        fs::create_dir(&folder).ok().map(|()| Cgroup(folder))
+    }
+
+    /// Ends and removes groups of processes that are gone.
+    fn clean(&self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
+            let Some(maker) = maker.and_then(|maker| maker.parse::<u32>().ok()) else { continue };
+            if !Path::new("/proc").join(maker.to_string()).exists() {
+                drop(Cgroup(entry.path()));
+            }
+        }
+    }
+}
+
+impl Cgroup {
+    /// Its folder; a process enters by writing 0 to `cgroup.procs` there.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// Stops every member, and waits until all stand still; false if they do not by `deadline`.
+    pub(crate) fn freeze(&self, deadline: Instant) -> io::Result<bool> {
+        fs::write(self.0.join("cgroup.freeze"), "1")?;
+        while !self.event("frozen 1")? {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            thread::yield_now();
+        }
+        Ok(true)
+    }
+
+    /// Lets every member run.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.freeze"), "0")
+    }
+
+    /// Processor time of all members, those that ended included, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        let stat = fs::read_to_string(self.0.join("cpu.stat")).ok()?;
+        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+        micros.trim().parse::<u64>().ok().map(|micros| micros * 1000)
+    }
+
+    /// The members now.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let list = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Ends every member, at once and frozen or not, and waits until they are gone.
+    pub(crate) fn kill(&self) {
+        // A group that is gone has no members.
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let deadline = Instant::now() + SETTLE;
+        while self.event("populated 1").unwrap_or(false) && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn event(&self, line: &str) -> io::Result<bool> {
+        Ok(fs::read_to_string(self.0.join("cgroup.events"))?.lines().any(|found| found == line))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.kill();
+        // Zombies keep it for a moment after they were killed.
+        let deadline = Instant::now() + SETTLE;
+        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// The folder of the group that this process is in.
+fn own_group() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    own_group_in(&mounts, &groups)
+}
+
+fn own_group_in(mounts: &str, groups: &str) -> Option<PathBuf> {
+    // `36 35 98:0 /root /mount/point rw,noatime master:1 - cgroup2 cgroup2 rw`
+    let mount = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (after.split(' ').next() == Some("cgroup2")).then_some((root, point))
+    })?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let (root, point) = mount;
+    // Inside a container the mount may show a part of the hierarchy only.
+    let below = Path::new(group).strip_prefix(root).ok()?;
+    let folder = Path::new(point).join(below);
+    // The names go through a shell, and one a line to the watchdog.
+    let is_plain = folder.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
+    (is_plain && folder.is_dir()).then_some(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().display();
+        fs::create_dir_all(dir.path().join("user.slice/x")).unwrap();
+        let mounts = format!(
+            "24 1 0:22 / /sys rw shared:7 - sysfs sysfs rw\n30 24 0:26 / {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw\n"
+        );
+        let found = |groups: &str| own_group_in(&mounts, groups);
+        assert_eq!(found("4:memory:/a\n0::/user.slice/x\n"), Some(dir.path().join("user.slice/x")));
+        assert_eq!(found("0::/elsewhere\n"), None);
+        assert_eq!(found("4:memory:/a\n"), None);
+        assert_eq!(own_group_in("24 1 0:22 / /sys rw - sysfs sysfs rw\n", "0::/\n"), None);
+    }
+
+    #[test]
+    fn a_family_is_frozen_counted_and_ended_as_one() {
+        // Where no group can be made there is nothing to test.
+        let Some(root) = CgroupRoot::detect() else { return };
+        let group = root.make().unwrap();
+        let script = "echo 0 >\"$0/cgroup.procs\"; (setsid sh -c 'while :; do :; done' &) ; while :; do :; done";
+        let mut child = Command::new("/bin/sh").args(["-c", script]).arg(group.folder()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while group.members().len() < 2 || group.cpu_ns() < Some(2_000_000) {
+            assert!(Instant::now() < deadline, "{:?}", group.members());
+            thread::yield_now();
+        }
+        assert!(group.freeze(deadline).unwrap());
+        let before = group.cpu_ns().unwrap();
+        // Frozen members use nothing, however long this takes.
+        thread::sleep(Duration::from_millis(20));
+        assert!(group.cpu_ns().unwrap() - before < 1_000_000);
+        group.kill();
+        assert!(!child.wait().unwrap().success());
+        let folder = group.folder().to_owned();
+        drop(group);
+        assert!(!folder.exists());
+    }
+}
