@@ -29,6 +29,10 @@ pub enum Purpose {
     CheckedPair,
     /// The signs of the projection of updates.
     Projection,
+    /// Length of slice j of a pair of plain runs.
+    Slice,
+    /// Steps of plain runs.
+    PlainSteps,
 }
 
 impl Purpose {
@@ -40,6 +44,8 @@ impl Purpose {
             Purpose::CheckedStep => "checked step",
             Purpose::CheckedPair => "checked pair",
             Purpose::Projection => "projection",
+            Purpose::Slice => "slice",
+            Purpose::PlainSteps => "plain steps",
         }
     }
 }

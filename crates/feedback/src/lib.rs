@@ -20,6 +20,7 @@ pub mod turns;
 pub mod arm;
 pub mod blocks;
 pub mod pair;
+pub mod plain_pair;
 pub mod plan;
 pub mod coins;
 pub mod records;

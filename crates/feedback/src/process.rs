@@ -264,8 +264,12 @@ impl Process {
         }
     }
 
-    /// After its end: the name of a process of its family that goes on.
+    /// After its end: the name of a process of its family that goes on. Behind walls none can: they end with the first
+    /// process, at most a moment after it.
     pub fn survivor(&self) -> Option<String> {
+        if self.has_walls {
+            return None;
+        }
         let is_alive =
             |(pid, start): &(&i32, &u64)| started(**pid) == Some(**start) && !matches!(state(**pid), Some('Z' | 'X'));
         self.family.iter().find(is_alive).map(|(pid, _)| program_name(*pid))

@@ -1,0 +1,196 @@
+//! A pair of plain runs: both trainers as a user starts them, without the turn protocol, timed as a whole from outside.
+//!
+//! In slices both live at once and the machine is given to one at a time, by the loop's clock and not by steps: neighbours
+//! that come and go meet both alike. A time is the sum of an arm's slices, from the start of its process to its end. One
+//! after the other nothing is stopped at all: noisier, and just what a user does.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    LoopError, Watch,
+    arm::{Arm, ArmFolder, Kit},
+    coins::{Coins, Purpose},
+    config::{self, Workload},
+    process::{NothingStays, Process},
+};
+
+/// Shortest slice: long beside a change of turns (0.1 ms), short beside what neighbours do.
+const SHORTEST_SLICE_MS: u64 = 20;
+/// Slices are drawn from so many milliseconds more, so that no period of the trainer fits.
+const SLICE_SPREAD_MS: u64 = 20;
+/// How often it is looked whether a trainer has ended: a thousandth of the shortest run that is worth timing.
+const POLL: Duration = Duration::from_micros(300);
+
+/// How the two arms share the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Both at once, in slices of the loop's clock.
+    Slices,
+    /// One after the other.
+    Whole,
+}
+
+/// A pair of plain runs.
+pub struct PlainRequest<'a> {
+    /// What runs.
+    pub workload: &'a Workload,
+    /// Steps of this run, which are not the workload's.
+    pub steps: u64,
+    /// Both trainers' files, by [`Arm::index`].
+    pub kits: [&'a Kit; 2],
+    /// Drawn when the runs were needed.
+    pub coins: Coins,
+    /// Number of the pair.
+    pub number: u64,
+    /// Where its folders are made.
+    pub work: &'a Path,
+    /// How.
+    pub sharing: Sharing,
+}
+
+/// What came of it, by [`Arm::index`].
+#[derive(Debug)]
+pub struct PlainRun {
+    /// Where they ran: their records lie there until this is dropped.
+    pub folders: [ArmFolder; 2],
+    /// From the start of the process to its end, in its own slices.
+    pub ms: [f64; 2],
+    /// Training seed of both.
+    pub seed: u64,
+    /// Whether the baseline started first.
+    pub baseline_first: bool,
+}
+
+impl PlainRun {
+    /// `ln(t_baseline / t_candidate)`: positive where the candidate is faster.
+    pub fn log_ratio(&self) -> f64 {
+        (self.ms[0] / self.ms[1]).ln()
+    }
+}
+
+/// Runs the pair.
+///
+/// # Errors
+/// [`LoopError::Refused`] where the candidate fails, [`LoopError::Failed`] where the baseline does.
+pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, LoopError> {
+    let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
+    let order = request.coins.order(Purpose::Pair, request.number, 0);
+    let seed = request.coins.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
+    let mut trainers = Vec::with_capacity(2);
+    for (place, arm) in order.into_iter().enumerate() {
+        trainers.push(Trainer::prepare(request, arm, place, seed)?);
+    }
+    if order[0] == Arm::Candidate {
+        trainers.swap(0, 1);
+    }
+    let mut trainers: [Trainer; 2] =
+        trainers.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    match request.sharing {
+        Sharing::Whole => {
+            for arm in order {
+                let trainer = &mut trainers[arm.index()];
+                while !trainer.has_ended() {
+                    trainer.slice(Duration::from_secs(1), watch)?;
+                }
+            }
+        }
+        Sharing::Slices => {
+            for turn in 0.. {
+                if trainers.iter().all(Trainer::has_ended) {
+                    break;
+                }
+                for arm in request.coins.order(Purpose::Block, request.number, turn) {
+                    let spread = request.coins.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
+                    let trainer = &mut trainers[arm.index()];
+                    if !trainer.has_ended() {
+                        trainer.slice(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
+                        trainer.stop()?;
+                    }
+                }
+            }
+        }
+    }
+    let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
+    Ok(PlainRun { folders: trainers.map(|trainer| trainer.folder), ms, seed, baseline_first: order[0] == Arm::Baseline })
+}
+
+struct Trainer<'a> {
+    // Before the folder, so that nobody writes into that when it is removed.
+    process: Option<Process>,
+    folder: ArmFolder,
+    launch: crate::isolation::Launch,
+    arm: Arm,
+    workload: &'a Workload,
+    time: Duration,
+    has_ended: bool,
+}
+
+impl<'a> Trainer<'a> {
+    fn prepare(request: &PlainRequest<'a>, arm: Arm, place: usize, seed: u64) -> Result<Trainer<'a>, LoopError> {
+        let kit = request.kits[arm.index()];
+        let folder = ArmFolder::create(&request.work.join(["a", "b"][place]), kit)?;
+        let (steps, seed) = (request.steps.to_string(), seed.to_string());
+        let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
+        let launch = folder.command(&words, kit)?;
+        let workload = request.workload;
+        Ok(Trainer { process: None, folder, launch, arm, workload, time: Duration::ZERO, has_ended: false })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Lets it run for so long, or to its end.
+    fn slice(&mut self, length: Duration, watch: &dyn Watch) -> Result<(), LoopError> {
+        let began = Instant::now();
+        let process = match &mut self.process {
+            Some(process) => {
+                process.thaw();
+                process
+            }
+            none => none.insert(Process::spawn(&self.launch, self.folder.isolation(), self.folder.outputs())?),
+        };
+        loop {
+            if let Some(exit) = process.try_exit() {
+                self.time += began.elapsed();
+                self.has_ended = true;
+                return if exit.success() { Ok(()) } else { Err(self.failed(&format!("failed ({exit})"))) };
+            }
+            let elapsed = began.elapsed();
+            if elapsed >= length {
+                self.time += elapsed;
+                break;
+            }
+            std::thread::sleep(POLL.min(length - elapsed));
+        }
+        if watch.is_stop_requested() {
+            return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+        }
+        let limit = self.workload.turn_timeout;
+        if self.time > limit {
+            let late = self.failed(&format!("did not end within {} s", limit.as_secs()));
+            return Err(late.hint("`turn_timeout` of `loop.toml` limits a run without turns"));
+        }
+        Ok(())
+    }
+
+    /// Stops it, if it still runs.
+    fn stop(&mut self) -> Result<(), LoopError> {
+        match &mut self.process {
+            Some(process) if !self.has_ended => process.freeze(),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, what: &str) -> LoopError {
+        let words = self.process.as_ref().map(|process| process.outputs().last_words()).unwrap_or_default();
+        let text = format!("the {} {what} in a plain run, without the turn protocol{words}", self.arm.name());
+        match self.arm {
+            Arm::Baseline => LoopError::Failed(text),
+            Arm::Candidate => LoopError::Refused(text),
+        }
+    }
+}
