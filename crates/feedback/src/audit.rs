@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    confirm::{attempts_on, expected_false_commits},
-    contest, evidence,
+    confirm::{attempts_so_far, expected_false_commits},
+    contest,
     measure::{self, Measurement},
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
@@ -40,7 +40,7 @@ pub struct Audit {
     pub measured: Option<Estimate>,
     /// Whether the product lies within what was measured.
     pub agreement: Option<Rerun>,
-    /// Attempts that the ledger knows.
+    /// Attempts on this target that are known, over all baselines.
     pub attempts: usize,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
@@ -97,11 +97,7 @@ pub fn audit(
         }
         (estimate, Some(agreement))
     };
-    let attempts = evidence::attempts(session);
-    let mut baselines: Vec<&str> = attempts.iter().map(|(_, record)| record.baseline.measured_tree.as_str()).collect();
-    baselines.sort_unstable();
-    baselines.dedup();
-    let expected = baselines.iter().map(|tree| expected_false_commits(attempts_on(session, tree), 0.025)).sum();
+    let attempts = attempts_so_far(session)?;
     Ok(Audit {
         schema: SCHEMA,
         anchor,
@@ -112,8 +108,8 @@ pub fn audit(
         claims_pct,
         measured,
         agreement,
-        attempts: attempts.len(),
-        expected_false_commits: expected,
+        attempts,
+        expected_false_commits: expected_false_commits(attempts, 0.025),
     })
 }
 

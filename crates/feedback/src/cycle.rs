@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, claim, compare,
-    confirm::{attempts_on, expected_false_commits},
-    contest, evidence,
+    confirm::{attempts_so_far, expected_false_commits},
+    evidence,
     git::LogEntry,
     session::Session,
     state::{Cycle, Tier},
@@ -30,7 +30,7 @@ pub struct Status {
     pub attempt: Option<String>,
     /// The newest commit of this branch that came through the gate.
     pub accepted: Option<Accepted>,
-    /// Attempts on this baseline.
+    /// Attempts on this target so far, over all baselines; one that went on after its plan counts twice.
     pub attempts: usize,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
@@ -97,10 +97,7 @@ pub fn start(
 /// Where the cycle stands. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
-    let baseline = contest::baseline_commit(session, None)?;
-    let tree = session.repository.tree_of(&baseline)?;
-    let measured = session.repository.measured_tree(&tree, &session.config.unmeasured())?;
-    let attempts = attempts_on(session, &measured);
+    let attempts = attempts_so_far(session)?;
     let last = compare::last(session, cycle.as_ref())?;
     let target = session.config.target.as_ref().map_or(String::new(), |target| format!(" --target={target}"));
     let start = format!("alpha loop start \"<hypothesis>\" --area=<area>{target}");
@@ -145,10 +142,12 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
         return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
     };
     // What was measured of an attempt that has no answer yet is an attempt too.
-    if let Some(open) =
-        compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none() && !open.pairs.is_empty())
-    {
-        evidence::record(session, &open)?;
+    if let Some(mut open) = compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {
+        open.settle();
+        if !open.pairs.is_empty() {
+            session.attempts().save(&open)?;
+            evidence::record(session, &open)?;
+        }
     }
     let mut dropped = Dropped {
         schema: DROP_SCHEMA.to_owned(),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{LoopError, Watch, process::Process};
+use crate::{LoopError, Watch, arm::Arm, process::Process};
 
 /// The environment variable that names the socket.
 pub const VARIABLE: &str = "ALPHA_TURNS";
@@ -76,8 +76,8 @@ pub struct Waiting<'a> {
     pub watch: &'a dyn Watch,
     /// And this moment.
     pub deadline: Instant,
-    /// Who it is, for messages: `baseline`, `candidate`.
-    pub arm: &'static str,
+    /// Who it is.
+    pub arm: Arm,
 }
 
 impl Waiting<'_> {
@@ -98,7 +98,8 @@ impl Waiting<'_> {
     }
 
     fn failed(&self, what: &str) -> LoopError {
-        LoopError::Failed(format!("the {} {what}{}", self.arm, self.process.outputs().last_words()))
+        let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
+        LoopError::Trainer { arm: self.arm, message }
     }
 }
 
