@@ -215,3 +215,6 @@ pub fn too_many_voids(voids: &[VoidRow]) -> Result<Option<String>, LoopError> {
         _ => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests;
