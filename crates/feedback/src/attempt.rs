@@ -326,7 +326,8 @@ impl AttemptFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LoopError::io("read", &path, &error)),
         };
-        let hint = "it is the state of a comparison; move it away to begin that one again, which counts as another attempt";
+        let hint =
+            "it is the state of a comparison; move it away to begin that one again, which counts as another attempt";
         let attempt: Attempt = serde_json::from_slice(&bytes)
             .map_err(|error| LoopError::Failed(format!("`{}` is broken: {error}", path.display())).hint(hint))?;
         attempt.check().map_err(|error| error.hint(hint))?;

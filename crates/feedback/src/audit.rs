@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    confirm::{attempts_so_far, expected_false_commits},
+    confirm::expected_false_commits,
     contest,
     measure::{self, Measurement},
+    registry::Registry,
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun, Verification},
@@ -42,6 +43,9 @@ pub struct Audit {
     pub agreement: Option<Rerun>,
     /// Attempts on this target that are known, over all baselines.
     pub attempts: usize,
+    /// That a record knows of more attempts than are known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts_missing: Option<String>,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
 }
@@ -97,7 +101,8 @@ pub fn audit(
         }
         (estimate, Some(agreement))
     };
-    let attempts = attempts_so_far(session)?;
+    let known = Registry::read(session)?;
+    let attempts = known.attempts(session);
     Ok(Audit {
         schema: SCHEMA,
         anchor,
@@ -109,6 +114,7 @@ pub fn audit(
         measured,
         agreement,
         attempts,
+        attempts_missing: known.missing(session),
         expected_false_commits: expected_false_commits(attempts, 0.025),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{
     LoopError, Watch,
     attempt::{Attempt, Confirmation},
-    bookkeeping::{MAX_PAIRS, Series},
+    bookkeeping::{FREE_INTERRUPTIONS, LEVEL_OF_AN_INTERRUPTION, MAX_PAIRS, Series},
     compare::PairRunner,
     contest::Contest,
     driver, evidence,
@@ -14,10 +14,7 @@ use crate::{
     registry::{self, Registry},
     same_training::SameTraining,
     session::Session,
-    stats::{
-        confirmation::confirm,
-        signed_rank::critical_value,
-    },
+    stats::{confirmation::confirm, signed_rank::critical_value},
     verdict::Estimate,
 };
 
@@ -98,11 +95,7 @@ fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
 ///
 /// # Errors
 /// [`LoopError::Refused`] where one was begun as another attempt, or where its pairs are gone.
-fn failed_before(
-    session: &Session,
-    known: &Registry,
-    attempt: &Attempt,
-) -> Result<Option<Confirmation>, LoopError> {
+fn failed_before(session: &Session, known: &Registry, attempt: &Attempt) -> Result<Option<Confirmation>, LoopError> {
     let of = |attempt: &Attempt| [attempt.baseline.binary.clone(), attempt.candidate.binary.clone()];
     let is_same = |other: &Attempt| {
         of(other) == of(attempt)
@@ -144,14 +137,6 @@ pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
     (lost + 1..=MAX_PAIRS).find(passes).unwrap_or(MAX_PAIRS)
 }
 
-/// Chances to be called faster that the attempts on this target had so far, wherever they are known from.
-///
-/// # Errors
-/// As [`Registry::read`].
-pub fn attempts_so_far(session: &Session) -> Result<usize, LoopError> {
-    Ok(Registry::read(session)?.attempts(session))
-}
-
 /// Whether the e-process had a say after the plan's last look.
 pub fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
@@ -162,10 +147,12 @@ pub fn expected_false_commits(attempts: usize, level: f64) -> f64 {
     attempts as f64 * COMPARISON_LEVEL * level
 }
 
-/// The level that keeps the expected number of false commits in bounds: halved when it would pass [`MAX_EXPECTED`], and
-/// again. An attempt that had two chances to be called faster is confirmed at half of it.
-fn level(attempts: usize, attempt: &Attempt) -> f64 {
-    let level = level_after(attempts);
+/// The level of an attempt's confirmation that keeps the expected number of false commits in bounds: halved when it would
+/// pass [`MAX_EXPECTED`], and again. An attempt that had two chances to be called faster is confirmed at half of it, and
+/// each interruption that did not count leaves a share.
+pub fn level(attempts: usize, attempt: &Attempt) -> f64 {
+    let interruptions = attempt.bookkeeping.interrupted.len().min(FREE_INTERRUPTIONS) as i32;
+    let level = level_after(attempts) * LEVEL_OF_AN_INTERRUPTION.powi(interruptions);
     if went_on(attempt) { level / 2.0 } else { level }
 }
 

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, claim, compare,
-    confirm::{attempts_so_far, expected_false_commits},
+    confirm::expected_false_commits,
     evidence,
     git::LogEntry,
+    registry::Registry,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
@@ -32,6 +33,9 @@ pub struct Status {
     pub accepted: Option<Accepted>,
     /// Attempts on this target so far, over all baselines; one that went on after its plan counts twice.
     pub attempts: usize,
+    /// That a record knows of more attempts than are known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts_missing: Option<String>,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
     /// Files of the ledger that cannot be used.
@@ -97,7 +101,8 @@ pub fn start(
 /// Where the cycle stands. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
-    let attempts = attempts_so_far(session)?;
+    let known = Registry::read(session)?;
+    let attempts = known.attempts(session);
     let last = compare::last(session, cycle.as_ref())?;
     let target = session.config.target.as_ref().map_or(String::new(), |target| format!(" --target={target}"));
     let start = format!("alpha loop start \"<hypothesis>\" --area=<area>{target}");
@@ -119,6 +124,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
         accepted: accepted(session)?,
         cycle,
         attempts,
+        attempts_missing: known.missing(session),
         expected_false_commits: expected_false_commits(attempts, 0.025),
         ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
         next: next.to_owned(),

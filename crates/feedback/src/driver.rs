@@ -9,7 +9,7 @@ use crate::{
     LoopError,
     arm::Arm,
     attempt::{Attempt, VoidRow},
-    bookkeeping::{MAX_PAIRS, PairOf, Series},
+    bookkeeping::{MAX_LOST, MAX_PAIRS, PairOf, Series},
     confirm::fewest_pairs,
     gaming,
     pair::Void,
@@ -145,9 +145,8 @@ pub fn compare<S: PairSource>(
     loop {
         let is_planned_end = attempt.pairs.len() == plan.pairs && most > plan.pairs;
         // Where counters fell, pairs go on until it is shown that nothing was lost for it.
-        let may_be_leaner = judgement.verdict == Some(Verdict::Same)
-            && attempt.counters_only_fell()
-            && !attempt.is_leaner();
+        let may_be_leaner =
+            judgement.verdict == Some(Verdict::Same) && attempt.counters_only_fell() && !attempt.is_leaner();
         let goes_on = is_planned_end || may_be_leaner && attempt.pairs.len() < plan.pairs;
         if let Some(verdict) = judgement.verdict.filter(|_| !goes_on) {
             attempt.estimate = judgement.estimate;
@@ -185,6 +184,11 @@ pub fn confirm<S: PairSource>(source: &mut S, attempt: &mut Attempt) -> Result<O
     attempt.settle();
     loop {
         let lost = attempt.lost_in(&Series::Confirmation);
+        if lost > MAX_LOST {
+            return Ok(Some(format!(
+                "{lost} of its pairs were begun and not ended: what they would have shown is not known"
+            )));
+        }
         let Some(confirmation) = &mut attempt.confirmation else { return Ok(None) };
         confirmation.planned = confirmation.planned.max(fewest_pairs(confirmation.level, lost));
         let planned = confirmation.planned;

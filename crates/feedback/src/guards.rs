@@ -13,7 +13,7 @@ use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
     blocks::Script,
-    bookkeeping::LOST_D,
+    bookkeeping::{LOST_D, MAX_LOST},
     coins::{Coins, Purpose},
     config::{self, Guard, LoopConfig, Workload},
     confirm::fewest_that_pass,
@@ -180,7 +180,9 @@ impl Looks<'_> {
         for count in counts {
             let planned = loop {
                 let lost = pairs.d().iter().filter(|d| **d <= LOST_D).count();
-                let planned = if lost > 0 { fewest_that_pass(level, lost).max(*count) } else { *count };
+                // Beyond so many nothing makes up for them, and the guard does not hold.
+                let made_up = if (1..=MAX_LOST).contains(&lost) { fewest_that_pass(level, lost) } else { 0 };
+                let planned = made_up.max(*count);
                 if pairs.d().len() >= planned {
                     break planned;
                 }

@@ -193,8 +193,7 @@ impl Live {
             None => None,
             Some(listener) => {
                 let deadline = started + START_TIMEOUT;
-                let turns =
-                    listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm })?;
+                let turns = listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm })?;
                 Some((listener, turns))
             }
         };

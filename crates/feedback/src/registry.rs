@@ -7,7 +7,10 @@
 //!
 //! Attempts are counted by target, over all baselines: a line that was amended, rebased or left does not lose its count.
 
-use std::{collections::BTreeMap, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,15 +20,13 @@ use crate::{
     attempt::{Attempt, Confirmation},
     confirm::went_on,
     evidence, files,
-    git::SharedFiles,
+    git::{Repository, SharedFiles},
     session::Session,
     verdict::{Estimate, Verdict},
 };
 
 /// The shared files' reference, below `refs/alpha-loop/`.
 pub const NAME: &str = "attempts";
-/// What has `git fetch` bring other clones' attempts; `<remote>` is the remote's name.
-pub const FETCH: &str = "+refs/alpha-loop/attempts:refs/alpha-loop/remotes/<remote>/attempts";
 const SCHEMA: &str = "alpha.loop.attempt/1";
 
 /// What stays known of an attempt.
@@ -104,11 +105,7 @@ impl Entry {
     /// What two places know of one attempt, together: whichever order they are read in.
     fn with(self, other: Entry) -> Entry {
         let (first, second) = if rank(&self) >= rank(&other) { (self, other) } else { (other, self) };
-        Entry {
-            began: first.began.min(second.began),
-            chances: first.chances.max(second.chances),
-            ..first
-        }
+        Entry { began: first.began.min(second.began), chances: first.chances.max(second.chances), ..first }
     }
 }
 
@@ -130,7 +127,7 @@ fn rank(entry: &Entry) -> (u8, usize, bool, usize, String) {
 pub struct Registry {
     entries: BTreeMap<String, Entry>,
     /// Files that should be attempts and cannot be read: each counts as one.
-    unreadable: BTreeMap<String, ()>,
+    unreadable: BTreeSet<String>,
 }
 
 impl Registry {
@@ -169,7 +166,7 @@ impl Registry {
             match serde_json::from_slice::<Entry>(bytes) {
                 Ok(entry) if file_name(&entry.key) == *name => self.insert(entry),
                 _ if self.entries.contains_key(name.trim_end_matches(".json")) => {}
-                _ => drop(self.unreadable.insert(name.clone(), ())),
+                _ => drop(self.unreadable.insert(name.clone())),
             }
         }
     }
@@ -272,6 +269,18 @@ pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
     Ok(())
 }
 
+/// How attempts are shared with the clones of each remote that does not bring them yet.
+pub fn how_to_share(repository: &Repository) -> Result<Vec<String>, LoopError> {
+    let remotes = repository.remotes_without_shared(NAME)?;
+    let text = |(remote, refspec)| {
+        format!(
+            "attempts are counted in this clone alone; `git config --add remote.{remote}.fetch '{refspec}'` has \
+             `git fetch` bring those of others, `git push {remote} refs/alpha-loop/{NAME}` gives ours"
+        )
+    };
+    Ok(remotes.into_iter().map(text).collect())
+}
+
 fn encoded(entry: &Entry) -> Result<Vec<u8>, LoopError> {
     let json = serde_json::to_string(entry)
         .map_err(|error| LoopError::Failed(format!("an attempt cannot be written down: {error}")))?;
@@ -303,4 +312,93 @@ fn in_folder(session: &Session) -> Result<SharedFiles, LoopError> {
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(key: &str) -> Entry {
+        Entry {
+            schema: SCHEMA.to_owned(),
+            key: key.to_owned(),
+            target: None,
+            baseline: "c".into(),
+            trees: ["a".into(), "b".into()],
+            binaries: ["x".into(), "y".into()],
+            machine: "m".into(),
+            command: "h".into(),
+            began: Timestamp::from_second(1_000).unwrap(),
+            chances: 1,
+            verdict: None,
+            confirmation: None,
+        }
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let verdicts = prop_oneof![Just(None), Just(Some(Verdict::Faster)), Just(Some(Verdict::Slower))];
+        let accepted = prop_oneof![Just(None), Just(Some(true)), Just(Some(false))];
+        let asked = prop::option::of((accepted, 0_usize..20).prop_map(|(accepted, pairs)| Asked {
+            level: 0.025,
+            pairs,
+            p: accepted.map(|_| 0.5),
+            speedup_pct: None,
+            accepted,
+        }));
+        (0..3, 0_i64..2_000, 1_usize..5, verdicts, asked).prop_map(|(key, second, chances, verdict, confirmation)| {
+            Entry {
+                began: Timestamp::from_second(second).unwrap(),
+                chances,
+                verdict,
+                confirmation,
+                ..entry(&format!("k{key}"))
+            }
+        })
+    }
+
+    fn union(entries: impl IntoIterator<Item = Entry>) -> BTreeMap<String, Entry> {
+        let mut known = Registry::default();
+        entries.into_iter().for_each(|entry| known.insert(entry));
+        known.entries
+    }
+
+    proptest! {
+        /// Two histories of the reference have one union, whoever reads which first and how often.
+        #[test]
+        fn what_is_known_does_not_depend_on_the_order(
+            entries in prop::collection::vec(any_entry(), 0..12),
+            rotated in 0_usize..12,
+        ) {
+            let wanted = union(entries.clone());
+            let mut other = entries.clone();
+            other.rotate_left(rotated.min(entries.len()));
+            other.reverse();
+            other.extend(entries.clone());
+            prop_assert_eq!(&union(other), &wanted);
+            for (key, found) in &wanted {
+                let of_key = || entries.iter().filter(|entry| entry.key == *key);
+                prop_assert_eq!(Some(found.chances), of_key().map(|entry| entry.chances).max());
+                prop_assert_eq!(Some(found.began), of_key().map(|entry| entry.began).min());
+                let failed = of_key().any(|entry| entry.confirmation.is_some_and(|asked| asked.accepted == Some(false)));
+                prop_assert_eq!(found.confirmation.is_some_and(|asked| asked.accepted == Some(false)), failed);
+            }
+        }
+    }
+
+    /// Who spoils a file takes nothing off the count.
+    #[test]
+    fn a_file_that_cannot_be_read_counts() {
+        let mut known = Registry::default();
+        let file = |name: &str, bytes: &[u8]| SharedFiles::from([(file_name(name), bytes.to_vec())]);
+        known.include(&file("k1", &encoded(&entry("k1")).unwrap()));
+        known.include(&file("k2", b"{"));
+        known.include(&file("k3", &encoded(&entry("k1")).unwrap()));
+        assert_eq!((known.entries.len(), known.unreadable.len()), (1, 2));
+        // One that is spoiled in one place and whole in another is one attempt.
+        known.include(&file("k1", b""));
+        known.include(&file("k2", &encoded(&entry("k2")).unwrap()));
+        assert_eq!((known.entries.len(), known.unreadable.len()), (2, 1));
+    }
 }

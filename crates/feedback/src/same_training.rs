@@ -301,7 +301,11 @@ fn updates(
                 let moved = UpdateCheck::between(&weights(ran, from), &weights(ran, to), seed, exempt);
                 moved.map_err(|error| error.of_trainer(arm))
             };
-            Ok(UpdateEvidence { from, to, moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? } })
+            Ok(UpdateEvidence {
+                from,
+                to,
+                moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? },
+            })
         })
         .collect()
 }

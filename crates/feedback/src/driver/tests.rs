@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    attempt::{Confirmation, Manifest, Seconds, Side},
+    attempt::{Confirmation, Manifest, PairRow, Seconds, Side},
     blocks::Blocks,
     bookkeeping::{FREE_INTERRUPTIONS, LOST_D},
     coins::Coins,
@@ -140,8 +140,6 @@ impl PairSource for Bench {
     }
 }
 
-use crate::attempt::PairRow;
-
 fn plan(pairs: usize) -> PairPlan {
     let blocks = Blocks { warmup_steps: 10, block_steps: 5, blocks: 7, steps: 60 };
     PairPlan { blocks, pairs, seconds_per_pair: 1.0 }
@@ -193,13 +191,13 @@ fn to_confirm(planned: usize) -> Attempt {
 }
 
 /// What the pairs of these events are to become: the numbers that count, in order; none where a third spoiled pair ends it.
-fn expected(events: &[Event]) -> (Vec<f64>, bool) {
+fn expected(events: &[Event], free: usize) -> (Vec<f64>, bool) {
     let (mut d, mut interrupted, mut spoiled) = (Vec::new(), 0, 0);
     for event in events {
         match event {
             Event::Measured(measured) => d.push(round_log(*measured)),
             Event::Void(Arm::Baseline) | Event::Crash(Arm::Baseline) => {}
-            Event::Interrupt if interrupted < FREE_INTERRUPTIONS => interrupted += 1,
+            Event::Interrupt if interrupted < free => interrupted += 1,
             Event::Interrupt | Event::Kill | Event::Failure | Event::DiskFull(_) => d.push(LOST_D),
             Event::Void(Arm::Candidate) | Event::Crash(Arm::Candidate) | Event::Violation | Event::NoRecords => {
                 spoiled += 1;
@@ -241,7 +239,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_counts_twice(events in prop::collection::vec(any_event(), 1..40)) {
         prop_assume!(is_measurable(&events));
-        let (wanted, is_refused) = expected(&events);
+        let (wanted, is_refused) = expected(&events, FREE_INTERRUPTIONS);
         let mut bench = Bench::new(&attempt(80), &events);
         let mut refusal = None;
         while bench.ran.len() < events.len() && refusal.is_none() {
@@ -271,7 +269,7 @@ proptest! {
     #[test]
     fn guards_use_no_number_twice(events in prop::collection::vec(any_event(), 1..30)) {
         prop_assume!(is_measurable(&events));
-        let (wanted, _) = expected(&events);
+        let (wanted, _) = expected(&events, 0);
         let shifted: BTreeMap<u64, Event> =
             events.iter().enumerate().map(|(index, event)| (crate::guards::FIRST_NUMBER + index as u64, *event)).collect();
         let mut guard = GuardBench(Bench { events: shifted, ..Bench::new(&attempt(20), &[]) });
@@ -294,6 +292,11 @@ proptest! {
         prop_assert!(found.pairs.is_empty());
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
     /// A confirmation runs as many pairs as were planned, and where some are lost as many as make up for them, however
     /// often the loop dies.
     #[test]
@@ -306,7 +309,9 @@ proptest! {
         prop_assert!(bench.ran.is_sorted_by(|a, b| a < b));
         let lost = confirmation.pairs.iter().filter(|pair| pair.is_lost()).count();
         prop_assert_eq!(lost, found.lost_in(&Series::Confirmation));
-        if refusal.is_none() {
+        if lost > MAX_LOST {
+            prop_assert!(refusal.is_some());
+        } else if refusal.is_none() {
             prop_assert_eq!(confirmation.planned, planned.max(fewest_pairs(0.025, lost)));
             prop_assert_eq!(confirmation.pairs.len(), confirmation.planned);
         } else {
@@ -342,9 +347,11 @@ impl PairSource for GuardBench {
 /// The answer of these numbers, looked at as the plan looks and at no other time.
 fn by_looks(d: &[f64], pairs: usize) -> (Verdict, usize) {
     let looks = Plan::for_pairs(pairs).unwrap();
-    let answered = looks.looks().iter().filter(|look| look.pairs <= d.len()).find_map(|look| {
-        verdict::judge(&d[..look.pairs], looks, 0.5).verdict.map(|verdict| (verdict, look.pairs))
-    });
+    let answered = looks
+        .looks()
+        .iter()
+        .filter(|look| look.pairs <= d.len())
+        .find_map(|look| verdict::judge(&d[..look.pairs], looks, 0.5).verdict.map(|verdict| (verdict, look.pairs)));
     answered.unwrap_or((Verdict::Undecided, d.len()))
 }
 
@@ -375,7 +382,7 @@ proptest! {
         let is_trouble = |event: &Event| !matches!(event, Event::Measured(_) | Event::Violation | Event::NoRecords);
         let of_loop = |event: &Event| is_trouble(event) && !matches!(event, Event::Void(_) | Event::Crash(_));
         events.splice(place..place, trouble.into_iter().filter(of_loop));
-        let (wanted, _) = expected(&events);
+        let (wanted, _) = expected(&events, FREE_INTERRUPTIONS);
         let mut bench = Bench::new(&attempt(20), &events);
         let ((verdict, _), found) = bench.until_answered(|bench, attempt| compare(bench, attempt, &plan(20)));
         prop_assert_eq!((verdict, found.pairs.len()), by_looks(&wanted, 20));
@@ -426,6 +433,23 @@ fn a_clear_gain_survives_a_kill() {
     assert!(crate::stats::confirmation::confirm(&confirmation.d(), 0.025).confirmed);
 }
 
+/// What a trainer could win by ending a pair that looks bad as the user would, the confirmation's level takes back.
+#[test]
+fn interruptions_are_paid_for() {
+    let mut interrupted = attempt(20);
+    let level = |attempt: &Attempt| crate::confirm::level(1, attempt);
+    assert!((level(&interrupted) - 0.025).abs() < 1e-12);
+    for number in 0..5 {
+        interrupted.bookkeeping.begun = None;
+        interrupted.interrupt(PairOf { series: Series::Comparison, number });
+    }
+    assert_eq!((interrupted.bookkeeping.interrupted.len(), interrupted.pairs.len()), (3, 2));
+    assert!((level(&interrupted) - 0.025 / 64.0).abs() < 1e-12);
+    let mut confirmed = to_confirm(10);
+    confirmed.interrupt(PairOf { series: Series::Confirmation, number: 8 });
+    assert_eq!(confirmed.confirmation.unwrap().d(), [LOST_D]);
+}
+
 #[test]
 fn the_budget_and_a_stop_are_seen_before_a_pair() {
     let mut bench = Bench { pairs_until_spent: 5, ..Bench::new(&attempt(20), &[]) };
@@ -461,7 +485,8 @@ fn a_used_up_plan_goes_on_when_asked() {
 fn absurd_states_are_refused_by_name() {
     let with = |change: fn(&mut Attempt)| {
         let mut attempt = to_confirm(10);
-        attempt.pairs = (0..3).map(|number| PairRow { d: 0.01, whole: 0.0, ..PairRow::lost(Coins { seed: 7 }, number) }).collect();
+        attempt.pairs =
+            (0..3).map(|number| PairRow { d: 0.01, whole: 0.0, ..PairRow::lost(Coins { seed: 7 }, number) }).collect();
         attempt.check().unwrap();
         change(&mut attempt);
         attempt.check().unwrap_err().to_string()

@@ -43,7 +43,8 @@ impl Repository {
         for _ in 0..TRIES {
             let own = self.reference(&reference)?;
             let commits = self.shared_commits(name)?;
-            let known: Vec<SharedFiles> = commits.iter().map(|commit| self.files_of(commit)).collect::<Result<_, _>>()?;
+            let known: Vec<SharedFiles> =
+                commits.iter().map(|commit| self.files_of(commit)).collect::<Result<_, _>>()?;
             let own_files = own.as_ref().and_then(|_| known.first().cloned()).unwrap_or_default();
             let merged = merge(known)?;
             let mut parents: Vec<&String> = own.iter().collect();
@@ -68,6 +69,20 @@ impl Repository {
             last = Some(moved.error());
         }
         Err(last.unwrap_or_else(|| LoopError::Failed(format!("cannot write `{reference}`"))))
+    }
+
+    /// The remotes from which `git fetch` does not bring the shared files yet, each with what to add to its `fetch`.
+    pub fn remotes_without_shared(&self, name: &str) -> Result<Vec<(String, String)>, LoopError> {
+        let remotes = self.git(["remote"]).output()?;
+        let mut found = Vec::new();
+        for remote in String::from_utf8_lossy(&remotes).lines() {
+            let refspec = format!("+refs/alpha-loop/{name}:{REMOTES}/{remote}/{name}");
+            let configured = self.git(["config", "--get-all", &format!("remote.{remote}.fetch")]).run()?;
+            if !String::from_utf8_lossy(&configured.stdout).lines().any(|line| line == refspec) {
+                found.push((remote.to_owned(), refspec));
+            }
+        }
+        Ok(found)
     }
 
     /// The commits of a shared reference: the own one first, then those of other clones.
