@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{
     LoopError,
     attribution::Attribution,
+    bookkeeping::{Bookkeeping, LOST_D, bounded},
     coins::Coins,
     guards::GuardResult,
     isolation::Protection,
@@ -26,6 +27,9 @@ use crate::{
     state::Tier,
     verdict::{Estimate, Verdict},
 };
+
+/// Loss of speed that LEANER lets through.
+const LEANER_MARGIN_PCT: f64 = 0.5;
 
 /// Everything about an attempt; the body of its ledger record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +86,9 @@ pub struct Attempt {
     pub estimate: Option<Estimate>,
     /// Where the time went.
     pub seconds: Seconds,
+    /// What became of the pairs that have no number of their own.
+    #[serde(default)]
+    pub bookkeeping: Bookkeeping,
 }
 
 /// One side of a comparison.
@@ -203,6 +210,13 @@ pub struct Confirmation {
     pub refusal: Option<String>,
 }
 
+impl Confirmation {
+    /// The numbers of its pairs.
+    pub fn d(&self) -> Vec<f64> {
+        self.pairs.iter().map(|pair| pair.d).collect()
+    }
+}
+
 /// Where an attempt's time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
@@ -241,24 +255,39 @@ impl Attempt {
         self.pairs.iter().map(|pair| pair.d).collect()
     }
 
-    /// The number of the next pair: void ones have used theirs up.
-    pub fn next_number(&self) -> u64 {
-        let confirmation = self.confirmation.as_ref();
-        let confirmation = confirmation.map_or(0, |confirmation| confirmation.pairs.len() + confirmation.voids.len());
-        (self.pairs.len() + self.voids.len() + confirmation) as u64
+    /// ln(baseline / candidate) of peak memory, of each pair where both are known; a lost pair counts here too.
+    pub fn memory_d(&self) -> Vec<f64> {
+        let of = |pair: &PairRow| match pair.peak_memory_bytes {
+            _ if pair.is_lost() => Some(LOST_D),
+            [Some(baseline), Some(candidate)] => Some((baseline as f64 / candidate as f64).ln()),
+            _ => None,
+        };
+        self.pairs.iter().filter_map(of).collect()
     }
 
     /// Ends the attempt.
     pub fn decide(&mut self, verdict: Verdict, reason: impl Into<String>) {
         self.verdict = Some(verdict);
-        self.reason = reason.into();
+        self.reason = bounded(&reason.into());
+    }
+
+    /// Not slower than by 0.5 %, the same numbers up to rounding, and counters that only fell.
+    pub fn is_leaner(&self) -> bool {
+        let low = self.estimate.and_then(|estimate| estimate.ci_low_pct);
+        low.is_some_and(|low| low > -LEANER_MARGIN_PCT) && self.counters_only_fell()
+    }
+
+    /// Whether exact counters differ, each of them lower for the candidate.
+    pub fn counters_only_fell(&self) -> bool {
+        let fell = |row: &CounterRow| row.candidate < row.baseline;
+        !self.is_identical && self.tier != Tier::T2 && !self.counters.is_empty() && self.counters.iter().all(fell)
     }
 
     /// Time of a baseline's step, in seconds, over all of a run.
     pub fn baseline_step_s(&self) -> Option<f64> {
         let steps = self.plan?.blocks.steps as f64;
         // Both arms' turns take about the same time together as two of the baseline's.
-        let runs: Vec<f64> = self.pairs.iter().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
+        let runs: Vec<f64> = self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
         (!runs.is_empty()).then(|| crate::stats::robust::median(&runs))
     }
 
@@ -301,15 +330,21 @@ impl AttemptFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LoopError::io("read", &path, &error)),
         };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            LoopError::Failed(format!("`{}` is broken: {error}", path.display()))
-                .hint("it is the record of an open comparison; move it away to begin that one anew")
-        })
+        let hint =
+            "it is the state of a comparison; move it away to begin that one again, which counts as another attempt";
+        let attempt: Attempt = serde_json::from_slice(&bytes)
+            .map_err(|error| LoopError::Failed(format!("`{}` is broken: {error}", path.display())).hint(hint))?;
+        attempt.check().map_err(|error| error.hint(hint))?;
+        Ok(Some(attempt))
     }
 
     /// The attempt that was written last.
     pub fn newest(&self) -> Result<Option<Attempt>, LoopError> {
-        let Ok(entries) = fs::read_dir(&self.0) else { return Ok(None) };
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LoopError::io("read", &self.0, &error)),
+        };
         let newest = entries
             .flatten()
             .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))

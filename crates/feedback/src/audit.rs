@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    confirm::{attempts_on, expected_false_commits},
-    contest, evidence,
+    confirm::expected_false_commits,
+    contest,
     measure::{self, Measurement},
+    registry::Registry,
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun, Verification},
@@ -40,8 +41,11 @@ pub struct Audit {
     pub measured: Option<Estimate>,
     /// Whether the product lies within what was measured.
     pub agreement: Option<Rerun>,
-    /// Attempts that the ledger knows.
+    /// Attempts on this target that are known, over all baselines.
     pub attempts: usize,
+    /// That a record knows of more attempts than are known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts_missing: Option<String>,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
 }
@@ -97,11 +101,8 @@ pub fn audit(
         }
         (estimate, Some(agreement))
     };
-    let attempts = evidence::attempts(session);
-    let mut baselines: Vec<&str> = attempts.iter().map(|(_, record)| record.baseline.measured_tree.as_str()).collect();
-    baselines.sort_unstable();
-    baselines.dedup();
-    let expected = baselines.iter().map(|tree| expected_false_commits(attempts_on(session, tree), 0.025)).sum();
+    let known = Registry::read(session)?;
+    let attempts = known.attempts(session);
     Ok(Audit {
         schema: SCHEMA,
         anchor,
@@ -112,8 +113,9 @@ pub fn audit(
         claims_pct,
         measured,
         agreement,
-        attempts: attempts.len(),
-        expected_false_commits: expected,
+        attempts,
+        attempts_missing: known.missing(session),
+        expected_false_commits: expected_false_commits(attempts, 0.025),
     })
 }
 

@@ -87,7 +87,7 @@ pub fn bisect(
             commits[middle].subject
         ));
         let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), watch) {
-            Err(LoopError::Failed(why)) => {
+            Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
                 watch.note(&format!("`{}` is left out: {why}", short(commit)));
                 skipped.push(commit.clone());
                 commits.remove(middle);

@@ -84,6 +84,11 @@ impl Coins {
         if self.flip(purpose, i, j) { Arm::BOTH } else { [Arm::Candidate, Arm::Baseline] }
     }
 
+    /// The training seed of pair `number`, the same for both arms; fits an i32.
+    pub fn training_seed(self, number: u64) -> u64 {
+        self.below(1 << 31, Purpose::TrainingSeed, number, 0)
+    }
+
     /// A number in `0..n`; `n` is far below 2^64, so that the remainder's bias does not matter.
     pub fn below(self, n: u64, purpose: Purpose, i: u64, j: u64) -> u64 {
         self.bits(purpose, i, j) % n.max(1)

@@ -13,15 +13,19 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
-    attempt::{Attempt, CounterRow, Manifest, PairRow, Seconds, VoidRow},
+    attempt::{Attempt, Manifest, PairRow, Seconds},
     blocks::{Blocks, Script},
+    bookkeeping::{Bookkeeping, Series},
     coins::Coins,
     config::{Guard, Sharing, Workload},
     contest::{self, Contest},
-    files, gaming,
-    guards::{self, GuardRequest, Measured},
+    driver::{self, Outcome, PairSource},
+    gaming,
+    guards::{self, GuardPairs, GuardRequest, Measure},
     pair::{self, PairRequest, PairRun},
+    pair_source::TrainerPairs,
     plan::{self, PairPlan},
+    registry::{self, Registry},
     same_training::{self, SameTraining},
     session::{Session, hash_file},
     state::{Cycle, Tier},
@@ -45,9 +49,6 @@ pub struct CompareOptions {
     pub tier: Option<crate::state::Tier>,
 }
 
-/// Loss of speed that LEANER lets through.
-const LEANER_MARGIN_PCT: f64 = 0.5;
-
 /// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.
 pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Attempt, LoopError> {
     let contest = contest::of_working_tree(session, options, watch)?;
@@ -68,6 +69,7 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
         return Ok(attempt);
     }
     crate::selftest::ensure(session, &contest, watch)?;
+    registry::note(session, &mut attempt)?;
     let before = attempt.seconds;
     let began = Instant::now();
     let measured = measure(session, &contest, options, &mut attempt, watch);
@@ -80,7 +82,9 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
 }
 
 /// Writes the attempt down for good. A program beside itself is no attempt at anything: it has no record.
-fn close(session: &mut Session, attempt: Attempt) -> Result<Attempt, LoopError> {
+fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopError> {
+    session.attempts().save(&attempt)?;
+    registry::note(session, &mut attempt)?;
     session.attempts().save(&attempt)?;
     if !attempt.is_identical {
         crate::evidence::record(session, &attempt)?;
@@ -130,9 +134,15 @@ pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>,
 }
 
 fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
-    match session.attempts().load(key)? {
-        Some(known) => Ok(Some(known)),
-        None => crate::evidence::find(session, key),
+    let Some(known) = session.attempts().load(key)? else { return crate::evidence::find(session, key) };
+    // The key holds the workload's steps: a plan of others was not made by the loop.
+    match known.plan.filter(|plan| plan.blocks.steps != session.config.workload.steps) {
+        None => Ok(Some(known)),
+        Some(plan) => Err(LoopError::Failed(format!(
+            "the attempt `{key}` cannot be right: its plan is of {} steps, the workload has {}",
+            plan.blocks.steps, session.config.workload.steps
+        ))
+        .hint("move its file away to begin the comparison again, which counts as another attempt")),
     }
 }
 
@@ -177,6 +187,8 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         return Ok(known);
     }
     let [baseline, candidate] = contest.sides.clone();
+    // Its state is gone, and it is known that there was one: each time counts.
+    let restarts = Registry::read(session)?.get(&key).map_or(0, |entry| entry.chances);
     Ok(Attempt {
         key,
         is_identical: options.is_identical,
@@ -203,6 +215,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         reason: String::new(),
         estimate: None,
         seconds: Seconds { build: contest.build_s, ..Seconds::default() },
+        bookkeeping: Bookkeeping { restarts, ..Bookkeeping::default() },
     })
 }
 
@@ -227,57 +240,25 @@ fn measure(
         session.attempts().save(attempt)?;
         plan
     };
-    let looks = Plan::for_pairs(plan.pairs)
-        .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
     watch.note(&plan_text(session, &plan, budget));
-    // A plan that is done goes on by the e-process, as many pairs again.
-    let most = if attempt.pairs.len() >= plan.pairs { attempt.pairs.len() + plan.pairs } else { plan.pairs };
     if attempt.pairs.len() >= plan.pairs {
         watch.note("the planned pairs are used up: an e-process over all pairs goes on");
+        registry::note(session, attempt)?;
     }
-    let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
-    let mut same_training = SameTraining::new(session, contest, attempt, watch)?;
-    let (verdict, reason) = loop {
-        let is_planned_end = attempt.pairs.len() == plan.pairs && most > plan.pairs;
-        // Where counters fell, pairs go on until it is shown that nothing was lost for it.
-        let may_be_leaner =
-            judgement.verdict == Some(Verdict::Same) && counters_only_fell(attempt) && !is_leaner(attempt);
-        let goes_on = is_planned_end || may_be_leaner && attempt.pairs.len() < plan.pairs;
-        if let Some(verdict) = judgement.verdict.filter(|_| !goes_on) {
-            attempt.estimate = judgement.estimate;
-            break (verdict, judgement.reason);
-        }
-        if attempt.pairs.len() >= most || began.elapsed() >= budget {
-            let why = if attempt.pairs.len() >= most { "all pairs are" } else { "the budget is" };
-            attempt.estimate = judgement.estimate.or(attempt.estimate);
-            break (Verdict::Undecided, format!("{why} used up without an answer; {}", judgement.reason));
-        }
-        let number = attempt.next_number();
-        let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
-        attempt.seconds.pairs += run.trainers_s();
-        if let Some(void) = run.void {
-            watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
-            attempt.voids.push(VoidRow { number, arm: void.arm, why: void.why });
-            if let Some(refusal) = too_many_voids(&attempt.voids)? {
-                break (Verdict::Refused, refusal);
-            }
-            continue;
-        }
-        let row = pair_row(number, &run);
-        record_blocks(session, attempt, &row, &run)?;
-        let started = Instant::now();
-        let refusal = same_training.judge(number, &run, attempt, watch)?;
-        attempt.seconds.parity += started.elapsed().as_secs_f64();
-        attempt.pairs.push(row);
-        session.attempts().save(attempt)?;
-        if let Some(refusal) = refusal {
-            break (Verdict::Refused, refusal);
-        }
-        judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
-        attempt.estimate = judgement.estimate.or(attempt.estimate);
-        watch.pairs(&progress("compare", &attempt.d(), most, attempt, &judgement, began));
+    let mut pairs = TrainerPairs {
+        session,
+        runner,
+        same_training: SameTraining::new(session, contest, attempt, watch)?,
+        plan,
+        series: Series::Comparison,
+        budget: Some(budget),
+        began,
+        spent_s: 0.0,
+        watch,
     };
-    let leaner = verdict != Verdict::Slower && is_leaner(attempt);
+    let (verdict, reason) = driver::compare(&mut pairs, attempt, &plan)?;
+    let TrainerPairs { mut same_training, .. } = pairs;
+    let leaner = verdict != Verdict::Slower && attempt.is_leaner();
     if attempt.is_identical || !(verdict == Verdict::Faster || leaner && verdict != Verdict::Refused) {
         return Ok((verdict, reason));
     }
@@ -307,20 +288,6 @@ fn whole_training(
     attempt.seconds.parity += started.elapsed().as_secs_f64();
     let findings = [gaming::moved_work(attempt), gaming::disturbed_baseline(attempt), roofline(session, attempt)];
     Ok(refusal.or_else(|| findings.into_iter().flatten().next().map(|finding| finding.text())))
-}
-
-/// Not slower than by 0.5 %, the same numbers up to rounding, and counters that only fell.
-fn is_leaner(attempt: &Attempt) -> bool {
-    let low = attempt.estimate.and_then(|estimate| estimate.ci_low_pct);
-    low.is_some_and(|low| low > -LEANER_MARGIN_PCT) && counters_only_fell(attempt)
-}
-
-fn counters_only_fell(attempt: &Attempt) -> bool {
-    let fell = |row: &CounterRow| row.candidate < row.baseline;
-    !attempt.is_identical
-        && attempt.tier != Tier::T2
-        && !attempt.counters.is_empty()
-        && attempt.counters.iter().all(fell)
 }
 
 fn roofline(session: &Session, attempt: &Attempt) -> Option<gaming::Finding> {
@@ -393,19 +360,6 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
     )
 }
 
-/// Appends the times of a pair's blocks to the bulk data.
-fn record_blocks(session: &Session, attempt: &Attempt, row: &PairRow, run: &PairRun) -> Result<(), LoopError> {
-    let blocks_ms = run.arms.each_ref().map(|arm| {
-        arm.turns
-            .iter()
-            .filter(|turn| turn.block.is_some())
-            .map(|turn| (turn.ms * 1e3).round() / 1e3)
-            .collect::<Vec<f64>>()
-    });
-    let line = serde_json::json!({ "pair": row.number, "blocks_ms": blocks_ms });
-    files::append_line(&session.attempts().bulk_path(&attempt.key), &line.to_string())
-}
-
 /// Runs the configured guards, those that cost nothing first; the refusal of the first that fails.
 fn guarded(
     session: &Session,
@@ -415,18 +369,6 @@ fn guarded(
 ) -> Result<Option<String>, LoopError> {
     let began = Instant::now();
     let [baseline, candidate] = &contest.kits;
-    let ratios = |of: fn(&PairRow) -> Option<[f64; 2]>| {
-        attempt
-            .pairs
-            .iter()
-            .filter_map(of)
-            .map(|[baseline, candidate]| (baseline / candidate).ln())
-            .collect::<Vec<f64>>()
-    };
-    let memory = ratios(|pair| match pair.peak_memory_bytes {
-        [Some(baseline), Some(candidate)] => Some([baseline as f64, candidate as f64]),
-        _ => None,
-    });
     let work = session.work()?;
     let rebuild = |arm: Arm| {
         let tree = &contest.sides[arm.index()].tree;
@@ -439,7 +381,7 @@ fn guarded(
         coins: attempt.coins,
         work: &work,
         checkpoint: checkpoint.as_deref(),
-        memory,
+        memory: attempt.memory_d(),
         rebuild: &rebuild,
     };
     let is_free = |guard: &Guard| matches!(guard, Guard::PeakMemory { .. });
@@ -447,12 +389,8 @@ fn guarded(
     attempt.guards.clear();
     let mut failed = None;
     for (name, guard) in free.into_iter().chain(costly) {
-        let known = attempt.guard_d.get(name).cloned().unwrap_or_default();
-        let mut keep = |d: &[f64]| {
-            attempt.guard_d.insert(name.clone(), d.to_vec());
-            session.attempts().save(attempt)
-        };
-        let result = match guards::run(name, guard, &request, Measured { d: known, keep: &mut keep }, watch) {
+        let mut pairs = PairsOfGuard { session, attempt, name, watch };
+        let result = match guards::run(name, guard, &request, &mut pairs, watch) {
             Ok(result) => result,
             // What the guard's own pairs show of a trainer that plays is an answer, not to be asked for again.
             Err(LoopError::Refused(why)) => {
@@ -471,20 +409,58 @@ fn guarded(
     Ok(failed)
 }
 
-/// Voids of the baseline's doing say that the instrument does not work here; those of the candidate's, that it plays.
-pub fn too_many_voids(voids: &[VoidRow]) -> Result<Option<String>, LoopError> {
-    if let Some(finding) = gaming::voids(voids) {
-        return Ok(Some(finding.text()));
+/// A guard's pairs, in the attempt.
+struct PairsOfGuard<'a> {
+    session: &'a Session,
+    attempt: &'a mut Attempt,
+    name: &'a str,
+    watch: &'a dyn Watch,
+}
+
+impl GuardPairs for PairsOfGuard<'_> {
+    fn d(&self) -> &[f64] {
+        self.attempt.guard_d.get(self.name).map_or(&[], Vec::as_slice)
     }
-    let of_baseline: Vec<_> = voids.iter().filter(|void| void.arm == Arm::Baseline).collect();
-    match of_baseline.last() {
-        Some(last) if of_baseline.len() >= gaming::MAX_VOIDS => Err(LoopError::Failed(format!(
-            "the baseline cannot be measured in turns: in {} pairs it {}",
-            of_baseline.len(),
-            last.why
-        ))
-        .hint("`sharing = \"sequential\"` in `loop.toml` runs one trainer at a time")),
-        _ => Ok(None),
+
+    fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError> {
+        let PairsOfGuard { session, name, watch, .. } = *self;
+        let mut source = GuardSource { session, name, watch, measure };
+        match driver::run_pair(&mut source, self.attempt, &Series::Guard(name.to_owned()))? {
+            None => Ok(()),
+            Some(refusal) => Err(LoopError::Refused(format!("guard {name}: {refusal}"))),
+        }
+    }
+}
+
+struct GuardSource<'a, 'm> {
+    session: &'a Session,
+    name: &'a str,
+    watch: &'a dyn Watch,
+    measure: &'a mut Measure<'m>,
+}
+
+impl PairSource for GuardSource<'_, '_> {
+    type Run = f64;
+
+    fn run(&mut self, number: u64) -> Result<Outcome<f64>, LoopError> {
+        (self.measure)(number)
+    }
+
+    fn add(&mut self, _number: u64, d: f64, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
+        attempt.guard_d.entry(self.name.to_owned()).or_default().push(d);
+        Ok(None)
+    }
+
+    fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError> {
+        self.session.attempts().save(attempt)
+    }
+
+    fn note(&mut self, line: &str) {
+        self.watch.note(&format!("guard {}: {line}", self.name));
+    }
+
+    fn is_stop_requested(&self) -> bool {
+        self.watch.is_stop_requested()
     }
 }
 

@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use crate::{
     LoopError, Watch,
-    attempt::{Attempt, Confirmation, VoidRow},
-    compare::{PairRunner, pair_row, progress, too_many_voids},
+    attempt::{Attempt, Confirmation},
+    bookkeeping::{FREE_INTERRUPTIONS, LEVEL_OF_AN_INTERRUPTION, MAX_PAIRS, Series},
+    compare::PairRunner,
     contest::Contest,
-    evidence,
-    plan::PairPlan,
+    driver, evidence,
+    pair_source::TrainerPairs,
+    registry::{self, Registry},
     same_training::SameTraining,
     session::Session,
     stats::{confirmation::confirm, signed_rank::critical_value},
-    verdict::{Estimate, Judgement},
+    verdict::Estimate,
 };
 
 /// Fewest pairs.
@@ -22,7 +24,7 @@ const MIN_PAIRS: usize = 10;
 const LEVEL: f64 = 0.025;
 /// Chance that a single attempt without effect passes the comparison on the fast side.
 const COMPARISON_LEVEL: f64 = 0.025;
-/// Expected false commits on one baseline beyond which the level is halved, and again.
+/// Expected false commits on one target beyond which the level is halved, and again.
 const MAX_EXPECTED: f64 = 0.05;
 
 /// Runs the confirmation's pairs, or those that are still missing, and judges them. These two programs are confirmed
@@ -32,84 +34,68 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
         return Ok(());
     }
     let Some(plan) = attempt.plan else { return Ok(()) };
-    if let Some(failed) = failed_before(session, attempt) {
+    let known = Registry::read(session)?;
+    if let Some(failed) = failed_before(session, &known, attempt)? {
         attempt.confirmation = Some(failed);
         return session.attempts().save(attempt);
     }
-    let level = level(session, attempt);
-    let planned = attempt.pairs.len().max(fewest_at(level));
-    attempt.confirmation.get_or_insert(Confirmation {
-        planned,
-        pairs: Vec::new(),
-        voids: Vec::new(),
-        level,
-        p: None,
-        estimate: None,
-        accepted: None,
-        refusal: None,
+    if attempt.confirmation.is_none() {
+        let level = level(known.attempts(session), attempt);
+        attempt.confirmation = Some(Confirmation {
+            planned: attempt.pairs.len().max(fewest_pairs(level, 0)),
+            pairs: Vec::new(),
+            voids: Vec::new(),
+            level,
+            p: None,
+            estimate: None,
+            accepted: None,
+            refusal: None,
+        });
+        session.attempts().save(attempt)?;
+    }
+    // Known before its first pair: what is asked once is not asked again elsewhere.
+    registry::note(session, attempt)?;
+    let mut pairs = TrainerPairs {
+        session,
+        runner: PairRunner::new(session, contest, attempt.coins)?,
+        same_training: SameTraining::new(session, contest, attempt, watch)?,
+        plan,
+        series: Series::Confirmation,
+        budget: None,
+        began: Instant::now(),
+        spent_s: 0.0,
+        watch,
+    };
+    let refusal = driver::confirm(&mut pairs, attempt)?.or_else(|| {
+        // Another precision is judged by all seeds together.
+        let parity = attempt.parity.as_ref();
+        parity.and_then(|parity| parity.failures().next()).map(|check| format!("parity: {check}"))
     });
-    let refusal = fresh_pairs(session, contest, attempt, &plan, watch)?;
-    let Some(confirmation) = &mut attempt.confirmation else { return Ok(()) };
-    let d: Vec<f64> = confirmation.pairs.iter().map(|pair| pair.d).collect();
+    conclude(attempt, refusal);
+    session.attempts().save(attempt)?;
+    registry::note(session, attempt)
+}
+
+/// Judges the pairs that there are, once.
+fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
+    let Some(confirmation) = &mut attempt.confirmation else { return };
+    let d = confirmation.d();
     let outcome = confirm(&d, confirmation.level);
-    if d.len() >= confirmation.planned {
+    let is_whole = d.len() >= confirmation.planned;
+    if is_whole {
         confirmation.p = Some(outcome.p);
         confirmation.estimate =
             Some(Estimate::new(outcome.estimate, outcome.interval.low, outcome.interval.high, d.len()));
     }
-    confirmation.accepted = Some(outcome.confirmed && refusal.is_none());
+    confirmation.accepted = Some(is_whole && outcome.confirmed && refusal.is_none());
     confirmation.refusal = refusal;
-    session.attempts().save(attempt)
-}
-
-/// Runs what is missing; why the pairs prove nothing, if they do not. Each is on disk before the next begins.
-fn fresh_pairs(
-    session: &Session,
-    contest: &Contest,
-    attempt: &mut Attempt,
-    plan: &PairPlan,
-    watch: &dyn Watch,
-) -> Result<Option<String>, LoopError> {
-    let runner = PairRunner::new(session, contest, attempt.coins)?;
-    let mut same_training = SameTraining::new(session, contest, attempt, watch)?;
-    let began = Instant::now();
-    loop {
-        let number = attempt.next_number();
-        let Some(confirmation) = &attempt.confirmation else { return Ok(None) };
-        let planned = confirmation.planned;
-        if confirmation.pairs.len() >= planned {
-            // Another precision is judged by all seeds together.
-            let parity = attempt.parity.as_ref();
-            return Ok(parity.and_then(|parity| parity.failures().next()).map(|check| format!("parity: {check}")));
-        }
-        let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
-        attempt.seconds.confirmation += run.seconds;
-        if let Some(void) = run.void {
-            watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
-            let Some(confirmation) = &mut attempt.confirmation else { return Ok(None) };
-            confirmation.voids.push(VoidRow { number, arm: void.arm, why: void.why });
-            let refusal = too_many_voids(&confirmation.voids);
-            session.attempts().save(attempt)?;
-            match refusal? {
-                Some(refusal) => return Ok(Some(refusal)),
-                None => continue,
-            }
-        }
-        let refusal = same_training.judge(number, &run, attempt, watch)?;
-        let Some(confirmation) = &mut attempt.confirmation else { return Ok(None) };
-        confirmation.pairs.push(pair_row(number, &run));
-        let d: Vec<f64> = confirmation.pairs.iter().map(|pair| pair.d).collect();
-        session.attempts().save(attempt)?;
-        if refusal.is_some() {
-            return Ok(refusal);
-        }
-        let judgement = Judgement { verdict: None, reason: "one look, at the end".to_owned(), estimate: None };
-        watch.pairs(&progress("confirm", &d, planned, attempt, &judgement, began));
-    }
 }
 
 /// A confirmation of the same two programs on this machine that failed.
-fn failed_before(session: &Session, attempt: &Attempt) -> Option<Confirmation> {
+///
+/// # Errors
+/// [`LoopError::Refused`] where one was begun as another attempt, or where its pairs are gone.
+fn failed_before(session: &Session, known: &Registry, attempt: &Attempt) -> Result<Option<Confirmation>, LoopError> {
     let of = |attempt: &Attempt| [attempt.baseline.binary.clone(), attempt.candidate.binary.clone()];
     let is_same = |other: &Attempt| {
         of(other) == of(attempt)
@@ -121,25 +107,38 @@ fn failed_before(session: &Session, attempt: &Attempt) -> Option<Confirmation> {
             record.attempt.confirmation.as_ref().filter(|confirmation| confirmation.accepted == Some(false));
         confirmation.filter(|_| is_same(&record.attempt)).cloned()
     };
-    evidence::attempts(session).iter().find_map(|(_, record)| failed(record))
+    if let Some(failed) = evidence::attempts(session).iter().find_map(|(_, record)| failed(record)) {
+        return Ok(Some(failed));
+    }
+    match known.asked_before(attempt) {
+        Some((entry, asked)) if asked.accepted == Some(false) => Ok(Some(asked.as_failed(&entry.key))),
+        Some((entry, _)) if attempt.confirmation.is_none() => Err(LoopError::Refused(format!(
+            "a confirmation of the same two programs was begun before (attempt {})",
+            entry.key
+        ))
+        .hint("two programs are confirmed once: `alpha loop commit` under the cycle that began it goes on with it")),
+        _ => Ok(None),
+    }
 }
 
-/// Fewest pairs that can pass at a level, but never fewer than [`MIN_PAIRS`].
-fn fewest_at(level: f64) -> usize {
-    (MIN_PAIRS..=200).find(|pairs| critical_value(*pairs, level).is_some()).unwrap_or(200)
+/// Fewest pairs of a confirmation at a level of which so many are lost: a gain that all others agree on can pass. Never
+/// fewer than [`MIN_PAIRS`].
+pub fn fewest_pairs(level: f64, lost: usize) -> usize {
+    fewest_that_pass(level, lost).max(MIN_PAIRS)
 }
 
-/// Attempts against a baseline so far, as the ledger counts them. One that went on after its plan had a second chance and
-/// counts twice.
-pub fn attempts_on(session: &Session, baseline: &str) -> usize {
-    let is_on =
-        |record: &evidence::AttemptRecord| record.baseline.measured_tree == baseline && !record.attempt.is_identical;
-    let chances = |record: &evidence::AttemptRecord| if went_on(&record.attempt) { 2 } else { 1 };
-    evidence::attempts(session).iter().map(|(_, record)| record).filter(|record| is_on(record)).map(chances).sum()
+/// The smallest number of pairs whose exact one-sided test can pass at a level where so many are lost.
+pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
+    // Lost pairs have the highest ranks, and a negative sign.
+    let most_positive = |pairs: usize| (pairs - lost) * (pairs - lost + 1) / 2;
+    let passes = |pairs: &usize| {
+        critical_value(*pairs, level).is_some_and(|critical| most_positive(*pairs) >= critical as usize)
+    };
+    (lost + 1..=MAX_PAIRS).find(passes).unwrap_or(MAX_PAIRS)
 }
 
 /// Whether the e-process had a say after the plan's last look.
-fn went_on(attempt: &Attempt) -> bool {
+pub fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
 }
 
@@ -148,14 +147,17 @@ pub fn expected_false_commits(attempts: usize, level: f64) -> f64 {
     attempts as f64 * COMPARISON_LEVEL * level
 }
 
-/// The level that keeps the expected number of false commits on one baseline in bounds: halved when it would pass
-/// [`MAX_EXPECTED`], and again. An attempt that had two chances to be called faster is confirmed at half of it.
-fn level(session: &Session, attempt: &Attempt) -> f64 {
-    let level = level_after(attempts_on(session, &attempt.baseline.measured_tree));
+/// The level of an attempt's confirmation that keeps the expected number of false commits in bounds: halved when it would
+/// pass [`MAX_EXPECTED`], and again. An attempt that had two chances to be called faster is confirmed at half of it, and
+/// each interruption that did not count leaves a share.
+pub fn level(attempts: usize, attempt: &Attempt) -> f64 {
+    let interruptions = attempt.bookkeeping.interrupted.len().min(FREE_INTERRUPTIONS) as i32;
+    let level = level_after(attempts) * LEVEL_OF_AN_INTERRUPTION.powi(interruptions);
     if went_on(attempt) { level / 2.0 } else { level }
 }
 
-fn level_after(attempts: usize) -> f64 {
+/// The one-sided level of a confirmation after so many attempts.
+pub fn level_after(attempts: usize) -> f64 {
     let mut level = LEVEL;
     while expected_false_commits(attempts, level) > MAX_EXPECTED {
         level /= 2.0;
@@ -166,6 +168,7 @@ fn level_after(attempts: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bookkeeping::LOST_D;
 
     #[test]
     fn many_attempts_on_one_baseline_make_it_harder() {
@@ -175,8 +178,25 @@ mod tests {
 
     #[test]
     fn there_are_enough_pairs_for_the_level() {
-        assert_eq!(fewest_at(0.025), 10);
+        assert_eq!(fewest_pairs(0.025, 0), 10);
         // With ten pairs the smallest p is 1/1024.
-        assert_eq!(fewest_at(0.0009), 11);
+        assert_eq!(fewest_pairs(0.0009, 0), 11);
+    }
+
+    /// Against the exact p of that many pairs, the lost ones below all others.
+    #[test]
+    fn lost_pairs_are_made_up_for_by_more() {
+        for level in [0.025, 0.0125, 0.001] {
+            for lost in 0..4 {
+                let p = |pairs: usize| {
+                    let d: Vec<f64> =
+                        (0..pairs).map(|pair| if pair < lost { LOST_D } else { 0.01 + pair as f64 * 1e-4 }).collect();
+                    confirm(&d, level).p
+                };
+                let fewest = fewest_that_pass(level, lost);
+                assert!(p(fewest) <= level && p(fewest - 1) > level, "{lost} lost at {level}: {fewest}");
+            }
+        }
+        assert_eq!([0, 1, 2, 3].map(|lost| fewest_pairs(0.025, lost)), [10, 12, 17, 22]);
     }
 }

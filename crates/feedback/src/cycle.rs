@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, claim, compare,
-    confirm::{attempts_on, expected_false_commits},
-    contest, evidence,
+    confirm::expected_false_commits,
+    evidence,
     git::LogEntry,
+    registry::Registry,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
@@ -30,8 +31,11 @@ pub struct Status {
     pub attempt: Option<String>,
     /// The newest commit of this branch that came through the gate.
     pub accepted: Option<Accepted>,
-    /// Attempts on this baseline.
+    /// Attempts on this target so far, over all baselines; one that went on after its plan counts twice.
     pub attempts: usize,
+    /// That a record knows of more attempts than are known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts_missing: Option<String>,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
     /// Files of the ledger that cannot be used.
@@ -97,10 +101,8 @@ pub fn start(
 /// Where the cycle stands. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
-    let baseline = contest::baseline_commit(session, None)?;
-    let tree = session.repository.tree_of(&baseline)?;
-    let measured = session.repository.measured_tree(&tree, &session.config.unmeasured())?;
-    let attempts = attempts_on(session, &measured);
+    let known = Registry::read(session)?;
+    let attempts = known.attempts(session);
     let last = compare::last(session, cycle.as_ref())?;
     let target = session.config.target.as_ref().map_or(String::new(), |target| format!(" --target={target}"));
     let start = format!("alpha loop start \"<hypothesis>\" --area=<area>{target}");
@@ -122,6 +124,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
         accepted: accepted(session)?,
         cycle,
         attempts,
+        attempts_missing: known.missing(session),
         expected_false_commits: expected_false_commits(attempts, 0.025),
         ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
         next: next.to_owned(),
@@ -145,10 +148,12 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
         return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
     };
     // What was measured of an attempt that has no answer yet is an attempt too.
-    if let Some(open) =
-        compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none() && !open.pairs.is_empty())
-    {
-        evidence::record(session, &open)?;
+    if let Some(mut open) = compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {
+        open.settle();
+        if !open.pairs.is_empty() {
+            session.attempts().save(&open)?;
+            evidence::record(session, &open)?;
+        }
     }
     let mut dropped = Dropped {
         schema: DROP_SCHEMA.to_owned(),

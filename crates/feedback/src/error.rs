@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use crate::arm::Arm;
+
 /// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is no error.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
@@ -11,6 +13,14 @@ pub enum LoopError {
     /// A trainer, a build or a file failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// The trainer of an arm failed, broke the protocol, or left no records: exit code 1. Who is to blame counts.
+    #[error("{message}")]
+    Trainer {
+        /// Whose trainer it was.
+        arm: Arm,
+        /// What it did.
+        message: String,
+    },
     /// A gate refused: exit code 4.
     #[error("{0}")]
     Refused(String),
@@ -28,6 +38,15 @@ impl LoopError {
         LoopError::Failed(format!("cannot {doing} `{}`: {error}", path.display()))
     }
 
+    /// The same failure as one of an arm's trainer, such as records of its that cannot be read.
+    #[must_use]
+    pub fn of_trainer(self, arm: Arm) -> LoopError {
+        match self {
+            LoopError::Failed(message) => LoopError::Trainer { arm, message },
+            other => other,
+        }
+    }
+
     /// With what to do next. Shown on a line of its own.
     #[must_use]
     pub fn hint(self, hint: &str) -> LoopError {
@@ -35,6 +54,7 @@ impl LoopError {
         match self {
             LoopError::Usage(message) => LoopError::Usage(with(message)),
             LoopError::Failed(message) => LoopError::Failed(with(message)),
+            LoopError::Trainer { arm, message } => LoopError::Trainer { arm, message: with(message) },
             LoopError::Refused(message) => LoopError::Refused(with(message)),
             LoopError::Undecided(message) => LoopError::Undecided(with(message)),
             LoopError::Interrupted(message) => LoopError::Interrupted(with(message)),
@@ -44,7 +64,7 @@ impl LoopError {
     /// The exit code of the command; a caller that was interrupted uses its signal's instead.
     pub fn exit_code(&self) -> u8 {
         match self {
-            LoopError::Failed(_) => 1,
+            LoopError::Failed(_) | LoopError::Trainer { .. } => 1,
             LoopError::Usage(_) => 2,
             LoopError::Refused(_) => 4,
             LoopError::Undecided(_) => 5,

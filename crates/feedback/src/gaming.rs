@@ -71,17 +71,17 @@ pub fn voids(voids: &[VoidRow]) -> Option<Finding> {
     let candidate = by(Arm::Candidate);
     (candidate.len() >= MAX_VOIDS).then(|| {
         let last = candidate[candidate.len() - 1];
-        Finding::new("other_turn", format!("{} pairs are void because the candidate {}", candidate.len(), last.why))
+        Finding::new("other_turn", format!("{} pairs were spoiled by the candidate: it {}", candidate.len(), last.why))
     })
 }
 
 /// Work that was moved out of the steady steps: whole runs show less than half of the gain that the steady part of a run as
 /// long would leave, and not by chance.
 pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
-    let of = |number: fn(&PairRow) -> f64| median(&attempt.pairs.iter().map(number).collect::<Vec<_>>());
+    let of = |number: fn(&PairRow) -> f64| median(&attempt.measured().map(number).collect::<Vec<_>>());
     let (steady, whole) = (of(|pair| pair.d), of(|pair| pair.whole));
     let missing: Vec<f64> =
-        attempt.pairs.iter().map(|pair| WHOLE_SHARE * steady_share(pair) * pair.d - pair.whole).collect();
+        attempt.measured().map(|pair| WHOLE_SHARE * steady_share(pair) * pair.d - pair.whole).collect();
     let is_gain = steady >= log_of_pct(attempt.epsilon_pct);
     (is_gain && p_greater(&missing) < MOVED_LEVEL).then(|| {
         Finding::new(
@@ -104,7 +104,7 @@ fn steady_share(pair: &PairRow) -> f64 {
 /// A machine that is busy while the baseline has its turn, and only then. Where others are at work anyway this cannot be
 /// told: they fill whatever a slower arm leaves idle.
 pub fn disturbed_baseline(attempt: &Attempt) -> Option<Finding> {
-    let shares: Vec<[f64; 2]> = attempt.pairs.iter().map(|pair| pair.foreign_cpu_share).collect();
+    let shares: Vec<[f64; 2]> = attempt.measured().map(|pair| pair.foreign_cpu_share).collect();
     let disturbed = shares.iter().filter(|[baseline, candidate]| *baseline > BUSY && *candidate < QUIET).count();
     (shares.len() >= 8 && disturbed * 4 > shares.len() * 3).then(|| {
         let baseline: Vec<f64> = shares.iter().map(|[baseline, _]| *baseline).collect();

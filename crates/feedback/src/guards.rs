@@ -13,8 +13,11 @@ use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
     blocks::Script,
+    bookkeeping::{LOST_D, MAX_LOST},
     coins::{Coins, Purpose},
     config::{self, Guard, LoopConfig, Workload},
+    confirm::fewest_that_pass,
+    driver::Outcome,
     once,
     pair::{self, PairRequest},
     plan,
@@ -39,7 +42,7 @@ const LEVEL: f64 = 0.025;
 /// Above this p at a look more pairs would not help.
 const HOPELESS: f64 = 0.9;
 /// Numbers of guards' pairs begin here, away from those of the comparison.
-const FIRST_NUMBER: u64 = 1_000_000;
+pub(crate) const FIRST_NUMBER: u64 = 1_000_000;
 
 /// What a guard found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,12 +102,19 @@ pub struct GuardRequest<'a> {
     pub rebuild: &'a dyn Fn(Arm) -> Result<f64, LoopError>,
 }
 
-/// A guard's numbers so far, which an interruption does not lose.
-pub struct Measured<'a> {
-    /// Of every pair.
-    pub d: Vec<f64>,
-    /// Called with all of them after each pair.
-    pub keep: &'a mut dyn FnMut(&[f64]) -> Result<(), LoopError>,
+/// Measures the pair of a number: ln(baseline / candidate) of something of which less is better.
+pub type Measure<'a> = dyn FnMut(u64) -> Result<Outcome<f64>, LoopError> + 'a;
+
+/// A guard's pairs, which an interruption does not lose.
+pub trait GuardPairs {
+    /// The numbers of those that count.
+    fn d(&self) -> &[f64];
+
+    /// Measures one more, unless it is spoiled, and keeps what became of it.
+    ///
+    /// # Errors
+    /// [`LoopError::Refused`] where too many are spoiled by the candidate.
+    fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError>;
 }
 
 /// Runs the guard, or goes on with it.
@@ -115,7 +125,7 @@ pub fn run(
     name: &str,
     guard: &Guard,
     request: &GuardRequest<'_>,
-    measured: Measured<'_>,
+    pairs: &mut dyn GuardPairs,
     watch: &dyn Watch,
 ) -> Result<GuardResult, LoopError> {
     let looks = Looks { name, margin_pct: guard.margin_pct(), watch };
@@ -127,16 +137,16 @@ pub fn run(
             let start =
                 PairRequest { workload, kits: request.kits, script: &script, coins, number: 0, work, slowed: None };
             let mut time = |arm, place| pair::start_only(&start, arm, place, watch);
-            by_process(&looks, request, measured, &mut time)
+            by_process(&looks, request, pairs, &mut time)
         }
-        Guard::Workload { workload, .. } => by_workload(&looks, workload, request, measured),
+        Guard::Workload { workload, .. } => by_workload(&looks, workload, request, pairs),
         Guard::Command { command, inputs, .. } => {
             let mut time = |arm, place| time_command(command, inputs, request, arm, place, watch);
-            by_process(&looks, request, measured, &mut time)
+            by_process(&looks, request, pairs, &mut time)
         }
         Guard::BuildTime { .. } => {
-            let rebuilt = |number| pair_of(request, number, 1, watch, &mut |arm, _| (request.rebuild)(arm));
-            looks.at(BUILD_PAIRS, measured, rebuilt)
+            let mut rebuild = |arm, _| (request.rebuild)(arm).map_err(|error| error.of_trainer(arm));
+            looks.at(BUILD_PAIRS, pairs, &mut |number| pair_of(request, number, 1, watch, &mut rebuild))
         }
     }
 }
@@ -149,25 +159,37 @@ struct Looks<'a> {
 }
 
 impl Looks<'_> {
-    /// Measures pairs until the guard holds, clearly does not, or has had its pairs.
+    /// Measures pairs until the guard holds, clearly does not, or has had its pairs. Where some are lost, a look is after
+    /// as many as can show in spite of them that it holds.
     fn at(
         &self,
         counts: &[usize],
-        measured: Measured<'_>,
-        mut measure: impl FnMut(u64) -> Result<f64, LoopError>,
+        pairs: &mut dyn GuardPairs,
+        measure: &mut Measure<'_>,
     ) -> Result<GuardResult, LoopError> {
         let Looks { name, margin_pct, watch } = *self;
         let started = Instant::now();
         let level = LEVEL / counts.len() as f64;
-        let Measured { mut d, keep } = measured;
+        let mut measure = |number| {
+            Ok(match measure(number)? {
+                Outcome::Measured(d) => Outcome::Measured(round_log(d)),
+                void @ Outcome::Void(_) => void,
+            })
+        };
         let mut found = judge(name, margin_pct, &[], level);
-        for planned in counts {
-            while d.len() < *planned {
-                d.push(round_log(measure(FIRST_NUMBER + d.len() as u64)?));
-                keep(&d)?;
-                progress(name, *planned, &d, started, watch);
-            }
-            found = judge(name, margin_pct, &d[..*planned], level);
+        for count in counts {
+            let planned = loop {
+                let lost = pairs.d().iter().filter(|d| **d <= LOST_D).count();
+                // Beyond so many nothing makes up for them, and the guard does not hold.
+                let made_up = if (1..=MAX_LOST).contains(&lost) { fewest_that_pass(level, lost) } else { 0 };
+                let planned = made_up.max(*count);
+                if pairs.d().len() >= planned {
+                    break planned;
+                }
+                pairs.measure(&mut measure)?;
+                progress(name, planned, pairs.d(), started, watch);
+            };
+            found = judge(name, margin_pct, &pairs.d()[..planned], level);
             if found.holds || found.p > HOPELESS {
                 break;
             }
@@ -180,31 +202,26 @@ fn by_workload(
     looks: &Looks<'_>,
     workload: &Workload,
     request: &GuardRequest<'_>,
-    measured: Measured<'_>,
+    pairs: &mut dyn GuardPairs,
 ) -> Result<GuardResult, LoopError> {
-    let Looks { name, watch, .. } = *looks;
+    let watch = looks.watch;
     let kits = request.kits.map(|kit| Kit { inputs: workload.inputs.clone(), ..kit.clone() });
     let script = plan::script_of(workload, &kits, request.work, request.coins, watch)?;
-    let mut voids = 0;
-    looks.at(PAIRS, measured, |number| {
-        loop {
-            let pair = PairRequest {
-                workload,
-                kits: [&kits[0], &kits[1]],
-                script: &script,
-                coins: request.coins,
-                number: number + voids,
-                work: request.work,
-                slowed: None,
-            };
-            let run = pair::run(&pair, watch)?;
-            let Some(void) = &run.void else { return Ok(run.log_ratio()) };
-            voids += 1;
-            watch.note(&format!("a pair of guard {name} is void: the {} {}", void.arm.name(), void.why));
-            if voids >= crate::gaming::MAX_VOIDS as u64 {
-                return Err(LoopError::Refused(format!("guard {name}: the {} {}", void.arm.name(), void.why)));
-            }
-        }
+    looks.at(PAIRS, pairs, &mut |number| {
+        let pair = PairRequest {
+            workload,
+            kits: [&kits[0], &kits[1]],
+            script: &script,
+            coins: request.coins,
+            number,
+            work: request.work,
+            slowed: None,
+        };
+        let mut run = pair::run(&pair, watch)?;
+        Ok(match run.void.take() {
+            Some(void) => Outcome::Void(void),
+            None => Outcome::Measured(run.log_ratio()),
+        })
     })
 }
 
@@ -212,12 +229,12 @@ fn by_workload(
 fn by_process(
     looks: &Looks<'_>,
     request: &GuardRequest<'_>,
-    measured: Measured<'_>,
+    pairs: &mut dyn GuardPairs,
     time: &mut dyn FnMut(Arm, usize) -> Result<f64, LoopError>,
 ) -> Result<GuardResult, LoopError> {
     let seconds = time(Arm::Baseline, 0)?;
     let counts = if seconds < LONG_S { SHORT_PROCESS_PAIRS } else { PROCESS_PAIRS };
-    looks.at(counts, measured, |number| pair_of(request, number, repeats(seconds), looks.watch, time))
+    looks.at(counts, pairs, &mut |number| pair_of(request, number, repeats(seconds), looks.watch, time))
 }
 
 /// How often a process of this length runs in a pair.
@@ -232,7 +249,7 @@ fn pair_of(
     repeats: u64,
     watch: &dyn Watch,
     measure: &mut dyn FnMut(Arm, usize) -> Result<f64, LoopError>,
-) -> Result<f64, LoopError> {
+) -> Result<Outcome<f64>, LoopError> {
     let mut shortest = [f64::INFINITY; 2];
     for repeat in 0..repeats {
         for (place, arm) in request.coins.order(Purpose::Pair, number, repeat).into_iter().enumerate() {
@@ -243,7 +260,7 @@ fn pair_of(
             shortest[arm.index()] = shortest[arm.index()].min(found);
         }
     }
-    Ok((shortest[0] / shortest[1]).ln())
+    Ok(Outcome::Measured((shortest[0] / shortest[1]).ln()))
 }
 
 /// Wall time of a fresh process, in seconds.
@@ -261,7 +278,8 @@ fn time_command(
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = config::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command).map(|ended| ended.seconds)
+    let ended = once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command);
+    ended.map(|ended| ended.seconds).map_err(|error| error.of_trainer(arm))
 }
 
 fn progress(name: &str, planned: usize, d: &[f64], started: Instant, watch: &dyn Watch) {
@@ -296,12 +314,44 @@ mod tests {
         assert!(!judge(&[]).holds);
     }
 
+    /// Pairs in memory.
+    struct Kept(Vec<f64>);
+
+    impl GuardPairs for Kept {
+        fn d(&self) -> &[f64] {
+            &self.0
+        }
+
+        fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError> {
+            match measure(FIRST_NUMBER + self.0.len() as u64)? {
+                Outcome::Measured(d) => self.0.push(d),
+                Outcome::Void(_) => self.0.push(LOST_D),
+            }
+            Ok(())
+        }
+    }
+
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
         let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
-        let measured = Measured { d: Vec::new(), keep: &mut |_| Ok(()) };
-        let found = looks.at(&[8, 14, 20], measured, |number| Ok(log_of_pct(d(number - FIRST_NUMBER)))).unwrap();
+        let mut measure = |number| Ok(Outcome::Measured(log_of_pct(d(number - FIRST_NUMBER))));
+        let found = looks.at(&[8, 14, 20], &mut Kept(Vec::new()), &mut measure).unwrap();
         (found.pairs, found.holds)
+    }
+
+    /// A crash of the candidate, or a power cut, is not the end of a guard; three of them are no way around it.
+    #[test]
+    fn lost_pairs_count_against_a_guard() {
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
+        let held = |counts: &[usize], lost: usize, pct: f64| {
+            let mut measure = |_| Ok(Outcome::Measured(log_of_pct(pct)));
+            let found = looks.at(counts, &mut Kept(vec![LOST_D; lost]), &mut measure).unwrap();
+            (found.pairs, found.holds)
+        };
+        assert_eq!(held(&[8, 14, 20], 1, 0.0), (14, true));
+        assert_eq!(held(&[8], 1, 0.0), (12, true));
+        assert_eq!(held(&[8], 3, 0.0), (22, true));
+        assert!(!held(&[8], 3, -6.0).1);
     }
 
     #[test]
@@ -316,21 +366,17 @@ mod tests {
     #[test]
     fn a_guard_goes_on_with_what_was_measured() {
         let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
-        let mut kept = Vec::new();
-        let mut keep = |d: &[f64]| {
-            kept = d.to_vec();
-            Ok(())
-        };
         let mut numbers = Vec::new();
-        let measure = |number| {
+        let mut measure = |number| {
             numbers.push(number - FIRST_NUMBER);
-            Ok(0.0)
+            Ok(Outcome::Measured(0.0))
         };
         let known = vec![log_of_pct(-20.0); 2];
-        let found = looks.at(&[4, 9, 14], Measured { d: known.clone(), keep: &mut keep }, measure).unwrap();
+        let mut kept = Kept(known.clone());
+        let found = looks.at(&[4, 9, 14], &mut kept, &mut measure).unwrap();
         // Two far off of nine or of fourteen: both are looked at, and nothing is measured twice.
         assert_eq!((found.pairs, numbers), (14, (2..14).collect::<Vec<u64>>()));
-        assert_eq!((kept.len(), &kept[..2]), (14, &known[..]));
+        assert_eq!((kept.0.len(), &kept.0[..2]), (14, &known[..]));
     }
 
     /// Where a guard is exactly at its margin it holds by mistake in at most 2.5 %, all looks together.

@@ -152,7 +152,7 @@ impl PairRequest<'_> {
 
     /// Of both arms alike; fits an i32.
     fn seed(&self) -> u64 {
-        self.coins.below(1 << 31, Purpose::TrainingSeed, self.number, 0)
+        self.coins.training_seed(self.number)
     }
 }
 
@@ -194,8 +194,7 @@ impl Live {
             None => None,
             Some(listener) => {
                 let deadline = started + START_TIMEOUT;
-                let turns =
-                    listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm: arm.name() })?;
+                let turns = listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm })?;
                 Some((listener, turns))
             }
         };
@@ -217,14 +216,14 @@ impl Live {
         let started = Instant::now();
         process.thaw();
         let deadline = started + *turn_timeout;
-        let done = turns.go(steps, &mut Waiting { process, watch, deadline, arm: arm.name() })?;
+        let done = turns.go(steps, &mut Waiting { process, watch, deadline, arm: *arm })?;
         Ok((ms_since(started), done))
     }
 
     fn save(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
         let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
         process.thaw();
-        turns.save(&mut Waiting { process, watch, deadline: Instant::now() + *turn_timeout, arm: arm.name() })
+        turns.save(&mut Waiting { process, watch, deadline: Instant::now() + *turn_timeout, arm: *arm })
     }
 
     /// Lets the trainer end by itself.
@@ -263,7 +262,8 @@ impl Live {
     }
 
     fn failed(&self, what: &str) -> LoopError {
-        LoopError::Failed(format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words()))
+        let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
+        LoopError::Trainer { arm: self.arm, message }
     }
 
     fn is_disturbed(&mut self) -> Option<&'static str> {

@@ -35,6 +35,8 @@ pub struct CompareReport {
     pub pairs: usize,
     /// Pairs that do not.
     pub voids: usize,
+    /// Pairs among those that count that have no number of their own and count against the candidate.
+    pub lost: usize,
     /// Standard deviation of a pair, per cent.
     pub pair_sd_pct: Option<f64>,
     /// Wall time of planning, pairs, parity and guards.
@@ -74,6 +76,7 @@ impl CompareReport {
             ci_high_pct: estimate.and_then(|estimate| estimate.ci_high_pct),
             pairs: attempt.pairs.len(),
             voids: attempt.voids.len(),
+            lost: attempt.pairs.iter().filter(|pair| pair.is_lost()).count(),
             pair_sd_pct: (attempt.pairs.len() > 2).then(|| {
                 let sd = crate::stats::robust::mad_sd(&attempt.d());
                 crate::verdict::pct_of_log(sd)

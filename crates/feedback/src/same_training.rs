@@ -112,7 +112,8 @@ impl<'a> SameTraining<'a> {
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
         let kept = session.attempts().kept_evidence(&attempt.key);
         let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
-        let numbers: Vec<u64> = attempt.pairs.iter().chain(confirmation).map(|pair| pair.number).collect();
+        let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
+        let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
         let (pairs, updates): (Vec<_>, Vec<_>) =
             kept.read(&numbers)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
         Ok(SameTraining {
@@ -141,9 +142,12 @@ impl<'a> SameTraining<'a> {
         watch: &dyn Watch,
     ) -> Result<Option<String>, LoopError> {
         let workload = &self.session.config.workload;
-        let read = |arm: &ArmRun| Trajectory::read(&arm.folder.written(&workload.metrics)?, &self.counters);
-        let records = Arms { baseline: read(&run.arms[0])?, candidate: read(&run.arms[1])? };
-        if attempt.pairs.is_empty() {
+        let read = |arm: Arm| {
+            let path = run.arms[arm.index()].folder.written(&workload.metrics);
+            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+        };
+        let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
+        if attempt.measured().next().is_none() {
             note_counters(attempt, &records);
         }
         let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
@@ -299,8 +303,16 @@ fn updates(
     alone
         .chain([(0, blocks.steps - 1)])
         .map(|(from, to)| {
-            let of = |arm: &ArmRun| UpdateCheck::between(&weights(arm, from)?, &weights(arm, to)?, seed, exempt);
-            Ok(UpdateEvidence { from, to, moved: Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? } })
+            let of = |arm: Arm| {
+                let ran = &run.arms[arm.index()];
+                let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
+                moved().map_err(|error: LoopError| error.of_trainer(arm))
+            };
+            Ok(UpdateEvidence {
+                from,
+                to,
+                moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? },
+            })
         })
         .collect()
 }

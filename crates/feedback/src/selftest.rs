@@ -134,6 +134,9 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
     let mut floor = Floor::default();
     for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
         let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
+        if let Some(void) = &run.void {
+            return Err(cannot_be_tested(void));
+        }
         same_training::include_in_floor(session, &run, &plan.blocks, coins, number, &mut floor)?;
     }
     let mut failure = None;
@@ -215,12 +218,14 @@ fn series(
             let run = pair::run(&request, watch)?;
             match &run.void {
                 None => Ok(run.log_ratio()),
-                Some(void) => {
-                    Err(LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why)))
-                }
+                Some(void) => Err(cannot_be_tested(void)),
             }
         })
         .collect()
+}
+
+fn cannot_be_tested(void: &pair::Void) -> LoopError {
+    LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why))
 }
 
 fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {

@@ -55,7 +55,7 @@ fn run_once(session: &Session, smoke: &SmokeConfig, kit: &Kit, watch: &dyn Watch
     let words = config::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
     let ended = match once::run(&folder, &kit, &words, RUN_TIMEOUT, watch) {
         Ok(ended) => ended,
-        Err(LoopError::Failed(why)) => {
+        Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
             return Ok(SmokeRun { ending: Ending::NotStarted(why), stderr_tail: String::new(), rows: Vec::new() });
         }
         Err(error) => return Err(error),

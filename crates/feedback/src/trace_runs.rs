@@ -5,13 +5,13 @@ use std::{fs, path::Path};
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder},
-    attempt::Attempt,
+    attempt::{Attempt, VoidRow},
     attribution::{self, Attribution, TracedPair},
     blocks::Script,
     coins::Coins,
     config::{Area, TraceConfig, Workload},
     contest::{self, Contest},
-    evidence,
+    driver, evidence,
     pair::{self, PairRequest},
     plan,
     ranking::{self, Basis, PastAttempts, Report, TracedRun},
@@ -80,13 +80,24 @@ pub fn attribute(
     let kits = [contest.kits[0].clone(), contest.kits[1].clone()];
     let work = session.work()?;
     let script = plan::script_of(&workload, &kits, &work, attempt.coins, watch)?;
-    let mut pairs = Vec::new();
-    for number in FIRST_NUMBER..FIRST_NUMBER + PAIRS {
+    let (mut pairs, mut voids) = (Vec::new(), Vec::new());
+    for number in FIRST_NUMBER.. {
+        if pairs.len() as u64 == PAIRS {
+            break;
+        }
         let kits = [&kits[0], &kits[1]];
         let coins = attempt.coins;
         let request =
             PairRequest { workload: &workload, kits, script: &script, coins, number, work: &work, slowed: None };
         let run = pair::run(&request, watch)?;
+        if let Some(void) = run.void {
+            watch.note(&format!("a traced pair is void: the {} {}", void.arm.name(), void.why));
+            voids.push(VoidRow { number, arm: void.arm, why: void.why });
+            if let Some(refusal) = driver::too_many_voids(&voids)? {
+                return Err(LoopError::Refused(format!("attribution: {refusal}")));
+            }
+            continue;
+        }
         let [baseline, candidate] = run.arms.each_ref().map(|arm| read(&arm.folder, trace, &workload));
         pairs.push(TracedPair { baseline: baseline?, candidate: candidate? });
     }

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     LoopError, Watch,
+    arm::Arm,
     isolation::{INSIDE_TURNS, Isolation, Launch},
     process::Process,
 };
@@ -84,8 +85,8 @@ pub struct Waiting<'a> {
     pub watch: &'a dyn Watch,
     /// And this moment.
     pub deadline: Instant,
-    /// Who it is, for messages: `baseline`, `candidate`.
-    pub arm: &'static str,
+    /// Who it is.
+    pub arm: Arm,
 }
 
 impl Waiting<'_> {
@@ -106,7 +107,8 @@ impl Waiting<'_> {
     }
 
     fn failed(&self, what: &str) -> LoopError {
-        LoopError::Failed(format!("the {} {what}{}", self.arm, self.process.outputs().last_words()))
+        let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
+        LoopError::Trainer { arm: self.arm, message }
     }
 }
 

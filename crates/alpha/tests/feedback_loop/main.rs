@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 #![expect(clippy::float_cmp, reason = "counts in JSON are exact")]
 
+mod attempts;
 mod changes;
 mod chronicle;
 mod cycle;

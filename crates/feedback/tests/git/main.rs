@@ -8,6 +8,7 @@ mod checkout;
 mod commit;
 mod diff;
 mod repository;
+mod shared_files;
 mod snapshot;
 
 use std::{env, fs, process::Command};

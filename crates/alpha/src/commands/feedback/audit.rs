@@ -46,6 +46,9 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
             "attempts   {}; {:.4} false commits to expect of them\n",
             audit.attempts, audit.expected_false_commits
         ));
+        if let Some(missing) = &audit.attempts_missing {
+            text.push_str(&format!("missing    {missing}\n"));
+        }
         text
     })?;
     let disagrees =

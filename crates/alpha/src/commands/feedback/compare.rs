@@ -61,6 +61,12 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 pub(super) fn text(report: &CompareReport) -> String {
     let mut text = format!("{}: {}\n", report.verdict.name(), report.reason);
     text.push_str(&format!("  pairs      {} in {:.0} s\n", report.pairs, report.seconds));
+    if report.lost > 0 {
+        text.push_str(&format!(
+            "  lost       {} pairs that began and did not end count against the candidate\n",
+            report.lost
+        ));
+    }
     if let Some(parity) = &report.parity {
         text.push_str(&format!("  parity     {}\n", parity.text()));
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use feedback::{LoopError, hook};
+use feedback::{LoopError, Watch, git::Repository, hook, registry};
 
 use super::{Context, Done};
 
@@ -32,6 +32,9 @@ pub(super) fn run(action: &Action, context: &Context) -> Result<Done, LoopError>
             let program = std::env::current_exe()
                 .map_err(|error| LoopError::Failed(format!("cannot tell where this program is: {error}")))?;
             context.show(&hook::install(here, &program)?, hook::Installed::text)?;
+            for line in registry::how_to_share(&Repository::open(here)?)? {
+                context.console.note(&line);
+            }
         }
         Action::Uninstall => context.show(&hook::uninstall(here)?, hook::Uninstalled::text)?,
     }

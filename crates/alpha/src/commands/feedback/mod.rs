@@ -186,7 +186,7 @@ impl Context {
         };
         let exit = match error {
             LoopError::Usage(_) => Exit::Usage,
-            LoopError::Failed(_) => Exit::Failed,
+            LoopError::Failed(_) | LoopError::Trainer { .. } => Exit::Failed,
             LoopError::Refused(_) => Exit::Refused,
             LoopError::Undecided(_) => Exit::Undecided,
             LoopError::Interrupted(_) => return self.console.interrupted(message),

@@ -39,9 +39,12 @@ pub(super) fn text(status: &Status) -> String {
         text.push_str(&format!("accepted   {}{built}\n", short(&accepted.commit)));
     }
     text.push_str(&format!(
-        "attempts   {} on this baseline; {:.4} false commits to expect of them\n",
+        "attempts   {} on this target; {:.4} false commits to expect of them\n",
         status.attempts, status.expected_false_commits
     ));
+    if let Some(missing) = &status.attempts_missing {
+        text.push_str(&format!("missing    {missing}\n"));
+    }
     for problem in &status.ledger_problems {
         text.push_str(&format!("ledger     {problem}\n"));
     }

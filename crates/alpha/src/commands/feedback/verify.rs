@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use feedback::{
-    LoopError,
+    LoopError, Watch,
     contest::short,
+    registry::Registry,
     verify::{self, Agreement, Verification, VerifyReport},
 };
 
@@ -35,6 +36,9 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         for verification in claims.iter_mut().filter(|verification| verification.claim_pct.is_some()) {
             verify::rerun(&mut session, verification, flags.budget, &context.console)?;
         }
+    }
+    if let Some(missing) = Registry::read(&session)?.missing(&session) {
+        context.console.note(&missing);
     }
     let report = VerifyReport::new(claims);
     context.show(&report, |report| report.claims.iter().map(text).collect())?;
