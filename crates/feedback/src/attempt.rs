@@ -23,6 +23,7 @@ use crate::{
     kept_evidence::KeptEvidence,
     machine::Machine,
     parity::Parity,
+    plain::PlainRuns,
     plan::PairPlan,
     state::Tier,
     verdict::{Estimate, Verdict},
@@ -78,6 +79,9 @@ pub struct Attempt {
     pub attribution: Option<Attribution>,
     /// The fresh pairs after FASTER.
     pub confirmation: Option<Confirmation>,
+    /// Runs without the turn protocol, after the confirmation. Records from before there were any have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<PlainRuns>,
     /// None while it is open.
     pub verdict: Option<Verdict>,
     /// In a sentence.
@@ -143,7 +147,7 @@ pub struct PairRow {
     pub whole: f64,
     /// Start to first step.
     pub ready_ms: [f64; 2],
-    /// Last step to end.
+    /// Last step to end, and writing weights on request.
     pub finish_ms: [f64; 2],
     /// Peak resident memory.
     pub peak_memory_bytes: [Option<u64>; 2],
@@ -238,6 +242,9 @@ pub struct Seconds {
     pub attribution: f64,
     /// Pairs of the confirmation.
     pub confirmation: f64,
+    /// Plain runs.
+    #[serde(default)]
+    pub plain: f64,
     /// The loop itself: neither a trainer nor a build.
     pub own: f64,
 }
@@ -291,10 +298,11 @@ impl Attempt {
         (!runs.is_empty()).then(|| crate::stats::robust::median(&runs))
     }
 
-    /// Whether it may be committed with a percentage.
+    /// Whether it may be committed with a percentage: fresh pairs and plain runs agree.
     pub fn is_confirmed(&self) -> bool {
         self.verdict == Some(Verdict::Faster)
             && self.confirmation.as_ref().is_some_and(|confirmation| confirmation.accepted == Some(true))
+            && self.plain.as_ref().is_some_and(|plain| plain.accepted == Some(true))
     }
 }
 
@@ -320,6 +328,12 @@ impl AttemptFolder {
     /// What its pairs showed of the training: a line for each.
     pub fn kept_evidence(&self, key: &str) -> KeptEvidence {
         KeptEvidence::new(self.0.join(format!("{key}.parity.jsonl")))
+    }
+
+    /// The same of a guard's pairs.
+    pub fn kept_guard_evidence(&self, key: &str, guard: &str) -> KeptEvidence {
+        let guard = blake3::hash(guard.as_bytes()).to_hex();
+        KeptEvidence::new(self.0.join(format!("{key}.{}.parity.jsonl", &guard[..8])))
     }
 
     /// The attempt with this key, if there is one.

@@ -28,6 +28,8 @@ use crate::{
     attempt::{Attempt, PairRow, VoidRow},
     coins::{Coins, Purpose},
     guards::FIRST_NUMBER,
+    plain::PlainRow,
+    plain_pair::PlainMode,
     stats::sequential::Plan,
 };
 
@@ -47,6 +49,9 @@ pub const MAX_PAIRS: usize = 1_000;
 /// A reason in an attempt is cut to so many characters: trainers and file names bring in what they like.
 const MAX_REASON_CHARS: usize = 600;
 
+/// Numbers of plain runs begin here, away from those of guards and of traced runs.
+const FIRST_PLAIN_NUMBER: u64 = 3_000_000;
+
 /// What a pair is for. Each series has its own looks; numbers of comparison and confirmation follow one another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +62,8 @@ pub enum Series {
     Confirmation,
     /// A guard that measures for itself, by its name.
     Guard(String),
+    /// Plain runs after the confirmation.
+    Plain(PlainMode),
 }
 
 /// A pair, by what it is for and its number.
@@ -153,8 +160,14 @@ impl Attempt {
             let voids = self.voids_of(series).iter().filter(|void| void.arm == Arm::Baseline).count();
             return FIRST_NUMBER + (self.guard_d.get(name).map_or(0, Vec::len) + voids) as u64;
         }
+        if let Series::Plain(_) = series {
+            let used = self.plain.iter().map(|plain| plain.slices.len() + plain.whole.len() + plain.voids.len());
+            return FIRST_PLAIN_NUMBER + used.sum::<usize>() as u64;
+        }
         let elsewhere = book.interrupted.iter().chain(&book.begun).chain(book.lost.iter().map(|lost| &lost.pair));
-        let elsewhere = elsewhere.filter(|pair| !matches!(pair.series, Series::Guard(_))).map(|pair| pair.number);
+        let elsewhere = elsewhere
+            .filter(|pair| !matches!(pair.series, Series::Guard(_) | Series::Plain(_)))
+            .map(|pair| pair.number);
         let confirmation = self.confirmation.iter();
         let pairs = self.pairs.iter().chain(confirmation.clone().flat_map(|confirmation| &confirmation.pairs));
         let voids = self.voids.iter().chain(confirmation.flat_map(|confirmation| &confirmation.voids));
@@ -168,6 +181,7 @@ impl Attempt {
             Series::Comparison => &self.voids,
             Series::Confirmation => self.confirmation.as_ref().map_or(&[], |confirmation| &confirmation.voids),
             Series::Guard(name) => self.bookkeeping.guard_voids.get(name).map_or(&[], Vec::as_slice),
+            Series::Plain(_) => self.plain.as_ref().map_or(&[], |plain| &plain.voids),
         }
     }
 
@@ -183,6 +197,7 @@ impl Attempt {
             Series::Comparison => self.voids.push(row),
             Series::Confirmation => self.confirmation.iter_mut().for_each(|found| found.voids.push(row.clone())),
             Series::Guard(name) => self.bookkeeping.guard_voids.entry(name.clone()).or_default().push(row),
+            Series::Plain(_) => self.plain.iter_mut().for_each(|plain| plain.voids.push(row.clone())),
         }
         match arm {
             Arm::Baseline => self.bookkeeping.begun = None,
@@ -197,6 +212,10 @@ impl Attempt {
             Series::Comparison => self.pairs.push(row),
             Series::Confirmation => self.confirmation.iter_mut().for_each(|found| found.pairs.push(row.clone())),
             Series::Guard(name) => self.guard_d.entry(name.clone()).or_default().push(LOST_D),
+            Series::Plain(mode) => self.plain.iter_mut().for_each(|plain| {
+                let lost = PlainRow::lost(plain.coins, pair.number);
+                plain.rows_mut(*mode).push(lost);
+            }),
         }
         self.bookkeeping.lost.push(LostPair { pair, why: bounded(why) });
         self.bookkeeping.begun = None;
@@ -263,6 +282,10 @@ impl Attempt {
         let mut numbers = BTreeSet::new();
         if let Some(row) = rows().find(|row| row.number >= FIRST_NUMBER || !numbers.insert(row.number)) {
             return Some(format!("pair {} twice, or with a number that no pair has", row.number));
+        }
+        let plain = || self.plain.iter().flat_map(|plain| plain.slices.iter().chain(&plain.whole));
+        if plain().count() > MAX_PAIRS || !plain().all(|row| is_d(row.d) && row.ms.into_iter().all(is_time)) {
+            return Some("impossible numbers of plain runs".to_owned());
         }
         if !self.guard_d.values().flatten().all(|d| is_d(*d)) {
             return Some("impossible numbers of a guard".to_owned());

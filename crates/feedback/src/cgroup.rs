@@ -53,7 +53,8 @@ impl CgroupRoot {
     fn clean(&self) {
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
+            let maker =
+                name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
             let Some(maker) = maker.and_then(|maker| maker.parse::<u32>().ok()) else { continue };
             if !Path::new("/proc").join(maker.to_string()).exists() {
                 drop(Cgroup(entry.path()));

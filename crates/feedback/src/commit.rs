@@ -18,7 +18,7 @@ use crate::{
     contest::{self, Contest, short},
     evidence,
     ledger::RecordId,
-    same_training,
+    plain, same_training,
     session::Session,
     trace_runs,
     verdict::Verdict,
@@ -133,10 +133,15 @@ pub fn gates(
         return Err(LoopError::Refused(format!("attribution: {}", attribution.explanation))
             .hint("`--widen=<why>` lets gains outside the declared area through; the reason goes into the commit"));
     }
-    confirm::run(session, contest, attempt, watch)
+    confirm::run(session, contest, attempt, watch)?;
+    plain::run(session, contest, attempt, watch)
 }
 
 fn not_confirmed(attempt: &Attempt) -> LoopError {
+    if let Some(why) = attempt.plain.as_ref().and_then(|plain| plain.refusal.as_ref()) {
+        return LoopError::Refused(why.clone())
+            .hint("a user starts the trainer without the loop: a gain has to be there then; `alpha loop drop` ends the cycle and keeps its record");
+    }
     let confirmation = attempt.confirmation.as_ref();
     let why = confirmation.and_then(|confirmation| {
         confirmation.refusal.clone().or_else(|| confirmation.estimate.map(|estimate| estimate.text()))

@@ -211,6 +211,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         guard_d: BTreeMap::new(),
         attribution: None,
         confirmation: None,
+        plain: None,
         verdict: None,
         reason: String::new(),
         estimate: None,
@@ -375,6 +376,8 @@ fn guarded(
         session.builds.rebuild(&session.repository, tree, &session.config, watch)
     };
     let checkpoint = same_training::kept_checkpoint(session);
+    let (attempts, key) = (session.attempts(), attempt.key.clone());
+    let evidence = |guard: &str| attempts.kept_guard_evidence(&key, guard);
     let request = GuardRequest {
         config: &session.config,
         kits: [baseline, candidate],
@@ -383,6 +386,8 @@ fn guarded(
         checkpoint: checkpoint.as_deref(),
         memory: attempt.memory_d(),
         rebuild: &rebuild,
+        tier: attempt.tier,
+        evidence: &evidence,
     };
     let is_free = |guard: &Guard| matches!(guard, Guard::PeakMemory { .. });
     let (free, costly): (Vec<_>, Vec<_>) = session.config.guards.iter().partition(|(_, guard)| is_free(guard));
@@ -475,7 +480,7 @@ pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
         d: verdict::round_log(run.log_ratio()),
         whole: verdict::round_log(run.whole_log_ratio()),
         ready_ms: of(|arm| arm.ready_ms, 1e1),
-        finish_ms: of(|arm| arm.finish_ms, 1e1),
+        finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
         peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
         foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
         seconds: rounded(run.seconds, 1e2),

@@ -212,7 +212,7 @@ pub enum Guard {
         /// Growth that is let through, in per cent.
         margin_pct: f64,
     },
-    /// Time from the start of the process until it is ready for its first step.
+    /// Time from the start of the process until its first step is done.
     FirstStep {
         /// Growth that is let through, in per cent.
         margin_pct: f64,
@@ -354,7 +354,10 @@ impl LoopConfig {
         relative(&self.build.artifacts)?;
         relative([&self.ledger])?;
         if let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) {
-            return Err(format!("`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`", path.display()));
+            return Err(format!(
+                "`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`",
+                path.display()
+            ));
         }
         for (name, guard) in &self.guards {
             in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;

@@ -5,10 +5,13 @@
 //! 2.5 %. What is not shown does not hold: a guard that cannot see does not guard. One that measures for itself
 //! looks up to three times, after few pairs first, and shares that level among its looks.
 
+mod same;
+
 use std::{path::Path, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
+use self::same::{Answers, GuardTraining};
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
@@ -18,8 +21,10 @@ use crate::{
     config::{self, Guard, LoopConfig, Workload},
     confirm::fewest_that_pass,
     driver::Outcome,
+    kept_evidence::KeptEvidence,
     once,
     pair::{self, PairRequest},
+    parity::Tier,
     plan,
     stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
     verdict::{log_of_pct, pct_of_log, round_log},
@@ -94,12 +99,16 @@ pub struct GuardRequest<'a> {
     pub coins: Coins,
     /// Where folders are made.
     pub work: &'a Path,
+    /// How equal training and answers must be.
+    pub tier: Tier,
     /// Weights that the baseline trained, for commands with `{checkpoint}`.
     pub checkpoint: Option<&'a Path>,
     /// ln(baseline / candidate) of the primary workload's peak memory, a pair each.
     pub memory: Vec<f64>,
     /// Builds an arm's tree again after the other's, and returns the seconds it took.
     pub rebuild: &'a dyn Fn(Arm) -> Result<f64, LoopError>,
+    /// Where the losses of a guard's pairs are kept, by the guard's name.
+    pub evidence: &'a dyn Fn(&str) -> KeptEvidence,
 }
 
 /// Measures the pair of a number: ln(baseline / candidate) of something of which less is better.
@@ -141,7 +150,12 @@ pub fn run(
         }
         Guard::Workload { workload, .. } => by_workload(&looks, workload, request, pairs),
         Guard::Command { command, inputs, .. } => {
-            let mut time = |arm, place| time_command(command, inputs, request, arm, place, watch);
+            let mut answers = Answers::new(name, request.tier);
+            let mut time = |arm, place| {
+                let ended = run_command(command, inputs, request, arm, place, watch)?;
+                answers.compare(arm, &ended.stdout)?;
+                Ok(ended.seconds)
+            };
             by_process(&looks, request, pairs, &mut time)
         }
         Guard::BuildTime { .. } => {
@@ -204,10 +218,11 @@ fn by_workload(
     request: &GuardRequest<'_>,
     pairs: &mut dyn GuardPairs,
 ) -> Result<GuardResult, LoopError> {
-    let watch = looks.watch;
+    let Looks { name, watch, .. } = *looks;
     let kits = request.kits.map(|kit| Kit { inputs: workload.inputs.clone(), ..kit.clone() });
     let script = plan::script_of(workload, &kits, request.work, request.coins, watch)?;
-    looks.at(PAIRS, pairs, &mut |number| {
+    let mut training = GuardTraining::new(name, workload, request, pairs.d().len())?;
+    let found = looks.at(PAIRS, pairs, &mut |number| {
         let pair = PairRequest {
             workload,
             kits: [&kits[0], &kits[1]],
@@ -218,11 +233,14 @@ fn by_workload(
             slowed: None,
         };
         let mut run = pair::run(&pair, watch)?;
-        Ok(match run.void.take() {
-            Some(void) => Outcome::Void(void),
-            None => Outcome::Measured(run.log_ratio()),
-        })
-    })
+        if let Some(void) = run.void.take() {
+            return Ok(Outcome::Void(void));
+        }
+        training.judge(number, &run)?;
+        Ok(Outcome::Measured(run.log_ratio()))
+    })?;
+    training.judge_all()?;
+    Ok(found)
 }
 
 /// By single processes; how many is known once one has run.
@@ -263,15 +281,15 @@ fn pair_of(
     Ok(Outcome::Measured((shortest[0] / shortest[1]).ln()))
 }
 
-/// Wall time of a fresh process, in seconds.
-fn time_command(
+/// Runs a guard's command in a fresh process.
+fn run_command(
     command: &str,
     inputs: &[std::path::PathBuf],
     request: &GuardRequest<'_>,
     arm: Arm,
     place: usize,
     watch: &dyn Watch,
-) -> Result<f64, LoopError> {
+) -> Result<once::Ended, LoopError> {
     let kit = Kit { inputs: inputs.to_vec(), ..request.kits[arm.index()].clone() };
     let mut folder = ArmFolder::create(&request.work.join(["a", "b"][place]), &kit)?;
     let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
@@ -279,7 +297,7 @@ fn time_command(
     let words = config::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
     let ended = once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command);
-    ended.map(|ended| ended.seconds).map_err(|error| error.of_trainer(arm))
+    ended.map_err(|error| error.of_trainer(arm))
 }
 
 fn progress(name: &str, planned: usize, d: &[f64], started: Instant, watch: &dyn Watch) {

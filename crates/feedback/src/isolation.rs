@@ -27,8 +27,7 @@ pub const INSIDE_TURNS: &str = "/alpha/turns";
 const INSIDE_GIVEN: &str = "/alpha/given";
 
 /// Folders of `/` that nobody sees: other people's, the loop's, what comes and goes.
-const HIDDEN: [&str; 11] =
-    ["boot", "dev", "home", "lost+found", "media", "mnt", "proc", "root", "run", "sys", "tmp"];
+const HIDDEN: [&str; 11] = ["boot", "dev", "home", "lost+found", "media", "mnt", "proc", "root", "run", "sys", "tmp"];
 /// Devices of GPUs, which a trainer may use.
 const DEVICES: [&str; 2] = ["/dev/dri", "/dev/kfd"];
 /// Begins the names of NVIDIA's.

@@ -46,14 +46,25 @@ impl KeptEvidence {
     /// What those of the pairs with these numbers showed that ran here, in their order. A line that cannot be read is one
     /// of a pair that a crash cut short, which does not count and ran again.
     pub fn read(&self, numbers: &[u64]) -> Result<Vec<Shown>, LoopError> {
+        let mut by_number: BTreeMap<u64, Shown> = self.lines()?.map(|shown| (shown.number, shown)).collect();
+        Ok(numbers.iter().filter_map(|number| by_number.remove(number)).collect())
+    }
+
+    /// What all pairs showed, in the order of their numbers.
+    pub fn read_all(&self) -> Result<Vec<Shown>, LoopError> {
+        let by_number: BTreeMap<u64, Shown> = self.lines()?.map(|shown| (shown.number, shown)).collect();
+        Ok(by_number.into_values().collect())
+    }
+
+    fn lines(&self) -> Result<impl Iterator<Item = Shown>, LoopError> {
         let bytes = match fs::read(&self.0) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(LoopError::io("read", &self.0, &error)),
         };
-        let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Shown>(line).ok());
-        let mut by_number: BTreeMap<u64, Shown> = lines.map(|shown| (shown.number, shown)).collect();
-        Ok(numbers.iter().filter_map(|number| by_number.remove(number)).collect())
+        let lines: Vec<Shown> =
+            bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Shown>(line).ok()).collect();
+        Ok(lines.into_iter())
     }
 }
 

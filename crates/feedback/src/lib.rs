@@ -21,6 +21,7 @@ pub mod arm;
 pub mod blocks;
 pub mod pair;
 pub mod plain_pair;
+pub mod plain;
 pub mod plan;
 pub mod coins;
 pub mod records;

@@ -67,6 +67,8 @@ pub struct ArmRun {
     pub turns: Vec<TurnTime>,
     /// From the last `done` to the end of the process, or of the whole process where there are no turns.
     pub finish_ms: f64,
+    /// What it took to write its weights on request, all together.
+    pub saves_ms: f64,
     /// Largest resident memory, where it can be told.
     pub peak_memory_bytes: Option<u64>,
     /// Processor time of others while it had its turns, as a share of those.
@@ -115,7 +117,7 @@ impl PairRun {
         self.arms.iter().map(ArmRun::whole_ms).sum::<f64>() / 1e3
     }
 
-    /// The same for everything: start, warm-up, blocks, rest and end.
+    /// The same for everything: start, warm-up, blocks, rest, saving and end.
     pub fn whole_log_ratio(&self) -> f64 {
         let [baseline_ms, candidate_ms] = [0, 1].map(|arm: usize| self.arms[arm].whole_ms());
         (baseline_ms / candidate_ms).ln()
@@ -125,7 +127,7 @@ impl PairRun {
 impl ArmRun {
     /// Time of the whole run.
     pub fn whole_ms(&self) -> f64 {
-        self.ready_ms + self.turns.iter().map(|turn| turn.ms).sum::<f64>() + self.finish_ms
+        self.ready_ms + self.turns.iter().map(|turn| turn.ms).sum::<f64>() + self.saves_ms + self.finish_ms
     }
 }
 
@@ -204,6 +206,7 @@ impl Live {
             ready_ms,
             turns: Vec::new(),
             finish_ms: 0.0,
+            saves_ms: 0.0,
             peak_memory_bytes: None,
             foreign_cpu_share: 0.0,
         };
@@ -222,8 +225,12 @@ impl Live {
 
     fn save(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
         let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
+        let started = Instant::now();
         process.thaw();
-        turns.save(&mut Waiting { process, watch, deadline: Instant::now() + *turn_timeout, arm: *arm })
+        turns.save(&mut Waiting { process, watch, deadline: started + *turn_timeout, arm: *arm })?;
+        // Work that was put off until now is part of the run.
+        self.run.saves_ms += ms_since(started);
+        Ok(())
     }
 
     /// Lets the trainer end by itself.
@@ -382,16 +389,19 @@ pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<A
     }
 }
 
-/// Starts one arm, waits until it is ready for its first step, and ends it; returns the seconds to its `hello`, or of the
+/// Starts one arm, lets it run its first step, and ends it; returns the seconds until that step is done, or those of the
 /// whole process where it does not take turns.
 pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
     let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
-    if trainer.turns.is_none() {
+    let first_step_ms = if trainer.turns.is_some() {
+        trainer.go(1, watch)?.0
+    } else {
         trainer.finish(watch)?;
-    }
-    Ok((trainer.run.ready_ms + trainer.run.finish_ms) / 1e3)
+        trainer.run.finish_ms
+    };
+    Ok((trainer.run.ready_ms + first_step_ms) / 1e3)
 }
 
 fn run_alone(

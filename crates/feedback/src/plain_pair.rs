@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder, Kit},
@@ -25,8 +27,9 @@ const SLICE_SPREAD_MS: u64 = 20;
 const POLL: Duration = Duration::from_micros(300);
 
 /// How the two arms share the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlainMode {
     /// Both at once, in slices of the loop's clock.
     Slices,
     /// One after the other.
@@ -48,7 +51,7 @@ pub struct PlainRequest<'a> {
     /// Where its folders are made.
     pub work: &'a Path,
     /// How.
-    pub sharing: Sharing,
+    pub mode: PlainMode,
 }
 
 /// What came of it, by [`Arm::index`].
@@ -74,7 +77,7 @@ impl PlainRun {
 /// Runs the pair.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where the candidate fails, [`LoopError::Failed`] where the baseline does.
+/// [`LoopError::Trainer`] where a trainer fails.
 pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, LoopError> {
     let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let order = request.coins.order(Purpose::Pair, request.number, 0);
@@ -88,8 +91,8 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, Lo
     }
     let mut trainers: [Trainer; 2] =
         trainers.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
-    match request.sharing {
-        Sharing::Whole => {
+    match request.mode {
+        PlainMode::Whole => {
             for arm in order {
                 let trainer = &mut trainers[arm.index()];
                 while !trainer.has_ended() {
@@ -97,7 +100,7 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, Lo
                 }
             }
         }
-        Sharing::Slices => {
+        PlainMode::Slices => {
             for turn in 0.. {
                 if trainers.iter().all(Trainer::has_ended) {
                     break;
@@ -114,7 +117,12 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, Lo
         }
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
-    Ok(PlainRun { folders: trainers.map(|trainer| trainer.folder), ms, seed, baseline_first: order[0] == Arm::Baseline })
+    Ok(PlainRun {
+        folders: trainers.map(|trainer| trainer.folder),
+        ms,
+        seed,
+        baseline_first: order[0] == Arm::Baseline,
+    })
 }
 
 struct Trainer<'a> {
@@ -187,10 +195,9 @@ impl<'a> Trainer<'a> {
 
     fn failed(&self, what: &str) -> LoopError {
         let words = self.process.as_ref().map(|process| process.outputs().last_words()).unwrap_or_default();
-        let text = format!("the {} {what} in a plain run, without the turn protocol{words}", self.arm.name());
-        match self.arm {
-            Arm::Baseline => LoopError::Failed(text),
-            Arm::Candidate => LoopError::Refused(text),
+        LoopError::Trainer {
+            arm: self.arm,
+            message: format!("the {} {what} in a plain run, without the turn protocol{words}", self.arm.name()),
         }
     }
 }

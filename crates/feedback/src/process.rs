@@ -121,7 +121,8 @@ impl Process {
         if self.exit.is_none() {
             let exit = self.child.try_wait().ok().flatten();
             // Bubblewrap says like a shell by which signal the first process inside ended.
-            let signal = |exit: ExitStatus| exit.code().filter(|code| self.has_walls && *code > 128).map(|code| code - 128);
+            let signal =
+                |exit: ExitStatus| exit.code().filter(|code| self.has_walls && *code > 128).map(|code| code - 128);
             self.exit = exit.map(|exit| signal(exit).map_or(exit, ExitStatus::from_raw));
         }
         self.exit
@@ -190,9 +191,9 @@ impl Process {
         let deadline = Instant::now() + SETTLE;
         let failed = |leader: Pid| LoopError::Failed(format!("process {leader} cannot be stopped"));
         if let Some(cgroup) = &self.cgroup {
-            let is_still = cgroup.freeze(deadline).or_else(|error| if self.exit.is_some() { Ok(true) } else { Err(error) });
             let is_still =
-                is_still.map_err(|error| LoopError::io("stop the processes of", cgroup.folder(), &error))?;
+                cgroup.freeze(deadline).or_else(|error| if self.exit.is_some() { Ok(true) } else { Err(error) });
+            let is_still = is_still.map_err(|error| LoopError::io("stop the processes of", cgroup.folder(), &error))?;
             return if is_still { Ok(()) } else { Err(failed(self.leader)) };
         }
         if self.has_walls {

@@ -39,6 +39,8 @@ use crate::{
 const LOOKED_AT_ONE_IN: u64 = 6;
 /// Rules that only a trainer that writes its weights on request can pass.
 const OF_WEIGHTS: [&str; 2] = ["updates", "zero_gradient"];
+/// Rules that only an evaluation can pass.
+const OF_HELD_OUT: &str = "held_out";
 /// The training seed of runs outside pairs.
 const SEED: &str = "42";
 
@@ -78,6 +80,16 @@ pub fn without_a_gain(
         return Ok(None);
     }
     SameTraining::new(session, contest, attempt, watch)?.judge_all(attempt, watch)
+}
+
+/// Judges what the records alone show: losses, norms and tokens. For runs whose weights nobody asked for.
+pub fn of_records(evidence: &Evidence) -> Parity {
+    let judged = Parity::judge(evidence);
+    let asks_more = |check: &Check| {
+        OF_WEIGHTS.iter().any(|name| check.name.starts_with(name)) || check.name.starts_with(OF_HELD_OUT)
+    };
+    let checks: Vec<Check> = judged.checks.into_iter().filter(|check| !asks_more(check)).collect();
+    Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
 }
 
 /// Collects what pairs show.
@@ -196,7 +208,7 @@ impl<'a> SameTraining<'a> {
         let workload = &self.session.config.workload;
         let is_asked = |check: &Check| {
             let of_weights = OF_WEIGHTS.iter().any(|name| check.name.starts_with(name));
-            let of_held_out = check.name.starts_with("held_out");
+            let of_held_out = check.name.starts_with(OF_HELD_OUT);
             !(of_weights && workload.weights.is_none()
                 || of_held_out && (workload.eval.is_none() || workload.checkpoint.is_none()))
         };
@@ -298,8 +310,7 @@ fn updates(
     let seed = coins.bits(Purpose::Projection, run.seed, 0);
     let drawn = blocks.step_before(drawn_block(blocks, coins, number));
     let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
-    let weights =
-        |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
+    let weights = |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
     alone
         .chain([(0, blocks.steps - 1)])
         .map(|(from, to)| {
@@ -341,7 +352,7 @@ fn exempt(workload: &Workload) -> Result<Vec<Exempt>, LoopError> {
     workload.exempt.iter().map(|text| Exempt::parse(text)).collect()
 }
 
-fn counters(workload: &Workload) -> Vec<String> {
+pub(crate) fn counters(workload: &Workload) -> Vec<String> {
     if workload.counters.is_empty() { DEFAULT_COUNTERS.map(str::to_owned).to_vec() } else { workload.counters.clone() }
 }
 

@@ -168,6 +168,7 @@ fn attempt(pairs: usize) -> Attempt {
         guard_d: BTreeMap::new(),
         attribution: None,
         confirmation: None,
+        plain: None,
         verdict: None,
         reason: String::new(),
         estimate: None,
