@@ -304,7 +304,7 @@ proptest! {
     fn a_confirmation_has_its_pairs(events in prop::collection::vec(any_event(), 0..60), planned in 10_usize..40) {
         prop_assume!(is_measurable(&events));
         let mut bench = Bench::new(&to_confirm(planned), &events);
-        let (refusal, found) = bench.until_answered(|bench, attempt| confirm(bench, attempt));
+        let (refusal, found) = bench.until_answered(confirm);
         let confirmation = found.confirmation.clone().unwrap();
         prop_assert!(found.pairs.is_empty());
         prop_assert!(bench.ran.is_sorted_by(|a, b| a < b));
@@ -428,7 +428,7 @@ fn a_clear_gain_survives_a_kill() {
     let ((verdict, _), found) = bench.until_answered(|bench, attempt| compare(bench, attempt, &plan(20)));
     assert_eq!((verdict, found.pairs.len()), (Verdict::Faster, 14));
     let mut bench = Bench::new(&to_confirm(10), &events);
-    let (refusal, found) = bench.until_answered(|bench, attempt| confirm(bench, attempt));
+    let (refusal, found) = bench.until_answered(confirm);
     let confirmation = found.confirmation.unwrap();
     assert_eq!((refusal, confirmation.pairs.len()), (None, 12));
     assert!(crate::stats::confirmation::confirm(&confirmation.d(), 0.025).confirmed);
