@@ -47,6 +47,8 @@ pub struct CompareOptions {
 
 /// Loss of speed that LEANER lets through.
 const LEANER_MARGIN_PCT: f64 = 0.5;
+/// Pairs of an attempt at most: with as many to confirm them they fit into a record.
+const MOST_PAIRS: usize = 160;
 
 /// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.
 pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Attempt, LoopError> {
@@ -229,9 +231,10 @@ fn measure(
     let looks = Plan::for_pairs(plan.pairs)
         .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
     watch.note(&plan_text(session, &plan, budget));
-    // A plan that is done goes on by the e-process, as many pairs again.
-    let most = if attempt.pairs.len() >= plan.pairs { attempt.pairs.len() + plan.pairs } else { plan.pairs };
-    if attempt.pairs.len() >= plan.pairs {
+    // A plan that is done goes on by the e-process, as many pairs again while a record has room for them.
+    let goes_on = attempt.pairs.len() >= plan.pairs;
+    let most = if goes_on { (attempt.pairs.len() + plan.pairs).min(MOST_PAIRS) } else { plan.pairs };
+    if goes_on {
         watch.note("the planned pairs are used up: an e-process over all pairs goes on");
     }
     let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
