@@ -21,5 +21,6 @@ mod import;
 mod interruption;
 mod loopholes;
 mod parity;
+mod text;
 mod toy;
 mod trainer;
