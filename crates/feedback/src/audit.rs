@@ -74,8 +74,8 @@ pub fn audit(
         Some(anchor) => verify::verify(session, &format!("{anchor}..HEAD"))?,
         None => verify::verify_all(session)?,
     };
-    // Gains of other targets are not multiplied with this one's.
-    let of_target = |commit: &&Verification| commit.target == session.config.target;
+    // Gains of other targets are not multiplied with this one's, and a gain that is claimed again counts once.
+    let of_target = |commit: &&Verification| commit.target == session.config.target && commit.repeats.is_none();
     let claims: Vec<(f64, &Verification)> =
         verifications.iter().filter(of_target).filter_map(|commit| Some((commit.claim_pct?, commit))).collect();
     let anchor = match (anchor, claims.first()) {

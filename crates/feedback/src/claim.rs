@@ -1,18 +1,22 @@
 //! The message of a performance commit: `perf: <summary> (+X.XX% tok/s)`, a body, and trailers that lead to the
 //! record behind the number.
 //!
-//! Writing is strict, reading is not: what a person would take for a claim is one, however it is spelled.
+//! Writing is strict, reading is not: what a person would take for a claim of speed is one, however it is spelled. One of
+//! another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers, as the loop's own do.
 //! Number and interval are the confirmation's, which have no selection in them.
 
+mod plain;
+mod speedup;
 mod subject;
+mod words;
 
 use std::fmt;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-pub use self::subject::claimed_pct;
+pub use self::subject::{Reading, read};
 use self::subject::{number_at_end, subject};
-use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::Verdict};
+use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::Verdict, visible};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
@@ -71,9 +75,10 @@ struct Compared {
 }
 
 impl Claim {
-    /// Reads a commit message; `None` if it claims nothing. Where a trailer stands twice, the last holds.
+    /// Reads a commit message; `None` if it claims nothing, or not in the form of a claim ([`unclear`]). Where a trailer
+    /// stands twice, the last holds.
     pub fn parse(message: &str) -> Option<Claim> {
-        let speedup_pct = claimed_pct(&subject(message))?;
+        let Reading::Claim(speedup_pct) = read(&subject(message)) else { return None };
         let mut claim = Claim { speedup_pct, record: None, interval_pct: None, pairs: None };
         for (name, value) in message.lines().filter_map(|line| line.split_once(':')) {
             let value = value.trim();
@@ -120,6 +125,17 @@ impl Claim {
     }
 }
 
+/// What is wrong with a message that reads as a claim of speed but does not have the form of one, as a sentence about its
+/// subject. None for a claim, and for a message that claims nothing.
+pub fn unclear(message: &str) -> Option<String> {
+    let Reading::Unclear(words) = read(&subject(message)) else { return None };
+    let words = visible::line(&words);
+    Some(format!(
+        "subject reads as a claim of speed (`{words}`) without the form of one, which is `perf: <summary> (+X.XX% tok/s)` \
+         and is written by `alpha loop commit`"
+    ))
+}
+
 /// A change with its sign and two decimals.
 struct Percent(f64);
 
@@ -153,7 +169,8 @@ impl Message {
     }
 }
 
-/// Breaks a line that is too long between words, and keeps its indentation.
+/// Breaks a line that is too long between words. What follows is indented further: a word that was broken off is no
+/// line of the message's own, such as a trailer.
 fn wrapped(line: &str) -> String {
     let line = line.trim_end();
     if line.chars().count() <= MAX_LINE_CHARS {
@@ -167,7 +184,8 @@ fn wrapped(line: &str) -> String {
                 last.push(' ');
                 last.push_str(word);
             }
-            _ => lines.push(format!("{indent}{word}")),
+            Some(_) => lines.push(format!("{indent}  {word}")),
+            None => lines.push(format!("{indent}{word}")),
         }
     }
     lines.join("\n")
@@ -180,10 +198,12 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     let chars = text.chars().count();
     let (found, hint) = if text.is_empty() {
         ("is empty".to_owned(), "say in a few words what was done: `-m \"<summary>\"`")
-    } else if text.contains(char::is_control) {
-        ("has a line end or another control character".to_owned(), "details belong into the body")
+    } else if text.contains(visible::is_hidden) {
+        ("has a line end or another character that cannot be seen".to_owned(), "details belong into the body")
     } else if text.match_indices('%').any(|(place, _)| number_at_end(&text[..place]).is_some()) {
         ("has a percentage".to_owned(), "leave it out: what was measured is put behind the summary")
+    } else if let Reading::Unclear(words) = read(&format!("perf: {text}")) {
+        (format!("claims a gain (`{words}`)"), "leave it out: what was measured is put behind the summary")
     } else if text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("perf:")) {
         ("begins with `perf:`".to_owned(), "leave it out: it is put before the summary")
     } else if chars > MAX_SUMMARY_CHARS {
@@ -256,7 +276,7 @@ mod tests {
         let record = "ab".repeat(32);
         let long = "long line ".repeat(9);
         let text = format!(
-            "perf: fuse the optimiser's passes (+1.57% tok/s)\n\nOne pass.\n\n  {long}long\n  line {}\n| a | table  |\n\n\
+            "perf: fuse the optimiser's passes (+1.57% tok/s)\n\nOne pass.\n\n  {long}long\n    line {}\n| a | table  |\n\n\
              Alpha-Interval: +1.10% .. +2.04%\nAlpha-Pairs: 14+10\nAlpha-Record: {record}\n",
             "long line ".repeat(4).trim_end(),
         );
@@ -287,7 +307,10 @@ mod tests {
         for (text, named) in [
             (" \n", "is empty"),
             ("a\nb", "line end"),
+            ("a\u{202e}b", "cannot be seen"),
             ("halve 3 % of it", "has a percentage"),
+            ("twice as fast", "claims a gain (`twice as fast`)"),
+            ("fuse gelu (1.3x)", "claims a gain (`1.3x`)"),
             ("Perf: x", "begins with `perf:`"),
             (&(fits + "é"), "has 76 characters"),
         ] {

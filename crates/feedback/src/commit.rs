@@ -22,10 +22,13 @@ use crate::{
     session::Session,
     trace_runs,
     verdict::Verdict,
+    visible,
 };
 
 /// Version of [`Landed`].
 pub const SCHEMA: &str = "alpha.loop.commit/1";
+/// Characters of a line of the body, before it is wrapped.
+const MAX_LINE_CHARS: usize = 2_000;
 
 /// What is to be committed, and how.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,9 @@ pub struct Landed {
 /// Runs what is missing and commits.
 pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
     claim::check_summary(&options.summary)?;
+    if let Some(reason) = &options.widen {
+        visible::check_length("the reason of `--widen`", reason)?;
+    }
     if options.instrument {
         return instrument(session, options, watch);
     }
@@ -271,6 +277,8 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
     if let Some(reason) = &options.widen {
         lines.push(format!("Wider than declared: {reason}"));
     }
+    // Names, reasons and words of trainers stay within their line, which begins with what it is about.
+    let lines: Vec<String> = lines.iter().map(|line| visible::cut(&visible::line(line), MAX_LINE_CHARS)).collect();
     let mut text = lines.join("\n");
     if let Some(attribution) = &attempt.attribution {
         text.push_str("\n\n");

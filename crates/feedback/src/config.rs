@@ -17,10 +17,12 @@ use std::{
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer};
 
-use crate::LoopError;
+use crate::{LoopError, visible};
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
+/// Characters of the name of a guard or an area, which records and messages repeat.
+const MAX_NAME_CHARS: usize = 40;
 
 /// The whole file, or what it says for one of its targets.
 #[derive(Clone, Debug, Deserialize)]
@@ -246,6 +248,10 @@ pub struct Area {
     pub files: Vec<String>,
 }
 
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(visible::is_hidden)
+}
+
 fn default_epsilon_pct() -> f64 {
     0.5
 }
@@ -357,6 +363,12 @@ impl LoopConfig {
             return Err(format!(
                 "`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`",
                 path.display()
+            ));
+        }
+        if let Some(name) = self.guards.keys().chain(self.areas.keys()).find(|name| !is_name(name)) {
+            return Err(format!(
+                "`{}` is not a name for a guard or an area: a name has 1 to {MAX_NAME_CHARS} characters that can be seen",
+                visible::line(&visible::cut(name, MAX_NAME_CHARS))
             ));
         }
         for (name, guard) in &self.guards {
@@ -536,6 +548,8 @@ mod tests {
             ("steps = 50", "steps = 3", "at least 10"),
             ("out/trainer\"]", "../trainer\"]", "`../trainer` must be a path inside"),
             ("margin_pct = 5", "margin_pct = -1", "guards.memory.margin_pct"),
+            ("guards.memory", "guards.\"a\\u001bb\"", "`a\\u{1b}b` is not a name"),
+            ("guards.memory", "guards.a-name-of-more-than-forty-characters-is-too-long", "is not a name"),
             ("peak_memory", "peak_momory", "peak_momory"),
             ("'a b'", "'a b", "a quote is open"),
             ("[build]", "unknown = 1\n[build]", "unknown"),

@@ -11,6 +11,7 @@ use crate::{
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
+    visible,
 };
 
 /// Version of [`Status`].
@@ -81,6 +82,7 @@ pub fn start(
         return Err(LoopError::Usage("the hypothesis is empty".into())
             .hint("say what is to be shown: `alpha loop start \"fusing gelu saves a pass\"`"));
     }
+    visible::check_length("the hypothesis", hypothesis)?;
     if let Some(cycle) = session.state.cycle()? {
         return Err(LoopError::Usage(format!("a cycle is open: {}", cycle.hypothesis))
             .hint("`alpha loop drop` ends it; `alpha loop status` says where it stands"));
@@ -144,6 +146,9 @@ fn accepted(session: &Session) -> Result<Option<Accepted>, LoopError> {
 
 /// Ends the cycle and writes down that and why. The working tree is not touched.
 pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, LoopError> {
+    if let Some(reason) = reason {
+        visible::check_length("the reason", reason)?;
+    }
     let Some(cycle) = session.state.cycle()? else {
         return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
     };

@@ -9,7 +9,7 @@ use crate::{
     LoopError,
     arm::Arm,
     attempt::{Attempt, VoidRow},
-    bookkeeping::{MAX_LOST, MAX_PAIRS, PairOf, Series},
+    bookkeeping::{MAX_LOST, PairOf, Series},
     confirm::fewest_pairs,
     gaming,
     pair::Void,
@@ -17,6 +17,9 @@ use crate::{
     stats::sequential::Plan,
     verdict::{self, Judgement, Verdict},
 };
+
+/// Pairs of a comparison at most: with as many to confirm them they fit into a record.
+const MOST_PAIRS: usize = 160;
 
 /// How a pair ended that ran to its end.
 pub enum Outcome<R> {
@@ -172,7 +175,7 @@ pub fn compare<S: PairSource>(
 /// The pairs after which a comparison that begins or goes on now ends.
 fn most_pairs(attempt: &Attempt, plan: &PairPlan) -> usize {
     let so_far = attempt.pairs.len();
-    if so_far >= plan.pairs { (so_far + plan.pairs).min(MAX_PAIRS) } else { plan.pairs }
+    if so_far >= plan.pairs { (so_far + plan.pairs).min(MOST_PAIRS).max(so_far) } else { plan.pairs }
 }
 
 /// Runs the pairs of the confirmation that are still missing; why they prove nothing, if they do not. Where pairs were

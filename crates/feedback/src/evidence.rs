@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError,
     attempt::{Attempt, Side},
+    fitting,
     ledger::RecordId,
     session::Session,
     verdict::{Estimate, Verdict},
@@ -46,8 +47,13 @@ pub struct ConfirmationOutcome {
 }
 
 impl AttemptRecord {
-    /// Of an attempt as it stands.
+    /// Of an attempt as it stands. Texts that a record has no room for are cut.
     pub fn of(attempt: &Attempt) -> AttemptRecord {
+        fitting::fitted(attempt)
+    }
+
+    /// The same, whatever its size.
+    pub(crate) fn whole(attempt: &Attempt) -> AttemptRecord {
         let confirmation = attempt.confirmation.as_ref().and_then(|confirmation| {
             Some(ConfirmationOutcome {
                 pairs: confirmation.pairs.len(),

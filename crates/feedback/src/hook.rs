@@ -1,7 +1,8 @@
 //! The `commit-msg` hook: a gain is claimed with the record of its measurement, or not at all.
 //!
-//! Commits without a claim are nobody's business: for them the hook starts no program. It is a guard against
-//! mistakes, not against intent (`git commit --no-verify`); `alpha loop audit` and `verify` look at the history.
+//! A subject that reads as a claim of speed but has another form is refused with the right one; all other commits are let
+//! through. It is a guard against mistakes, not against intent (`git commit --no-verify`): `alpha loop audit` and `verify`
+//! read the history in the same way.
 //! What a merge, a rebase or an amended commit will hold is judged as any other: by what is staged.
 
 use std::{
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     LoopError,
-    claim::{AttemptClaim, Claim},
+    claim::{self, AttemptClaim, Claim},
     config::{self, LoopConfig},
     evidence, files,
     git::Repository,
@@ -151,17 +152,27 @@ pub fn uninstall(path: &Path) -> Result<Uninstalled, LoopError> {
 /// What the hook runs, in the folder that git runs it in: checks the message in the file `message`.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where the message claims a gain that its record does not support.
+/// [`LoopError::Refused`] where the message claims a gain that its record does not support, or in another form.
 pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
     let bytes = fs::read(message).map_err(|error| LoopError::io("read", message, &error))?;
     let text = plain_git(path, &["stripspace", "--strip-comments"], &[], &bytes)?;
-    // Who admits a loss needs no evidence.
-    let Some(claim) = Claim::parse(&text).filter(Claim::is_gain) else { return Ok(()) };
+    let unclear = claim::unclear(&text);
+    // A message that admits a loss needs no evidence.
+    let claim = Claim::parse(&text).filter(Claim::is_gain);
+    if unclear.is_none() && claim.is_none() {
+        return Ok(());
+    }
     let repository = Repository::open(path)?;
     // A folder of hooks for many repositories serves some that have no loop.
     if !repository.root().join(config::FILE_NAME).exists() && !is_own(&hooks_folder(path)?, &repository) {
         return Ok(());
     }
+    if let Some(what) = unclear {
+        return Err(LoopError::Refused(format!("the {what}")).hint(
+            "`alpha loop run -m \"<summary>\"` measures and commits; or leave out of the subject how much faster it is",
+        ));
+    }
+    let Some(claim) = claim else { return Ok(()) };
     let config = LoopConfig::load(repository.root(), None)?;
     let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
     check(&claim, &ledger, || staged(&repository, &config.unmeasured()))

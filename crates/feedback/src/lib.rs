@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod error;
+pub mod visible;
 pub mod watch;
 pub mod stats;
 pub mod state;
@@ -41,6 +42,7 @@ pub mod session;
 pub mod inputs;
 pub mod contest;
 pub mod evidence;
+mod fitting;
 pub mod report;
 pub mod cycle;
 pub mod cycle_run;

@@ -3,7 +3,10 @@
 //! A record proves that the numbers follow from the data, not that the data are true: for that,
 //! measure again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -34,8 +37,10 @@ pub struct Verification {
     pub subject: String,
     /// What it claims, in per cent of speed; none if it claims nothing.
     pub claim_pct: Option<f64>,
-    /// The record, if there is one.
+    /// The record, if there is one: its whole id where the ledger has it, else as the message names it.
     pub record: Option<String>,
+    /// The earlier commit of the history that names the same record: the gain is that one's.
+    pub repeats: Option<String>,
     /// The target of `loop.toml` that it was measured for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -125,15 +130,23 @@ pub fn verify_all(session: &Session) -> Result<Vec<Verification>, LoopError> {
 }
 
 fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Verification>, LoopError> {
+    let first = first_claims(session, entries)?;
     let mut found: Vec<Verification> = Vec::new();
     for entry in entries {
-        let claim = Claim::parse(&entry.message());
-        if claim.is_some() || record_of(entry).is_some() || !is_range {
+        let message = entry.message();
+        let claim = Claim::parse(&message);
+        let unclear = claim::unclear(&message);
+        if claim.is_some() || unclear.is_some() || record_of(entry).is_some() || !is_range {
             let mut verification = one(session, entry, claim.as_ref())?;
-            let claimed_before =
-                found.iter().find(|earlier| earlier.record.is_some() && earlier.record == verification.record);
-            if let Some(earlier) = claimed_before {
-                let what = format!("its record is that of `{}` already: one gain counts once", short(&earlier.commit));
+            verification.problems.extend(unclear.map(|what| format!("its {what}")));
+            verification.repeats = verification
+                .record
+                .as_ref()
+                .and_then(|record| first.get(record))
+                .filter(|id| **id != entry.id)
+                .cloned();
+            if let Some(earlier) = &verification.repeats {
+                let what = format!("its record is that of `{}` already: one gain counts once", short(earlier));
                 verification.problems.push(what);
             }
             found.push(verification);
@@ -142,18 +155,34 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     Ok(found)
 }
 
+/// By the whole id of a record, the first commit that names it: of the history that ends in the last of these commits,
+/// the oldest first, and of themselves.
+fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<String, String>, LoopError> {
+    let Some(newest) = entries.last() else { return Ok(BTreeMap::new()) };
+    let mut first = BTreeMap::new();
+    let history = session.repository.log(&newest.id)?;
+    for entry in history.iter().rev().chain(entries) {
+        let name = Claim::parse(&entry.message()).and_then(|claim| claim.record).or_else(|| record_of(entry));
+        if let Some(record) = name.and_then(|name| session.ledger.get(&name).ok()) {
+            first.entry(record.id.to_string()).or_insert_with(|| entry.id.clone());
+        }
+    }
+    Ok(first)
+}
+
 fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Verification, LoopError> {
     let mut verification = Verification {
         commit: entry.id.clone(),
         subject: entry.subject.clone(),
         claim_pct: claim.map(|claim| claim.speedup_pct),
         record: claim.and_then(|claim| claim.record.clone()).or_else(|| record_of(entry)),
+        repeats: None,
         target: None,
         measured_here: false,
         problems: Vec::new(),
         rerun: None,
     };
-    let Some(name) = &verification.record else {
+    let Some(name) = verification.record.clone() else {
         // Who claims nothing, or admits a loss, needs no evidence.
         if !claim.is_some_and(Claim::is_gain) {
             return Ok(verification);
@@ -161,7 +190,11 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         verification.problems.push("the message names no record (`Alpha-Record: …`)".to_owned());
         return Ok(verification);
     };
-    let body = match session.ledger.get(name) {
+    let record = session.ledger.get(&name);
+    if let Ok(record) = &record {
+        verification.record = Some(record.id.to_string());
+    }
+    let body = match record {
         // A change of the instrument, whose record is of both instruments.
         Ok(record) if claim.is_none() && record.kind != evidence::KIND => return Ok(verification),
         Ok(record) => record.body::<AttemptRecord>(),

@@ -24,7 +24,7 @@ fn program_of_the_hook() -> Result<(), LoopError> {
     }
     let dir = tempfile::tempdir().unwrap();
     let message = dir.path().join("message");
-    fs::write(&message, "docs: how fast it is (+3% tok/s)\n").unwrap();
+    fs::write(&message, "docs: how fast it is\n").unwrap();
     hook::check_file(dir.path(), &message)
 }
 
@@ -166,23 +166,47 @@ fn path_without_alpha() -> std::ffi::OsString {
 }
 
 #[test]
-fn other_commits_are_nobody_s_business() {
+fn other_commits_are_let_through() {
     let repository = Repository::with_hook();
-    // The program is not even started.
-    write_script(&repository.program, "#!/bin/sh\nexit 9\n");
     for message in [
-        "docs: x (+3% tok/s)",
+        "docs: how fast it is",
         "perf: x",
         "perf: 3% fewer passes",
+        "perf: right before fast (-0.3% tok/s)",
         "Revert \"perf: x (+3% tok/s)\"",
         "fixup! perf: x (+3% tok/s)",
         "docs: x\n\nperf: y (+3% tok/s)",
     ] {
         repository.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
     }
-    // The program judges this one, and lets it pass.
+}
+
+#[test]
+fn a_claim_of_another_form_is_refused_with_the_right_one() {
     let repository = Repository::with_hook();
-    repository.git(&["commit", "--quiet", "--allow-empty", "--message", "perf: right before fast (-0.3% tok/s)"]);
+    repository.write("a", "fast\n");
+    repository.git(&["add", "a"]);
+    // Also where all else of a claim is there.
+    let trailers = repository.measured_tree().replace(CLAIM, "");
+    for subject in [
+        "docs: x (+1.57% tok/s)",
+        "perf: fewer passes (+1.57％ tok/s)",
+        "perf: fewer passes (+1.57\u{200b}% tok/s)",
+        "perf: twice as fast",
+        "30% faster training",
+        "perf: fewer passes,\n1.3x tok/s",
+        "perf: 2x faster passes (+1.57% tok/s)",
+    ] {
+        for message in [subject.to_owned(), format!("{subject}{trailers}")] {
+            repository.refused(&["commit", "--message", &message], "`perf: <summary> (+X.XX% tok/s)`");
+        }
+    }
+    // Elsewhere such a subject is none of the loop's.
+    let other = Repository::new();
+    fs::remove_file(other.root.join("loop.toml")).unwrap();
+    other.git(&["config", "core.hooksPath", other.dir.path().join("shared").to_str().unwrap()]);
+    hook::install(&other.root, &other.program).unwrap();
+    other.git(&["commit", "--quiet", "--all", "--message=30% faster training"]);
 }
 
 #[test]

@@ -22,5 +22,6 @@ mod import;
 mod interruption;
 mod loopholes;
 mod parity;
+mod text;
 mod toy;
 mod trainer;

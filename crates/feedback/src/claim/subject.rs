@@ -1,21 +1,80 @@
-//! The subject of a commit, and the gain that it claims.
+//! The subject of a commit, and whether it claims a gain: in the one form that the loop writes, in another, or not.
 
-/// The gain in per cent that a subject claims: `perf: … (+X.XX% tok/s)`, the last if there are several.
-pub fn claimed_pct(subject: &str) -> Option<f64> {
-    let subject = subject.trim_start();
-    let (kind, mut rest) = subject.split_at_checked("perf".len())?;
+use super::{plain::plain, speedup};
+
+/// What a subject says about speed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// Nothing, or a loss that is admitted in passing.
+    Nothing,
+    /// `perf: <summary> (+X.XX% tok/s)`: a change of speed in per cent, also a loss.
+    Claim(f64),
+    /// A gain, but not in that form; with the words that say so.
+    Unclear(String),
+}
+
+/// Reads a subject as a person does: look-alikes, words for numbers and other units count.
+pub fn read(subject: &str) -> Reading {
+    let plain = plain(subject);
+    let claim = of_form(subject);
+    // A loss needs no evidence, however it is spelled.
+    if let Some((pct, ..)) = claim.or_else(|| of_form(&plain)).filter(|(pct, ..)| *pct < 0.0) {
+        return Reading::Claim(pct);
+    }
+    let unclear = |text: &str| speedup::speedup(text).map(|found| Reading::Unclear(found.to_owned()));
+    match claim {
+        // The number is evidence's; a second one beside it is not.
+        Some((pct, summary, rest)) => {
+            let beside = [summary, rest].into_iter().find_map(|text| unclear(&self::plain(text)));
+            beside.unwrap_or(Reading::Claim(pct))
+        }
+        None => unclear(&without_names(&plain)).unwrap_or(Reading::Nothing),
+    }
+}
+
+/// The number of a claim in the loop's form, with or without scope and a reference behind: with what stands before and
+/// behind it.
+fn of_form(subject: &str) -> Option<(f64, &str, &str)> {
+    let (kind, rest) = speedup::split_kind(subject);
     if !kind.eq_ignore_ascii_case("perf") {
         return None;
     }
-    if let Some(scope) = rest.strip_prefix('(') {
-        rest = scope.split_once(')')?.1;
+    let (before, rest) = rest.rsplit_once("% tok/s)")?;
+    let (summary, number) = before.rsplit_once('(')?;
+    let unsigned = number.strip_prefix(['+', '-'])?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+    let pct = number.parse().ok().filter(|_| digits(whole) && digits(fraction))?;
+    (pct > -100.0).then_some((pct, summary, rest))
+}
+
+/// A subject in plain signs without the names of other commits and of branches in it, which git put there.
+fn without_names(plain: &str) -> String {
+    let trimmed = plain.trim_start();
+    if ["fixup! ", "squash! ", "amend! "].iter().any(|mark| trimmed.starts_with(mark)) {
+        return String::new();
     }
-    let rest = rest.strip_prefix('!').unwrap_or(rest).strip_prefix(':')?;
-    rest.rmatch_indices('%').find_map(|(place, sign)| {
-        let unit = rest[place + sign.len()..].split(')').next()?.to_ascii_lowercase();
-        let is_throughput = unit.contains("tok/s") || unit.contains("tokens/s");
-        is_throughput.then(|| number_at_end(&rest[..place]))?
-    })
+    if let Some(reverted) = trimmed.strip_prefix("revert") {
+        let reverted = reverted.trim_start_matches([':', ' ']);
+        if let Some(quoted) = reverted.strip_prefix('"') {
+            return quoted.rsplit_once('"').map_or("", |(_, rest)| rest).to_owned();
+        }
+        if !speedup::split_kind(reverted).0.is_empty() {
+            return String::new();
+        }
+    }
+    if let Some(merged) = trimmed.strip_prefix("merge ") {
+        let without_quotes: String = merged.split('\'').step_by(2).collect();
+        let without_quotes = match without_quotes.split_once(" into ") {
+            Some((before, into)) => format!("{before} {}", into.split_once(' ').map_or("", |(_, rest)| rest)),
+            None => without_quotes,
+        };
+        return match without_quotes.strip_prefix("pull request ").and_then(|rest| rest.split_once(" from ")) {
+            Some((_, from)) => from.split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
+            None => without_quotes,
+        };
+    }
+    plain.to_owned()
 }
 
 /// The first paragraph as one line, as git takes it.
@@ -48,65 +107,76 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_are_found_however_they_are_spelled() {
+    fn a_claim_has_one_form() {
         for (subject, pct) in [
             ("perf: fuse AdamW's passes (+1.50% tok/s)", 1.5),
             ("perf: x (+1.5% tok/s)", 1.5),
-            ("perf: x (+12.34 % tok/s)", 12.34),
-            ("perf: x (+12.34\u{202f}% tok/s)", 12.34),
-            ("perf: x (-0.3% tok/s)", -0.3),
-            ("perf: x (\u{2212}0.3% tok/s)", -0.3),
-            ("perf: x (\u{2013} 0.3% tok/s)", -0.3),
-            ("perf: x (0.3% tok/s)", 0.3),
-            ("perf: x (+.3% tok/s)", 0.3),
             ("perf: x (+0% tok/s)", 0.0),
-            ("perf: x (+1,5% tok/s)", 1.5),
-            ("perf: x (+1,234% tok/s)", 1234.0),
-            ("perf: x (+1,234.5% tok/s)", 1234.5),
-            ("perf: x (+1.234,5% tok/s)", 1234.5),
-            ("perf: x (~3-5% tok/s)", 5.0),
-            ("perf: x (+3% tok/sec)", 3.0),
-            ("perf: x (+3% median Tokens/s)", 3.0),
-            ("perf: x, +3% tok/s", 3.0),
-            ("perf: x (+3% tok/s, 7% less memory)", 3.0),
-            ("perf: skip 20% of passes (+3% tok/s)", 3.0),
+            ("perf: x (+1234.56% tok/s)", 1234.56),
+            ("perf: O(n²) no more, half the passes, 2x unrolled (+3% tok/s)", 3.0),
+            ("perf: skip passes of 4 (rows) (+3% tok/s)", 3.0),
             ("perf(optimizer): x (+3% tok/s)", 3.0),
             ("Perf!: x (+3% tok/s)", 3.0),
             ("  perf(a)!: x (+3% tok/s) [w1]", 3.0),
+            ("perf: x (+3% tok/s) (#12)", 3.0),
+            ("perf: x (-0.3% tok/s)", -0.3),
+            // A loss is one in any spelling.
+            ("perf: x (\u{2212}0.3％ tok/s)", -0.3),
+            ("perf: 2x faster, but elsewhere (-0.3% tok/s)", -0.3),
         ] {
-            assert_eq!(claimed_pct(subject), Some(pct), "{subject}");
+            assert_eq!(read(subject), Reading::Claim(pct), "{subject}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_quoted() {
+        for (subject, words) in [
+            ("perf: x (+30％ tok/s)", "+30% tok/s"),
+            ("speed: x (+30% tok/s)", "+30% tok/s"),
+            ("perf: makes decode Twice\u{200b} as fast on CPU", "twice as fast"),
+            ("perf: halve the step time", "halve the step time"),
+            ("perf: x, 30% faster (+1.57% tok/s)", "30% faster"),
+        ] {
+            assert_eq!(read(subject), Reading::Unclear(words.to_owned()), "{subject}");
         }
     }
 
     #[test]
     fn what_claims_nothing_is_no_claim() {
-        for subject in [
-            "",
-            "per",
-            "perf",
-            "perf: x",
-            "perf: x (+% tok/s)",
-            "perf: x (-100% tok/s)",
-            "perf: x (+3%)",
-            "perf: x (+3%) and count tok/s",
-            "perf: 3% fewer dispatches",
-            "perf: print tok/s (was hidden)",
-            "performance: x (+3% tok/s)",
-            "perf x (+3% tok/s)",
-            "docs: x (+3% tok/s)",
-            "Revert \"perf: x (+3% tok/s)\"",
-            "fixup! perf: x (+3% tok/s)",
-            "péré: x (+3% tok/s)",
+        for subject in
+            ["", "per", "perf", "perf: x", "perf: x (+% tok/s)", "perf: x (-100% tok/s)", "péré", "\u{200b}%", "x"]
+        {
+            assert_eq!(read(subject), Reading::Nothing, "{subject}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_signs_and_points() {
+        for (text, number) in [
+            ("a +1.5", Some(1.5)),
+            ("+.3", Some(0.3)),
+            ("1,5", Some(1.5)),
+            ("1,234", Some(1234.0)),
+            ("1.234,5", Some(1234.5)),
+            ("\u{2013} 0.3", Some(-0.3)),
+            ("3-5", Some(5.0)),
+            ("-100", None),
+            ("+", None),
         ] {
-            assert_eq!(claimed_pct(subject), None, "{subject}");
+            assert_eq!(number_at_end(text), number, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_subject_is_read(text in any::<String>(), number in "[ 0-9.,%+\u{2212}()-]{0,20}") {
-            for subject in [&text, &format!("perf: {text}% tok/s"), &format!("perf: {number}% tok/s")] {
-                prop_assert!(claimed_pct(subject).is_none_or(|pct| pct.is_finite() && pct > -100.0));
+        fn any_subject_is_read(
+            text in any::<String>(),
+            words in "([ (+~-]|[0-9.,/x×%]{1,4}|tok/s|faster|perf:|half|times|→|a|of|by|twice|time|step|revert \"|merge '){0,12}",
+        ) {
+            for subject in [&text, &words, &format!("perf: {text}% tok/s)"), &format!("perf: x ({words}% tok/s)")] {
+                if let Reading::Claim(pct) = read(subject) {
+                    prop_assert!(pct.is_finite() && pct > -100.0);
+                }
             }
         }
     }

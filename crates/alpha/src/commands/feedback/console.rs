@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, io::IsTerminal};
 
-use feedback::watch::{PairProgress, Watch};
+use feedback::{
+    visible,
+    watch::{PairProgress, Watch},
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{exit::Failure, output, signal::StopRequest};
@@ -44,22 +47,23 @@ impl Console {
 
 impl Watch for Console {
     fn note(&self, line: &str) {
+        let line = visible::lines(line);
         match &self.bar {
-            Some(bar) => bar.suspend(|| output::note(line)),
-            None => output::note(line),
+            Some(bar) => bar.suspend(|| output::note(&line)),
+            None => output::note(&line),
         }
     }
 
     fn pairs(&self, progress: &PairProgress) {
         if let Some(bar) = &self.bar {
-            bar.set_message(table(progress));
+            bar.set_message(visible::lines(&table(progress)));
             return;
         }
         // A log gets a line where a look has changed what is known, and the last.
         let state = (progress.stage.clone(), progress.interval_pct);
         let is_news = self.written.borrow().as_ref() != Some(&state) || progress.pairs == progress.planned;
         if is_news {
-            output::note(&line(progress));
+            output::note(&visible::lines(&line(progress)));
             *self.written.borrow_mut() = Some(state);
         }
     }

@@ -21,7 +21,7 @@ mod status;
 mod verify;
 
 use clap::{Args, Subcommand};
-use feedback::{LoopError, Watch, compare::CompareOptions, contest, session::Session};
+use feedback::{LoopError, Watch, compare::CompareOptions, contest, session::Session, visible};
 use serde::Serialize;
 
 use crate::{
@@ -171,10 +171,10 @@ impl Context {
         Session::open(std::path::Path::new("."), self.target.as_deref())
     }
 
-    /// Prints the report: as an object with `--json`, else as text.
+    /// Prints the report: as an object with `--json`, else as text, in which nothing steers the terminal.
     fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
         self.console.finish();
-        let shown = if self.json { to_json(report)? } else { text(report) };
+        let shown = if self.json { to_json(report)? } else { visible::lines(&text(report)) };
         output::print(&shown).map_err(|error| LoopError::Failed(format!("cannot print: {error}")))
     }
 
@@ -189,7 +189,7 @@ impl Context {
             LoopError::Failed(_) | LoopError::Trainer { .. } => Exit::Failed,
             LoopError::Refused(_) => Exit::Refused,
             LoopError::Undecided(_) => Exit::Undecided,
-            LoopError::Interrupted(_) => return self.console.interrupted(message),
+            LoopError::Interrupted(_) => return self.console.interrupted(&visible::lines(message)),
         };
         if self.json {
             let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
@@ -198,9 +198,9 @@ impl Context {
                 let _ = output::print(&json);
             }
         }
-        let failure = Failure::new(exit, message);
+        let failure = Failure::new(exit, visible::lines(message));
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.hint(visible::lines(hint)),
             None => failure,
         }
     }
@@ -208,7 +208,7 @@ impl Context {
 
 fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     match serde_json::to_string(report) {
-        Ok(json) => Ok(json + "\n"),
+        Ok(json) => Ok(visible::json(&json) + "\n"),
         Err(error) => Err(LoopError::Failed(format!("the report cannot be written as JSON: {error}"))),
     }
 }
