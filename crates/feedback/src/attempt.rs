@@ -81,7 +81,22 @@ pub struct Attempt {
     pub estimate: Option<Estimate>,
     /// Where the time went.
     pub seconds: Seconds,
+    /// Hash over what its pairs showed of the training, see [`crate::kept_evidence`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// What the traces of both arms say of counters that fell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaner: Option<crate::trace_runs::Corroboration>,
+    /// The best accepted tree of the last commits, where it is not the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<crate::reference::Reference>,
+    /// Which rules it was judged by: [`RULES`], 0 for those of before there was a number.
+    #[serde(default)]
+    pub rules: u32,
 }
+
+/// The rules of this program: records of these are recomputed from their rows, none may be missing.
+pub const RULES: u32 = 1;
 
 /// One side of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

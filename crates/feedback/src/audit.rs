@@ -12,6 +12,7 @@ use crate::{
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun, Verification},
+    weakened::{self, Weakened},
 };
 
 /// Version of [`Audit`].
@@ -40,6 +41,10 @@ pub struct Audit {
     pub measured: Option<Estimate>,
     /// Whether the product lies within what was measured.
     pub agreement: Option<Rerun>,
+    /// Records that a commit of this history held and that are gone.
+    pub dropped_records: Vec<String>,
+    /// What the instrument asks less strictly at HEAD than it once did.
+    pub weaker: Vec<Weakened>,
     /// Attempts that the ledger knows.
     pub attempts: usize,
     /// False commits to expect of them, if none had an effect.
@@ -102,8 +107,11 @@ pub fn audit(
     baselines.sort_unstable();
     baselines.dedup();
     let expected = baselines.iter().map(|tree| expected_false_commits(attempts_on(session, tree), 0.025)).sum();
+    let weaker = weakened::at(&session.repository, &head, session.config.target.as_deref())?;
     Ok(Audit {
         schema: SCHEMA,
+        dropped_records: verify::dropped_records(session)?,
+        weaker,
         anchor,
         head,
         claims: claims.len(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 pub use self::subject::claimed_pct;
 use self::subject::{number_at_end, subject};
-use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::Verdict};
+use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::{Estimate, Verdict}};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
@@ -58,6 +58,9 @@ pub struct AttemptClaim {
     pub verdict: Option<Verdict>,
     /// What fresh pairs said.
     pub confirmation: Option<ConfirmationOutcome>,
+    /// What may be claimed, where the record says it apart.
+    #[serde(default)]
+    pub claim: Option<Estimate>,
     /// What it was measured against.
     pub baseline: Side,
     /// What was measured.
@@ -203,7 +206,8 @@ impl AttemptClaim {
             return Err(format!("its verdict is {found}, a gain needs {}", Verdict::Faster.name()));
         }
         let confirmation = self.confirmation.ok_or("it was not confirmed")?;
-        let estimate = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
+        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
+        let estimate = self.claim.unwrap_or(confirmed);
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,
             record: Some(record.to_string()),

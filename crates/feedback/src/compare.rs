@@ -13,7 +13,7 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
-    attempt::{Attempt, CounterRow, Manifest, PairRow, Seconds, VoidRow},
+    attempt::{Attempt, CounterRow, Manifest, PairRow, RULES, Seconds, VoidRow},
     blocks::{Blocks, Script},
     coins::Coins,
     config::{Guard, Sharing, Workload},
@@ -80,14 +80,18 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
 }
 
 /// Writes the attempt down for good. A program beside itself is no attempt at anything: it has no record.
-fn close(session: &mut Session, attempt: Attempt) -> Result<Attempt, LoopError> {
+fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopError> {
+    // What may still go on needs what its pairs showed.
+    let goes_on = matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided));
+    let needs_evidence = goes_on && !attempt.is_identical;
+    if !needs_evidence {
+        attempt.evidence.clear();
+    }
     session.attempts().save(&attempt)?;
     if !attempt.is_identical {
         crate::evidence::record(session, &attempt)?;
     }
-    // What may still go on needs what its pairs showed.
-    if !matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided)) || attempt.is_identical
-    {
+    if !needs_evidence {
         session.attempts().kept_evidence(&attempt.key).remove()?;
     }
     Ok(attempt)
@@ -132,7 +136,11 @@ pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>,
 fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
     match session.attempts().load(key)? {
         Some(known) => Ok(Some(known)),
-        None => crate::evidence::find(session, key),
+        None => Ok(crate::evidence::find(session, key)?.map(|known| {
+            // Where the state folder is gone, so is what its pairs showed.
+            let is_gone = !session.attempts().kept_evidence(key).exists();
+            Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
+        })),
     }
 }
 
@@ -142,7 +150,7 @@ fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) ->
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
-    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string()]);
+    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string(), format!("rules {RULES}")]);
     parts.extend(anew.map(|coins| coins.seed.to_string()));
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
@@ -202,6 +210,10 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         reason: String::new(),
         estimate: None,
         seconds: Seconds { build: contest.build_s, ..Seconds::default() },
+        evidence: String::new(),
+        leaner: None,
+        reference: None,
+        rules: RULES,
     })
 }
 
@@ -309,7 +321,7 @@ fn whole_training(
 }
 
 /// Not slower than by 0.5 %, the same numbers up to rounding, and counters that only fell.
-fn is_leaner(attempt: &Attempt) -> bool {
+pub fn is_leaner(attempt: &Attempt) -> bool {
     let low = attempt.estimate.and_then(|estimate| estimate.ci_low_pct);
     low.is_some_and(|low| low > -LEANER_MARGIN_PCT) && counters_only_fell(attempt)
 }

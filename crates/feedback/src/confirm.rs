@@ -125,7 +125,7 @@ fn failed_before(session: &Session, attempt: &Attempt) -> Option<Confirmation> {
 }
 
 /// Fewest pairs that can pass at a level, but never fewer than [`MIN_PAIRS`].
-fn fewest_at(level: f64) -> usize {
+pub fn fewest_at(level: f64) -> usize {
     (MIN_PAIRS..=200).find(|pairs| critical_value(*pairs, level).is_some()).unwrap_or(200)
 }
 
@@ -139,7 +139,7 @@ pub fn attempts_on(session: &Session, baseline: &str) -> usize {
 }
 
 /// Whether the e-process had a say after the plan's last look.
-fn went_on(attempt: &Attempt) -> bool {
+pub fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
 }
 
@@ -155,7 +155,8 @@ fn level(session: &Session, attempt: &Attempt) -> f64 {
     if went_on(attempt) { level / 2.0 } else { level }
 }
 
-fn level_after(attempts: usize) -> f64 {
+/// The level of a confirmation after so many attempts.
+pub fn level_after(attempts: usize) -> f64 {
     let mut level = LEVEL;
     while expected_false_commits(attempts, level) > MAX_EXPECTED {
         level /= 2.0;

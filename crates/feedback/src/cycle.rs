@@ -10,6 +10,7 @@ use crate::{
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
+    weakened::{self, Weakened},
 };
 
 /// Version of [`Status`].
@@ -36,6 +37,8 @@ pub struct Status {
     pub expected_false_commits: f64,
     /// Files of the ledger that cannot be used.
     pub ledger_problems: Vec<String>,
+    /// What the instrument asks less strictly at the baseline than it once did.
+    pub weaker: Vec<Weakened>,
     /// What to type next.
     pub next: String,
 }
@@ -120,6 +123,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
             None => format!("not ended: {} pairs; `alpha loop compare` goes on", attempt.pairs.len()),
         }),
         accepted: accepted(session)?,
+        weaker: weakened::at(&session.repository, &baseline, session.config.target.as_deref())?,
         cycle,
         attempts,
         expected_false_commits: expected_false_commits(attempts, 0.025),

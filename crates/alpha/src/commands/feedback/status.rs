@@ -42,6 +42,9 @@ pub(super) fn text(status: &Status) -> String {
         "attempts   {} on this baseline; {:.4} false commits to expect of them\n",
         status.attempts, status.expected_false_commits
     ));
+    for weakened in &status.weaker {
+        text.push_str(&format!("weaker     {}\n", weakened.line()));
+    }
     for problem in &status.ledger_problems {
         text.push_str(&format!("ledger     {problem}\n"));
     }
