@@ -295,6 +295,8 @@ fn land(
     let accepted =
         log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
     session.state.close_cycle()?;
+    // It has served; whoever commits the attempt again has the judgement that is recorded.
+    session.attempts().save(&Attempt { evidence: String::new(), ..attempt.clone() })?;
     session.attempts().kept_evidence(&attempt.key).remove()?;
     Ok(Landed {
         schema: SCHEMA,

@@ -10,6 +10,7 @@
 
 mod changes;
 mod chronicle;
+mod claims;
 mod cycle;
 #[path = "../outcome/mod.rs"]
 mod outcome;

@@ -206,6 +206,38 @@ fn seeds_together_decide_t2() {
     assert_eq!(refused(Tier::T2, |e| e.pairs[0].held_out = None), ["held_out"]);
 }
 
+/// Four steps of 0.4 % each: every one passes beside the one before it, all together do not beside the anchor.
+#[test]
+fn drifts_of_several_t2_add_up() {
+    let pairs = |from: f64, to: f64| -> Vec<PairEvidence> {
+        let of = |seed: u64, by: f64| {
+            let mut run = run();
+            run.rows.iter_mut().for_each(|row| row.loss *= 1.0 + by + 1e-4 * (seed % 3) as f64);
+            run
+        };
+        let pair = |seed| PairEvidence {
+            seed,
+            records: Arms { baseline: of(seed, from), candidate: of(seed + 1, to) },
+            held_out: Some(Arms { baseline: 3.0 * (1.0 + from), candidate: 3.0 * (1.0 + to) }),
+        };
+        (1..=6).map(pair).collect()
+    };
+    let refused = |from: f64, to: f64| -> Vec<String> {
+        let checks = beside_anchor(&pairs(from, to), true);
+        checks.into_iter().filter(|check| !check.passed).map(|check| check.name).collect()
+    };
+    for step in 0..4 {
+        let at = |step: i32| 0.004 * f64::from(step);
+        assert!(refused(at(step), at(step + 1)).is_empty(), "step {step}");
+        let together = refused(0.0, at(step + 1));
+        assert_eq!(together.len(), if step == 0 { 0 } else { 2 }, "{together:?}");
+    }
+    let parity = Parity::judge(&evidence(Tier::T2));
+    assert!(!is_judged_beside_anchor(&parity));
+    assert!(is_judged_beside_anchor(&parity.with(beside_anchor(&pairs(0.0, 0.0), true))));
+    assert_eq!(beside_anchor(&pairs(0.0, 0.0), false).len(), 1);
+}
+
 #[test]
 fn what_always_holds_is_refused_by_name() {
     for tier in EVERY_TIER {
