@@ -6,15 +6,14 @@
 use crate::{
     LoopError, Watch,
     attempt::{Attempt, Manifest},
+    blocks::Script,
     claim,
     coins::Coins,
     compare::PairRunner,
     contest::{self, Contest, short},
     evidence::AttemptRecord,
     gaming::MAX_VOIDS,
-    parity,
-    plan,
-    blocks::Script,
+    parity, plan,
     same_training::SameTraining,
     session::Session,
     state::Tier,
@@ -107,5 +106,8 @@ pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Ve
         return Ok(Vec::new());
     }
     let anchor = find(session, parent, &attempt.manifest)?;
-    Ok(anchor.map(|anchor| format!("T2 was not judged beside `{}`, the commit before the first T2", short(&anchor))).into_iter().collect())
+    Ok(anchor
+        .map(|anchor| format!("T2 was not judged beside `{}`, the commit before the first T2", short(&anchor)))
+        .into_iter()
+        .collect())
 }

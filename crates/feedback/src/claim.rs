@@ -12,7 +12,13 @@ use serde::{Deserialize, de::IgnoredAny};
 
 pub use self::subject::claimed_pct;
 use self::subject::{number_at_end, subject};
-use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::{Estimate, Verdict}};
+use crate::{
+    LoopError,
+    attempt::Side,
+    evidence::ConfirmationOutcome,
+    ledger::RecordId,
+    verdict::{Estimate, Verdict},
+};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
@@ -71,6 +77,8 @@ pub struct AttemptClaim {
 #[derive(Clone, Debug, Deserialize)]
 struct Compared {
     pairs: Vec<IgnoredAny>,
+    #[serde(default)]
+    rules: u32,
 }
 
 impl Claim {
@@ -207,7 +215,12 @@ impl AttemptClaim {
         }
         let confirmation = self.confirmation.ok_or("it was not confirmed")?;
         let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
-        let estimate = self.claim.unwrap_or(confirmed);
+        // The first records do not say apart what may be claimed.
+        let estimate = match (self.claim, self.attempt.rules) {
+            (Some(claim), _) => claim,
+            (None, 0) => confirmed,
+            (None, _) => return Err("it takes back a slowdown, which is no gain".into()),
+        };
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,
             record: Some(record.to_string()),

@@ -190,12 +190,7 @@ fn does_not_follow(problems: &[String]) -> Result<(), LoopError> {
 }
 
 /// Whether traces of both arms show that counters fell.
-fn counted(
-    session: &Session,
-    contest: &Contest,
-    attempt: &mut Attempt,
-    watch: &dyn Watch,
-) -> Result<(), LoopError> {
+fn counted(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
     if session.config.trace.is_none() {
         return Ok(());
     }
@@ -204,8 +199,10 @@ fn counted(
         session.attempts().save(attempt)?;
     }
     match attempt.leaner.as_ref().filter(|found| !found.contradicted.is_empty()) {
-        Some(found) => Err(LoopError::Refused(format!("counters fell by the trainer's own word alone: {}", found.text()))
-            .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle")),
+        Some(found) => {
+            Err(LoopError::Refused(format!("counters fell by the trainer's own word alone: {}", found.text()))
+                .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle"))
+        }
         None => Ok(()),
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     gaming, guards,
     ledger::{Ledger, RecordId},
     parity,
+    reference::Reference,
     stats::{confirmation::confirm, sequential::Plan},
     verdict::{Estimate, Judgement, Verdict, judge},
 };
@@ -64,9 +65,12 @@ pub struct Asked<'a> {
 }
 
 /// The number that a commit of this attempt claims, with its interval: the confirmation's, or what it gains beside the best
-/// accepted tree where that is less.
+/// accepted tree where that is less. None where it takes back a slowdown.
 pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let confirmation = attempt.confirmation.as_ref()?;
+    if attempt.reference.as_ref().is_some_and(Reference::takes_back) {
+        return None;
+    }
     let d = numbers(&confirmation.pairs);
     let again = confirm(&d, confirmation.level);
     let own = Estimate::new(again.estimate, again.interval.low, again.interval.high, d.len());
@@ -176,7 +180,9 @@ fn of_verdict(attempt: &Attempt, looks: Plan, asked: &Asked<'_>, is_older: bool)
         }
         Lands::Leaner => {
             let again = Attempt { estimate, ..attempt.clone() };
-            if attempt.verdict != Some(Verdict::Leaner) || judged.verdict == Some(Verdict::Slower) || !compare::is_leaner(&again)
+            if attempt.verdict != Some(Verdict::Leaner)
+                || judged.verdict == Some(Verdict::Slower)
+                || !compare::is_leaner(&again)
             {
                 problems.push(format!("its pairs and counters do not give LEANER: {found}"));
             }
@@ -216,7 +222,9 @@ fn of_confirmation(attempt: &Attempt, earlier_attempts: usize) -> Vec<String> {
     // Written so that NaN is not allowed.
     let is_allowed = *level <= allowed * (1.0 + ROUNDING);
     if !is_allowed {
-        problems.push(format!("its confirmation was judged at {level}, allowed is {allowed} after {earlier_attempts} attempts"));
+        problems.push(format!(
+            "its confirmation was judged at {level}, allowed is {allowed} after {earlier_attempts} attempts"
+        ));
     }
     if pairs.len() != *planned || pairs.len() < attempt.pairs.len().max(fewest_at(*level)) {
         problems.push(format!("the confirmation has {} pairs, not the {planned} planned", pairs.len()));
@@ -263,7 +271,9 @@ fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<Stri
         }
         match guards::again(name, guard, own, &memory) {
             Some(again) if again.holds && (again.p - result.p).abs() <= ROUNDING && again.pairs == result.pairs => {}
-            Some(again) if !again.holds => problems.push(format!("guard {name} does not hold in its pairs (p = {:.4})", again.p)),
+            Some(again) if !again.holds => {
+                problems.push(format!("guard {name} does not hold in its pairs (p = {:.4})", again.p))
+            }
             _ => problems.push(format!("guard {name} does not follow from its pairs")),
         }
     }
@@ -330,9 +340,7 @@ pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
         records.filter_map(|record| Some((record.id, record.body::<AttemptRecord>().ok()?.attempt))).collect();
     let Some((first, _)) = bodies.iter().find(|(_, known)| known.key == attempt.key) else { return 0 };
     let (before, _) = ledger.before(*first);
-    let is_on = |known: &Attempt| {
-        !known.is_identical && known.baseline.measured_tree == attempt.baseline.measured_tree
-    };
+    let is_on = |known: &Attempt| !known.is_identical && known.baseline.measured_tree == attempt.baseline.measured_tree;
     let mut chances: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, known) in &bodies {
         if (before.contains(id) || id == first) && is_on(known) {
@@ -351,7 +359,8 @@ pub fn departures(attempt: &Attempt, recorded: &Attempt) -> Vec<String> {
         let [said, was] = [attempt, recorded].map(|attempt| attempt.verdict.map_or("none", Verdict::name));
         problems.push(format!("its verdict is {said}, the ledger's record of it says {was}"));
     }
-    let fresh = |attempt: &Attempt| attempt.confirmation.clone().map_or_else(Vec::new, |confirmation| confirmation.pairs);
+    let fresh =
+        |attempt: &Attempt| attempt.confirmation.clone().map_or_else(Vec::new, |confirmation| confirmation.pairs);
     let is_changed = !attempt.pairs.starts_with(&recorded.pairs)
         || !attempt.voids.starts_with(&recorded.voids)
         || !fresh(attempt).starts_with(&fresh(recorded))

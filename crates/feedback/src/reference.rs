@@ -81,7 +81,9 @@ impl Reference {
             return format!("Reference: NOT measured against `{commit}`, the best accepted before: {why}");
         }
         match (&self.parent, &self.candidate) {
-            (None, _) => format!("Reference: the parent builds the same program as `{commit}`, the best accepted before"),
+            (None, _) => {
+                format!("Reference: the parent builds the same program as `{commit}`, the best accepted before")
+            }
             (Some(parent), None) => {
                 format!("Reference: the parent is {} beside `{commit}`, the best accepted before", parent.text())
             }
@@ -146,7 +148,10 @@ pub fn measure(
         return Ok(());
     };
     let epsilon_pct = attempt.epsilon_pct;
-    watch.note(&format!("commits came between `{}`, the best accepted before, and the baseline: beside each other", short(&commit)));
+    watch.note(&format!(
+        "commits came between `{}`, the best accepted before, and the baseline: beside each other",
+        short(&commit)
+    ));
     let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };
     match beside(session, &reference.commit, &parent, epsilon_pct, watch) {
         Ok(parent) => reference.parent = parent,

@@ -170,9 +170,10 @@ impl<'a> SameTraining<'a> {
         self.evidence.updates.extend(shown.updates);
         self.evidence.pairs.push(shown.pair);
         let is_kept = |name: &str| name.starts_with(SAMPLING) || name.starts_with(parity::ANCHOR);
-        let kept = attempt.parity.take().map_or_else(Vec::new, |parity| {
-            parity.checks.into_iter().filter(|check| is_kept(&check.name)).collect()
-        });
+        let kept = attempt
+            .parity
+            .take()
+            .map_or_else(Vec::new, |parity| parity.checks.into_iter().filter(|check| is_kept(&check.name)).collect());
         let parity = self.parity().with(kept);
         let refusal = first_failure(&parity);
         attempt.parity = Some(parity);

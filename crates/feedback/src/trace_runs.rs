@@ -264,7 +264,10 @@ mod tests {
         let row = |name: &str| CounterRow { name: name.into(), baseline: 2, candidate: 1 };
         let rows = ["kernels", "flops", "bytes_moved", "allocations"].map(row);
         let found = corroboration(&rows, [&trace(4.0, Some(8.0)), &trace(3.0, None)]);
-        assert_eq!((found.shown.as_slice(), found.contradicted.as_slice()), (&["kernels".to_owned()][..], &["flops".to_owned()][..]));
+        assert_eq!(
+            (found.shown.as_slice(), found.contradicted.as_slice()),
+            (&["kernels".to_owned()][..], &["flops".to_owned()][..])
+        );
         assert_eq!(found.unseen, ["bytes_moved", "allocations"]);
         assert!(found.text().contains("do not show it: flops"), "{}", found.text());
         assert!(corroboration(&rows[3..], [&trace(4.0, None); 2]).text().contains("own counters"));

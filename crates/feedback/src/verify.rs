@@ -233,7 +233,9 @@ fn notes(session: &Session, entry: &LogEntry, attempt: &Attempt) -> Result<Vec<S
     notes.extend(attempt.reference.as_ref().map(Reference::text));
     if let Some(parent) = entry.parents.first() {
         let weaker = weakened::at(&session.repository, parent, attempt.manifest.target.as_deref())?;
-        notes.extend(weaker.iter().map(|weakened| format!("the instrument was weaker than before: {}", weakened.line())));
+        notes.extend(
+            weaker.iter().map(|weakened| format!("the instrument was weaker than before: {}", weakened.line())),
+        );
     }
     Ok(notes)
 }
@@ -317,7 +319,8 @@ fn recompute(
     let earlier_attempts = recompute::earlier_attempts(&session.ledger, attempt);
     let asked = Asked { config: &config, lands, earlier_attempts, message: Some(message) };
     let mut problems = recompute::problems(attempt, &asked);
-    if record.verdict != attempt.verdict || record.baseline != attempt.baseline || record.candidate != attempt.candidate {
+    if record.verdict != attempt.verdict || record.baseline != attempt.baseline || record.candidate != attempt.candidate
+    {
         problems.push("its summary is not that of its attempt".to_owned());
     }
     if let Some(claim) = claim.filter(|claim| claim.is_gain()) {

@@ -204,7 +204,11 @@ mod tests {
             ("./e {checkpoint}", "./f {checkpoint}", "workload.eval"),
             ("[\"p\", \"q\"]", "[\"p\"]", "sampling.prompts q"),
             ("x {checkpoint}", "z {checkpoint}", "sampling.greedy"),
-            ("kind = \"first_step\"\nmargin_pct = 9", "kind = \"build_time\"\nmargin_pct = 9", "target gpu: guard first measures"),
+            (
+                "kind = \"first_step\"\nmargin_pct = 9",
+                "kind = \"build_time\"\nmargin_pct = 9",
+                "target gpu: guard first measures",
+            ),
             ("margin_pct = 9", "margin_pct = 10", "target gpu: guard first"),
             ("targets.gpu", "targets.other", "target gpu"),
         ] {
@@ -216,7 +220,8 @@ mod tests {
             let back = items(&new, &full);
             assert!(is_another || item == "target gpu" || back.is_empty(), "{from}: {back:?}");
         }
-        let without_guards = SMALL.replace("[guards.memory]", "").replace("kind = \"peak_memory\"", "").replace("margin_pct = 5", "");
+        let without_guards =
+            SMALL.replace("[guards.memory]", "").replace("kind = \"peak_memory\"", "").replace("margin_pct = 5", "");
         assert_eq!(items(SMALL, &without_guards), ["guard memory"]);
     }
 }

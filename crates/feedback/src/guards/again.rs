@@ -1,8 +1,6 @@
 //! A guard's result again, from the numbers of its pairs alone.
 
-use super::{
-    BUILD_PAIRS, GuardResult, HOPELESS, LEVEL, PAIRS, PROCESS_PAIRS, SHORT_PROCESS_PAIRS, judge,
-};
+use super::{BUILD_PAIRS, GuardResult, HOPELESS, LEVEL, PAIRS, PROCESS_PAIRS, SHORT_PROCESS_PAIRS, judge};
 use crate::config::Guard;
 
 /// What the guard finds in these numbers: `d` of the pairs that it took itself, `memory` of the comparison's. None where
@@ -46,7 +44,7 @@ mod tests {
         assert_eq!(again("decode", &command(), &fine[..16], &[]), None);
         assert_eq!(again("decode", &command(), &fine[..7], &[]), None);
         let mut late = vec![-log_of_pct(20.0); 2];
-        late.extend(vec![0.0; 14]);
+        late.extend(vec![0.0; 22]);
         assert!(again("decode", &command(), &late, &[]).unwrap().holds);
         let memory = Guard::PeakMemory { margin_pct: 5.0 };
         assert!(again("memory", &memory, &[], &fine[..8]).unwrap().holds);

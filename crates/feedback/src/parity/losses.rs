@@ -219,7 +219,8 @@ fn drifts(arms: &Arms<Trajectory>, credited_norm: f64) -> Vec<f64> {
 
 /// The same of all pairs after a number of steps, for what is not a norm.
 pub(super) fn drift(evidence: &Evidence, steps: u64) -> f64 {
-    let of_pair = |pair: &PairEvidence| drifts(&pair.records, CREDITED_NORM).into_iter().take(steps as usize).next_back();
+    let of_pair =
+        |pair: &PairEvidence| drifts(&pair.records, CREDITED_NORM).into_iter().take(steps as usize).next_back();
     let of_pairs = evidence.pairs.iter().filter_map(of_pair);
     of_pairs.fold(0.0, f64::max)
 }

@@ -56,5 +56,9 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     })?;
     let disagrees =
         audit.agreement.as_ref().is_some_and(|found| found.outcome == feedback::verify::Agreement::Disagrees);
-    Ok(Done::with(if disagrees || !audit.broken_claims.is_empty() || !audit.dropped_records.is_empty() { 4 } else { 0 }))
+    Ok(Done::with(if disagrees || !audit.broken_claims.is_empty() || !audit.dropped_records.is_empty() {
+        4
+    } else {
+        0
+    }))
 }
