@@ -13,7 +13,7 @@ use crate::{
 /// A gain that needs far more memory than the guard lets through.
 fn greedy(toy: &Toy) {
     toy.change(FASTER);
-    toy.edit_start(&["hog = b\"x\" * (120 << 20)"]);
+    toy.edit_start(&["hog = b\"x\" * (30 << 20)"]);
 }
 
 /// Edits the only open attempt's file.
@@ -50,7 +50,7 @@ fn a_forged_attempt_does_not_land() {
             {"name": "memory", "margin_pct": 50.0, "worse_pct": 0.0, "p": 0.0039, "pairs": 8, "holds": true}
         ]);
     });
-    toy.alpha(&["commit", "-m", "no waste"]).failed(4, &["guard memory does not hold in its pairs"]);
+    toy.alpha(&["commit", "--widen=anything", "-m", "no waste"]).failed(4, &["guard memory does not hold in its pairs"]);
     assert_eq!(toy.head(), before);
 }
 
@@ -65,9 +65,9 @@ fn evidence_that_was_edited_is_found() {
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".parity.jsonl")).unwrap();
     let text = fs::read_to_string(&kept).unwrap();
     fs::write(&kept, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    toy.alpha(&["commit", "-m", "no waste"]).failed(4, &["not what the pairs of this attempt showed"]);
+    toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"]).failed(4, &["not what the pairs of this attempt showed"]);
     fs::write(&kept, text).unwrap();
-    toy.alpha(&["commit", "-m", "no waste"]).succeeded();
+    toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"]).succeeded();
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_weaker_instrument_needs_a_reason_and_shows() {
     toy.begin();
     greedy(&toy);
     toy.json(&["compare"]).says("FASTER", 0);
-    toy.alpha(&["commit", "-m", "no waste"]).succeeded();
+    toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"]).succeeded();
     assert!(message().contains(&format!("Alpha-Weakens: {LINE}")), "{}", message());
     let verified = toy.json(&["verify", "HEAD"]);
     assert_eq!(verified.code, Some(0), "{:#}", verified.object);
@@ -120,7 +120,7 @@ fn a_slowdown_that_is_taken_back_is_no_gain() {
     toy.begin();
     toy.edit("\"attention\": 120_000", "\"attention\": 1_000");
     toy.json(&["compare"]).says("FASTER", 0);
-    let landed = toy.json(&["commit", "-m", "no waste in attention"]);
+    let landed = toy.json(&["commit", "--widen=a busy machine", "-m", "no waste in attention"]);
     assert_eq!(landed.code, Some(0), "{}", landed.stderr);
     assert_eq!(landed.object["claim_pct"], Value::Null, "{:#}", landed.object);
     let message = toy.git(&["log", "-1", "--format=%B"]);
