@@ -93,7 +93,22 @@ pub struct Attempt {
     /// What became of the pairs that have no number of their own.
     #[serde(default)]
     pub bookkeeping: Bookkeeping,
+    /// Hash over what its pairs showed of the training, see [`crate::kept_evidence`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// What the traces of both arms say of counters that fell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaner: Option<crate::trace_runs::Corroboration>,
+    /// The best accepted tree of the last commits, where it is not the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<crate::reference::Reference>,
+    /// Which rules it was judged by: [`RULES`], 0 for those of before there was a number.
+    #[serde(default)]
+    pub rules: u32,
 }
+
+/// The rules of this program: records of these are recomputed from their rows, none may be missing.
+pub const RULES: u32 = 1;
 
 /// One side of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -203,6 +218,9 @@ pub struct Confirmation {
     pub voids: Vec<VoidRow>,
     /// One-sided level that it is judged at.
     pub level: f64,
+    /// Attempts on this target that were known when the level was chosen, itself included.
+    #[serde(default)]
+    pub attempts: usize,
     /// Exact one-sided p of the signed-rank test.
     pub p: Option<f64>,
     /// Its estimate is the claim.

@@ -13,6 +13,7 @@ use crate::{
     session::Session,
     verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun, Verification},
+    weakened::{self, Weakened},
 };
 
 /// Version of [`Audit`].
@@ -41,6 +42,10 @@ pub struct Audit {
     pub measured: Option<Estimate>,
     /// Whether the product lies within what was measured.
     pub agreement: Option<Rerun>,
+    /// Records that a commit of this history held and that are gone.
+    pub dropped_records: Vec<String>,
+    /// What the instrument asks less strictly at HEAD than it once did.
+    pub weaker: Vec<Weakened>,
     /// Attempts on this target that are known, over all baselines.
     pub attempts: usize,
     /// That a record knows of more attempts than are known here.
@@ -103,8 +108,11 @@ pub fn audit(
     };
     let known = Registry::read(session)?;
     let attempts = known.attempts(session);
+    let weaker = weakened::at(&session.repository, &head, session.config.target.as_deref())?;
     Ok(Audit {
         schema: SCHEMA,
+        dropped_records: verify::dropped_records(session)?,
+        weaker,
         anchor,
         head,
         claims: claims.len(),

@@ -16,7 +16,14 @@ use serde::{Deserialize, de::IgnoredAny};
 
 pub use self::subject::{Reading, read};
 use self::subject::{number_at_end, subject};
-use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, verdict::Verdict, visible};
+use crate::{
+    LoopError,
+    attempt::Side,
+    evidence::ConfirmationOutcome,
+    ledger::RecordId,
+    verdict::{Estimate, Verdict},
+    visible,
+};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
@@ -62,6 +69,9 @@ pub struct AttemptClaim {
     pub verdict: Option<Verdict>,
     /// What fresh pairs said.
     pub confirmation: Option<ConfirmationOutcome>,
+    /// What may be claimed, where the record says it apart.
+    #[serde(default)]
+    pub claim: Option<Estimate>,
     /// What it was measured against.
     pub baseline: Side,
     /// What was measured.
@@ -72,6 +82,8 @@ pub struct AttemptClaim {
 #[derive(Clone, Debug, Deserialize)]
 struct Compared {
     pairs: Vec<IgnoredAny>,
+    #[serde(default)]
+    rules: u32,
 }
 
 impl Claim {
@@ -223,7 +235,13 @@ impl AttemptClaim {
             return Err(format!("its verdict is {found}, a gain needs {}", Verdict::Faster.name()));
         }
         let confirmation = self.confirmation.ok_or("it was not confirmed")?;
-        let estimate = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
+        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
+        // The first records do not say apart what may be claimed.
+        let estimate = match (self.claim, self.attempt.rules) {
+            (Some(claim), _) => claim,
+            (None, 0) => confirmed,
+            (None, _) => return Err("it takes back a slowdown, which is no gain".into()),
+        };
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,
             record: Some(record.to_string()),

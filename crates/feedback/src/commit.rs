@@ -9,8 +9,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
-    attempt::Attempt,
+    LoopError, Watch, anchor,
+    attempt::{Attempt, RULES},
     attribution::{self, Finding},
     claim::{self, Claim, Message},
     compare::{self, CompareOptions},
@@ -18,11 +18,16 @@ use crate::{
     contest::{self, Contest, short},
     evidence,
     ledger::RecordId,
-    plain, same_training,
+    plain,
+    recompute::{self, Asked, Lands, WIDENED},
+    reference::{self, Reference},
+    same_training,
     session::Session,
-    trace_runs,
-    verdict::Verdict,
-    visible,
+    state::Tier,
+    trace_runs::{self, Corroboration},
+    verdict::{Estimate, Verdict},
+    verify, visible,
+    weakened::{self, Weakened},
 };
 
 /// Version of [`Landed`].
@@ -41,6 +46,8 @@ pub struct CommitOptions {
     pub instrument: bool,
     /// Why gains outside the declared area are all right.
     pub widen: Option<String>,
+    /// Why a change of the instrument may ask for less than before.
+    pub weakens: Option<String>,
 }
 
 /// A commit that was made.
@@ -54,6 +61,9 @@ pub struct Landed {
     pub subject: String,
     /// The gain that it claims, if it claims one.
     pub claim_pct: Option<f64>,
+    /// What it is beside the best that was accepted before, where that is not its parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// Its evidence.
     pub record: Option<String>,
     /// Whether ten commits were accepted since the last audit.
@@ -69,6 +79,10 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
     if options.instrument {
         return instrument(session, options, watch);
     }
+    if options.weakens.is_some() {
+        return Err(LoopError::Usage("`--weakens` is about a change of the instrument".into())
+            .hint("`alpha loop commit --instrument --weakens=<why> -m …`; a gain outside its area takes `--widen`"));
+    }
     let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
     // The programs may be those that were compared, and what measures another.
     if let Some(finding) = contest.sealed(session) {
@@ -80,6 +94,7 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
             .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
     })?;
     check_head(session, &contest)?;
+    untouched(session, &attempt)?;
     let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
     match attempt.verdict {
         None => {
@@ -104,7 +119,20 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
             });
         }
     }
-    let passed = if claims { gates(session, &contest, &mut attempt, options, watch) } else { Ok(()) };
+    let lands = Lands::of(attempt.verdict, claims);
+    let passed = match lands {
+        Lands::Claim => gates(session, &contest, &mut attempt, options, watch),
+        Lands::Leaner => counted(session, &contest, &mut attempt, watch),
+        Lands::Plain => Ok(()),
+    };
+    let passed = match passed {
+        Ok(()) if !claims || attempt.is_confirmed() => beside_others(session, &contest, &mut attempt, claims, watch),
+        passed => passed,
+    };
+    // Before it is recorded: what was edited gets no record.
+    if passed.is_ok() && (!claims || attempt.is_confirmed()) {
+        recomputed(session, &contest, &attempt, lands, watch)?;
+    }
     // What refuses leaves its record too.
     let record = match &passed {
         Err(error) if !matches!(error, LoopError::Refused(_)) => None,
@@ -115,7 +143,88 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         return Err(not_confirmed(&attempt));
     }
     let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
-    land(session, &contest, &attempt, options, claims, record)
+    let takes_back = attempt.reference.as_ref().is_some_and(Reference::takes_back);
+    land(session, &contest, &attempt, options, claims && !takes_back, record)
+}
+
+/// What lies on disk must be what the ledger has of it, with rows added.
+fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
+    let mut departures = Vec::new();
+    for record in session.ledger.records().iter().filter(|record| record.kind == evidence::KIND) {
+        // A record of another format is no attempt that this program can read.
+        let Ok(body) = record.body::<evidence::AttemptRecord>() else { continue };
+        if body.attempt.key == attempt.key {
+            departures.extend(recompute::departures(attempt, &body.attempt));
+        }
+    }
+    does_not_follow(&departures)
+}
+
+/// Everything again from the rows, and from what the pairs showed of the training.
+fn recomputed(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    lands: Lands,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    let target = attempt.manifest.target.as_deref();
+    let config = verify::config_at(session, &contest.sides[0].tree, target)?;
+    let asked = Asked {
+        config: &config,
+        lands,
+        earlier_attempts: recompute::earlier_attempts(&session.ledger, attempt),
+        message: None,
+    };
+    let mut problems = recompute::problems(&Attempt { rules: RULES, ..attempt.clone() }, &asked);
+    if attempt.rules != RULES {
+        problems.push(format!("it was judged by rules {}, this program's are {RULES}", attempt.rules));
+    }
+    if attempt.tier == Tier::T2 {
+        problems.extend(anchor::problems(session, attempt, &contest.sides[0].commit)?);
+    }
+    problems.extend(same_training::again(session, contest, attempt, watch)?);
+    does_not_follow(&problems)
+}
+
+fn does_not_follow(problems: &[String]) -> Result<(), LoopError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!("the attempt does not follow from what was measured: {}", problems.join("; ")))
+        .hint("its file in the loop's state folder was changed; nothing of it lands. `alpha loop drop` ends the cycle"))
+}
+
+/// Whether traces of both arms show that counters fell.
+fn counted(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
+    if session.config.trace.is_none() {
+        return Ok(());
+    }
+    if attempt.leaner.is_none() {
+        attempt.leaner = Some(trace_runs::corroborate(session, contest, attempt, watch)?);
+        session.attempts().save(attempt)?;
+    }
+    match attempt.leaner.as_ref().filter(|found| !found.contradicted.is_empty()) {
+        Some(found) => {
+            Err(LoopError::Refused(format!("counters fell by the trainer's own word alone: {}", found.text()))
+                .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the baseline alone does not show: how a gain is beside the best accepted tree, and what all T2s learn together.
+fn beside_others(
+    session: &mut Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    claims: bool,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    if let Some(refusal) = anchor::judge(session, contest, attempt, watch)? {
+        return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+    }
+    if claims { reference::measure(session, contest, attempt, watch) } else { Ok(()) }
 }
 
 /// Attribution and confirmation, unless they are done already.
@@ -179,12 +288,13 @@ fn land(
     claims: bool,
     record: RecordId,
 ) -> Result<Landed, LoopError> {
-    let estimate = attempt.confirmation.as_ref().filter(|_| claims).and_then(|confirmation| confirmation.estimate);
+    let estimate = recompute::claimed(attempt).filter(|_| claims);
+    let weaker = weakened::at(&session.repository, &contest.sides[0].commit, attempt.manifest.target.as_deref())?;
     let message = Message {
         summary: options.summary.clone(),
         speedup_pct: estimate.map(|estimate| estimate.speedup_pct),
         body: body(session, contest, attempt, options)?,
-        trailers: trailers(attempt, claims, record),
+        trailers: trailers(attempt, estimate, &weaker, record),
     };
     let text = message.render()?;
     let subject = text.lines().next().unwrap_or_default().to_owned();
@@ -193,12 +303,15 @@ fn land(
     let accepted =
         log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
     session.state.close_cycle()?;
+    // It has served; whoever commits the attempt again has the judgement that is recorded.
+    session.attempts().save(&Attempt { evidence: String::new(), ..attempt.clone() })?;
     session.attempts().kept_evidence(&attempt.key).remove()?;
     Ok(Landed {
         schema: SCHEMA,
         commit,
         subject,
         claim_pct: estimate.map(|estimate| estimate.speedup_pct),
+        reference: attempt.reference.as_ref().map(Reference::text),
         record: Some(record.to_string()),
         audit_is_due: claims && accepted.is_multiple_of(crate::audit::EVERY),
     })
@@ -228,16 +341,22 @@ fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) 
     repository.commit(&tree, message, &head)
 }
 
-fn trailers(attempt: &Attempt, claims: bool, record: RecordId) -> Vec<(String, String)> {
+fn trailers(
+    attempt: &Attempt,
+    claimed: Option<Estimate>,
+    weaker: &[Weakened],
+    record: RecordId,
+) -> Vec<(String, String)> {
     let mut trailers = Vec::new();
     let mut add = |name: &str, value: String| trailers.push((name.to_owned(), value));
-    if let Some(confirmation) = attempt.confirmation.as_ref().filter(|_| claims) {
-        if let Some((low, high)) =
-            confirmation.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct))
-        {
+    if let Some((confirmation, estimate)) = attempt.confirmation.as_ref().zip(claimed) {
+        if let Some((low, high)) = estimate.ci_low_pct.zip(estimate.ci_high_pct) {
             add("Alpha-Interval", format!("{low:+.2}% .. {high:+.2}%"));
         }
         add("Alpha-Pairs", format!("{}+{}", attempt.pairs.len(), confirmation.pairs.len()));
+    }
+    for weakened in weaker {
+        add(weakened::TRAILER, weakened.line());
     }
     add("Alpha-Record", record.to_string());
     trailers
@@ -271,11 +390,21 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
     for row in &attempt.counters {
         lines.push(format!("Counter: {} {} -> {}", row.name, row.baseline, row.candidate));
     }
+    if attempt.verdict == Some(Verdict::Leaner) {
+        let nothing = Corroboration::default();
+        lines.push(format!(
+            "Leaner by the trainer's own counters; {}",
+            attempt.leaner.as_ref().unwrap_or(&nothing).text()
+        ));
+    }
+    if let Some(reference) = &attempt.reference {
+        lines.push(reference.text());
+    }
     for guard in &attempt.guards {
         lines.push(format!("Guard: {}", guard.text()));
     }
     if let Some(reason) = &options.widen {
-        lines.push(format!("Wider than declared: {reason}"));
+        lines.push(format!("{WIDENED}{reason}"));
     }
     // Names, reasons and words of trainers stay within their line, which begins with what it is about.
     let lines: Vec<String> = lines.iter().map(|line| visible::cut(&visible::line(line), MAX_LINE_CHARS)).collect();
@@ -291,9 +420,12 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
 fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
     let contest = contest::of_instrument(session, watch)?;
     check_head(session, &contest)?;
+    let trees = contest.sides.each_ref().map(|side| side.tree.as_str());
+    let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
     let record = crate::bridge::measure(session, &contest, watch)?;
+    let weaker: String = weaker.iter().map(|(name, line)| format!("{name}: {line}\n")).collect();
     let text = format!(
-        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\nAlpha-Record: {}\n",
+        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\n{weaker}Alpha-Record: {}\n",
         options.summary, record.text, record.id
     );
     let subject = text.lines().next().unwrap_or_default().to_owned();
@@ -303,6 +435,7 @@ fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         commit,
         subject,
         claim_pct: None,
+        reference: None,
         record: Some(record.id.to_string()),
         audit_is_due: false,
     })

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     LoopError, Watch,
     arm::{Arm, Kit},
-    attempt::{Attempt, Manifest, PairRow, Seconds},
+    attempt::{Attempt, Manifest, PairRow, RULES, Seconds},
     blocks::{Blocks, Script},
     bookkeeping::{Bookkeeping, Series},
     coins::Coins,
@@ -83,15 +83,19 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
 
 /// Writes the attempt down for good. A program beside itself is no attempt at anything: it has no record.
 fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopError> {
+    // What may still go on needs what its pairs showed.
+    let goes_on = matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided));
+    let needs_evidence = goes_on && !attempt.is_identical;
+    if !needs_evidence {
+        attempt.evidence.clear();
+    }
     session.attempts().save(&attempt)?;
     registry::note(session, &mut attempt)?;
     session.attempts().save(&attempt)?;
     if !attempt.is_identical {
         crate::evidence::record(session, &attempt)?;
     }
-    // What may still go on needs what its pairs showed.
-    if !matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided)) || attempt.is_identical
-    {
+    if !needs_evidence {
         session.attempts().kept_evidence(&attempt.key).remove()?;
     }
     Ok(attempt)
@@ -134,7 +138,13 @@ pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>,
 }
 
 fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
-    let Some(known) = session.attempts().load(key)? else { return crate::evidence::find(session, key) };
+    let Some(known) = session.attempts().load(key)? else {
+        return Ok(crate::evidence::find(session, key)?.map(|known| {
+            // Where the state folder is gone, so is what its pairs showed.
+            let is_gone = !session.attempts().kept_evidence(key).exists();
+            Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
+        }));
+    };
     // The key holds the workload's steps: a plan of others was not made by the loop.
     match known.plan.filter(|plan| plan.blocks.steps != session.config.workload.steps) {
         None => Ok(Some(known)),
@@ -152,7 +162,7 @@ fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) ->
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
-    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string()]);
+    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string(), format!("rules {RULES}")]);
     parts.extend(anew.map(|coins| coins.seed.to_string()));
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
@@ -217,6 +227,10 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         estimate: None,
         seconds: Seconds { build: contest.build_s, ..Seconds::default() },
         bookkeeping: Bookkeeping { restarts, ..Bookkeeping::default() },
+        evidence: String::new(),
+        leaner: None,
+        reference: None,
+        rules: RULES,
     })
 }
 

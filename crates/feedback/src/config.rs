@@ -6,6 +6,7 @@
 //! `{checkpoint}`, `{prompt}`; what cannot be filled in is an error.
 
 mod targets;
+pub mod weaker;
 
 use std::{
     collections::BTreeMap,

@@ -40,12 +40,14 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
         return session.attempts().save(attempt);
     }
     if attempt.confirmation.is_none() {
-        let level = level(known.attempts(session), attempt);
+        let attempts = known.attempts(session);
+        let level = level(attempts, attempt);
         attempt.confirmation = Some(Confirmation {
             planned: attempt.pairs.len().max(fewest_pairs(level, 0)),
             pairs: Vec::new(),
             voids: Vec::new(),
             level,
+            attempts,
             p: None,
             estimate: None,
             accepted: None,

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError, claim, compare,
     confirm::expected_false_commits,
-    evidence,
+    contest, evidence,
     git::LogEntry,
     registry::Registry,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
     visible,
+    weakened::{self, Weakened},
 };
 
 /// Version of [`Status`].
@@ -41,6 +42,8 @@ pub struct Status {
     pub expected_false_commits: f64,
     /// Files of the ledger that cannot be used.
     pub ledger_problems: Vec<String>,
+    /// What the instrument asks less strictly at the baseline than it once did.
+    pub weaker: Vec<Weakened>,
     /// What to type next.
     pub next: String,
 }
@@ -103,6 +106,7 @@ pub fn start(
 /// Where the cycle stands. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
+    let baseline = contest::baseline_commit(session, None)?;
     let known = Registry::read(session)?;
     let attempts = known.attempts(session);
     let last = compare::last(session, cycle.as_ref())?;
@@ -124,6 +128,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
             None => format!("not ended: {} pairs; `alpha loop compare` goes on", attempt.pairs.len()),
         }),
         accepted: accepted(session)?,
+        weaker: weakened::at(&session.repository, &baseline, session.config.target.as_deref())?,
         cycle,
         attempts,
         attempts_missing: known.missing(session),

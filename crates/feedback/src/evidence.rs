@@ -25,6 +25,9 @@ pub struct AttemptRecord {
     pub estimate: Option<Estimate>,
     /// What fresh pairs said, if there were any.
     pub confirmation: Option<ConfirmationOutcome>,
+    /// What a commit of it claims, if it was confirmed; the first records leave it out: it is the confirmation's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Estimate>,
     /// A.
     pub baseline: Side,
     /// B.
@@ -67,6 +70,7 @@ impl AttemptRecord {
             reason: attempt.reason.clone(),
             estimate: attempt.estimate,
             confirmation,
+            claim: crate::recompute::claimed(attempt).filter(|_| attempt.is_confirmed()),
             baseline: attempt.baseline.clone(),
             candidate: attempt.candidate.clone(),
             attempt: attempt.clone(),

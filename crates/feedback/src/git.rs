@@ -168,13 +168,40 @@ impl Repository {
 
     /// The commits of a range such as `main~5..main`, or all that a revision reaches: children before parents.
     pub fn log(&self, range: &str) -> Result<Vec<LogEntry>, LoopError> {
+        self.log_with(range, &[], None)
+    }
+
+    /// Those of them that changed a file, on any branch that was merged.
+    pub fn log_of(&self, range: &str, path: &Path) -> Result<Vec<LogEntry>, LoopError> {
+        self.log_with(range, &["--full-history"], Some(path))
+    }
+
+    /// The commits along first parents, the newest first, at most so many.
+    pub fn line(&self, revision: &str, most: usize) -> Result<Vec<LogEntry>, LoopError> {
+        self.log_with(revision, &["--first-parent", &format!("--max-count={most}")], None)
+    }
+
+    /// Files below a folder that some commit of a revision's history took away.
+    pub fn taken_away(&self, revision: &str, folder: &Path) -> Result<Vec<PathBuf>, LoopError> {
+        let listed = self
+            .git(["--literal-pathspecs", "log", "-z", "-m", "--full-history", "--diff-filter=D", "--no-renames"])
+            .args(["--name-only", "--format=", "--end-of-options", revision, "--"])
+            .args([folder])
+            .output()?;
+        // Between commits there are line ends.
+        Ok(split_nul(&listed).map(|name| path_of(name.trim_ascii_start())).collect())
+    }
+
+    fn log_with(&self, range: &str, options: &[&str], path: Option<&Path>) -> Result<Vec<LogEntry>, LoopError> {
         if range.starts_with('-') || range.contains('\0') {
             return Err(LoopError::Usage(format!("`{range}` is no range of commits")).hint("write `<from>..<to>`"));
         }
         let format = "--format=%H%x00%P%x00%ct%x00%s%x00%b%x00%(trailers:only=true,unfold=true)";
         let listed = self
             .git(["log", "-z", "--topo-order", "--no-show-signature", "--encoding=UTF-8", "--no-color", format])
+            .args(options)
             .args(["--end-of-options", range, "--"])
+            .args(path)
             .run()?;
         if !listed.is_success() {
             let message = format!("`{range}` is no range of commits: {}", listed.message());

@@ -31,6 +31,10 @@ use crate::{
     watch::PairProgress,
 };
 
+mod again;
+
+pub use self::again::again;
+
 /// Pairs of a workload at each look.
 const PAIRS: &[usize] = &[8, 14, 20];
 /// Pairs of single processes, which are uneven, the short ones more than others.

@@ -162,6 +162,21 @@ impl Ledger {
         graph::heads(&self.records)
     }
 
+    /// The records before one, as far as they are there, and those named as its or their parents that are not.
+    pub fn before(&self, id: RecordId) -> (BTreeSet<RecordId>, BTreeSet<RecordId>) {
+        let by_id: BTreeMap<RecordId, &Record> = self.records.iter().map(|record| (record.id, record)).collect();
+        let (mut there, mut missing) = (BTreeSet::new(), BTreeSet::new());
+        let mut open: Vec<RecordId> = by_id.get(&id).map_or_else(Vec::new, |record| record.parents.clone());
+        while let Some(id) = open.pop() {
+            match by_id.get(&id) {
+                Some(record) if there.insert(id) => open.extend(&record.parents),
+                Some(_) => {}
+                None => drop(missing.insert(id)),
+            }
+        }
+        (there, missing)
+    }
+
     /// What is wrong in the folder, by name of file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems

@@ -15,7 +15,7 @@ use crate::{
     plan::{self, PairPlan},
     session::Session,
     stats::sequential::Plan,
-    verdict::{Estimate, Verdict, judge, pct_of_log},
+    verdict::{Estimate, Judgement, Verdict, judge, pct_of_log, round_log},
     watch::PairProgress,
 };
 
@@ -25,7 +25,7 @@ pub const KIND: &str = "measurement";
 /// One commit against another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measurement {
-    /// What for: `audit`, `rerun`, `bisect`.
+    /// What for: `audit`, `rerun`, `bisect`, `reference`.
     pub purpose: String,
     /// A.
     pub baseline: Side,
@@ -39,12 +39,25 @@ pub struct Measurement {
     pub plan: PairPlan,
     /// `ln(t_baseline / t_candidate)` of each pair.
     pub d: Vec<f64>,
+    /// The workload's command.
+    #[serde(default)]
+    pub command: String,
+    /// The smallest difference that counted.
+    #[serde(default)]
+    pub epsilon_pct: f64,
     /// What they say.
     pub verdict: Verdict,
     /// In a sentence.
     pub reason: String,
     /// B beside A.
     pub estimate: Option<Estimate>,
+}
+
+impl Measurement {
+    /// The same from its pairs alone; none where its plan is not known.
+    pub fn judged(&self) -> Option<Judgement> {
+        Some(judge(&self.d, Plan::for_pairs(self.plan.pairs)?, self.epsilon_pct))
+    }
 }
 
 /// Runs pairs until there is an answer or the budget is spent, and records them.
@@ -87,7 +100,7 @@ pub fn run(
                 }
                 continue;
             }
-            d.push(run.log_ratio());
+            d.push(round_log(run.log_ratio()));
             watch.pairs(&PairProgress {
                 stage: purpose.to_owned(),
                 pairs: d.len(),
@@ -101,7 +114,21 @@ pub fn run(
         };
         let [baseline, candidate] = contest.sides.clone();
         let (purpose, fingerprint) = (purpose.to_owned(), session.machine.fingerprint());
-        Measurement { purpose, baseline, candidate, fingerprint, coins, plan, d, verdict, reason, estimate }
+        let command = session.config.workload.command.clone();
+        Measurement {
+            purpose,
+            baseline,
+            candidate,
+            fingerprint,
+            coins,
+            plan,
+            d,
+            command,
+            epsilon_pct,
+            verdict,
+            reason,
+            estimate,
+        }
     };
     session.ledger.append(KIND, &measured, None)?;
     Ok(measured)

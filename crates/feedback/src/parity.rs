@@ -7,6 +7,7 @@ mod check;
 mod floor;
 mod learning;
 mod losses;
+mod recorded;
 pub mod sampling;
 mod updates;
 
@@ -14,7 +15,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{check::Check, floor::Floor, updates::Distance};
+pub use self::{check::Check, floor::Floor, recorded::problems, updates::Distance};
 use crate::{LoopError, records::Trajectory, weights::UpdateCheck};
 
 /// What a change may do to the numbers; declared when a cycle starts.
@@ -148,6 +149,27 @@ impl Parity {
     pub fn failures(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| !check.passed)
     }
+}
+
+/// Rules about what was learned, judged beside another commit than the baseline.
+const BESIDE_ANCHOR: [&str; 2] = ["anchor_last_fifth", "anchor_held_out"];
+
+/// Begins their names.
+pub const ANCHOR: &str = "anchor";
+
+/// Whether a judgement has them.
+pub fn is_judged_beside_anchor(parity: &Parity) -> bool {
+    parity.checks.iter().any(|check| check.name == BESIDE_ANCHOR[0])
+}
+
+/// What several T2s learn together, by pairs with the commit before the first of them: the same rules and limits as beside
+/// the baseline. The loss on held-out data counts where it can be asked for.
+pub fn beside_anchor(pairs: &[PairEvidence], has_eval: bool) -> Vec<Check> {
+    let [fifth, held_out] = losses::learned(pairs);
+    let named = |check: Check, name: &str| Check { name: name.to_owned(), ..check };
+    let mut checks = vec![named(fifth, BESIDE_ANCHOR[0])];
+    checks.extend(has_eval.then(|| named(held_out, BESIDE_ANCHOR[1])));
+    checks
 }
 
 #[cfg(test)]

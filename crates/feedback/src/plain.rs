@@ -40,6 +40,8 @@ const SHOWN_LEVEL: f64 = 0.025 / LOOKS.len() as f64;
 const EXCLUDED_LEVEL: f64 = 0.01 / LOOKS.len() as f64;
 /// Pairs one after the other. Six that all lie below a value have a chance of 1 in 64 if it is their median.
 const WHOLE_PAIRS: usize = 6;
+/// Times are kept to a microsecond, ratios to a millionth: what that can differ by for the shortest runs.
+pub const ROUNDING_OF_TIMES: f64 = 1e-3;
 /// A gain of which not even this share is there is refused; between that and all of it, what is there is claimed.
 const LEAST_SHARE: f64 = 0.5;
 
@@ -210,24 +212,10 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
             break;
         }
     }
-    let shown = |attempt: &Attempt| attempt.plain.as_ref().and_then(|plain| plain.estimate).map(|found| found.text());
-    let claimed = pct_of_log(confirmed);
-    match found {
-        Found::NotThere => {
-            return Ok(Some(format!(
-                "only_while_measured: {claimed:+.2} % in turns, but {} in plain runs",
-                shown(attempt).unwrap_or_default()
-            )));
-        }
-        Found::Open => {
-            return Ok(Some(format!(
-                "not_shown_in_plain_runs: {claimed:+.2} % in turns; {} in plain runs does not show that it is there",
-                shown(attempt).unwrap_or_default()
-            )));
-        }
-        Found::Shown => {}
-    }
-    if let Some(refusal) = pairs(source, attempt, PlainMode::Whole, WHOLE_PAIRS)? {
+    // What is open after the last look is not shown.
+    if found == Found::Shown
+        && let Some(refusal) = pairs(source, attempt, PlainMode::Whole, WHOLE_PAIRS)?
+    {
         return Ok(Some(refusal));
     }
     // Another precision is judged by all seeds together.
@@ -236,14 +224,37 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
     {
         return Ok(Some(format!("parity in plain runs: {check}")));
     }
-    let (d, share) = seen(attempt, PlainMode::Whole);
-    if whole_contradicts(&d, confirmed, share) {
-        return Ok(Some(format!(
-            "only_while_measured: {claimed:+.2} % in turns, but {:+.2} % where trainers run one after the other and nothing is stopped",
-            pct_of_log(median(&d))
-        )));
+    Ok(finding(attempt, confirmed))
+}
+
+/// Why an attempt's plain runs do not show a confirmed gain (a log ratio), by their rows alone; none where they do.
+pub fn finding(attempt: &Attempt, confirmed: f64) -> Option<String> {
+    let (d, share) = seen(attempt, PlainMode::Slices);
+    let looks = LOOKS.into_iter().take_while(|look| *look <= d.len());
+    let found = looks.map(|look| judge_slices(&d[..look], confirmed, share)).find(|found| *found != Found::Open);
+    let (claimed, there) = (pct_of_log(confirmed), pct_of_log(WalshAverages::of(&d).estimate() / share));
+    match found {
+        Some(Found::NotThere) => {
+            Some(format!("only_while_measured: {claimed:+.2} % in turns, but {there:+.2} % in plain runs"))
+        }
+        None | Some(Found::Open) => Some(format!(
+            "not_shown_in_plain_runs: {claimed:+.2} % in turns; {there:+.2} % in {} pairs of plain runs does not show that it is there",
+            d.len()
+        )),
+        Some(Found::Shown) => {
+            let (d, share) = seen(attempt, PlainMode::Whole);
+            if d.len() < WHOLE_PAIRS {
+                return Some("not_shown_in_plain_runs: none ran one after the other".to_owned());
+            }
+            whole_contradicts(&d, confirmed, share).then(|| {
+                format!(
+                    "only_while_measured: {claimed:+.2} % in turns, but {:+.2} % where trainers run one after the other and \
+                     nothing is stopped",
+                    pct_of_log(median(&d))
+                )
+            })
+        }
     }
-    Ok(None)
 }
 
 /// The numbers of a series, and which share of a run's time a gain in the steps can change.
@@ -346,7 +357,7 @@ impl PairSource for PlainPairs<'_> {
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         self.evidence.pairs.push(PairEvidence { seed: run.seed, records, held_out: None });
         if let Some(plain) = &mut attempt.plain {
-            let ms = run.ms.map(|ms| (ms * 1e1).round() / 1e1);
+            let ms = run.ms.map(|ms| (ms * 1e3).round() / 1e3);
             let (baseline_first, d) = (run.baseline_first, round_log(run.log_ratio()));
             plain.rows_mut(self.mode).push(PlainRow { number, baseline_first, ms, d });
         }

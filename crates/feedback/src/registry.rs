@@ -219,6 +219,7 @@ impl Asked {
             pairs: Vec::new(),
             voids: Vec::new(),
             level: self.level,
+            attempts: 0,
             p: self.p,
             estimate: self.speedup_pct.map(|speedup_pct| Estimate {
                 speedup_pct,

@@ -25,7 +25,7 @@ use crate::{
     once,
     pair::{ArmRun, PairRun},
     parity::{
-        Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
+        self, Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
         sampling::{self, Choice, Output},
     },
     records::{DEFAULT_COUNTERS, Trajectory},
@@ -92,6 +92,19 @@ pub fn of_records(evidence: &Evidence) -> Parity {
     Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
 }
 
+/// Judges again what the pairs showed; the refusal, if it is not the same training.
+pub fn again(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    watch: &dyn Watch,
+) -> Result<Option<String>, LoopError> {
+    let same_training = SameTraining::new(session, contest, attempt, watch)?;
+    // An attempt that is known from the ledger alone has only the judgement that stands there.
+    let is_kept = !same_training.evidence.pairs.is_empty();
+    Ok(is_kept.then(|| first_failure(&same_training.parity())).flatten())
+}
+
 /// Collects what pairs show.
 pub struct SameTraining<'a> {
     session: &'a Session,
@@ -127,7 +140,7 @@ impl<'a> SameTraining<'a> {
         let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
         let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
         let (pairs, updates): (Vec<_>, Vec<_>) =
-            kept.read(&numbers)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
+            kept.read(&numbers, &attempt.evidence)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
         Ok(SameTraining {
             session,
             contest,
@@ -154,11 +167,7 @@ impl<'a> SameTraining<'a> {
         watch: &dyn Watch,
     ) -> Result<Option<String>, LoopError> {
         let workload = &self.session.config.workload;
-        let read = |arm: Arm| {
-            let path = run.arms[arm.index()].folder.written(&workload.metrics);
-            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
-        };
-        let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
+        let records = self.records(run)?;
         if attempt.measured().next().is_none() {
             note_counters(attempt, &records);
         }
@@ -174,13 +183,15 @@ impl<'a> SameTraining<'a> {
             self.keep_checkpoint(&run.arms[0])?;
         }
         let shown = Shown { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
-        self.kept.append(&shown)?;
+        attempt.evidence = self.kept.append(&shown, &attempt.evidence)?;
         self.evidence.updates.extend(shown.updates);
         self.evidence.pairs.push(shown.pair);
-        let sampling = attempt.parity.take().map_or_else(Vec::new, |parity| {
-            parity.checks.into_iter().filter(|check| check.name.starts_with(SAMPLING)).collect()
-        });
-        let parity = self.parity().with(sampling);
+        let is_kept = |name: &str| name.starts_with(SAMPLING) || name.starts_with(parity::ANCHOR);
+        let kept = attempt
+            .parity
+            .take()
+            .map_or_else(Vec::new, |parity| parity.checks.into_iter().filter(|check| is_kept(&check.name)).collect());
+        let parity = self.parity().with(kept);
         let refusal = first_failure(&parity);
         attempt.parity = Some(parity);
         // Another precision is judged over all seeds at the end.
@@ -214,6 +225,38 @@ impl<'a> SameTraining<'a> {
         };
         let checks: Vec<Check> = judged.checks.into_iter().filter(is_asked).collect();
         Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
+    }
+
+    /// What a pair of other trees than the attempt's showed of what was learned.
+    pub fn learned(
+        session: &'a Session,
+        contest: &'a Contest,
+        run: &PairRun,
+        watch: &dyn Watch,
+    ) -> Result<PairEvidence, LoopError> {
+        let workload = &session.config.workload;
+        let evidence = Evidence {
+            tier: Tier::T2,
+            steps: workload.steps,
+            alone: Vec::new(),
+            pairs: Vec::new(),
+            floor: Floor::default(),
+            updates: Vec::new(),
+        };
+        let kept = session.attempts().kept_evidence("");
+        let counters = counters(workload);
+        let judged = SameTraining { session, contest, exempt: Vec::new(), counters, evidence, kept };
+        Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, watch)? })
+    }
+
+    /// What both arms wrote down of their steps.
+    fn records(&self, run: &PairRun) -> Result<Arms<Trajectory>, LoopError> {
+        let metrics = &self.session.config.workload.metrics;
+        let read = |arm: Arm| {
+            let path = run.arms[arm.index()].folder.written(metrics);
+            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+        };
+        Ok(Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? })
     }
 
     /// The loss of both arms' trained weights on other data, by the baseline's program.

@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     LoopError, Watch,
     arm::{Arm, ArmFolder},
-    attempt::{Attempt, VoidRow},
+    attempt::{Attempt, CounterRow, VoidRow},
     attribution::{self, Attribution, TracedPair},
     blocks::Script,
     coins::Coins,
@@ -14,7 +16,7 @@ use crate::{
     driver, evidence,
     pair::{self, PairRequest},
     plan,
-    ranking::{self, Basis, PastAttempts, Report, TracedRun},
+    ranking::{self, Basis, Kernel, PastAttempts, Report, Trace, TracedRun},
     records::{DEFAULT_COUNTERS, Trajectory},
     selftest,
     session::Session,
@@ -66,6 +68,81 @@ pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
     let metrics = folder.join(session.config.workload.metrics.file_name().unwrap_or_default());
     let step_ms = if metrics.exists() { step_ms(&metrics)? } else { None };
     rank(session, &[TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms }])
+}
+
+/// What the kernels' files of both arms say of exact counters that fell. They are the trainers' own word too, but another
+/// one: whoever lowers a counter without doing less must lie twice, and in the trace of each kernel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Corroboration {
+    /// Counters whose fall the traces show.
+    pub shown: Vec<String>,
+    /// Counters that the traces have no number for.
+    pub unseen: Vec<String>,
+    /// Counters that fell where the traces show that nothing did.
+    pub contradicted: Vec<String>,
+}
+
+impl Corroboration {
+    /// As the rest of a sentence about counters.
+    pub fn text(&self) -> String {
+        match (&self.contradicted[..], &self.shown[..]) {
+            ([], []) => "nothing but the trainer's own counters shows it".to_owned(),
+            ([], shown) => format!("the traces of both arms show it too: {}", shown.join(", ")),
+            (contradicted, _) => format!("the traces of both arms do not show it: {}", contradicted.join(", ")),
+        }
+    }
+}
+
+/// Asks the traces of both arms whether counters that fell are true.
+pub fn corroborate(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    watch: &dyn Watch,
+) -> Result<Corroboration, LoopError> {
+    let trace = configured(session)?;
+    let workload = traced_workload(session, trace);
+    let work = session.work()?;
+    let script = Script::default();
+    let request = PairRequest {
+        workload: &workload,
+        kits: [&contest.kits[0], &contest.kits[1]],
+        script: &script,
+        coins: attempt.coins,
+        number: FIRST_NUMBER,
+        work: &work,
+        slowed: None,
+    };
+    let mut runs = Vec::new();
+    for arm in Arm::BOTH {
+        let run = pair::alone(&request, arm, watch)?;
+        runs.push(read(&run.folder, trace, &workload)?);
+    }
+    Ok(corroboration(&attempt.counters, [&runs[0].trace, &runs[1].trace]))
+}
+
+fn corroboration(counters: &[CounterRow], traces: [&Trace; 2]) -> Corroboration {
+    let mut found = Corroboration::default();
+    for row in counters {
+        let of: fn(&Kernel) -> Option<f64> = match row.name.as_str() {
+            "kernels" | "gpu_ops_count" => |kernel| kernel.calls,
+            "flops" => |kernel| kernel.flops,
+            "bytes_moved" => |kernel| kernel.bytes,
+            _ => |_| None,
+        };
+        // Of a step; none where a kernel lacks the number.
+        let total = |trace: &Trace| -> Option<f64> {
+            let sum: Option<f64> = trace.kernels.iter().map(of).sum();
+            sum.filter(|_| !trace.kernels.is_empty()).map(|sum| sum / trace.steps.max(1) as f64)
+        };
+        let list = match (total(traces[0]), total(traces[1])) {
+            (Some(before), Some(after)) if after < before => &mut found.shown,
+            (Some(_), Some(_)) => &mut found.contradicted,
+            _ => &mut found.unseen,
+        };
+        list.push(row.name.clone());
+    }
+    found
 }
 
 /// Change by phase and kernel, from traced pairs in turns. Where no area was declared, every part is inside.
@@ -175,4 +252,35 @@ fn past(session: &Session) -> Vec<PastAttempts> {
         }
     }
     past
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(calls: f64, bytes: Option<f64>) -> Trace {
+        let kernel = |name: &str| Kernel {
+            name: name.into(),
+            phase: String::new(),
+            time_ms: 1.0,
+            calls: Some(calls),
+            flops: Some(10.0),
+            bytes,
+        };
+        Trace { steps: 2, kernels: vec![kernel("a"), kernel("b")] }
+    }
+
+    #[test]
+    fn counters_are_held_against_traces() {
+        let row = |name: &str| CounterRow { name: name.into(), baseline: 2, candidate: 1 };
+        let rows = ["kernels", "flops", "bytes_moved", "allocations"].map(row);
+        let found = corroboration(&rows, [&trace(4.0, Some(8.0)), &trace(3.0, None)]);
+        assert_eq!(
+            (found.shown.as_slice(), found.contradicted.as_slice()),
+            (&["kernels".to_owned()][..], &["flops".to_owned()][..])
+        );
+        assert_eq!(found.unseen, ["bytes_moved", "allocations"]);
+        assert!(found.text().contains("do not show it: flops"), "{}", found.text());
+        assert!(corroboration(&rows[3..], [&trace(4.0, None); 2]).text().contains("own counters"));
+    }
 }

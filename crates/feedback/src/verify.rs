@@ -1,26 +1,33 @@
 //! What a claim is worth: recomputed from its record, or measured again.
 //!
 //! A record proves that the numbers follow from the data, not that the data are true: for that,
-//! measure again.
+//! measure again. What follows is computed from the rows (see [`crate::recompute`]) under the `loop.toml` of the commit
+//! that the claim stands on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Watch, anchor,
+    attempt::Attempt,
     claim::{self, Claim},
-    coins::Purpose,
+    config::{FILE_NAME, LoopConfig},
     contest::{self, short},
     evidence::{self, AttemptRecord},
     git::LogEntry,
+    ledger::RecordId,
     measure,
+    recompute::{self, Asked, Lands},
+    reference::{self, Reference},
     session::Session,
-    stats::{confirmation::confirm, sequential::Plan},
-    verdict::{Estimate, Verdict, judge},
+    trace_runs::Corroboration,
+    verdict::{Estimate, Verdict},
+    weakened,
 };
 
 /// Version of [`VerifyReport`].
@@ -48,6 +55,9 @@ pub struct Verification {
     pub measured_here: bool,
     /// What does not fit; empty if the claim follows from its record.
     pub problems: Vec<String>,
+    /// What a reader should know all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What measuring again said.
     pub rerun: Option<Rerun>,
 }
@@ -95,12 +105,15 @@ pub struct VerifyReport {
     pub holds: bool,
     /// One for each commit, the oldest first.
     pub claims: Vec<Verification>,
+    /// Records that a commit of this history held and that are gone.
+    pub dropped_records: Vec<String>,
 }
 
 impl VerifyReport {
     /// Of these.
-    pub fn new(claims: Vec<Verification>) -> VerifyReport {
-        VerifyReport { schema: SCHEMA, holds: claims.iter().all(Verification::holds), claims }
+    pub fn new(claims: Vec<Verification>, dropped_records: Vec<String>) -> VerifyReport {
+        let holds = dropped_records.is_empty() && claims.iter().all(Verification::holds);
+        VerifyReport { schema: SCHEMA, holds, claims, dropped_records }
     }
 }
 
@@ -180,6 +193,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         target: None,
         measured_here: false,
         problems: Vec::new(),
+        notes: Vec::new(),
         rerun: None,
     };
     let Some(name) = verification.record.clone() else {
@@ -204,10 +218,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         Err(error) => verification.problems.push(error.to_string()),
         Ok(record) => {
             verification.target.clone_from(&record.attempt.manifest.target);
-            verification.problems = match claim {
-                Some(claim) => recompute(&record, claim.speedup_pct),
-                None => without_a_claim(&record),
-            };
+            let id = session.ledger.get(&name).ok().map(|record| record.id);
             let Some(of_commit) = trees(session, entry)? else {
                 let what = "it has no parent here: it is the first commit, or the clone is shallow";
                 verification.problems.push(what.to_owned());
@@ -217,9 +228,19 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
                 && record.baseline.measured_tree == of_commit.parent_measured_tree;
             let is_same_patch =
                 !record.candidate.patch_id.is_empty() && record.candidate.patch_id == of_commit.patch_id;
+            let parent_tree = verification.measured_here.then_some(of_commit.parent_tree.as_str());
+            verification.problems = recompute(session, &record, id, claim, &entry.message(), parent_tree);
             if !verification.measured_here && !is_same_patch {
                 verification.problems.push("the commit holds neither the tree that was measured nor its patch".into());
             }
+            let is_gain = claim.is_some_and(Claim::is_gain);
+            if let Some(parent) = entry.parents.first().filter(|_| verification.measured_here) {
+                verification.problems.extend(on_its_parent(session, entry, parent, &record.attempt, is_gain)?);
+            }
+            if record.attempt.rules == 0 && is_outdated(session, &of_commit.parent_tree)? {
+                verification.problems.push("it has the form of older records, and newer ones came before it".into());
+            }
+            verification.notes = notes(session, entry, &record.attempt)?;
         }
     }
     Ok(verification)
@@ -230,20 +251,35 @@ fn record_of(entry: &LogEntry) -> Option<String> {
     entry.trailers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(claim::RECORD)).map(|(_, id)| id.clone())
 }
 
-/// What speaks against a commit without a percentage: it must have been the same training, and not slower.
-fn without_a_claim(record: &AttemptRecord) -> Vec<String> {
-    let mut problems = Vec::new();
-    if record.attempt.parity.as_ref().is_none_or(|parity| !parity.passed) {
-        problems.push("parity is not shown".to_owned());
+/// What a reader should know of a claim that holds.
+fn notes(session: &Session, entry: &LogEntry, attempt: &Attempt) -> Result<Vec<String>, LoopError> {
+    let mut notes = Vec::new();
+    if attempt.rules == 0 {
+        notes.push("an older record: what it did not keep yet is not recomputed".to_owned());
     }
-    if matches!(record.verdict, None | Some(Verdict::Slower | Verdict::Refused)) {
-        problems.push(format!("its verdict is {}", record.verdict.map_or("none", Verdict::name)));
+    if let Some(gap) = attempt.manifest.protection.gap().filter(|_| attempt.rules > 0) {
+        notes.push(gap);
     }
-    problems
+    if attempt.verdict == Some(Verdict::Leaner) {
+        let unasked = Corroboration::default();
+        notes.push(format!(
+            "leaner by the trainer's own counters; {}",
+            attempt.leaner.as_ref().unwrap_or(&unasked).text()
+        ));
+    }
+    notes.extend(attempt.reference.as_ref().map(Reference::text));
+    if let Some(parent) = entry.parents.first() {
+        let weaker = weakened::at(&session.repository, parent, attempt.manifest.target.as_deref())?;
+        notes.extend(
+            weaker.iter().map(|weakened| format!("the instrument was weaker than before: {}", weakened.line())),
+        );
+    }
+    Ok(notes)
 }
 
 struct Trees {
     measured_tree: String,
+    parent_tree: String,
     parent_measured_tree: String,
     patch_id: String,
 }
@@ -260,59 +296,125 @@ fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError
         measured_tree: repository.measured_tree(&tree, &unmeasured)?,
         parent_measured_tree: repository.measured_tree(&parent, &unmeasured)?,
         patch_id: repository.patch_id(&parent, &tree, &unmeasured)?.unwrap_or_default(),
+        parent_tree: parent,
     }))
 }
 
-/// Every number of the record again, from the pairs in it; says what does not follow.
-pub fn recompute(record: &AttemptRecord, claim_pct: f64) -> Vec<String> {
-    let mut problems = Vec::new();
+/// The configuration in a tree, for one of its targets.
+///
+/// # Errors
+/// [`LoopError::Refused`] where the tree has none.
+pub fn config_at(session: &Session, tree: &str, target: Option<&str>) -> Result<LoopConfig, LoopError> {
+    let text = config_text(session, tree)?;
+    LoopConfig::parse(&text, target)
+}
+
+fn config_text(session: &Session, tree: &str) -> Result<String, LoopError> {
+    match session.repository.read_file(tree, FILE_NAME)? {
+        Some(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        None => Err(LoopError::Refused(format!("the baseline's tree `{}` has no `{FILE_NAME}`", short(tree)))),
+    }
+}
+
+/// The configuration that a record was measured under: its parent's, where that is the baseline, else the one with its
+/// hash in the baseline's tree. The error says why there is none.
+fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, String> {
+    let target = record.attempt.manifest.target.as_deref();
+    let asked = &record.attempt.manifest.config;
+    let trees = parent.into_iter().chain([record.baseline.tree.as_str()]);
+    for tree in trees {
+        let Ok(text) = config_text(session, tree) else { continue };
+        if blake3::hash(text.as_bytes()).to_hex().as_str() == asked {
+            return LoopConfig::parse(&text, target).map_err(|error| first_line(&error));
+        }
+        if parent == Some(tree) {
+            return Err(format!("it was not measured under the `{FILE_NAME}` of its parent"));
+        }
+    }
+    Err(format!("the `{FILE_NAME}` that it was measured under is not in this repository"))
+}
+
+fn first_line(error: &LoopError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// Everything of a record again, from its rows.
+fn recompute(
+    session: &Session,
+    record: &AttemptRecord,
+    id: Option<RecordId>,
+    claim: Option<&Claim>,
+    message: &str,
+    parent: Option<&str>,
+) -> Vec<String> {
     let attempt = &record.attempt;
-    let Some(looks) = attempt.plan.and_then(|plan| Plan::for_pairs(plan.pairs)) else {
-        return vec!["the record has no plan".to_owned()];
+    let config = match config_of(session, record, parent) {
+        Ok(config) => config,
+        Err(why) => return vec![why],
     };
-    let judged = judge(&attempt.d(), looks, attempt.epsilon_pct);
-    if record.verdict != Some(Verdict::Faster) || judged.verdict != Some(Verdict::Faster) {
-        let found = judged.verdict.map_or("no answer", Verdict::name);
-        problems.push(format!("its pairs give {found}, not FASTER"));
+    let lands = Lands::of(record.verdict, claim.is_some_and(Claim::is_gain));
+    let earlier_attempts = recompute::earlier_attempts(&session.ledger, attempt);
+    let asked = Asked { config: &config, lands, earlier_attempts, message: Some(message) };
+    let mut problems = recompute::problems(attempt, &asked);
+    if record.verdict != attempt.verdict || record.baseline != attempt.baseline || record.candidate != attempt.candidate
+    {
+        problems.push("its summary is not that of its attempt".to_owned());
     }
-    let all = attempt.pairs.iter().chain(attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs));
-    let mut numbers = BTreeSet::new();
-    for pair in all {
-        if !numbers.insert(pair.number) {
-            problems.push(format!("pair {} stands in it twice", pair.number));
-        }
-        if pair.baseline_first != attempt.coins.flip(Purpose::Pair, pair.number, 0) {
-            problems.push(format!("pair {} did not follow its coin", pair.number));
-        }
-    }
-    match &attempt.confirmation {
-        None => problems.push("there is no confirmation".to_owned()),
-        Some(confirmation) => {
-            let d: Vec<f64> = confirmation.pairs.iter().map(|pair| pair.d).collect();
-            let again = confirm(&d, confirmation.level);
-            if d.len() != confirmation.planned || d.len() < attempt.pairs.len().max(10) {
-                problems.push(format!(
-                    "the confirmation has {} pairs, not the {} planned",
-                    d.len(),
-                    confirmation.planned
-                ));
-            }
-            if !again.confirmed {
-                problems.push(format!("its confirmation does not pass (p = {:.4})", again.p));
-            }
-            let pct = crate::verdict::pct_of_log(again.estimate);
-            if (pct - claim_pct).abs() > ROUNDING_PCT {
-                problems.push(format!("its confirmation gives {pct:+.2} %, the message says {claim_pct:+.2} %"));
-            }
+    if let Some(claim) = claim.filter(|claim| claim.is_gain()) {
+        let found = recompute::claimed(attempt).map(|estimate| estimate.speedup_pct);
+        if found.is_none_or(|found| (found - claim.speedup_pct).abs() > ROUNDING_PCT) {
+            let found = found.map_or("nothing".to_owned(), |pct| format!("{pct:+.2} %"));
+            problems.push(format!("its pairs give {found}, the message says {:+.2} %", claim.speedup_pct));
         }
     }
-    if attempt.parity.as_ref().is_none_or(|parity| !parity.passed) {
-        problems.push("parity is not shown".to_owned());
-    }
-    if let Some(guard) = attempt.guards.iter().find(|guard| !guard.holds) {
-        problems.push(format!("guard {} does not hold", guard.name));
+    let missing = id.map(|id| session.ledger.before(id).1).unwrap_or_default();
+    if let Some(gone) = missing.first() {
+        problems.push(format!("a record before it is gone: `{}`; attempts may have gone with it", gone.short()));
     }
     problems
+}
+
+/// What only holds where the commit stands on the baseline that it was measured beside.
+fn on_its_parent(
+    session: &Session,
+    entry: &LogEntry,
+    parent: &str,
+    attempt: &Attempt,
+    is_gain: bool,
+) -> Result<Vec<String>, LoopError> {
+    if attempt.rules == 0 {
+        return Ok(Vec::new());
+    }
+    let mut problems = if is_gain { reference::problems(session, attempt, parent)? } else { Vec::new() };
+    problems.extend(anchor::problems(session, attempt, parent)?);
+    let message = entry.message();
+    for weakened in weakened::at(&session.repository, parent, attempt.manifest.target.as_deref())? {
+        if !message.contains(&weakened.text) {
+            problems.push(format!("its message does not say what is weaker: {}", weakened.text));
+        }
+    }
+    Ok(problems)
+}
+
+/// Whether a record is older than another that its parent's tree has: then it should have been made by later rules.
+fn is_outdated(session: &Session, parent_tree: &str) -> Result<bool, LoopError> {
+    let ledger = &session.config.ledger;
+    let files = session.repository.files(parent_tree)?;
+    Ok(files.iter().filter(|path| path.starts_with(ledger)).any(|path| {
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let record = session.ledger.get(&name).ok().filter(|record| record.kind == evidence::KIND);
+        record.and_then(|record| record.body::<AttemptRecord>().ok()).is_some_and(|record| record.attempt.rules > 0)
+    }))
+}
+
+/// Records that dropped out: held by a commit before, and not by the present tree or the folder.
+pub fn dropped_records(session: &Session) -> Result<Vec<String>, LoopError> {
+    let (repository, ledger) = (&session.repository, &session.config.ledger);
+    let mut held: BTreeSet<PathBuf> = repository.taken_away("HEAD", ledger)?.into_iter().collect();
+    held.extend(repository.files(&repository.head()?.tree)?.into_iter().filter(|path| path.starts_with(ledger)));
+    let there: BTreeSet<PathBuf> = session.ledger.files().map(|name| ledger.join(name)).collect();
+    let gone = held.into_iter().filter(|path| path.extension().is_some_and(|is| is == "json") && !there.contains(path));
+    Ok(gone.map(|path| path.display().to_string()).collect())
 }
 
 /// Measures the commit against its parent again.

@@ -192,7 +192,8 @@ fn files_of_the_instrument_are_sealed() {
     toy.restore();
     toy.edit_file("loop.toml", "epsilon_pct = 30", "epsilon_pct = 14");
     toy.alpha(&["commit", "-m", "a finer epsilon"]).failed(4, &[]);
-    let landed = toy.json(&["commit", "--instrument", "-m", "a finer epsilon"]);
+    toy.alpha(&["commit", "--instrument", "-m", "a finer epsilon"]).failed(4, &["epsilon_pct", "--weakens"]);
+    let landed = toy.json(&["commit", "--instrument", "--weakens=small gains count", "-m", "a finer epsilon"]);
     assert_eq!(landed.code, Some(0), "{}", landed.stderr);
     let subject = toy.git(&["log", "-1", "--format=%s"]);
     assert!(subject.contains("a finer epsilon") && !subject.contains('%'), "{subject}");

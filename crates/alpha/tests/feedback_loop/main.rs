@@ -11,6 +11,7 @@
 mod attempts;
 mod changes;
 mod chronicle;
+mod claims;
 mod cycle;
 #[path = "../outcome/mod.rs"]
 mod outcome;

@@ -53,6 +53,14 @@ impl LoopConfig {
         }
     }
 
+    /// The names of the targets of the file's text.
+    pub fn targets(text: &str) -> Result<Vec<String>, LoopError> {
+        let file: toml::Table =
+            toml::from_str(text).map_err(|error| LoopError::Usage(format!("`{FILE_NAME}`: {error}")))?;
+        let targets = file.get("targets").and_then(toml::Value::as_table);
+        Ok(targets.map_or_else(Vec::new, |targets| targets.keys().cloned().collect()))
+    }
+
     /// Whether the file's text has this target.
     pub fn has_target(text: &str, target: &str) -> bool {
         let file: Option<toml::Table> = toml::from_str(text).ok();

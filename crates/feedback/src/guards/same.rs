@@ -57,7 +57,7 @@ impl<'a> GuardTraining<'a> {
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         let pair = PairEvidence { seed: run.seed, records, held_out: None };
         let shown = Shown { number, pair, updates: Vec::new() };
-        self.kept.append(&shown)?;
+        self.kept.append(&shown, "")?;
         self.evidence.pairs.push(shown.pair);
         // Another precision is judged over all seeds at the end.
         if self.evidence.tier == Tier::T2 { Ok(()) } else { self.judge_all() }

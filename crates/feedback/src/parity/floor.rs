@@ -8,8 +8,17 @@ use super::{
 };
 use crate::{records::Trajectory, weights::UpdateCheck};
 
-/// Limits are raised to this many times the floor where that is more.
+/// Limits are raised to this many times the floor where that is more …
 pub(super) const FLOOR_FACTOR: f64 = 5.0;
+
+/// … but whatever widens a limit, to at most this many times what the table says: floors lie in a file that a build could
+/// write, and how far losses have drifted is the trainers' own word.
+pub(super) const WIDEST: f64 = 2.0;
+
+/// A limit that something makes wider.
+pub(super) fn widened(limit: f64, by: f64) -> f64 {
+    limit.max(by.min(WIDEST * limit))
+}
 
 /// The largest differences between runs of the baseline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Evidence, Tier, UpdateEvidence,
     check::{Check, Worst, relative_difference},
-    floor::FLOOR_FACTOR,
+    floor::{FLOOR_FACTOR, widened},
     losses::drift,
 };
 use crate::weights::{TensorUpdate, UpdateCheck};
@@ -29,12 +29,13 @@ pub(super) const T1_STEP: Distance = Distance { projection: 2e-3, norm: 5e-4, do
 pub(super) const T1_RUN: Distance = Distance { projection: 5e-5, norm: 1e-4, dot: 1e-4 };
 
 /// Limits for T2, which leave room for another precision and none for another optimiser or a missing tensor.
-const T2: Distance = Distance { projection: 0.3, norm: 0.05, dot: 0.05 };
+pub(super) const T2: Distance = Distance { projection: 0.3, norm: 0.05, dot: 0.05 };
 
 /// Elements whose gradient is so near zero that rounding decides its sign, and with it their first update.
 pub(super) const FLIPS: f64 = 2.0;
 
-/// Where training has amplified rounding, updates may be this many times as far apart as losses or gradient norms.
+/// Where training has amplified rounding, updates may be this many times as far apart as losses or gradient norms, within
+/// [`super::floor::WIDEST`].
 const STEP_PER_DRIFT: Distance = Distance { projection: 10.0, norm: 10.0, dot: 10.0 };
 const RUN_PER_DRIFT: Distance = Distance { projection: 5.0, norm: 2.0, dot: 2.0 };
 
@@ -124,7 +125,7 @@ fn within_limits(evidence: &Evidence) -> [Check; 3] {
         let flips = if is_alone { FLIPS } else { 0.0 };
         let drift = drift(evidence, *to);
         let allowed = |limit: f64, of: fn(&Distance) -> f64| {
-            limit.max(FLOOR_FACTOR * of(&evidence.floor.updates)).max(drift * of(&per_drift))
+            widened(limit, (FLOOR_FACTOR * of(&evidence.floor.updates)).max(drift * of(&per_drift)))
         };
         // A flip moves one element from one end of its range to the other.
         let limit = limits.projection.hypot(2.0 * (flips / found.elements).sqrt());

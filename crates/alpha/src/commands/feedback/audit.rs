@@ -42,6 +42,12 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         for commit in &audit.broken_claims {
             text.push_str(&format!("broken     {}: `alpha loop verify {}`\n", short(commit), short(commit)));
         }
+        for file in &audit.dropped_records {
+            text.push_str(&format!("gone       {file}: a commit before held it\n"));
+        }
+        for weakened in &audit.weaker {
+            text.push_str(&format!("weaker     {}\n", weakened.line()));
+        }
         text.push_str(&format!(
             "attempts   {}; {:.4} false commits to expect of them\n",
             audit.attempts, audit.expected_false_commits
@@ -53,5 +59,9 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     })?;
     let disagrees =
         audit.agreement.as_ref().is_some_and(|found| found.outcome == feedback::verify::Agreement::Disagrees);
-    Ok(Done::with(if disagrees || !audit.broken_claims.is_empty() { 4 } else { 0 }))
+    Ok(Done::with(if disagrees || !audit.broken_claims.is_empty() || !audit.dropped_records.is_empty() {
+        4
+    } else {
+        0
+    }))
 }

@@ -18,6 +18,10 @@ pub(super) struct Flags {
     /// Commit a change of the instrument's own files, with both instruments measured beside each other
     #[arg(long, conflicts_with = "no_claim")]
     instrument: bool,
+
+    /// Why the instrument may ask for less than before; shown with every claim until it is restored
+    #[arg(long, value_name = "REASON", requires = "instrument")]
+    weakens: Option<String>,
 }
 
 /// The flags that `alpha loop run` has too.
@@ -45,12 +49,14 @@ impl Landing {
             no_claim: self.no_claim,
             instrument: false,
             widen: self.widen.clone(),
+            weakens: None,
         }
     }
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let options = CommitOptions { instrument: flags.instrument, ..flags.landing.options() };
+    let (instrument, weakens) = (flags.instrument, flags.weakens.clone());
+    let options = CommitOptions { instrument, weakens, ..flags.landing.options() };
     let mut session = context.session()?;
     // A new instrument may have a configuration that the baseline's program cannot read, and nothing is judged.
     if !flags.instrument {
@@ -65,6 +71,9 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 /// The commit in a line.
 pub(super) fn text(landed: &Landed) -> String {
     let mut text = format!("{} {}\n", feedback::contest::short(&landed.commit), landed.subject);
+    if let Some(reference) = &landed.reference {
+        text.push_str(&format!("  {reference}\n"));
+    }
     if let Some(record) = &landed.record {
         text.push_str(&format!("  record     {record}\n"));
     }

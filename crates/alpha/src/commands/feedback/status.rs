@@ -45,6 +45,9 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(missing) = &status.attempts_missing {
         text.push_str(&format!("missing    {missing}\n"));
     }
+    for weakened in &status.weaker {
+        text.push_str(&format!("weaker     {}\n", weakened.line()));
+    }
     for problem in &status.ledger_problems {
         text.push_str(&format!("ledger     {problem}\n"));
     }

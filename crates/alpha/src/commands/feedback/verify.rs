@@ -40,8 +40,11 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     if let Some(missing) = Registry::read(&session)?.missing(&session) {
         context.console.note(&missing);
     }
-    let report = VerifyReport::new(claims);
-    context.show(&report, |report| report.claims.iter().map(text).collect())?;
+    let report = VerifyReport::new(claims, verify::dropped_records(&session)?);
+    context.show(&report, |report| {
+        let gone = report.dropped_records.iter().map(|file| format!("gone       {file}: a commit before held it\n"));
+        report.claims.iter().map(text).chain(gone).collect()
+    })?;
     let unresolved = report
         .claims
         .iter()
@@ -72,6 +75,9 @@ fn text(verification: &Verification) -> String {
     }
     for problem in &verification.problems {
         text.push_str(&format!("  does not hold: {problem}\n"));
+    }
+    for note in &verification.notes {
+        text.push_str(&format!("  note: {note}\n"));
     }
     if let Some(rerun) = &verification.rerun {
         text.push_str(&format!("  measured again: {}, {}\n", rerun.outcome.name(), rerun.reason));

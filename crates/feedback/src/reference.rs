@@ -1,0 +1,257 @@
+//! Gains are against the best, not the last: what a claim's parent is beside the last accepted claim.
+//!
+//! Where ordinary commits came between the two, the parent may be slower than what was accepted, and a gain over it may do
+//! no more than take that back. So parent and reference are measured against each other, in turns; where the parent is
+//! slower by more than ε, the candidate is measured against the reference too, and the smaller gain is the claim. Where
+//! there is none, the commit says that it takes back a slowdown, without a percentage.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::Attempt,
+    claim::Claim,
+    contest::{self, Contest, short},
+    evidence::AttemptRecord,
+    git::LogEntry,
+    measure::{self, Measurement},
+    session::Session,
+    verdict::{Estimate, Verdict},
+};
+
+/// Commits that are looked at for a reference.
+const WINDOW: usize = 30;
+/// Longest comparison with it, builds aside.
+const BUDGET: Duration = Duration::from_secs(60);
+/// What its measurements are for.
+const PURPOSE: &str = "reference";
+
+/// What the parent and the candidate are beside the best accepted tree of the last commits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The commit.
+    pub commit: String,
+    /// What the parent gains beside it; none where both build the same program, or it could not be measured.
+    pub parent: Option<Beside>,
+    /// What the candidate gains beside it, where the parent may be slower.
+    pub candidate: Option<Beside>,
+    /// Why it could not be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
+}
+
+/// A measurement against the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its record in the ledger.
+    pub record: String,
+    /// What it said.
+    pub verdict: Verdict,
+    /// In numbers.
+    pub estimate: Option<Estimate>,
+}
+
+impl Beside {
+    /// Whether it may be slower by more than ε.
+    fn may_be_slower(&self, epsilon_pct: f64) -> bool {
+        match self.verdict {
+            Verdict::Slower => true,
+            Verdict::Undecided => self.estimate.is_none_or(|estimate| estimate.speedup_pct < -epsilon_pct),
+            Verdict::Faster | Verdict::Leaner | Verdict::Same | Verdict::Refused => false,
+        }
+    }
+
+    fn text(&self) -> String {
+        self.estimate.map_or_else(|| self.verdict.name().to_owned(), |estimate| estimate.text())
+    }
+}
+
+impl Reference {
+    /// Whether a gain does no more than take back what was lost since.
+    pub fn takes_back(&self) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.verdict != Verdict::Faster)
+    }
+
+    /// Lines for a commit's message.
+    pub fn text(&self) -> String {
+        let commit = short(&self.commit);
+        if let Some(why) = &self.unmeasured {
+            return format!("Reference: NOT measured against `{commit}`, the best accepted before: {why}");
+        }
+        match (&self.parent, &self.candidate) {
+            (None, _) => {
+                format!("Reference: the parent builds the same program as `{commit}`, the best accepted before")
+            }
+            (Some(parent), None) => {
+                format!("Reference: the parent is {} beside `{commit}`, the best accepted before", parent.text())
+            }
+            (Some(parent), Some(candidate)) => {
+                let what = if self.takes_back() {
+                    "Takes back a slowdown, no gain"
+                } else {
+                    "Reference (the smaller gain is claimed)"
+                };
+                format!(
+                    "{what}: beside `{commit}`, the best accepted before, the parent is {}, this commit {}",
+                    parent.text(),
+                    candidate.text()
+                )
+            }
+        }
+    }
+}
+
+/// The commit to measure against besides the parent: the last claim of the target among the last commits, else the oldest
+/// of them that has a loop. None where the parent's measured tree is that one's: nothing came between.
+pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
+    let repository = &session.repository;
+    let unmeasured = session.config.unmeasured();
+    let line = repository.line(parent, WINDOW)?;
+    let claim = line.iter().find(|entry| is_claim_of(session, entry, target));
+    let found = match claim {
+        Some(entry) => Some(entry),
+        None => {
+            let mut oldest = None;
+            for entry in line.iter().rev() {
+                if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
+                    oldest = Some(entry);
+                    break;
+                }
+            }
+            oldest
+        }
+    };
+    let Some(found) = found else { return Ok(None) };
+    let measured = |commit: &str| repository.measured_tree(&repository.tree_of(commit)?, &unmeasured);
+    Ok((measured(&found.id)? != measured(parent)?).then(|| found.id.clone()))
+}
+
+/// Whether a commit claims a gain of a target.
+fn is_claim_of(session: &Session, entry: &LogEntry, target: Option<&str>) -> bool {
+    let claim = Claim::parse(&entry.message()).filter(Claim::is_gain);
+    let record = claim.and_then(|claim| session.ledger.get(&claim.record?).ok()?.body::<AttemptRecord>().ok());
+    record.is_some_and(|record| record.attempt.manifest.target.as_deref() == target)
+}
+
+/// Measures what is needed for a claim on top of its parent; notes it in the attempt.
+pub fn measure(
+    session: &mut Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    let parent = contest.sides[0].commit.clone();
+    let Some(commit) = find(session, &parent, session.config.target.as_deref())? else {
+        attempt.reference = None;
+        return Ok(());
+    };
+    let epsilon_pct = attempt.epsilon_pct;
+    watch.note(&format!(
+        "commits came between `{}`, the best accepted before, and the baseline: beside each other",
+        short(&commit)
+    ));
+    let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };
+    match beside(session, &reference.commit, &parent, epsilon_pct, watch) {
+        Ok(parent) => reference.parent = parent,
+        Err(error) => reference.unmeasured = Some(unmeasured(error)?),
+    }
+    if reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(epsilon_pct)) {
+        // What was just measured runs here: this is no time to give up.
+        reference.candidate = match beside(session, &reference.commit, &contest.sides[1].commit, epsilon_pct, watch)? {
+            Some(candidate) => Some(candidate),
+            // The very program that was accepted.
+            None => Some(Beside { record: String::new(), verdict: Verdict::Same, estimate: None }),
+        };
+    }
+    attempt.reference = Some(reference);
+    session.attempts().save(attempt)
+}
+
+/// Why an old tree cannot be measured by today's instrument; other errors stay errors.
+fn unmeasured(error: LoopError) -> Result<String, LoopError> {
+    match error {
+        LoopError::Failed(text) | LoopError::Usage(text) => {
+            let line = text.lines().next().unwrap_or_default();
+            Ok(line.chars().filter(|c| !c.is_control()).take(200).collect())
+        }
+        other => Err(other),
+    }
+}
+
+/// A commit beside another: what is known of these two programs, else measured now. None where they are one program.
+fn beside(
+    session: &mut Session,
+    reference: &str,
+    commit: &str,
+    epsilon_pct: f64,
+    watch: &dyn Watch,
+) -> Result<Option<Beside>, LoopError> {
+    let contest = contest::of_commits(session, reference, commit, watch)?;
+    let binaries = contest.sides.each_ref().map(|side| side.binary.clone());
+    if binaries[0] == binaries[1] {
+        return Ok(None);
+    }
+    if let Some(known) = known(session, &binaries, epsilon_pct) {
+        return Ok(Some(known));
+    }
+    let budget = session.config.budget.min(BUDGET);
+    let found = measure::run(session, &contest, PURPOSE, budget, epsilon_pct, watch)?;
+    let record = session.ledger.records().last().map_or_else(String::new, |record| record.id.to_string());
+    Ok(Some(Beside { record, verdict: found.verdict, estimate: found.estimate }))
+}
+
+/// What the ledger knows of two programs on this machine.
+fn known(session: &Session, binaries: &[String; 2], epsilon_pct: f64) -> Option<Beside> {
+    session.ledger.records().iter().rev().filter(|record| record.kind == measure::KIND).find_map(|record| {
+        let found = record.body::<Measurement>().ok()?;
+        let is_same = found.purpose == PURPOSE
+            && [found.baseline.binary, found.candidate.binary] == *binaries
+            && found.fingerprint == session.machine.fingerprint()
+            && found.command == session.config.workload.command
+            && found.epsilon_pct.to_bits() == epsilon_pct.to_bits();
+        is_same.then(|| Beside { record: record.id.to_string(), verdict: found.verdict, estimate: found.estimate })
+    })
+}
+
+/// What does not fit of an attempt's reference: `parent` is the commit that it was measured beside.
+pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Vec<String>, LoopError> {
+    let Some(commit) = find(session, parent, attempt.manifest.target.as_deref())? else {
+        return Ok(Vec::new());
+    };
+    let name = short(&commit).to_owned();
+    let Some(reference) = &attempt.reference else {
+        return Ok(vec![format!("its parent was not measured against `{name}`, the best accepted before")]);
+    };
+    let mut problems = Vec::new();
+    if reference.commit != commit {
+        problems.push(format!("its reference is `{}`, the best accepted before is `{name}`", short(&reference.commit)));
+    }
+    let sides = [(&reference.parent, &attempt.baseline), (&reference.candidate, &attempt.candidate)];
+    for (beside, side) in sides {
+        problems.extend(beside.as_ref().and_then(|beside| fault_of(session, beside, &side.binary)));
+    }
+    let is_slower = reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(attempt.epsilon_pct));
+    if is_slower && reference.candidate.is_none() {
+        problems.push(format!("its parent is slower than `{name}`, and it was not measured against that"));
+    }
+    if reference.takes_back() {
+        problems.push(format!("it takes back a slowdown since `{name}`: that is no gain"));
+    }
+    Ok(problems)
+}
+
+/// A measurement again, from its record.
+fn fault_of(session: &Session, beside: &Beside, binary: &str) -> Option<String> {
+    if beside.record.is_empty() && beside.verdict == Verdict::Same {
+        return None;
+    }
+    let measurement = session.ledger.get(&beside.record).and_then(|record| record.body::<Measurement>());
+    let fits = measurement.is_ok_and(|found| {
+        found.judged().is_some_and(|again| again.verdict.unwrap_or(Verdict::Undecided) == found.verdict)
+            && (found.verdict, found.estimate) == (beside.verdict, beside.estimate)
+            && (found.purpose.as_str(), found.candidate.binary.as_str()) == (PURPOSE, binary)
+    });
+    (!fits).then(|| "its measurement against the best accepted before does not follow from its pairs".to_owned())
+}

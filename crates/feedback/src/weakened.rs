@@ -1,0 +1,165 @@
+//! What `loop.toml` asks less strictly than it once did, with the reason that was given: shown with every claim until it
+//! is restored.
+//!
+//! A commit of the instrument that makes something weaker needs a reason (`--weakens`), which stands in its message, a
+//! trailer for each thing. What a plain commit made weaker is found all the same, without a reason.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    LoopError,
+    config::{
+        FILE_NAME,
+        weaker::{self, Weakening},
+    },
+    git::{LogEntry, Repository},
+};
+
+/// The trailer that names something weaker and the reason.
+pub const TRAILER: &str = "Alpha-Weakens";
+/// Characters of a reason.
+const MAX_REASON_CHARS: usize = 300;
+/// Stands in place of a reason.
+const NO_REASON: &str = "no reason was given";
+
+/// Something that is weaker than it once was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Weakened {
+    /// What, in words.
+    pub text: String,
+    /// Why, as the commit that did it says.
+    pub reason: Option<String>,
+    /// That commit.
+    pub commit: String,
+}
+
+impl Weakened {
+    /// As a trailer says it.
+    pub fn line(&self) -> String {
+        line(&self.text, self.reason.as_deref())
+    }
+}
+
+fn line(text: &str, reason: Option<&str>) -> String {
+    format!("{text}: {}", reason.unwrap_or(NO_REASON))
+}
+
+/// What is weaker at a commit than at any commit before it. What only concerns other targets is left out.
+pub fn at(repository: &Repository, commit: &str, target: Option<&str>) -> Result<Vec<Weakened>, LoopError> {
+    let mut commits = repository.log_of(commit, Path::new(FILE_NAME))?;
+    commits.reverse();
+    let mut versions: Vec<(LogEntry, String)> = Vec::new();
+    for entry in commits {
+        if let Some(text) = text_at(repository, &entry.id)? {
+            versions.push((entry, text));
+        }
+    }
+    let Some(now) = text_at(repository, commit)? else { return Ok(Vec::new()) };
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (entry, before) in &versions {
+        let weaker = match weaker::between(before, &now) {
+            Ok(weaker) => weaker,
+            Err(error) => vec![Weakening {
+                item: format!("unreadable {}", entry.id),
+                text: format!("`{FILE_NAME}` of an earlier commit cannot be compared ({})", first_line(&error)),
+            }],
+        };
+        for weakening in weaker.into_iter().filter(|weakening| is_about(&weakening.item, target)) {
+            if seen.insert(weakening.item.clone()) {
+                found.push(since(&versions, weakening)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The last commit that made it weaker, and what it says of it.
+fn since(versions: &[(LogEntry, String)], weakening: Weakening) -> Result<Weakened, LoopError> {
+    for pair in versions.windows(2).rev() {
+        let [(_, before), (entry, after)] = pair else { continue };
+        let Ok(weaker) = weaker::between(before, after) else { continue };
+        if let Some(step) = weaker.into_iter().find(|step| step.item == weakening.item) {
+            let reason = reason_in(entry, &step.text);
+            return Ok(Weakened { text: weakening.text, reason, commit: entry.id.clone() });
+        }
+    }
+    let commit = versions.last().map_or_else(String::new, |(entry, _)| entry.id.clone());
+    Ok(Weakened { text: weakening.text, reason: None, commit })
+}
+
+fn reason_in(entry: &LogEntry, text: &str) -> Option<String> {
+    let trailers = entry.trailers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(TRAILER));
+    let mut reasons = trailers.filter_map(|(_, value)| value.strip_prefix(text)?.strip_prefix(": "));
+    reasons.next().filter(|reason| *reason != NO_REASON).map(str::to_owned)
+}
+
+/// Trailers of a change of the instrument: what it makes weaker, with the reason.
+///
+/// # Errors
+/// [`LoopError::Refused`] where something is weaker and there is no reason; [`LoopError::Usage`] where the reason cannot
+/// be one.
+pub fn trailers(
+    repository: &Repository,
+    trees: [&str; 2],
+    reason: Option<&str>,
+) -> Result<Vec<(String, String)>, LoopError> {
+    let mut texts = Vec::new();
+    for tree in trees {
+        texts.push(text_at(repository, tree)?);
+    }
+    let weaker = match &texts[..] {
+        [Some(old), Some(new)] => weaker::between(old, new)?,
+        [Some(_), None] => vec![Weakening { item: "file".into(), text: format!("`{FILE_NAME}` is gone") }],
+        _ => Vec::new(),
+    };
+    let reason = reason.map(check_reason).transpose()?;
+    if weaker.is_empty() {
+        return match reason {
+            None => Ok(Vec::new()),
+            Some(_) => Err(LoopError::Usage("nothing of the instrument becomes weaker".into())
+                .hint("leave `--weakens` out: it would stand in the message")),
+        };
+    }
+    let Some(reason) = reason else {
+        let list: Vec<&str> = weaker.iter().map(|weakening| weakening.text.as_str()).collect();
+        return Err(LoopError::Refused(format!("the change makes the instrument weaker: {}", list.join("; ")))
+            .hint("`--weakens=<why>` commits it all the same; the reason and the list are shown with every claim until it is restored"));
+    };
+    Ok(weaker.iter().map(|weakening| (TRAILER.to_owned(), line(&weakening.text, Some(reason)))).collect())
+}
+
+/// A reason is a line of words.
+fn check_reason(reason: &str) -> Result<&str, LoopError> {
+    let reason = reason.trim();
+    let found = if reason.is_empty() {
+        "is empty".to_owned()
+    } else if reason.contains(char::is_control) {
+        "has a line end or another control character".to_owned()
+    } else if reason.chars().count() > MAX_REASON_CHARS {
+        format!("has {} characters, room is for {MAX_REASON_CHARS}", reason.chars().count())
+    } else {
+        return Ok(reason);
+    };
+    Err(LoopError::Usage(format!("the reason of `--weakens` {found}")).hint("say in a line why less is asked for"))
+}
+
+/// The file's text in a commit or tree.
+fn text_at(repository: &Repository, revision: &str) -> Result<Option<String>, LoopError> {
+    let tree = repository.tree_of(revision)?;
+    let bytes = repository.read_file(&tree, FILE_NAME)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn is_about(item: &str, target: Option<&str>) -> bool {
+    match item.strip_prefix("target ").and_then(|rest| rest.split_once(": ")) {
+        Some((of, _)) => target == Some(of),
+        None => true,
+    }
+}
+
+fn first_line(error: &LoopError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
