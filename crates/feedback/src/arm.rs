@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::LoopError;
+use crate::{LoopError, files::remove};
 
 /// Which trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,13 +119,6 @@ impl Drop for ArmFolder {
     fn drop(&mut self) {
         // What cannot be removed now is removed when the folder is made again.
         let _ = remove(&self.path);
-    }
-}
-
-pub(crate) fn remove(path: &Path) -> Result<(), LoopError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LoopError::io("remove", path, &error)),
-        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     coins::{Coins, Purpose},
     config::{self, Workload},
     contest::Contest,
+    files,
     kept_evidence::{KeptEvidence, Shown},
     once,
     pair::{ArmRun, PairRun},
@@ -214,7 +215,7 @@ impl<'a> SameTraining<'a> {
             return Ok(());
         }
         let kept = kept_checkpoint_path(self.session);
-        arm::remove(&kept)?;
+        files::remove(&kept)?;
         arm::copy(&checkpoint_of(workload, arm), &kept)
     }
 
