@@ -10,6 +10,7 @@ mod command;
 mod commit;
 mod diff;
 mod index;
+mod plain;
 mod snapshot;
 
 use std::{
