@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LoopError, files::remove};
+use crate::{LoopError, build, files::remove};
 
 /// Which trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,14 +51,14 @@ impl Arm {
     }
 }
 
-/// What a trainer's folder is filled from. Paths in `artifacts` and `inputs` are relative to the
-/// folder they come from and to the one they go to.
+/// What a trainer's folder is filled from. Paths in `inputs` are relative to the folder they come from and to the one they
+/// go to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kit {
-    /// Holds the artifacts of this arm's build.
+    /// Holds the artifacts of this arm's build, and nothing else.
     pub artifacts_from: PathBuf,
-    /// What is copied from there.
-    pub artifacts: Vec<PathBuf>,
+    /// Their hash, which each copy must have.
+    pub binary_hash: String,
     /// Holds the baseline's inputs.
     pub inputs_from: PathBuf,
     /// What is linked from there.
@@ -81,9 +81,7 @@ impl ArmFolder {
         for name in ["home", "tmp"] {
             fs::create_dir_all(path.join(name)).map_err(|error| LoopError::io("make", path, &error))?;
         }
-        for artifact in &kit.artifacts {
-            copy(&kit.artifacts_from.join(artifact), &path.join(artifact))?;
-        }
+        build::copy_artifacts(&kit.artifacts_from, path, &kit.binary_hash)?;
         for input in &kit.inputs {
             link(&kit.inputs_from.join(input), &path.join(input))?;
         }

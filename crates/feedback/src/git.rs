@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use self::command::Git;
 use crate::LoopError;
 
-pub use self::{diff::DiffStat, snapshot::Snapshot};
+pub use self::{diff::DiffStat, plain::Elsewhere, snapshot::Snapshot};
 
 /// `git patch-id --verbatim`, which also knows binary files, came with it.
 const OLDEST_GIT: (u32, u32) = (2, 39);

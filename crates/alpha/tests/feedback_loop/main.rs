@@ -23,3 +23,4 @@ mod loopholes;
 mod parity;
 mod toy;
 mod trainer;
+mod trees;

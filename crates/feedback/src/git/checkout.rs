@@ -15,7 +15,7 @@ use super::{
     Repository,
     diff::{self, SYMLINK},
     path_of,
-    plain::PlainGit,
+    plain::{Elsewhere, PlainGit},
     split_nul,
 };
 use crate::{LoopError, files::remove};
@@ -31,22 +31,31 @@ impl Repository {
     /// # Errors
     /// [`LoopError::Refused`] where the tree has a link that leads outside of it, or a pointer of git-lfs.
     pub fn checkout(&self, tree: &str, into: &Path) -> Result<(), LoopError> {
+        self.lay_out(tree, &PlainGit::new(self, into))
+    }
+
+    /// The same for a folder that git sees elsewhere.
+    pub fn checkout_elsewhere(&self, tree: &str, into: &Path, elsewhere: Elsewhere) -> Result<(), LoopError> {
+        self.lay_out(tree, &PlainGit::elsewhere(self, into, elsewhere))
+    }
+
+    fn lay_out(&self, tree: &str, git: &PlainGit<'_>) -> Result<(), LoopError> {
         let tree = &self.tree_of(tree)?;
         self.check_layout(tree, &[])?;
-        let git = PlainGit::new(self, into);
-        if git.prepare().and_then(|()| switch(&git, tree, into)).is_ok() {
+        if git.prepare().and_then(|()| switch(git, tree)).is_ok() {
             return Ok(());
         }
         // Git was cut off in here earlier (its lock makes it fail now), or the index is damaged: nothing tells which
         // files are what they seem. If that was not the reason, it comes up again.
-        remove(into)?;
+        remove(git.outside())?;
         git.forget()?;
         git.prepare()?;
-        switch(&git, tree, into)
+        switch(git, tree)
     }
 }
 
-fn switch(git: &PlainGit<'_>, tree: &str, folder: &Path) -> Result<(), LoopError> {
+fn switch(git: &PlainGit<'_>, tree: &str) -> Result<(), LoopError> {
+    let folder = git.outside();
     remove(&folder.join(".git"))?; // git itself would neither see nor remove it
     // Files that were touched only get their new times noted; exit code 1 says that some are really changed.
     git.git(["update-index", "-q", "--refresh"]).run()?;

@@ -61,6 +61,7 @@ pub(super) struct Git {
     input: Vec<u8>,
     is_interactive: bool,
     is_plain: bool,
+    wrapper: Vec<String>,
 }
 
 /// How a call ended.
@@ -83,6 +84,7 @@ impl Git {
             input: Vec::new(),
             is_interactive: false,
             is_plain: false,
+            wrapper: Vec::new(),
         }
     }
 
@@ -114,6 +116,12 @@ impl Git {
         self
     }
 
+    /// Run by another program: the words that come before its own.
+    pub(super) fn through(mut self, wrapper: &[String]) -> Git {
+        self.wrapper = wrapper.to_vec();
+        self
+    }
+
     /// What the call reads.
     pub(super) fn input(mut self, bytes: Vec<u8>) -> Git {
         self.input = bytes;
@@ -128,8 +136,9 @@ impl Git {
 
     /// Runs it, whatever its exit code.
     pub(super) fn run(self) -> Result<Answer, LoopError> {
-        let mut command = Command::new("git");
-        command.current_dir(&self.folder).arg("--no-pager");
+        let mut words = self.wrapper.iter().map(String::as_str).chain(["git"]);
+        let mut command = Command::new(words.next().unwrap_or("git"));
+        command.args(words).current_dir(&self.folder).arg("--no-pager");
         for setting in &self.settings {
             command.args(["-c", setting]);
         }

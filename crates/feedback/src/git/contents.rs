@@ -13,9 +13,7 @@ impl Repository {
     /// outside or a pointer of git-lfs.
     pub fn extract(&self, tree: &str, paths: &[PathBuf], into: &Path) -> Result<(), LoopError> {
         self.check_layout(tree, paths)?;
-        self.with_part_of(tree, paths, into, |git| {
-            git.git(["checkout-index", "--all", "--quiet"]).output().map(drop)
-        })
+        self.with_part_of(tree, paths, into, |git| git.git(["checkout-index", "--all", "--quiet"]).output().map(drop))
     }
 
     /// The files in which `folder` differs from what [`Repository::extract`] would make: changed, gone or added.
@@ -36,7 +34,8 @@ impl Repository {
         git.prepare()?;
         let mut listed = Vec::new();
         for path in paths {
-            let found = self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args([path]);
+            let found =
+                self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args([path]);
             let found = found.output()?;
             if found.is_empty() {
                 git.forget()?;

@@ -30,35 +30,55 @@ struct Entry {
     path: PathBuf,
 }
 
+/// A folder that other processes see at another place than this one does.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Where this process sees it.
+    pub outside: PathBuf,
+    /// What runs a command where the folder is seen: the words before its own.
+    pub wrapper: Vec<String>,
+}
+
 /// Works on `folder` as a working tree.
 pub(super) struct PlainGit<'a> {
     repository: &'a Repository,
     folder: &'a Path,
     git_dir: PathBuf,
+    elsewhere: Elsewhere,
 }
 
 impl<'a> PlainGit<'a> {
     /// For `folder`, with `<folder>.git` as its git folder. Nothing is made yet.
     pub(super) fn new(repository: &'a Repository, folder: &'a Path) -> PlainGit<'a> {
-        let mut git_dir = OsString::from(folder);
-        git_dir.push(".git");
-        PlainGit { repository, folder, git_dir: PathBuf::from(git_dir) }
+        PlainGit::elsewhere(repository, folder, Elsewhere { outside: folder.to_owned(), wrapper: Vec::new() })
+    }
+
+    /// The same for a folder that git sees elsewhere.
+    pub(super) fn elsewhere(repository: &'a Repository, folder: &'a Path, elsewhere: Elsewhere) -> PlainGit<'a> {
+        PlainGit { repository, folder, git_dir: beside(folder), elsewhere }
+    }
+
+    /// The folder, as this process sees it.
+    pub(super) fn outside(&self) -> &Path {
+        &self.elsewhere.outside
     }
 
     /// Makes both folders if they are not there, and has the git folder say what it must.
     pub(super) fn prepare(&self) -> Result<(), LoopError> {
-        for folder in [self.folder, &self.git_dir.join("refs"), &self.git_dir.join("info")] {
+        let git_dir = beside(self.outside());
+        for folder in [self.outside(), &git_dir.join("refs"), &git_dir.join("info")] {
             fs::create_dir_all(folder).map_err(|error| LoopError::io("create", folder, &error))?;
         }
         let format = self.repository.git(["rev-parse", "--show-object-format"]).line()?;
         let version = u8::from(format != "sha1");
-        let extension = if format == "sha1" { String::new() } else { format!("[extensions]\nobjectFormat = {format}\n") };
+        let extension =
+            if format == "sha1" { String::new() } else { format!("[extensions]\nobjectFormat = {format}\n") };
         let config = format!(
             "[core]\nrepositoryFormatVersion = {version}\nbare = false\nfileMode = true\nsymlinks = true\n\
              ignoreCase = false\nprecomposeUnicode = false\nautocrlf = false\n{extension}"
         );
         for (name, text) in [("HEAD", "ref: refs/heads/none\n"), ("config", &config), ("info/attributes", ATTRIBUTES)] {
-            let path = self.git_dir.join(name);
+            let path = git_dir.join(name);
             if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
                 files::write(&path, text.as_bytes())?;
             }
@@ -68,13 +88,14 @@ impl<'a> PlainGit<'a> {
 
     /// Removes the git folder, and with it what is known about the files of the other.
     pub(super) fn forget(&self) -> Result<(), LoopError> {
-        files::remove(&self.git_dir)
+        files::remove(&beside(self.outside()))
     }
 
     /// `git` in the folder.
     pub(super) fn git<const N: usize>(&self, arguments: [&str; N]) -> Git {
         Git::new(self.folder)
             .plain()
+            .through(&self.elsewhere.wrapper)
             .private_index(&self.git_dir.join("index"))
             .variable("GIT_DIR", &self.git_dir)
             .variable("GIT_WORK_TREE", self.folder)
@@ -97,9 +118,8 @@ impl Repository {
     /// files. Only looks at files below `paths`, at all where there are none.
     pub(super) fn check_layout(&self, tree: &str, paths: &[PathBuf]) -> Result<(), LoopError> {
         let mut looked_at = self.entries(tree, paths)?;
-        looked_at.retain(|entry| {
-            entry.mode == SYMLINK || entry.bytes.is_some_and(|bytes| bytes <= MAX_LFS_POINTER_BYTES)
-        });
+        looked_at
+            .retain(|entry| entry.mode == SYMLINK || entry.bytes.is_some_and(|bytes| bytes <= MAX_LFS_POINTER_BYTES));
         let contents = self.blobs(looked_at.iter().map(|entry| entry.id.as_str()))?;
         for (entry, content) in looked_at.iter().zip(contents) {
             let path = entry.path.display();
@@ -120,7 +140,8 @@ impl Repository {
     /// What is in a tree below `paths`, or all of it.
     fn entries(&self, tree: &str, paths: &[PathBuf]) -> Result<Vec<Entry>, LoopError> {
         let named = paths.iter().map(|path| path.as_os_str());
-        let listing = self.git(["--literal-pathspecs", "ls-tree", "-r", "-l", "-z", "--full-tree", tree, "--"]).args(named);
+        let listing =
+            self.git(["--literal-pathspecs", "ls-tree", "-r", "-l", "-z", "--full-tree", tree, "--"]).args(named);
         let listed = listing.output()?;
         let unclear = || LoopError::Failed(format!("git lists the tree `{tree}` in a way that is not known"));
         split_nul(&listed)
@@ -159,12 +180,19 @@ impl Repository {
     }
 }
 
+fn beside(folder: &Path) -> PathBuf {
+    let mut git_dir = OsString::from(folder);
+    git_dir.push(".git");
+    PathBuf::from(git_dir)
+}
+
 /// Whether a link of a tree leads to a place in the tree. `..` may only come first: after a name it would depend on where
 /// that one, if it is a link itself, leads to.
 fn stays_inside(link: &Path, target: &Path) -> bool {
     let folders_above = link.components().count() - 1;
     let steps_up = target.components().take_while(|part| *part == Component::ParentDir).count();
-    let only_names = target.components().skip(steps_up).all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let only_names =
+        target.components().skip(steps_up).all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     only_names && steps_up <= folders_above
 }
 
@@ -177,7 +205,8 @@ mod tests {
         for (link, target) in [("a", "b"), ("a/b/c", "../../d/e"), ("a", "./b"), ("a/b", ".."), ("a", "b//c/")] {
             assert!(stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
         }
-        for (link, target) in [("a", "/b"), ("a/b", "../../c"), ("a", ".."), ("a/b", "c/../d"), ("a/b", "./../c/../..")] {
+        for (link, target) in [("a", "/b"), ("a/b", "../../c"), ("a", ".."), ("a/b", "c/../d"), ("a/b", "./../c/../..")]
+        {
             assert!(!stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
         }
     }
