@@ -175,7 +175,7 @@ impl BuildStore {
         let stage = Stage::new(self.state.timed_stage()?);
         stage.prepare(|_| true, watch)?;
         let log = self.prepare_log("rebuild.log")?;
-        self.run_in_stage(repository, &stage, &order, tree, &log, watch)
+        BuildStore::run_in_stage(repository, &stage, &order, tree, &log, watch)
     }
 
     /// What the toolchain's commands say, in the environment of builds.
@@ -291,14 +291,14 @@ impl BuildStore {
         // not known any more.
         stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), watch)?;
         if order.layout == 0 && order.measured_tree == accepted {
-            let seconds = self.run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
+            let seconds = BuildStore::run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
             return self.keep(order, stage.tree(), stage.tree(), seconds);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
             watch.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
             let base = self.order(repository, &head.tree, order.config, 0)?;
             let log = self.folder.join("base.log");
-            match self.run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
+            match BuildStore::run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
                 // Another tree may build where HEAD does not; it goes on from what is there.
                 Err(LoopError::Failed(_)) if stage.base().is_some() => watch.note("HEAD does not build"),
                 other => drop(other?),
@@ -321,7 +321,6 @@ impl BuildStore {
 
     /// Runs the build command on a tree in the stage itself; returns the seconds it took.
     fn run_in_stage(
-        &self,
         repository: &Repository,
         stage: &Stage,
         order: &Order<'_>,

@@ -13,41 +13,38 @@ impl Repository {
     /// outside or a pointer of git-lfs.
     pub fn extract(&self, tree: &str, paths: &[PathBuf], into: &Path) -> Result<(), LoopError> {
         self.check_layout(tree, paths)?;
-        self.with_part_of(tree, paths, into, |git| git.git(["checkout-index", "--all", "--quiet"]).output().map(drop))
+        let git = self.part_of(tree, paths, into)?;
+        let done = git.git(["checkout-index", "--all", "--quiet"]).output().map(drop);
+        git.forget()?;
+        done
     }
 
     /// The files in which `folder` differs from what [`Repository::extract`] would make: changed, gone or added.
     pub fn differences(&self, tree: &str, paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, LoopError> {
-        self.with_part_of(tree, paths, folder, |git| git.differences())
+        let git = self.part_of(tree, paths, folder)?;
+        let found = git.differences();
+        git.forget()?;
+        found
     }
 
-    /// Does something with a git whose index holds a part of a tree, and which knows nothing yet of the files.
-    fn with_part_of<T>(
-        &self,
-        tree: &str,
-        paths: &[PathBuf],
-        folder: &Path,
-        work: impl FnOnce(&PlainGit<'_>) -> Result<T, LoopError>,
-    ) -> Result<T, LoopError> {
-        let git = PlainGit::new(self, folder);
-        git.forget()?;
-        git.prepare()?;
+    /// A git whose index holds a part of a tree, and which knows nothing yet of the files in `folder`.
+    fn part_of<'a>(&'a self, tree: &str, paths: &[PathBuf], folder: &'a Path) -> Result<PlainGit<'a>, LoopError> {
         let mut listed = Vec::new();
         for path in paths {
             let found =
                 self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args([path]);
             let found = found.output()?;
             if found.is_empty() {
-                git.forget()?;
                 return Err(LoopError::Usage(format!("`{}` is not in the tree of the baseline", path.display()))
                     .hint("`inputs` of `loop.toml` are files that git tracks"));
             }
             listed.extend(found);
         }
-        set_entries(git.git([]), listed)?;
-        let done = work(&git);
+        let git = PlainGit::new(self, folder);
         git.forget()?;
-        done
+        git.prepare()?;
+        set_entries(git.git([]), listed)?;
+        Ok(git)
     }
 
     /// The content of a file of a tree; none if it has no such file.
@@ -87,7 +84,9 @@ impl Repository {
         let mut line = Vec::new();
         let mut next = to.to_owned();
         while next != from {
-            let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else { break };
+            let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else {
+                return Err(LoopError::Failed(format!("the commit `{next}` is not in this repository")));
+            };
             let Some(parent) = entry.parents.first().cloned() else {
                 return Err(LoopError::Usage("the good commit is not among the first parents of the bad one".into()));
             };

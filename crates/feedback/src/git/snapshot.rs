@@ -214,13 +214,13 @@ fn check_names(untracked: &[PathBuf]) -> Result<(), LoopError> {
 
 fn is_named_as_a_secret(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let is_example = ["example", "sample", "template"].iter().any(|word| name.contains(word));
+    let is_public = ["example", "sample", "template", ".pub"].iter().any(|word| name.contains(word));
     let begins = ["credentials", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".env."];
     let ends = [".pem", ".key", ".p12", ".pfx", ".kdbx"];
     let is = [".env", ".netrc", ".pgpass", ".npmrc", ".pypirc", ".git-credentials", ".htpasswd"];
-    !is_example
+    !is_public
         && (is.contains(&name.as_str())
-            || begins.iter().any(|start| name.starts_with(start)) && !name.ends_with(".pub")
+            || begins.iter().any(|start| name.starts_with(start))
             || ends.iter().any(|end| name.ends_with(end)))
 }
 

@@ -277,7 +277,7 @@ fn what_differs_from_an_extracted_part_is_named() {
     let whole = folder_content(&inputs);
     assert_eq!(whole.len(), 4);
     assert!(whole.iter().all(|(path, content)| sandbox.content("HEAD")[path] == *content));
-    assert_eq!(differences(), [PathBuf::new(); 0]);
+    assert!(differences().is_empty());
     // A change of the same size, with the times put back.
     let kernel = inputs.join("src/kernel.txt");
     let time = fs::metadata(&kernel).unwrap().modified().unwrap();
