@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError,
+    LoopError, build,
     files::remove,
     isolation::{self, Isolation, Launch, Room},
 };
@@ -58,14 +58,14 @@ impl Arm {
     }
 }
 
-/// What a trainer's folder is filled from. Paths in `artifacts` and `inputs` are relative to the
-/// folder they come from and to the one they go to.
+/// What a trainer's folder is filled from. Paths in `inputs` are relative to the folder they come from and to the one they
+/// go to.
 #[derive(Clone, Debug)]
 pub struct Kit {
-    /// Holds the artifacts of this arm's build.
+    /// Holds the artifacts of this arm's build, and nothing else.
     pub artifacts_from: PathBuf,
-    /// What is copied from there.
-    pub artifacts: Vec<PathBuf>,
+    /// Their hash, which each copy must have.
+    pub binary_hash: String,
     /// Holds the baseline's inputs.
     pub inputs_from: PathBuf,
     /// What is read from there.
@@ -97,9 +97,7 @@ impl ArmFolder {
         }
         let room = Room { folder: path.to_owned(), inside: isolation::INSIDE, tmp, readable: Vec::new() };
         let mut folder = ArmFolder { room, outputs, isolation: Arc::clone(&kit.isolation) };
-        for artifact in &kit.artifacts {
-            copy(&kit.artifacts_from.join(artifact), &path.join(artifact))?;
-        }
+        build::copy_artifacts(&kit.artifacts_from, path, &kit.binary_hash)?;
         for input in &kit.inputs {
             folder.input(&kit.inputs_from.join(input), input)?;
         }

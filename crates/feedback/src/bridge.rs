@@ -8,12 +8,12 @@ use crate::{
     attempt::Side,
     blocks::Script,
     coins::{Coins, Purpose},
-    config::{FILE_NAME, LoopConfig, Workload},
+    config::{LoopConfig, Workload},
     contest::Contest,
     inputs,
     ledger::RecordId,
     pair::{self, PairRequest},
-    session::Session,
+    session::{Session, config_text},
     stats::{robust::median, signed_rank::WalshAverages},
     verdict::pct_of_log,
 };
@@ -49,19 +49,12 @@ pub struct Recorded {
 
 /// Runs the baseline's program under the old configuration and the candidate's under the new one, alternately.
 pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> Result<Recorded, LoopError> {
-    let bytes = session.repository.read_file(&contest.sides[0].tree, FILE_NAME)?;
-    let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    // A repository that had no loop yet has no old instrument: the new one stands on both sides.
-    let old = match (text, session.config.target.as_deref()) {
-        (None, _) => None,
-        // A target that the old file did not have is new on both sides, too.
-        (Some(text), Some(target)) if !LoopConfig::has_target(&text, target) => None,
-        (Some(text), target) => Some(LoopConfig::parse(&text, target)?.workload),
-    };
-    let new = session.config.workload.clone();
-    let old = old.unwrap_or_else(|| new.clone());
+    let old = session.config.workload.clone();
+    let text = config_text(&session.repository, &contest.sides[1].tree)?;
+    let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
     let state = session.state.folder();
-    let inputs = |side: usize, paths| inputs::folder(&session.repository, state, &contest.sides[side].tree, paths);
+    let inputs =
+        |side: usize, paths| inputs::folder(&session.repository, state, &contest.sides[side].tree, paths, watch);
     let (old_inputs, new_inputs) = (inputs(0, &old.inputs)?, inputs(1, &new.inputs)?);
     let kits = [
         Kit { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.kits[0].clone() },

@@ -1,18 +1,20 @@
 //! The store of builds: each tree built once, at one path, by one command.
 //!
 //! Both arms of a comparison are built in the same folder, so that equal sources give equal binaries
-//! and paths make no difference. What was built is kept under the hash of tree, command and toolchain.
-//! The stage keeps what a build leaves there, so the next one is incremental; the caller holds the
+//! and paths make no difference. What was built is kept under the hash of the measured tree, command, environment
+//! and toolchain. Only measured files are there when a tree is built.
+//! The stage keeps what the accepted tree's build leaves there, so builds are incremental; the caller holds the
 //! [`Lock`](crate::state::Lock), because there is only one.
 
 mod artifacts;
+mod environment;
+mod layer;
 mod run;
+mod stage;
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsString,
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
     time::SystemTime,
@@ -25,41 +27,22 @@ use crate::{
     LoopError, Watch,
     config::{self, LoopConfig},
     files::{self, remove},
-    git::Repository,
+    git::{Elsewhere, Repository},
     state::State,
 };
+
+use self::stage::{Base, Stage};
+
+pub use self::environment::{Environment, home_binds};
+
+/// Stands in `build.command` for the number of a layout.
+const LAYOUT: &str = "{layout}";
 
 /// Begins the name of a build that is not whole yet.
 const UNFINISHED: &str = "unfinished-";
 
 /// Those used last stay, however large: a comparison needs two, and the judge's may be a third.
 const ALWAYS_KEPT: usize = 4;
-
-/// Environment variables that change what compilers make, beside those that end in `FLAGS`.
-const SHAPING: [&str; 21] = [
-    "AR",
-    "AS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_INCREMENTAL",
-    "CC",
-    "CPATH",
-    "CPLUS_INCLUDE_PATH",
-    "CPP",
-    "CUDA_HOME",
-    "CXX",
-    "C_INCLUDE_PATH",
-    "LD",
-    "LIBRARY_PATH",
-    "NVCC",
-    "PKG_CONFIG_PATH",
-    "PYTHONPATH",
-    "RUSTC",
-    "RUSTC_BOOTSTRAP",
-    "RUSTC_WRAPPER",
-    "RUSTUP_TOOLCHAIN",
-    "SOURCE_DATE_EPOCH",
-];
-const SHAPING_PREFIXES: [&str; 3] = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_"];
 
 /// The store.
 #[derive(Debug)]
@@ -124,7 +107,8 @@ impl BuildStore {
     ///
     /// # Errors
     /// [`LoopError::Failed`] where the build fails, takes too long or does not make what it should, with the end of
-    /// what it printed; [`LoopError::Interrupted`] where the user asks to stop.
+    /// what it printed; [`LoopError::Refused`] where the tree cannot be laid out; [`LoopError::Interrupted`] where the
+    /// user asks to stop.
     pub fn build(
         &self,
         repository: &Repository,
@@ -132,18 +116,32 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
-        let toolchain = toolchain(config)?;
-        let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
-        let key = key(&measured_tree, config, &toolchain, shaping(env::vars_os()));
+        self.build_layout(repository, tree, config, 0, watch)
+    }
+
+    /// The same with another layout of the program: `{layout}` in the command is this number. Layout 0 is the program as
+    /// it is written; a command without the placeholder knows no other.
+    ///
+    /// # Errors
+    /// As [`BuildStore::build`].
+    pub fn build_layout(
+        &self,
+        repository: &Repository,
+        tree: &str,
+        config: &LoopConfig,
+        layout: u32,
+        watch: &dyn Watch,
+    ) -> Result<Built, LoopError> {
+        let order = self.order(repository, tree, config, layout)?;
+        let key = order.key.clone();
         let log = self.folder.join(format!("{key}.log"));
         let found = self.kept(&key, watch)?;
         let is_cached = found.is_some();
         let kept = if let Some(kept) = found {
             kept
         } else {
-            watch.note(&format!("building {} with `{}`", &measured_tree[..12], config.build.command));
-            let seconds = self.run(repository, tree, config, &log, watch)?;
-            let kept = self.keep(&key, config, seconds)?;
+            watch.note(&format!("building {} with `{}`", &order.measured_tree[..12], order.words.join(" ")));
+            let kept = self.make(repository, &order, &log, watch)?;
             self.prune(&[&key], StoreLimits::default())?;
             kept
         };
@@ -153,19 +151,19 @@ impl BuildStore {
             binary_hash: kept.binary_hash,
             seconds: kept.seconds,
             is_cached,
-            toolchain,
+            toolchain: order.toolchain,
             log,
         })
     }
 
     /// Whether the store has the build of a tree.
     pub fn has(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<bool, LoopError> {
-        let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
-        let key = key(&measured_tree, config, &toolchain(config)?, shaping(env::vars_os()));
+        let key = self.order(repository, tree, config, 0)?.key;
         Ok(self.folder.join(key).join(DESCRIPTION).exists())
     }
 
-    /// Builds a tree again in the stage, without the store; returns the seconds it took.
+    /// Builds a tree again, without the store, in a place where nothing that is kept is built; returns the seconds it
+    /// took. Goes on from the tree that was built there last.
     pub fn rebuild(
         &self,
         repository: &Repository,
@@ -173,7 +171,57 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
-        self.run(repository, tree, config, &self.folder.join("rebuild.log"), watch)
+        let order = self.order(repository, tree, config, 0)?;
+        let stage = Stage::new(self.state.timed_stage()?);
+        stage.prepare(|_| true, watch)?;
+        let log = self.prepare_log("rebuild.log")?;
+        BuildStore::run_in_stage(repository, &stage, &order, tree, &log, watch)
+    }
+
+    /// What the toolchain's commands say, in the environment of builds.
+    pub fn toolchain(&self, config: &LoopConfig) -> Result<String, LoopError> {
+        if config.build.toolchain.is_empty() {
+            return Ok(String::new());
+        }
+        let environment = Environment::new(&config.build, self.state.build_home()?);
+        environment.make_home()?;
+        let mut said = String::new();
+        for command in &config.build.toolchain {
+            let words = config::words(command).map_err(LoopError::Usage)?;
+            let failed = |what: String| {
+                LoopError::Failed(format!("`{command}` of `build.toolchain` {what}"))
+                    .hint("each command there names a part of the toolchain, such as `cc --version`")
+            };
+            let mut command = Command::new(&words[0]);
+            // Not in the working tree, whose files may choose another toolchain than those of the tree that is built.
+            command.args(&words[1..]).current_dir(environment.home());
+            environment.apply(&mut command);
+            let output = command.output().map_err(|error| failed(format!("cannot be run: {error}")))?;
+            if !output.status.success() {
+                return Err(failed(format!("failed ({})", output.status)));
+            }
+            for stream in [&output.stdout, &output.stderr] {
+                said.push_str(&String::from_utf8_lossy(stream));
+            }
+        }
+        Ok(said)
+    }
+
+    /// What is to be built, and everything that decides what comes of it.
+    fn order<'a>(
+        &self,
+        repository: &Repository,
+        tree: &str,
+        config: &'a LoopConfig,
+        layout: u32,
+    ) -> Result<Order<'a>, LoopError> {
+        let toolchain = self.toolchain(config)?;
+        let environment = Environment::new(&config.build, self.state.build_home()?);
+        let layout = if config.build.command.contains(LAYOUT) { layout } else { 0 };
+        let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
+        let key = key(&measured_tree, config, &toolchain, &environment, layout);
+        let words = config::fill(&config.build.command, &[("layout", &layout.to_string())])?;
+        Ok(Order { config, measured_tree, layout, words, environment, toolchain, key })
     }
 
     /// Removes builds, those first that were not used for longest, until the limits hold. The builds `keep` and the few
@@ -227,54 +275,100 @@ impl BuildStore {
         Ok(Some(kept))
     }
 
-    /// Takes the artifacts from the stage into the store, whole or not at all. What a power cut tears is found by its
-    /// hash.
-    fn keep(&self, key: &str, config: &LoopConfig, seconds: f64) -> Result<Kept, LoopError> {
-        let new = self.folder.join(format!("{UNFINISHED}{key}"));
-        let kept = self.fill(&new, key, config, seconds).inspect_err(|_| drop(remove(&new)))?;
-        let folder = self.folder.join(key);
-        remove(&folder)?;
-        fs::rename(&new, &folder).map_err(|error| LoopError::io("keep", &folder, &error))?;
-        Ok(kept)
-    }
-
-    fn fill(&self, new: &Path, key: &str, config: &LoopConfig, seconds: f64) -> Result<Kept, LoopError> {
-        let folder = new.join("artifacts");
-        artifacts::take(&self.state.stage()?, &config.build.artifacts, &folder)?;
-        let binary_hash = artifacts::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
-        let kept = Kept { key: key.to_owned(), binary_hash, seconds, time: Timestamp::now() };
-        let json = serde_json::to_vec_pretty(&kept)
-            .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
-        files::write(&new.join(DESCRIPTION), &json)?;
-        Ok(kept)
-    }
-
-    /// Runs the build command on a tree in the stage; returns the seconds it took.
-    fn run(
+    /// Builds what is ordered, in the stage where it is HEAD's tree, else in a layer on top of that, and keeps it.
+    fn make(
         &self,
         repository: &Repository,
-        tree: &str,
-        config: &LoopConfig,
+        order: &Order<'_>,
+        log: &Path,
+        watch: &dyn Watch,
+    ) -> Result<Kept, LoopError> {
+        self.prepare_log("base.log")?;
+        let head = repository.head()?;
+        let accepted = repository.measured_tree(&head.tree, &order.config.unmeasured())?;
+        let stage = Stage::new(self.state.stage()?);
+        // A history that was rewritten, or another branch, may hold what was never accepted here. So may a commit that is
+        // not known any more.
+        stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), watch)?;
+        if order.layout == 0 && order.measured_tree == accepted {
+            let seconds = BuildStore::run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
+            return self.keep(order, stage.tree(), stage.tree(), seconds);
+        }
+        if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
+            watch.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
+            let base = self.order(repository, &head.tree, order.config, 0)?;
+            let log = self.folder.join("base.log");
+            match BuildStore::run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
+                // Another tree may build where HEAD does not; it goes on from what is there.
+                Err(LoopError::Failed(_)) if stage.base().is_some() => watch.note("HEAD does not build"),
+                other => drop(other?),
+            }
+        }
+        let layer = stage.layer()?;
+        let outside = layer.outside(stage.tree());
+        let wrapper = layer.wrapper(stage.tree())?;
+        let words = [wrapper.as_slice(), &order.words].concat();
+        let elsewhere = Elsewhere { outside: outside.clone(), wrapper };
+        repository.checkout_elsewhere(&order.measured_tree, stage.tree(), elsewhere)?;
+        let timeout = order.config.build.timeout;
+        order.environment.make_home()?;
+        let ended = run::run(&words, stage.tree(), &order.environment, log, timeout, watch)?;
+        let seconds = ended.into_seconds(log, timeout)?;
+        let kept = self.keep(order, &outside, stage.tree(), seconds)?;
+        layer.discard()?;
+        Ok(kept)
+    }
+
+    /// Runs the build command on a tree in the stage itself; returns the seconds it took.
+    fn run_in_stage(
+        repository: &Repository,
+        stage: &Stage,
+        order: &Order<'_>,
+        commit: &str,
         log: &Path,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
-        let stage = &self.state.stage()?;
+        stage.begin()?;
+        repository.checkout(&order.measured_tree, stage.tree())?;
+        let timeout = order.config.build.timeout;
+        order.environment.make_home()?;
+        let ended = run::run(&order.words, stage.tree(), &order.environment, log, timeout, watch)?;
+        let is_orderly = ended.is_orderly;
+        let seconds = ended.into_seconds(log, timeout);
+        // Build tools take a file for finished that was being written when they were killed.
+        if is_orderly {
+            let measured_tree = seconds.is_ok().then(|| order.measured_tree.clone());
+            stage.finish(&Base { commit: commit.to_owned(), measured_tree })?;
+        }
+        seconds
+    }
+
+    /// The path of a log, with its folder made and what a dead process left there gone.
+    fn prepare_log(&self, name: &str) -> Result<PathBuf, LoopError> {
         fs::create_dir_all(&self.folder).map_err(|error| LoopError::io("make", &self.folder, &error))?;
         self.remove_unfinished()?;
-        // Build tools take a file for finished that was being written when they were killed.
-        let building = stage.with_extension("building");
-        if building.exists() {
-            watch.note("the last build was cut off: building from the beginning");
-            remove(stage)?;
-        }
-        repository.checkout(tree, stage)?;
-        fs::write(&building, "").map_err(|error| LoopError::io("write", &building, &error))?;
-        let words = config::words(&config.build.command).map_err(LoopError::Usage)?;
-        let ended = run::run(&words, stage, log, config.build.timeout, watch)?;
-        if ended.is_orderly {
-            remove(&building)?;
-        }
-        ended.into_seconds(log, config.build.timeout)
+        Ok(self.folder.join(name))
+    }
+
+    /// Takes the artifacts of a tree that was built into the store, whole or not at all. What a power cut tears is found
+    /// by its hash. The tree lies at `place`, and its build knew it as `path`.
+    fn keep(&self, order: &Order<'_>, place: &Path, path: &Path, seconds: f64) -> Result<Kept, LoopError> {
+        let new = self.folder.join(format!("{UNFINISHED}{}", order.key));
+        let fill = || -> Result<Kept, LoopError> {
+            let folder = new.join("artifacts");
+            artifacts::take(place, path, &order.config.build.artifacts, &folder)?;
+            let binary_hash = artifacts::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
+            let kept = Kept { key: order.key.clone(), binary_hash, seconds, time: Timestamp::now() };
+            let json = serde_json::to_vec_pretty(&kept)
+                .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
+            files::write(&new.join(DESCRIPTION), &json)?;
+            Ok(kept)
+        };
+        let kept = fill().inspect_err(|_| drop(remove(&new)))?;
+        let folder = self.folder.join(&order.key);
+        remove(&folder)?;
+        fs::rename(&new, &folder).map_err(|error| LoopError::io("keep", &folder, &error))?;
+        Ok(kept)
     }
 
     /// Removes what a process that died has left.
@@ -287,56 +381,48 @@ impl BuildStore {
     }
 }
 
-/// What the toolchain's commands say.
-pub fn toolchain(config: &LoopConfig) -> Result<String, LoopError> {
-    let mut said = String::new();
-    for command in &config.build.toolchain {
-        let words = config::words(command).map_err(LoopError::Usage)?;
-        let failed = |what: String| {
-            LoopError::Failed(format!("`{command}` of `build.toolchain` {what}"))
-                .hint("each command there names a part of the toolchain, such as `cc --version`")
-        };
-        let output = Command::new(&words[0]).args(&words[1..]).output();
-        let output = output.map_err(|error| failed(format!("cannot be run: {error}")))?;
-        if !output.status.success() {
-            return Err(failed(format!("failed ({})", output.status)));
-        }
-        for stream in [&output.stdout, &output.stderr] {
-            said.push_str(&String::from_utf8_lossy(stream));
-        }
+/// Copies kept artifacts into a folder, and checks on the way that they are those that were built.
+///
+/// # Errors
+/// [`LoopError::Refused`] where something changed them since.
+pub fn copy_artifacts(from: &Path, into: &Path, binary_hash: &str) -> Result<(), LoopError> {
+    let hash = artifacts::copy(from, into).map_err(|error| LoopError::io("copy", from, &error))?;
+    if hash == binary_hash {
+        return Ok(());
     }
-    Ok(said)
+    Err(LoopError::Refused(format!("the kept build `{}` is not what was built: something changed it", from.display()))
+        .hint("a trainer or a build must not reach it; the next command builds it again"))
+}
+
+/// Something to be built.
+struct Order<'a> {
+    config: &'a LoopConfig,
+    measured_tree: String,
+    layout: u32,
+    words: Vec<String>,
+    environment: Environment,
+    toolchain: String,
+    key: String,
 }
 
 /// Hash of all that decides what a build makes; each part with its length, so that no two lists give the same bytes.
-fn key(measured_tree: &str, config: &LoopConfig, toolchain: &str, shaping: BTreeMap<String, String>) -> String {
+fn key(measured_tree: &str, config: &LoopConfig, toolchain: &str, environment: &Environment, layout: u32) -> String {
     let mut hasher = blake3::Hasher::new();
-    let mut add = |part: &str| {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    let mut add = |part: &[u8]| {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     };
-    for part in ["alpha loop build 1", measured_tree, &config.build.command, toolchain, env::consts::OS] {
-        add(part);
+    let artifacts = format!("{:?}", config.build.artifacts);
+    for part in ["alpha loop build 2", measured_tree, &config.build.command, toolchain, env::consts::OS] {
+        add(part.as_bytes());
     }
-    add(env::consts::ARCH);
-    add(&format!("{:?}", config.build.artifacts));
-    for (name, value) in shaping {
-        add(&name);
-        add(&value);
+    for part in [env::consts::ARCH, &artifacts, &layout.to_string()] {
+        add(part.as_bytes());
+    }
+    for (name, value) in environment.parts() {
+        add(name);
+        add(value);
     }
     hasher.finalize().to_hex()[..32].to_owned()
-}
-
-/// The variables that change what compilers make. Others may differ between two calls without another trainer.
-fn shaping(variables: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
-    let shapes = |name: &str| {
-        SHAPING.contains(&name)
-            || (name.ends_with("FLAGS") || SHAPING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-                && !run::REMOVED.contains(&name)
-    };
-    let text = |(name, value): (OsString, OsString)| {
-        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
-    };
-    variables.map(text).filter(|(name, _)| shapes(name)).collect()
 }
 
 #[cfg(test)]
@@ -345,30 +431,29 @@ mod tests {
 
     #[test]
     fn a_key_depends_on_what_shapes_a_build_and_on_nothing_else() {
-        let text = "schema = 1\n[build]\ncommand = \"make\"\nartifacts = [\"a\", \"b\"]\n\
+        let text = "schema = 1\n[build]\ncommand = \"make {layout}\"\nartifacts = [\"a\", \"b\"]\n\
                     [workload]\ncommand = \"./a {steps}\"\nsteps = 50\ntokens_per_step = 8\n";
-        let key_of = |text: &str, tree: &str, toolchain: &str, variables: &[(&str, &str)]| {
+        let key_of = |text: &str, tree: &str, toolchain: &str, layout| {
             let config = LoopConfig::parse(text, None).unwrap();
-            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-            key(tree, &config, toolchain, shaping(variables))
+            let environment = Environment::new(&config.build, PathBuf::from("/home"));
+            key(tree, &config, toolchain, &environment, layout)
         };
-        let usual = key_of(text, "tree", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0")]);
-        let same = [
-            key_of(text, "tree", "cc 14", &[("RUSTFLAGS", "-C debuginfo=0"), ("CC", "gcc"), ("TERM", "xterm")]),
-            key_of(&text.replace("= 50", "= 60"), "tree", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0")]),
-            key_of(text, "tree", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0"), ("MAKEFLAGS", "-j")]),
-        ];
-        assert!(same.iter().all(|key| *key == usual));
+        let usual = key_of(text, "tree", "cc 14", 0);
+        // Names without a value are no variables, and what is not named does not count.
+        let unset = text.replace("[workload]", "environment = [\"ALPHA_NEVER_SET\"]\n[workload]");
+        for same in [key_of(&text.replace("= 50", "= 60"), "tree", "cc 14", 0), key_of(&unset, "tree", "cc 14", 0)] {
+            assert_eq!(same, usual);
+        }
+        // Cargo sets it for every test.
+        let named = text.replace("[workload]", "environment = [\"CARGO_MANIFEST_DIR\"]\n[workload]");
         let other = [
-            key_of(text, "tree2", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0")]),
-            key_of(text, "tree", "cc 15", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0")]),
-            key_of(text, "tree", "cc 14", &[("CC", "clang"), ("RUSTFLAGS", "-C debuginfo=0")]),
-            key_of(text, "tree", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C target-cpu=x86-64-v2")]),
-            key_of(text, "tree", "cc 14", &[("CC", "gcc")]),
-            key_of(text, "tree", "cc 14", &[("CC", "gccRUSTFLAGS"), ("CFLAGS", "-C debuginfo=0")]),
-            key_of(&text.replace("make", "make all"), "tree", "cc 14", &[]),
-            key_of(&text.replace("\"a\", \"b\"", "\"a\""), "tree", "cc 14", &[]),
-            key_of(text, "treecc 1", "4", &[]),
+            key_of(text, "tree2", "cc 14", 0),
+            key_of(text, "tree", "cc 15", 0),
+            key_of(text, "tree", "cc 14", 1),
+            key_of(&named, "tree", "cc 14", 0),
+            key_of(&text.replace("make", "make all"), "tree", "cc 14", 0),
+            key_of(&text.replace("\"a\", \"b\"", "\"a\""), "tree", "cc 14", 0),
+            key_of(text, "treecc 1", "4", 0),
             usual,
         ];
         let distinct: std::collections::BTreeSet<&String> = other.iter().collect();

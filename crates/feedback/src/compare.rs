@@ -110,7 +110,7 @@ pub fn known(session: &Session, contest: &Contest) -> Result<Option<Attempt>, Lo
         None => vec![Tier::T0, Tier::T1, Tier::T2],
     };
     for tier in tiers {
-        if let Some(known) = by_key(session, &key(session, contest, tier, None)?)? {
+        if let Some(known) = by_key(session, &key(session, contest, tier, None))? {
             let [baseline, candidate] = contest.sides.clone();
             return Ok(Some(Attempt { baseline, candidate, ..for_cycle(known, cycle.as_ref()) }));
         }
@@ -158,13 +158,13 @@ fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
 
 /// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
 /// asking for less is no reason to begin anew.
-fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) -> Result<String, LoopError> {
+fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) -> String {
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
-    parts.extend([contest.inputs.clone(), session.config_hash()?, tier.to_string(), format!("rules {RULES}")]);
+    parts.extend([contest.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
     parts.extend(anew.map(|coins| coins.seed.to_string()));
-    Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
+    blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// The open attempt of these two, or a new one.
@@ -176,7 +176,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         target: config.target.clone(),
         command: config.workload.command.clone(),
         tokens: config.workload.steps * config.workload.tokens_per_step,
-        config: session.config_hash()?,
+        config: session.config_hash(),
         judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
         toolchain: contest.built[0].toolchain.clone(),
         protection: session.isolation()?.protection(),
@@ -184,7 +184,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
     let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.
     let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
-    let key = key(session, contest, tier, options.is_identical.then_some(coins))?;
+    let key = key(session, contest, tier, options.is_identical.then_some(coins));
     if let Some(known) = by_key(session, &key)? {
         let mut known = for_cycle(known, cycle.as_ref());
         // A smaller gain asked for: the same pairs are judged again, and the same plan goes on.

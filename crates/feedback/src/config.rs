@@ -3,22 +3,20 @@
 //! The file is part of the instrument: a change of it is never a gain. Paths are relative to the
 //! repository's root, and in commands to the folder a trainer runs in, where artifacts and inputs
 //! lie under the same relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`,
-//! `{checkpoint}`, `{prompt}`; what cannot be filled in is an error.
+//! `{checkpoint}`, `{prompt}`, and `{layout}` in the build's; what cannot be filled in is an error.
 
 mod targets;
 pub mod weaker;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer};
 
 use crate::{LoopError, visible};
+
+/// Variables that lead to files of the user's own, which nobody would see change.
+const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
@@ -84,7 +82,7 @@ pub struct LoopConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildConfig {
-    /// Run in the root of a checkout.
+    /// Run in the root of a checkout. `{layout}`, where it has that, is a number: same program, laid out otherwise.
     pub command: String,
     /// Files and folders that the trainer consists of, after the build.
     pub artifacts: Vec<PathBuf>,
@@ -94,6 +92,9 @@ pub struct BuildConfig {
     /// Commands whose output names the toolchain: builds of another toolchain are not reused.
     #[serde(default)]
     pub toolchain: Vec<String>,
+    /// Names of environment variables that builds get beside `PATH`, `HOME`, `TMPDIR` and `LC_ALL`.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 /// A training run whose speed is measured.
@@ -311,19 +312,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl LoopConfig {
-    /// Reads the file in `root`, for one of its targets if that is named.
-    pub fn load(root: &Path, target: Option<&str>) -> Result<LoopConfig, LoopError> {
-        let path = root.join(FILE_NAME);
-        match fs::read_to_string(&path) {
-            Ok(text) => LoopConfig::parse(&text, target),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(LoopError::Usage(format!("`{}` is not there", path.display()))
-                    .hint("`alpha loop init` writes one for this repository"))
-            }
-            Err(error) => Err(LoopError::io("read", &path, &error)),
-        }
-    }
-
     fn check(&self) -> Result<(), String> {
         if self.schema != 1 {
             return Err(format!("schema is {}; this program reads 1", self.schema));
@@ -359,6 +347,9 @@ impl LoopConfig {
             }
         }
         relative(&self.build.artifacts)?;
+        if let Some(name) = self.build.environment.iter().find(|name| OF_A_FRESH_HOME.contains(&name.as_str())) {
+            return Err(format!("`build.environment` names `{name}`: builds have a home of their own"));
+        }
         relative([&self.ledger])?;
         if let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) {
             return Err(format!(
@@ -500,7 +491,7 @@ pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopE
         for (name, value) in values {
             *word = word.replace(&format!("{{{name}}}"), value);
         }
-        let open = ["steps", "seed", "step", "checkpoint", "prompt"]
+        let open = ["steps", "seed", "step", "checkpoint", "prompt", "layout"]
             .into_iter()
             .find(|name| word.contains(&format!("{{{name}}}")) && !values.iter().any(|(known, _)| known == name));
         if let Some(name) = open {
@@ -554,6 +545,7 @@ mod tests {
             ("peak_memory", "peak_momory", "peak_momory"),
             ("'a b'", "'a b", "a quote is open"),
             ("[build]", "unknown = 1\n[build]", "unknown"),
+            ("[build]", "[build]\nenvironment = [\"CC\", \"HOME\"]", "`build.environment` names `HOME`"),
             ("[guards", "[smoke]\ncommand = \"./out/trainer\"\n[guards", "has no `{steps}`"),
             ("[guards", "[smoke]\ncommand = \"./out/trainer '{steps}\"\n[guards", "a quote is open"),
             (

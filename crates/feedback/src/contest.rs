@@ -13,11 +13,14 @@ use crate::{
     config::{self, Guard, LoopConfig},
     gaming::{self, Finding},
     inputs,
-    session::{Session, hash_file},
+    session::{Session, config_text, hash_file},
 };
 
 /// Digits of a hash in messages and labels.
 pub const SHORT: usize = 12;
+
+/// So many untracked files are listed.
+const SHOWN_UNTRACKED: usize = 10;
 
 /// Both sides, built, with everything their runs need.
 #[derive(Debug)]
@@ -57,21 +60,25 @@ pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String,
 
 /// Builds the working tree and its baseline.
 pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Contest, LoopError> {
-    let (sides, untracked) = working_tree(session, options)?;
-    build(session, sides, untracked, &all_inputs(&session.config), watch)
+    let (sides, untracked) = working_tree(session, options, watch)?;
+    let configs = [&session.config; 2];
+    build(session, sides, untracked, configs, &all_inputs(&session.config), watch)
 }
 
 /// The same for a change of the instrument, whose inputs the baseline may not have yet.
 pub fn of_instrument(session: &Session, watch: &dyn Watch) -> Result<Contest, LoopError> {
-    let (sides, untracked) = working_tree(session, &CompareOptions::default())?;
+    let (sides, untracked) = working_tree(session, &CompareOptions::default(), watch)?;
     only_instrument(&changed(session, &sides)?, &session.config.sealed())?;
+    // The new instrument says how its own tree is built.
+    let text = config_text(&session.repository, &sides[1].tree)?;
+    let new = LoopConfig::parse(&text, session.config.target.as_deref())?;
     let mut inputs = Vec::new();
     for path in all_inputs(&session.config) {
         if session.repository.holds(&sides[0].tree, &path)? {
             inputs.push(path);
         }
     }
-    build(session, sides, untracked, &inputs, watch)
+    build(session, sides, untracked, [&session.config, &new], &inputs, watch)
 }
 
 /// Refuses other changes, before anything is built.
@@ -89,7 +96,11 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
 }
 
 /// The baseline and the working tree, and which of its files are untracked.
-fn working_tree(session: &Session, options: &CompareOptions) -> Result<([Side; 2], Vec<PathBuf>), LoopError> {
+fn working_tree(
+    session: &Session,
+    options: &CompareOptions,
+    watch: &dyn Watch,
+) -> Result<([Side; 2], Vec<PathBuf>), LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let baseline = side_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
@@ -97,6 +108,9 @@ fn working_tree(session: &Session, options: &CompareOptions) -> Result<([Side; 2
         return Ok(([baseline.clone(), baseline], Vec::new()));
     }
     let snapshot = repository.snapshot(&unmeasured)?;
+    if let Some(note) = untracked_note(&snapshot.untracked) {
+        watch.note(&note);
+    }
     if repository.read_file(&snapshot.tree, config::FILE_NAME)?.is_none() {
         return Err(LoopError::Usage(format!("git ignores `{}`: a change of it would go unseen", config::FILE_NAME))
             .hint("take it out of `.gitignore` and commit it: what measures is part of the evidence"));
@@ -117,10 +131,22 @@ fn working_tree(session: &Session, options: &CompareOptions) -> Result<([Side; 2
     Ok(([baseline, candidate], snapshot.untracked))
 }
 
+/// Which files become part of the candidate although nobody added them.
+fn untracked_note(untracked: &[PathBuf]) -> Option<String> {
+    if untracked.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = untracked.iter().take(SHOWN_UNTRACKED).map(|path| path.display().to_string()).collect();
+    let more = if untracked.len() > names.len() { ", …" } else { "" };
+    let count = untracked.len();
+    Some(format!("{count} untracked files are part of the candidate and of its commit: {}{more}", names.join(", ")))
+}
+
 /// Builds two commits.
 pub fn of_commits(session: &Session, baseline: &str, candidate: &str, watch: &dyn Watch) -> Result<Contest, LoopError> {
     let sides = [side_of(session, baseline)?, side_of(session, candidate)?];
-    build(session, sides, Vec::new(), &all_inputs(&session.config), watch)
+    let configs = [&session.config; 2];
+    build(session, sides, Vec::new(), configs, &all_inputs(&session.config), watch)
 }
 
 /// The baseline's program that is to judge, where the configuration names one and this process is not it.
@@ -157,15 +183,16 @@ fn build(
     session: &Session,
     mut sides: [Side; 2],
     untracked: Vec<PathBuf>,
+    configs: [&LoopConfig; 2],
     inputs: &[PathBuf],
     watch: &dyn Watch,
 ) -> Result<Contest, LoopError> {
-    let (repository, config) = (&session.repository, &session.config);
+    let repository = &session.repository;
     let changed = changed(session, &sides)?;
     let mut build_s = 0.0;
     let mut built = Vec::with_capacity(2);
     for (side, arm) in sides.iter_mut().zip(Arm::BOTH) {
-        let made = session.builds.build(repository, &side.tree, config, watch)?;
+        let made = session.builds.build(repository, &side.tree, configs[arm.index()], watch)?;
         if !made.is_cached {
             watch.note(&format!("built the {} ({}) in {:.1} s", arm.name(), short(&side.measured_tree), made.seconds));
             build_s += made.seconds;
@@ -174,17 +201,17 @@ fn build(
         built.push(made);
     }
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
-    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs)?;
+    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs, watch)?;
     let isolation = session.isolation()?;
     if let Some(gap) = isolation.protection().gap() {
         watch.note(&gap);
     }
     let kits = built.each_ref().map(|built| Kit {
         artifacts_from: built.folder.clone(),
-        artifacts: config.build.artifacts.clone(),
+        binary_hash: built.binary_hash.clone(),
         inputs_from: inputs_from.clone(),
-        inputs: config.workload.inputs.clone(),
-        environment: config.environment.clone(),
+        inputs: session.config.workload.inputs.clone(),
+        environment: session.config.environment.clone(),
         isolation: Arc::clone(&isolation),
     });
     let inputs = repository.hash_of(&sides[0].tree, inputs)?;

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -45,14 +46,66 @@ pub fn append_line(path: &Path, line: &str) -> Result<(), LoopError> {
     appended.map_err(|error| LoopError::io("append to", path, &error))
 }
 
-/// Removes a file, link or folder with everything in it, if it is there.
+/// Removes a file, link or folder with everything in it, if it is there. Does not follow links. Folders that nobody may
+/// write to go too: module caches leave such.
 pub fn remove(path: &Path) -> Result<(), LoopError> {
+    remove_once(path)
+        .or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::DirectoryNotEmpty => {
+                open_folders(path)?;
+                remove_once(path)
+            }
+            _ => Err(error),
+        })
+        .map_err(|error| LoopError::io("delete", path, &error))
+}
+
+fn remove_once(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
-        Err(_) => return Ok(()),
+        Err(error) => Err(error),
     };
-    removed.map_err(|error| LoopError::io("delete", path, &error))
+    unless_gone(removed).map(|_| ())
+}
+
+/// Lets the owner list, enter and empty a folder and all below it.
+fn open_folders(path: &Path) -> io::Result<()> {
+    let Some(data) = unless_gone(fs::symlink_metadata(path))?.filter(fs::Metadata::is_dir) else { return Ok(()) };
+    let mode = data.permissions().mode();
+    if mode & 0o700 != 0o700 {
+        unless_gone(fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700)))?;
+    }
+    for entry in unless_gone(fs::read_dir(path))?.into_iter().flatten() {
+        open_folders(&entry?.path())?;
+    }
+    Ok(())
+}
+
+/// Something that vanished meanwhile is not an error.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the right to write away from a file or folder and all below it. Links stay what they are.
+pub fn make_read_only(path: &Path) -> Result<(), LoopError> {
+    fn walk(path: &Path) -> io::Result<()> {
+        let data = fs::symlink_metadata(path)?;
+        if data.is_symlink() {
+            return Ok(());
+        }
+        if data.is_dir() {
+            for entry in fs::read_dir(path)? {
+                walk(&entry?.path())?;
+            }
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(data.permissions().mode() & !0o222))
+    }
+    walk(path).map_err(|error| LoopError::io("make read-only", path, &error))
 }
 
 #[cfg(test)]
@@ -68,5 +121,30 @@ mod tests {
         fs::write(&path, "one\ntw").unwrap();
         append_line(&path, "two").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntw\ntwo\n");
+    }
+
+    #[test]
+    fn files_links_and_folders_that_nobody_may_write_to_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("cache/module/deep")).unwrap();
+        fs::write(at("cache/module/deep/file"), "1").unwrap();
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::write(at("elsewhere/file"), "1").unwrap();
+        std::os::unix::fs::symlink(at("elsewhere"), at("cache/module/link")).unwrap();
+        make_read_only(&at("cache")).unwrap();
+        let mode = |name: &str| fs::symlink_metadata(at(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("cache/module"), mode("cache/module/deep/file"), mode("elsewhere")), (0o555, 0o444, 0o755));
+        // Who runs as root needs no right to write: what makes it possible for others is checked by itself.
+        open_folders(&at("cache")).unwrap();
+        assert_eq!((mode("cache"), mode("cache/module/deep"), mode("elsewhere")), (0o755, 0o755, 0o755));
+        make_read_only(&at("cache")).unwrap();
+        fs::write(at("checkpoint"), "a file").unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        for name in ["cache", "checkpoint", "link", "never there", "elsewhere/file/below a file"] {
+            remove(&at(name)).unwrap();
+            assert!(fs::symlink_metadata(at(name)).is_err(), "{name}");
+        }
+        assert!(at("elsewhere/file").exists(), "links are not followed");
     }
 }

@@ -10,6 +10,7 @@ mod command;
 mod commit;
 mod diff;
 mod index;
+mod plain;
 mod shared_files;
 mod snapshot;
 
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use self::command::Git;
 use crate::LoopError;
 
-pub use self::{diff::DiffStat, shared_files::SharedFiles, snapshot::Snapshot};
+pub use self::{diff::DiffStat, plain::Elsewhere, shared_files::SharedFiles, snapshot::Snapshot};
 
 /// `git patch-id --verbatim`, which also knows binary files, came with it.
 const OLDEST_GIT: (u32, u32) = (2, 39);

@@ -23,6 +23,7 @@ use crate::{
     evidence, files,
     git::Repository,
     ledger::Ledger,
+    session::config_text,
 };
 
 /// Version of [`Installed`] and [`Uninstalled`].
@@ -163,17 +164,23 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
         return Ok(());
     }
     let repository = Repository::open(path)?;
-    // A folder of hooks for many repositories serves some that have no loop.
-    if !repository.root().join(config::FILE_NAME).exists() && !is_own(&hooks_folder(path)?, &repository) {
-        return Ok(());
-    }
+    // What judges is what the parent has; only the first commit that has one brings its own.
+    let text = match config_text(&repository, "HEAD") {
+        Ok(text) => text,
+        Err(_) => match plain_git(repository.root(), &["show", &format!(":{}", config::FILE_NAME)], &[], &[]) {
+            Ok(text) => text,
+            // A folder of hooks for many repositories serves some that have no loop.
+            Err(_) if !is_own(&hooks_folder(path)?, &repository) => return Ok(()),
+            Err(_) => config_text(&repository, "HEAD")?,
+        },
+    };
     if let Some(what) = unclear {
         return Err(LoopError::Refused(format!("the {what}")).hint(
             "`alpha loop run -m \"<summary>\"` measures and commits; or leave out of the subject how much faster it is",
         ));
     }
     let Some(claim) = claim else { return Ok(()) };
-    let config = LoopConfig::load(repository.root(), None)?;
+    let config = LoopConfig::parse(&text, None)?;
     let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
     check(&claim, &ledger, || staged(&repository, &config.unmeasured()))
 }

@@ -128,7 +128,7 @@ mod tests {
             files::write(&root.path().join(name), b"[package]\nname = \"gpt\"\n").unwrap();
             let made = init(root.path()).unwrap();
             assert_eq!(made.kind, kind);
-            LoopConfig::load(root.path(), None).unwrap();
+            LoopConfig::parse(&fs::read_to_string(root.path().join(FILE_NAME)).unwrap(), None).unwrap();
             assert_eq!(made.text.contains("target/release/gpt"), kind == "cargo");
             let again = init(root.path()).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");

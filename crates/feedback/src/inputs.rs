@@ -1,7 +1,7 @@
 //! The baseline's inputs as files: data, tokenizers, whatever the workload's command reads.
 //!
-//! They come from the baseline's tree, not from the working tree, and lie read-only in a folder that
-//! is named after the tree, made once.
+//! They come from the baseline's tree, not from the working tree, and lie in a folder that is named after the tree. Nobody
+//! may write to it, and before it is used each file is read again: what is not the baseline's is laid out anew.
 
 use std::{
     fs, io,
@@ -9,22 +9,40 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{LoopError, files, git::Repository};
+use crate::{LoopError, Watch, files, git::Repository};
 
 /// Folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 8;
 
 /// The folder of the inputs of `tree`, made if it is not there. `paths` are files or folders of the tree.
-pub fn folder(repository: &Repository, state: &Path, tree: &str, paths: &[PathBuf]) -> Result<PathBuf, LoopError> {
+pub fn folder(
+    repository: &Repository,
+    state: &Path,
+    tree: &str,
+    paths: &[PathBuf],
+    watch: &dyn Watch,
+) -> Result<PathBuf, LoopError> {
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let key = blake3::hash(format!("{tree}\n{}", names.join("\n")).as_bytes()).to_hex();
     let all = state.join("inputs");
     let folder = all.join(&key[..32]);
+    if folder.symlink_metadata().is_ok() {
+        let differences = repository.differences(tree, paths, &folder)?;
+        if let Some(first) = differences.first() {
+            watch.note(&format!(
+                "the kept inputs are not the baseline's any more (`{}`, {} in all): laid out anew",
+                first.display(),
+                differences.len()
+            ));
+            files::remove(&folder)?;
+        }
+    }
     if !folder.is_dir() {
         let new = folder.with_extension(format!("new-{}", std::process::id()));
         files::remove(&new)?;
-        fs::create_dir_all(&new).map_err(|error| LoopError::io("make", &new, &error))?;
+        fs::create_dir_all(&all).map_err(|error| LoopError::io("make", &all, &error))?;
         repository.extract(tree, paths, &new)?;
+        files::make_read_only(&new)?;
         fs::rename(&new, &folder).map_err(|error| LoopError::io("make", &folder, &error))?;
     }
     let used = fs::File::open(&folder).and_then(|file| file.set_modified(SystemTime::now()));

@@ -245,7 +245,7 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
     let parts = [
         session.machine.fingerprint(),
         session.machine.kernel_release.clone().unwrap_or_default(),
-        crate::build::toolchain(config)?,
+        session.builds.toolchain(config)?,
         format!("{:?}", config.workload),
         format!("{:?}", config.trace),
     ];

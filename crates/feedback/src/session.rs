@@ -22,8 +22,10 @@ use crate::{
 pub struct Session {
     /// Where the trainer's source is.
     pub repository: Repository,
-    /// Its `loop.toml`, as it is in the working tree.
+    /// Its `loop.toml`, as the baseline's commit has it; what lies in the working tree is a candidate's.
     pub config: LoopConfig,
+    /// The file's text.
+    config_text: String,
     /// The loop's own folder.
     pub state: State,
     /// What was built.
@@ -36,11 +38,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the repository that holds `path`, for a target of its `loop.toml`: the named one, else the open cycle's.
+    /// Opens the repository that holds `path`, for a target of its `loop.toml`: the named one, else the open cycle's. The
+    /// baseline is the named one, else the open cycle's, else HEAD.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where the open cycle is about another target.
-    pub fn open(path: &Path, target: Option<&str>) -> Result<Session, LoopError> {
+    /// [`LoopError::Usage`] where the open cycle is about another target, and where the baseline has no `loop.toml`.
+    pub fn open(path: &Path, target: Option<&str>, baseline: Option<&str>) -> Result<Session, LoopError> {
         let repository = Repository::open(path)?;
         let state = State::open(&repository)?;
         let cycle = state.cycle()?;
@@ -52,41 +55,33 @@ impl Session {
                 .hint("leave `--target` out, or end the cycle with `alpha loop drop`"));
         }
         let of_cycle = cycle.as_ref().and_then(|cycle| cycle.target.as_deref());
-        if let Some(of_cycle) = of_cycle
-            && std::fs::read_to_string(repository.root().join(config::FILE_NAME))
-                .is_ok_and(|text| !LoopConfig::has_target(&text, of_cycle))
-        {
-            return Err(LoopError::Usage(format!(
-                "the open cycle is about the target `{of_cycle}`, which `{}` does not have",
-                config::FILE_NAME
-            ))
-            .hint("put it back, or end the cycle with `alpha loop drop`"));
-        }
-        let config = LoopConfig::load(repository.root(), target.or(of_cycle))?;
-        Session::with(repository, config, state)
+        let baseline = baseline.or(cycle.as_ref().map(|cycle| cycle.baseline.as_str())).unwrap_or("HEAD");
+        Session::with(repository, baseline, target.or(of_cycle), state)
     }
 
-    /// The same for whoever ends the cycle: without its target where the file has that no more.
+    /// The same for whoever ends the cycle: with HEAD's `loop.toml` where the baseline is gone.
     pub fn open_to_drop(path: &Path) -> Result<Session, LoopError> {
-        Session::open(path, None).or_else(|_| {
+        Session::open(path, None, None).or_else(|_| {
             let repository = Repository::open(path)?;
             let state = State::open(&repository)?;
-            let config = LoopConfig::load(repository.root(), None)?;
-            Session::with(repository, config, state)
+            Session::with(repository, "HEAD", None, state)
         })
     }
 
-    fn with(repository: Repository, config: LoopConfig, state: State) -> Result<Session, LoopError> {
+    fn with(repository: Repository, baseline: &str, target: Option<&str>, state: State) -> Result<Session, LoopError> {
+        let config_text = config_text(&repository, baseline)?;
+        let config = LoopConfig::parse(&config_text, target)?;
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
         let builds = BuildStore::new(&state);
         let isolation = OnceLock::new();
-        Ok(Session { repository, config, state, builds, ledger, machine: Machine::read(), isolation })
+        let machine = Machine::read();
+        Ok(Session { repository, config, config_text, state, builds, ledger, machine, isolation })
     }
 
     /// Goes on with another target of the same `loop.toml`.
     pub fn retarget(&mut self, target: Option<&str>) -> Result<(), LoopError> {
         if self.config.target.as_deref() != target {
-            self.config = LoopConfig::load(self.repository.root(), target)?;
+            self.config = LoopConfig::parse(&self.config_text, target)?;
         }
         Ok(())
     }
@@ -107,6 +102,15 @@ impl Session {
         Ok(Arc::clone(self.isolation.get_or_init(|| found)))
     }
 
+    /// That the file in the working tree is not the one that counts, in a sentence; none where both are the same. Line
+    /// ends that git changes at a checkout make no difference.
+    pub fn config_note(&self) -> Option<String> {
+        let on_disk = std::fs::read_to_string(self.repository.root().join(config::FILE_NAME)).unwrap_or_default();
+        (on_disk.replace("\r\n", "\n") != self.config_text.replace("\r\n", "\n")).then(|| {
+            format!("`{}` in the working tree is not the baseline's, which is the one that counts", config::FILE_NAME)
+        })
+    }
+
     /// The open attempts.
     pub fn attempts(&self) -> AttemptFolder {
         AttemptFolder::new(self.state.folder())
@@ -121,9 +125,28 @@ impl Session {
     }
 
     /// Hash of the configuration file.
-    pub fn config_hash(&self) -> Result<String, LoopError> {
-        hash_file(&self.repository.root().join(config::FILE_NAME))
+    pub fn config_hash(&self) -> String {
+        blake3::hash(self.config_text.as_bytes()).to_hex().to_string()
     }
+}
+
+/// The `loop.toml` of a commit or tree.
+///
+/// # Errors
+/// [`LoopError::Usage`] where it has none.
+pub fn config_text(repository: &Repository, revision: &str) -> Result<String, LoopError> {
+    let tree = repository.tree_of(revision)?;
+    let Some(bytes) = repository.read_file(&tree, config::FILE_NAME)? else {
+        let name = config::FILE_NAME;
+        let error = LoopError::Usage(format!("`{revision}` has no `{name}`"));
+        return Err(if repository.root().join(name).exists() {
+            error.hint(&format!("what measures is part of the evidence: `git add {name} && git commit -m \"{name}\"`"))
+        } else {
+            error.hint("`alpha loop init` writes one for this repository; commit it")
+        });
+    };
+    String::from_utf8(bytes)
+        .map_err(|_| LoopError::Usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
 }
 
 /// BLAKE3 of a file, in hexadecimal.

@@ -110,12 +110,29 @@ impl State {
         [Some(self.folder.clone()), self.scratch.clone()].into_iter().flatten().collect()
     }
 
-    /// The one folder in which trees of this repository are built, one after the other, under the lock.
+    /// The one folder in which trees of this repository are built, one after the other, under the lock. What belongs to
+    /// it lies in the folder above, which is nobody else's.
     ///
     /// # Errors
     /// [`LoopError::Usage`] where the user has no cache folder.
     pub fn stage(&self) -> Result<PathBuf, LoopError> {
-        Ok(self.scratch()?.join("tree"))
+        Ok(self.scratch()?.join("stage/tree"))
+    }
+
+    /// Where builds are only timed, never kept: one arm after the other.
+    ///
+    /// # Errors
+    /// As [`State::stage`].
+    pub fn timed_stage(&self) -> Result<PathBuf, LoopError> {
+        Ok(self.scratch()?.join("timed/tree"))
+    }
+
+    /// The home of builds.
+    ///
+    /// # Errors
+    /// As [`State::stage`].
+    pub fn build_home(&self) -> Result<PathBuf, LoopError> {
+        Ok(self.scratch()?.join("home"))
     }
 
     /// Where trainers' folders are made.

@@ -17,7 +17,7 @@ use std::{
 
 use feedback::{
     LoopError, Watch,
-    build::{BuildStore, Built, StoreLimits},
+    build::{BuildStore, Built, StoreLimits, copy_artifacts},
     config::LoopConfig,
     git::Repository,
     state::State,
@@ -442,13 +442,24 @@ fn builds_that_were_not_used_for_long_are_pruned() {
     assert_eq!(prune(&[], 1, 0), [later.key]);
 }
 
-/// Runs [`a_build_gets_no_variables_of_the_call_it_runs_in`] in an environment with such variables.
+/// Runs [`a_build_sees_a_clean_environment`] with variables and a home of its own.
 #[test]
-fn variables_of_the_call_do_not_reach_a_build() {
+fn nothing_of_the_loops_own_environment_reaches_a_build() {
+    let home = tempfile::tempdir().unwrap();
+    for name in [".cargo/registry/src/package", ".rustup"] {
+        fs::create_dir_all(home.path().join(name)).unwrap();
+    }
+    for name in [".cargo/config.toml", ".cargo/credentials.toml", ".settings"] {
+        fs::write(home.path().join(name), "1").unwrap();
+    }
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_build_gets_no_variables_of_the_call_it_runs_in"])
+        .args(["--exact", "a_build_sees_a_clean_environment"])
+        .env_remove("CARGO_HOME")
+        .env_remove("RUSTUP_HOME")
+        .envs([("HOME", home.path().as_os_str()), ("RUSTFLAGS", "-C opt-level=0".as_ref())])
         .envs([("CARGO_TARGET_DIR", "/nowhere"), ("CARGO_BUILD_TARGET_DIR", "/nowhere"), ("MAKEFLAGS", "-j")])
         .envs([("GIT_DIR", "/nowhere"), ("GIT_INDEX_FILE", "/nowhere"), ("OLDPWD", "/nowhere")])
+        .envs([("NAMED_FOR_BUILDS", "by name"), ("CC", "/nowhere/cc"), ("SECRET", "word")])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -456,11 +467,115 @@ fn variables_of_the_call_do_not_reach_a_build() {
 }
 
 #[test]
-fn a_build_gets_no_variables_of_the_call_it_runs_in() {
-    let project = Project::new("env >out/trainer");
-    let variables = trainer(&project.build());
-    assert!(!variables.contains("/nowhere"), "{variables}");
-    let names: Vec<&str> = variables.lines().filter_map(|line| line.split('=').next()).collect();
-    assert!(names.contains(&"PATH") && !names.contains(&"CARGO_TARGET_DIR") && !names.contains(&"MAKEFLAGS"));
-    assert!(names.iter().all(|name| !name.starts_with("GIT_") || *name == "GIT_CEILING_DIRECTORIES"), "{names:?}");
+fn a_build_sees_a_clean_environment() {
+    let script = "env >out/trainer; cd; find . -type d -o -type f -o -type l | sort >\"$OLDPWD/out/home\"; touch left";
+    let lines = "artifacts = [\"out/trainer\", \"out/home\"]\nenvironment = [\"NAMED_FOR_BUILDS\"]\n\
+                 toolchain = [\"sh -c 'echo $HOME $SECRET $NAMED_FOR_BUILDS'\"]";
+    let project = Project::with(script, lines);
+    let built = project.build();
+    let text = trainer(&built);
+    assert!(!text.contains("/nowhere") && !text.contains("SECRET"), "{text}");
+    let variables: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let known = ["PATH", "HOME", "TMPDIR", "LC_ALL", "NAMED_FOR_BUILDS", "RUSTUP_HOME", "GIT_CEILING_DIRECTORIES"];
+    let of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+    let strange: Vec<_> =
+        variables.keys().filter(|name| !known.contains(name) && !of_the_shell.contains(name)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    assert_eq!(variables["LC_ALL"], "C.UTF-8");
+    // The home is the same path for every build, and empty each time.
+    let home = project.state.build_home().unwrap();
+    assert_eq!(Path::new(variables["HOME"]), home);
+    assert!(built.toolchain.starts_with(&home.display().to_string()), "{}", built.toolchain);
+    let found = |built: &Built| fs::read_to_string(built.folder.join("out/home")).unwrap();
+    assert!(!found(&built).contains("left") && !found(&built).contains("config"), "{}", found(&built));
+    project.set_script(&format!("{script}; true"));
+    assert_eq!(found(&project.build()), found(&built));
+    if env::var_os("NAMED_FOR_BUILDS").is_none() {
+        return; // not in the environment that the test above makes
+    }
+    assert_eq!(variables["NAMED_FOR_BUILDS"], "by name");
+    assert!(variables["RUSTUP_HOME"].ends_with("/.rustup"));
+    assert_eq!(found(&built), ".\n./.cargo\n./.cargo/registry\n./tmp\n");
+    assert!(built.toolchain.trim_end().ends_with("by name"), "{}", built.toolchain);
+}
+
+#[test]
+fn only_measured_files_are_there_when_a_tree_is_built() {
+    let project = Project::new("ls >out/trainer; ls perf runs >>out/trainer 2>/dev/null; true");
+    project.sandbox.write("runs/fast", "1");
+    project.sandbox.commit_all("an unmeasured file");
+    let built = project.build();
+    assert_eq!(trainer(&built), "a.txt\nbuild.sh\nout\nsrc\n");
+}
+
+/// What an attempt's build leaves is gone with it; what the accepted tree's leaves stays.
+#[test]
+fn no_build_of_an_attempt_leaves_anything_to_another() {
+    let builds =
+        "mkdir -p target; cat target/* >out/trainer 2>/dev/null; cat a.txt >>out/trainer; echo kept >target/kept";
+    let project = Project::new(builds);
+    assert_eq!(trainer(&project.build()), "one\n");
+    let build_dirty = |content: &str| {
+        project.sandbox.write("a.txt", content);
+        let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
+        project.store.build(&project.repository, &snapshot.tree, &project.config, &project.watch)
+    };
+    let script = fs::read_to_string(project.sandbox.path("build.sh")).unwrap();
+    // One that ends well, one that fails, and one that is cut off.
+    for end in ["true", "false", "kill -KILL $$"] {
+        project.sandbox.write("build.sh", format!("{script}echo poison >target/poison; rm -f target/kept; {end}\n"));
+        let poisoned = build_dirty(end);
+        assert_eq!(poisoned.is_ok(), end == "true", "{end}");
+    }
+    project.sandbox.write("build.sh", script);
+    assert_eq!(trainer(&build_dirty("two\n").unwrap()), "kept\ntwo\n");
+    assert_eq!(project.notes(), "");
+    // Another accepted tree goes on from the last one.
+    project.sandbox.commit_all("accepted");
+    fs::remove_dir_all(project.builds()).unwrap();
+    assert_eq!(trainer(&project.build()), "kept\ntwo\n");
+    // A history that was rewritten begins anew.
+    project.sandbox.git(["reset", "--quiet", "--hard", "HEAD~1"]);
+    project.sandbox.write("a.txt", "three\n");
+    project.sandbox.commit_all("another history");
+    assert_eq!(trainer(&project.build()), "three\n");
+    assert!(project.notes().contains("HEAD does not descend from what was built last"));
+}
+
+#[test]
+fn an_accepted_tree_that_does_not_build_is_no_obstacle_to_another() {
+    let project = Project::new("echo fine >out/trainer");
+    project.set_script("exit 1");
+    assert_eq!(trainer(&project.build_of("HEAD~1").unwrap()), "fine\n");
+    assert!(project.notes().contains("HEAD does not build"));
+}
+
+#[test]
+fn a_layout_is_another_build_where_the_command_knows_it() {
+    let mut project = Project::new("echo layout $1 >out/trainer");
+    let tree = project.sandbox.tree("HEAD");
+    let build = |project: &Project, layout| {
+        project.store.build_layout(&project.repository, &tree, &project.config, layout, &project.watch).unwrap()
+    };
+    assert_eq!(build(&project, 0).key, build(&project, 7).key);
+    project.config = config("sh build.sh {layout}", "artifacts = [\"out/trainer\"]");
+    let (written, seventh) = (build(&project, 0), build(&project, 7));
+    assert_eq!((trainer(&written).as_str(), trainer(&seventh).as_str()), ("layout 0\n", "layout 7\n"));
+    assert_ne!(written.key, seventh.key);
+    assert_eq!(project.build().key, written.key);
+}
+
+#[test]
+fn what_is_copied_for_a_run_is_what_was_built() {
+    let project = Project::with(
+        "mkdir -p out/app; echo 1 >out/app/trainer; chmod +x out/app/trainer; ln -s trainer out/app/link",
+        "artifacts = [\"out/app\"]",
+    );
+    let built = project.build();
+    let copy = |name: &str| copy_artifacts(&built.folder, &project.sandbox.beside(name), &built.binary_hash);
+    copy("first").unwrap();
+    assert_eq!(folder_content(&project.sandbox.beside("first")), folder_content(&built.folder));
+    fs::write(built.folder.join("out/app/trainer"), "2").unwrap();
+    let error = copy("second").unwrap_err();
+    assert!(error.to_string().contains("is not what was built") && error.exit_code() == 4, "{error}");
 }

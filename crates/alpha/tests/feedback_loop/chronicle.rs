@@ -17,6 +17,8 @@ fn init_writes_a_file_that_can_be_read() {
     let text = toy.read("loop.toml");
     toy.alpha(&["init"]).failed(2, &["loop.toml"]);
     assert_eq!(toy.read("loop.toml"), text);
+    toy.alpha(&["status"]).failed(2, &["has no `loop.toml`", "git add loop.toml"]);
+    toy.commit("loop.toml");
     assert_eq!(toy.alpha(&["status"]).code, Some(0));
     // In a repository without anything, too.
     let bare = Toy::empty();

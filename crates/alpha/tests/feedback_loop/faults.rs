@@ -231,6 +231,7 @@ fn no_repository_no_configuration_no_git() {
     without_git.failed(2, &["git"]);
     let toy = Toy::new();
     toy.edit_file("loop.toml", "schema = 1", "schema = 9");
+    toy.commit("of the future");
     toy.alpha(&["compare"]).failed(2, &["loop.toml", "9"]);
 }
 

@@ -26,3 +26,4 @@ mod parity;
 mod text;
 mod toy;
 mod trainer;
+mod trees;

@@ -4,76 +4,188 @@
 //! build soon. A link into it would let one arm run the other's files.
 
 use std::{
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
+    collections::VecDeque,
+    ffi::OsString,
+    fs,
+    io::{self, Read, Write},
+    os::unix::{self, ffi::OsStrExt, fs::PermissionsExt},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{LoopError, arm};
 
-/// Copies artifacts of the stage into a folder, under their relative paths. One that is a link itself is what the link
-/// leads to; links inside stay links.
-pub(super) fn take(stage: &Path, artifacts: &[PathBuf], into: &Path) -> Result<(), LoopError> {
-    let missing: Vec<String> = artifacts
-        .iter()
-        .filter(|artifact| !stage.join(artifact).exists())
-        .map(|artifact| format!("`{}`", artifact.display()))
-        .collect();
+/// Links that lead to links, at most.
+const MOST_LINKS: usize = 40;
+
+/// Copies artifacts of a tree into a folder, under their relative paths. One that is a link itself is what the link
+/// leads to; links inside stay links. The tree lies at `place`; its build knew it as `path`, as absolute links do.
+pub(super) fn take(place: &Path, path: &Path, artifacts: &[PathBuf], into: &Path) -> Result<(), LoopError> {
+    let real = fs::canonicalize(path).map_err(|error| LoopError::io("read", path, &error))?;
+    let tree = Tree { place, paths: [path, &real] };
+    let (mut roots, mut missing) = (Vec::new(), Vec::new());
+    for artifact in artifacts {
+        match tree.resolve(Path::new(""), artifact).map_err(|error| LoopError::io("read", artifact, &error))? {
+            Target::Inside(root) => roots.push(root),
+            Target::Nowhere => missing.push(format!("`{}`", artifact.display())),
+            Target::Outside => {
+                let message = format!("the artifact `{}` is a link that leads out of the tree", artifact.display());
+                return Err(LoopError::Failed(message).hint("have the build copy what it leads to"));
+            }
+        }
+    }
     if !missing.is_empty() {
         return Err(LoopError::Failed(format!("the build made no {}", missing.join(", ")))
             .hint("`build.artifacts` of `loop.toml` names what it makes"));
     }
-    let real = |path: &Path| fs::canonicalize(path).map_err(|error| LoopError::io("read", path, &error));
-    let stage = real(stage)?;
-    let roots = artifacts.iter().map(|artifact| real(&stage.join(artifact))).collect::<Result<Vec<_>, _>>()?;
     for (artifact, root) in artifacts.iter().zip(&roots) {
-        for path in below(root).map_err(|error| LoopError::io("read", root, &error))? {
-            check(&path, &stage, &roots)?;
+        let root = place.join(root);
+        for found in below(&root).map_err(|error| LoopError::io("read", &root, &error))? {
+            tree.check(found.strip_prefix(place).unwrap_or(&found), &roots)?;
         }
-        arm::copy(root, &into.join(artifact))?;
+        arm::copy(&root, &into.join(artifact))?;
     }
     Ok(())
 }
 
-fn check(path: &Path, stage: &Path, roots: &[PathBuf]) -> Result<(), LoopError> {
-    let failed = |error: io::Error| LoopError::io("read", path, &error);
-    let kind = fs::symlink_metadata(path).map_err(failed)?.file_type();
-    if kind.is_symlink() {
-        let text = fs::read_link(path).map_err(failed)?;
-        let Ok(target) = fs::canonicalize(path) else { return Ok(()) }; // leads nowhere, here and there
-        // In the copy, a relative link leads to the copy of what it leads to here, if that is copied.
-        let stays = if text.is_absolute() {
-            !target.starts_with(stage)
-        } else {
-            roots.iter().any(|root| target.starts_with(root))
+/// A tree that lies at another place than its build knew.
+struct Tree<'a> {
+    place: &'a Path,
+    /// As the build was told, and with all links above it followed.
+    paths: [&'a Path; 2],
+}
+
+/// What a path leads to, with all links followed.
+enum Target {
+    /// A file or folder, relative to the tree.
+    Inside(PathBuf),
+    Outside,
+    Nowhere,
+}
+
+impl Tree<'_> {
+    /// Follows a path from a folder of the tree. Step by step, because links mean the tree as its build saw it.
+    fn resolve(&self, from: &Path, path: &Path) -> io::Result<Target> {
+        let mut real = from.to_owned();
+        let mut ahead: VecDeque<OsString> = VecDeque::new();
+        let push_front = |ahead: &mut VecDeque<OsString>, path: &Path| {
+            for part in path.components().rev().filter(|part| *part != Component::CurDir) {
+                ahead.push_front(part.as_os_str().to_owned());
+            }
         };
-        if !stays {
-            let message = format!("the artifact `{}` is a link to `{}`", path.display(), text.display());
-            return Err(LoopError::Failed(message).hint("name what it leads to in `build.artifacts`, or copy it"));
+        push_front(&mut ahead, path);
+        let mut links = 0;
+        while let Some(part) = ahead.pop_front() {
+            if part == ".." {
+                if !real.pop() {
+                    return Ok(Target::Outside);
+                }
+                continue;
+            }
+            let next = real.join(&part);
+            let data = match fs::symlink_metadata(self.place.join(&next)) {
+                Ok(data) => data,
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    return Ok(Target::Nowhere);
+                }
+                Err(error) => return Err(error),
+            };
+            if !data.is_symlink() {
+                real = next;
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Ok(Target::Nowhere);
+            }
+            let text = fs::read_link(self.place.join(&next))?;
+            if text.is_absolute() {
+                let Some(inside) = self.paths.iter().find_map(|path| text.strip_prefix(path).ok()) else {
+                    return Ok(Target::Outside);
+                };
+                real = PathBuf::new();
+                push_front(&mut ahead, inside);
+            } else {
+                push_front(&mut ahead, &text);
+            }
         }
-    } else if !kind.is_file() && !kind.is_dir() {
-        return Err(LoopError::Failed(format!("the artifact `{}` is no file, folder or link", path.display()))
-            .hint("name only what the trainer needs in `build.artifacts`"));
+        Ok(Target::Inside(real))
     }
-    Ok(())
+
+    /// Refuses what a copy of the artifacts would not be the same with.
+    fn check(&self, path: &Path, roots: &[PathBuf]) -> Result<(), LoopError> {
+        let at = self.place.join(path);
+        let failed = |error: io::Error| LoopError::io("read", &at, &error);
+        let kind = fs::symlink_metadata(&at).map_err(failed)?.file_type();
+        if kind.is_symlink() {
+            let text = fs::read_link(&at).map_err(failed)?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let stays = match self.resolve(folder, Path::new(path.file_name().unwrap_or_default())).map_err(failed)? {
+                Target::Nowhere => true, // here and there
+                Target::Outside => text.is_absolute(),
+                // In the copy, a relative link leads to the copy of what it leads to here, if that is copied.
+                Target::Inside(target) => !text.is_absolute() && roots.iter().any(|root| target.starts_with(root)),
+            };
+            if !stays {
+                let message = format!("the artifact `{}` is a link to `{}`", path.display(), text.display());
+                return Err(LoopError::Failed(message).hint("name what it leads to in `build.artifacts`, or copy it"));
+            }
+        } else if !kind.is_file() && !kind.is_dir() {
+            return Err(LoopError::Failed(format!("the artifact `{}` is no file, folder or link", path.display()))
+                .hint("name only what the trainer needs in `build.artifacts`"));
+        }
+        Ok(())
+    }
 }
 
 /// BLAKE3 over every file below a folder: name, kind (plain, executable, link) and content, in the order of names.
 pub(super) fn hash(folder: &Path) -> io::Result<String> {
+    walk(folder, None)
+}
+
+/// Copies a folder and returns the [`hash`] of what was copied, of the very bytes.
+pub(super) fn copy(folder: &Path, into: &Path) -> io::Result<String> {
+    walk(folder, Some(into))
+}
+
+fn walk(folder: &Path, into: Option<&Path>) -> io::Result<String> {
     let mut all = blake3::Hasher::new();
     for path in below(folder)? {
         let data = fs::symlink_metadata(&path)?;
+        let name = path.strip_prefix(folder).unwrap_or(&path);
+        let copy = into.map(|into| into.join(name));
         let mut content = blake3::Hasher::new();
         let kind = if data.is_symlink() {
-            content.update(fs::read_link(&path)?.as_os_str().as_bytes());
+            let target = fs::read_link(&path)?;
+            content.update(target.as_os_str().as_bytes());
+            if let Some(copy) = copy {
+                unix::fs::symlink(target, copy)?;
+            }
             b'l'
         } else if data.is_file() {
-            io::copy(&mut fs::File::open(&path)?, &mut content)?;
+            let mut file = fs::File::open(&path)?;
+            if let Some(copy) = copy {
+                let mut copied = fs::File::create(copy)?;
+                let mut bytes = vec![0; 1 << 20];
+                loop {
+                    let count = file.read(&mut bytes)?;
+                    if count == 0 {
+                        break;
+                    }
+                    content.update(&bytes[..count]);
+                    copied.write_all(&bytes[..count])?;
+                }
+                copied.set_permissions(data.permissions())?;
+            } else {
+                io::copy(&mut file, &mut content)?;
+            }
             if data.permissions().mode() & 0o111 == 0 { b'f' } else { b'x' }
         } else {
+            if let Some(copy) = copy {
+                fs::create_dir_all(copy)?;
+            }
             continue;
         };
-        let name = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_bytes();
+        let name = name.as_os_str().as_bytes();
         all.update(&(name.len() as u64).to_le_bytes())
             .update(name)
             .update(&[kind])

@@ -5,7 +5,6 @@
 //! next loop builds there. As long as we have not collected the guard, the group's number is nobody else's.
 
 use std::{
-    env,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::unix::process::CommandExt,
@@ -24,12 +23,8 @@ use nix::{
     unistd::Pid,
 };
 
+use super::Environment;
 use crate::{LoopError, Watch};
-
-/// Variables that a build does not get: they name another target folder, or belong to the call that the loop itself
-/// runs in. Those of git go too.
-pub(super) const REMOVED: [&str; 7] =
-    ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "OLDPWD"];
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
@@ -63,6 +58,7 @@ enum How {
 pub(super) fn run(
     words: &[String],
     stage: &Path,
+    environment: &Environment,
     log: &Path,
     timeout: Duration,
     watch: &dyn Watch,
@@ -73,13 +69,9 @@ pub(super) fn run(
     // A program of the stage, or one of the system's.
     let program = if words[0].contains('/') { stage.join(&words[0]) } else { PathBuf::from(&words[0]) };
     let mut command = Command::new(program);
-    command.args(&words[1..]).current_dir(stage).env("PWD", stage);
-    let is_gits = |name: &str| name.starts_with("GIT_");
-    for (name, _) in
-        env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| is_gits(name) || REMOVED.contains(&name)))
-    {
-        command.env_remove(name);
-    }
+    command.args(&words[1..]).current_dir(stage);
+    environment.apply(&mut command);
+    command.env("PWD", stage);
     // A repository further up is not what is built.
     if let Some(above) = stage.parent() {
         command.env("GIT_CEILING_DIRECTORIES", above);

@@ -5,84 +5,79 @@
 //! both happened within one tick of the clock, or the clock was set back.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
 use super::{
-    Git, Repository,
+    Repository,
     diff::{self, SYMLINK},
-    path_of, split_nul,
+    path_of,
+    plain::{Elsewhere, PlainGit},
+    split_nul,
 };
 use crate::{LoopError, files::remove};
 
 impl Repository {
-    /// Makes the folder `into` hold exactly `tree`. Files that differ from it, also those that a build has changed, are
-    /// written; others keep their times. What git ignores stays (that is where builds leave their intermediate files),
-    /// all else that is not in the tree goes. Folders of submodules are left empty.
+    /// Makes the folder `into` hold exactly `tree`, byte for byte. Files that differ from it, also those that a build has
+    /// changed, are written; others keep their times. What the tree's own `.gitignore` names stays (that is where builds
+    /// leave their intermediate files), all else that is not in the tree goes. Folders of submodules are left empty.
     ///
-    /// The folder is no working tree that git knows of: its index is the file `<into>.index`, and HEAD, index and files
-    /// of the user are not touched. The caller is the only one who works in `into`.
+    /// The folder is not a working tree that the user's git knows of: what is known about it lies in `<into>.git`, and
+    /// HEAD, index and files of the user are not touched. The caller is the only one who works in `into`.
+    ///
+    /// # Errors
+    /// [`LoopError::Refused`] where the tree has a link that leads outside of it, or a pointer of git-lfs.
     pub fn checkout(&self, tree: &str, into: &Path) -> Result<(), LoopError> {
+        self.lay_out(tree, &PlainGit::new(self, into))
+    }
+
+    /// The same for a folder that git sees elsewhere.
+    pub fn checkout_elsewhere(&self, tree: &str, into: &Path, elsewhere: Elsewhere) -> Result<(), LoopError> {
+        self.lay_out(tree, &PlainGit::elsewhere(self, into, elsewhere))
+    }
+
+    fn lay_out(&self, tree: &str, git: &PlainGit<'_>) -> Result<(), LoopError> {
         let tree = &self.tree_of(tree)?;
-        let stage = Stage { repository: self, folder: into, index: beside(into, ".index") };
-        if stage.switch(tree).is_ok() {
+        self.check_layout(tree, &[])?;
+        if git.prepare().and_then(|()| switch(git, tree)).is_ok() {
             return Ok(());
         }
         // Git was cut off in here earlier (its lock makes it fail now), or the index is damaged: nothing tells which
         // files are what they seem. If that was not the reason, it comes up again.
-        for leftover in [into, &stage.index, &beside(&stage.index, ".lock")] {
-            remove(leftover)?;
-        }
-        stage.switch(tree)
+        remove(git.outside())?;
+        git.forget()?;
+        git.prepare()?;
+        switch(git, tree)
     }
 }
 
-struct Stage<'a> {
-    repository: &'a Repository,
-    folder: &'a Path,
-    index: PathBuf,
-}
-
-impl Stage<'_> {
-    fn switch(&self, tree: &str) -> Result<(), LoopError> {
-        fs::create_dir_all(self.folder).map_err(|error| LoopError::io("create", self.folder, &error))?;
-        remove(&self.folder.join(".git"))?; // git itself would neither see nor remove it
-        // Files that were touched only get their new times noted; exit code 1 says that some are really changed.
-        self.git(["update-index", "-q", "--refresh"]).run()?;
-        let on_disk = self.git(["diff-files", "--raw", "-z", "--no-abbrev", "--no-renames"]).output()?;
-        let in_index =
-            self.git(["diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", tree]).output()?;
-        let mut changes = diff::raw_changes(&on_disk)?;
-        changes.extend(diff::raw_changes(&in_index)?);
-        let newest = if changes.is_empty() { None } else { newest_time(self.folder)? };
-        self.git(["read-tree", "--reset", "-u", tree]).output()?;
-        self.git(["clean", "-ffdq"]).output()?;
-        let Some(newest) = newest else { return Ok(()) };
-        // A link that points elsewhere shows other content with that content's old time.
-        let is_link = |mode: &str| mode == SYMLINK;
-        let paths = if changes.iter().any(|change| is_link(&change.old_mode) || is_link(&change.new_mode)) {
-            split_nul(&self.git(["ls-files", "-z"]).output()?).map(path_of).collect()
-        } else {
-            changes.into_iter().map(|change| change.path).collect::<Vec<_>>()
-        };
-        paths.iter().try_for_each(|path| {
-            let path = self.folder.join(path);
-            make_younger(&path, newest).map_err(|error| LoopError::io("set the time of", &path, &error))
-        })
-    }
-
-    fn git<const N: usize>(&self, arguments: [&str; N]) -> Git {
-        Git::new(self.folder)
-            .private_index(&self.index)
-            .setting("core.sparseCheckout=false")
-            .variable("GIT_DIR", &self.repository.git_dir)
-            .variable("GIT_WORK_TREE", self.folder)
-            .args(arguments)
-    }
+fn switch(git: &PlainGit<'_>, tree: &str) -> Result<(), LoopError> {
+    let folder = git.outside();
+    remove(&folder.join(".git"))?; // git itself would neither see nor remove it
+    // Files that were touched only get their new times noted; exit code 1 says that some are really changed.
+    git.git(["update-index", "-q", "--refresh"]).run()?;
+    let on_disk = git.git(["diff-files", "--raw", "-z", "--no-abbrev", "--no-renames"]).output()?;
+    let in_index = git.git(["diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", tree]).output()?;
+    let mut changes = diff::raw_changes(&on_disk)?;
+    changes.extend(diff::raw_changes(&in_index)?);
+    let newest = if changes.is_empty() { None } else { newest_time(folder)? };
+    git.git(["read-tree", "--reset", "-u", tree]).output()?;
+    git.git(["clean", "-ffdq"]).output()?;
+    let Some(newest) = newest else { return Ok(()) };
+    // A link that points elsewhere shows other content with that content's old time.
+    let is_link = |mode: &str| mode == SYMLINK;
+    let paths = if changes.iter().any(|change| is_link(&change.old_mode) || is_link(&change.new_mode)) {
+        split_nul(&git.git(["ls-files", "-z"]).output()?).map(path_of).collect()
+    } else {
+        changes.into_iter().map(|change| change.path).collect::<Vec<_>>()
+    };
+    paths.iter().try_for_each(|path| {
+        let path = folder.join(path);
+        make_younger(&path, newest).map_err(|error| LoopError::io("set the time of", &path, &error))
+    })
 }
 
 /// The latest time of anything below a folder.
@@ -117,10 +112,4 @@ fn make_younger(path: &Path, newest: SystemTime) -> io::Result<()> {
         File::open(path)?.set_modified(SystemTime::now().max(newest + step))?;
     }
     Ok(())
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    PathBuf::from(name)
 }

@@ -49,6 +49,9 @@ const SETTINGS: [&str; 13] = [
 /// For an index that is not the user's: one plain file with every entry.
 const PRIVATE_INDEX_SETTINGS: [&str; 3] = ["core.untrackedCache=false", "core.splitIndex=false", "index.sparse=false"];
 
+/// Files of the user's own that are read although no configuration names them.
+const PLAIN_SETTINGS: [&str; 2] = ["core.attributesFile=/dev/null", "core.excludesFile=/dev/null"];
+
 /// A call that is being put together.
 pub(super) struct Git {
     folder: PathBuf,
@@ -57,6 +60,8 @@ pub(super) struct Git {
     arguments: Vec<OsString>,
     input: Vec<u8>,
     is_interactive: bool,
+    is_plain: bool,
+    wrapper: Vec<String>,
 }
 
 /// How a call ended.
@@ -78,6 +83,8 @@ impl Git {
             arguments: Vec::new(),
             input: Vec::new(),
             is_interactive: false,
+            is_plain: false,
+            wrapper: Vec::new(),
         }
     }
 
@@ -102,6 +109,19 @@ impl Git {
         self.variable("GIT_INDEX_FILE", path)
     }
 
+    /// Without the configuration of the user and of the system: no filter, no attribute, no ignored file of theirs.
+    pub(super) fn plain(mut self) -> Git {
+        self.is_plain = true;
+        self.settings.extend(PLAIN_SETTINGS);
+        self
+    }
+
+    /// Run by another program: the words that come before its own.
+    pub(super) fn through(mut self, wrapper: &[String]) -> Git {
+        self.wrapper = wrapper.to_vec();
+        self
+    }
+
     /// What the call reads.
     pub(super) fn input(mut self, bytes: Vec<u8>) -> Git {
         self.input = bytes;
@@ -116,13 +136,14 @@ impl Git {
 
     /// Runs it, whatever its exit code.
     pub(super) fn run(self) -> Result<Answer, LoopError> {
-        let mut command = Command::new("git");
-        command.current_dir(&self.folder).arg("--no-pager");
+        let mut words = self.wrapper.iter().map(String::as_str).chain(["git"]);
+        let mut command = Command::new(words.next().unwrap_or("git"));
+        command.args(words).current_dir(&self.folder).arg("--no-pager");
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
         command.args(&self.arguments);
-        clear_variables(&mut command);
+        clear_variables(&mut command, self.is_plain);
         command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0");
         command.env("GIT_NO_REPLACE_OBJECTS", "1"); // an id stands for what was hashed
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -196,13 +217,17 @@ fn one_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
 
-/// Takes the variables of git away from a command, but for those that hold the user's identity and configuration.
-fn clear_variables(command: &mut Command) {
+/// Takes the variables of git away from a command, but for those that hold the user's identity and configuration; for
+/// a plain one the configuration goes too.
+fn clear_variables(command: &mut Command, is_plain: bool) {
     for (name, _) in env::vars_os() {
         let Some(text) = name.to_str() else { continue };
-        let is_kept = KEPT_VARIABLES.contains(&text) || text.starts_with(KEPT_PREFIX);
+        let is_kept = KEPT_VARIABLES.contains(&text) || text.starts_with(KEPT_PREFIX) && !is_plain;
         if text.starts_with("GIT_") && !is_kept {
             command.env_remove(&name);
         }
+    }
+    if is_plain {
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_ATTR_NOSYSTEM", "1");
     }
 }

@@ -2,36 +2,49 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LogEntry, Repository, index::PrivateIndex};
+use super::{LogEntry, Repository, index::set_entries, plain::PlainGit};
 use crate::LoopError;
 
 impl Repository {
-    /// Writes files and folders of a tree into `into`, under their paths.
+    /// Makes the folder `into`, which is not there yet, hold files and folders of a tree under their paths, byte for byte.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the tree has none of that name; [`LoopError::Refused`] where it has a link that leads
+    /// outside or a pointer of git-lfs.
     pub fn extract(&self, tree: &str, paths: &[PathBuf], into: &Path) -> Result<(), LoopError> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let index = PrivateIndex::empty(self);
-        index.git(["read-tree", tree]).output()?;
-        let named = paths.iter().map(|path| path.as_os_str().to_owned());
-        let listed = index.git(["--literal-pathspecs", "ls-files", "-z", "--"]).args(named).output()?;
+        self.check_layout(tree, paths)?;
+        let git = self.part_of(tree, paths, into)?;
+        let done = git.git(["checkout-index", "--all", "--quiet"]).output().map(drop);
+        git.forget()?;
+        done
+    }
+
+    /// The files in which `folder` differs from what [`Repository::extract`] would make: changed, gone or added.
+    pub fn differences(&self, tree: &str, paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, LoopError> {
+        let git = self.part_of(tree, paths, folder)?;
+        let found = git.differences();
+        git.forget()?;
+        found
+    }
+
+    /// A git whose index holds a part of a tree, and which knows nothing yet of the files in `folder`.
+    fn part_of<'a>(&'a self, tree: &str, paths: &[PathBuf], folder: &'a Path) -> Result<PlainGit<'a>, LoopError> {
+        let mut listed = Vec::new();
         for path in paths {
-            let is_listed = |listed: &[u8]| super::path_of(listed).starts_with(path);
-            if !super::split_nul(&listed).any(is_listed) {
+            let found =
+                self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args([path]);
+            let found = found.output()?;
+            if found.is_empty() {
                 return Err(LoopError::Usage(format!("`{}` is not in the tree of the baseline", path.display()))
                     .hint("`inputs` of `loop.toml` are files that git tracks"));
             }
+            listed.extend(found);
         }
-        let mut prefix = into.as_os_str().to_owned();
-        prefix.push("/");
-        let mut option = std::ffi::OsString::from("--prefix=");
-        option.push(prefix);
-        index
-            .git(["-c", "core.sparseCheckout=false", "checkout-index", "-z", "--stdin"])
-            .args([option])
-            .input(listed)
-            .output()
-            .map(drop)
+        let git = PlainGit::new(self, folder);
+        git.forget()?;
+        git.prepare()?;
+        set_entries(git.git([]), listed)?;
+        Ok(git)
     }
 
     /// The content of a file of a tree; none if it has no such file.
@@ -71,7 +84,9 @@ impl Repository {
         let mut line = Vec::new();
         let mut next = to.to_owned();
         while next != from {
-            let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else { break };
+            let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else {
+                return Err(LoopError::Failed(format!("the commit `{next}` is not in this repository")));
+            };
             let Some(parent) = entry.parents.first().cloned() else {
                 return Err(LoopError::Usage("the good commit is not among the first parents of the bad one".into()));
             };

@@ -2,7 +2,9 @@
 //!
 //! What is in a snapshot: tracked files and untracked ones that git does not ignore, as they lie on disk; files that
 //! are gone are gone. Submodules are what the index says. Repositories that merely lie inside this one are not part of
-//! it. Files that match `unmeasured` (ledger, runs) are taken from HEAD, whatever is on disk or staged.
+//! it. Files that match `unmeasured` (ledger, runs) are taken from HEAD, whatever is on disk or staged. Files that git was
+//! told not to look at (`skip-worktree`, `assume-unchanged`) are looked at; those of a sparse checkout, which are not on
+//! disk, are what the index says.
 
 use std::{
     fs,
@@ -56,6 +58,7 @@ impl Repository {
         }
         let head = self.head()?;
         let index = PrivateIndex::copy_of_users(self)?;
+        self.look_at_all(&index)?;
         let on_disk =
             index.git(["diff-files", "--raw", "-z", "--no-abbrev", "--no-renames", "--ignore-submodules=all"]);
         let untracked = index.git(["ls-files", "--others", "--exclude-standard", "-z"]).output()?;
@@ -66,6 +69,7 @@ impl Repository {
             .filter(is_measured)
             .collect();
         self.check_size(&untracked)?;
+        check_names(&untracked)?;
 
         // Deletions by name, before the rest: a file may have taken the place of a folder or the other way round.
         let (mut deleted, mut written) = (Vec::new(), Vec::new());
@@ -91,6 +95,28 @@ impl Repository {
         let tree = index.write_tree()?;
         let changed = self.changed_files(&head.tree, &tree)?;
         Ok(Snapshot { tree, untracked, changed })
+    }
+
+    /// Has an index look at every file that is on disk, whatever the user told it.
+    fn look_at_all(&self, index: &PrivateIndex<'_>) -> Result<(), LoopError> {
+        let listed = index.git(["ls-files", "-v", "-z"]).output()?;
+        let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
+        for line in split_nul(&listed) {
+            let [mark, b' ', path @ ..] = line else { continue };
+            let path = path_of(path);
+            if mark.is_ascii_lowercase() {
+                push_path(&mut assumed, &path);
+            }
+            if mark.eq_ignore_ascii_case(&b'S') && self.root().join(&path).symlink_metadata().is_ok() {
+                push_path(&mut skipped, &path);
+            }
+        }
+        for (option, paths) in [("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)] {
+            if !paths.is_empty() {
+                index.git(["update-index", option, "-z", "--stdin"]).input(paths).output()?;
+            }
+        }
+        Ok(())
     }
 
     fn check_size(&self, untracked: &[PathBuf]) -> Result<(), LoopError> {
@@ -177,6 +203,27 @@ impl Repository {
         }
         Ok(true)
     }
+}
+
+/// Refuses untracked files with names that hold secrets, before a byte of them gets into git.
+fn check_names(untracked: &[PathBuf]) -> Result<(), LoopError> {
+    let Some(secret) = untracked.iter().find(|path| is_named_as_a_secret(path)) else { return Ok(()) };
+    let message =
+        format!("the untracked file `{}` would become part of the candidate and of its commit", secret.display());
+    Err(LoopError::Usage(message)
+        .hint("such names hold secrets: put it in `.gitignore`, or `git add` it if it belongs to the trainer"))
+}
+
+fn is_named_as_a_secret(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_public = ["example", "sample", "template", ".pub"].iter().any(|word| name.contains(word));
+    let begins = ["credentials", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".env."];
+    let ends = [".pem", ".key", ".p12", ".pfx", ".kdbx"];
+    let is = [".env", ".netrc", ".pgpass", ".npmrc", ".pypirc", ".git-credentials", ".htpasswd"];
+    !is_public
+        && (is.contains(&name.as_str())
+            || begins.iter().any(|start| name.starts_with(start))
+            || ends.iter().any(|end| name.ends_with(end)))
 }
 
 fn reference(label: &str) -> String {

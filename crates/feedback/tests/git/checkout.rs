@@ -148,8 +148,8 @@ fn a_written_file_is_younger_than_an_earlier_builds_output() {
 #[test]
 fn a_checkout_that_was_cut_off_is_begun_anew() {
     let (sandbox, stage) = two_trees();
-    let lock = sandbox.beside("stage.index.lock");
-    let index = sandbox.beside("stage.index");
+    let lock = sandbox.beside("stage.git/index.lock");
+    let index = sandbox.beside("stage.git/index");
     check(&sandbox, "HEAD", &stage);
     fs::write(&lock, "").unwrap();
     fs::create_dir(stage.join("target")).unwrap();
@@ -191,6 +191,109 @@ fn from_a_worktree_into_a_folder_inside_the_git_folder() {
         assert_eq!(folder_content(&stage), sandbox.content(revision));
     }
     assert_eq!(sandbox.git(["status", "--porcelain"]), "");
+}
+
+/// Attributes and settings that have git write other bytes than it keeps.
+#[test]
+fn no_filter_line_end_or_encoding_changes_what_is_laid_out() {
+    let sandbox = Sandbox::new();
+    let marks = [
+        "*.filtered filter=fast",
+        "*.crlf text eol=crlf",
+        "*.old crlf=input",
+        "*.id ident",
+        "*.wide text working-tree-encoding=UTF-16",
+        "*.gone export-ignore",
+    ];
+    sandbox.write(".gitattributes", marks.join("\n") + "\n");
+    for name in ["a.filtered", "a.crlf", "a.old", "a.id", "a.wide", "a.gone"] {
+        // Into git as they are: the filters are not there yet.
+        sandbox.write(name, "slow $Id$\n");
+        let id = sandbox.git(["hash-object", "-w", "--no-filters", name]);
+        sandbox.git(["update-index", "--add", "--cacheinfo", &format!("100644,{id},{name}")]);
+    }
+    sandbox.git(["add", ".gitattributes"]);
+    sandbox.git(["commit", "--quiet", "-m", "attributes"]);
+    for (name, value) in [
+        ("filter.fast.smudge", "sed s/slow/fast/"),
+        ("filter.fast.clean", "sed s/fast/slow/"),
+        ("filter.fast.required", "true"),
+        ("core.autocrlf", "true"),
+        ("core.eol", "crlf"),
+        ("core.symlinks", "false"),
+        ("core.fileMode", "false"),
+    ] {
+        sandbox.git(["config", name, value]);
+    }
+    fs::create_dir_all(sandbox.path(".git/info")).unwrap();
+    fs::write(sandbox.path(".git/info/attributes"), "*.txt filter=fast\n").unwrap();
+    symlink("a.txt", sandbox.path("link")).unwrap();
+    sandbox.git(["-c", "core.symlinks=true", "add", "link"]);
+    sandbox.git(["commit", "--quiet", "-m", "a link"]);
+    let stage = sandbox.beside("stage");
+    for revision in ["HEAD", "HEAD~1", "HEAD~2", "HEAD"] {
+        check(&sandbox, revision, &stage);
+    }
+    assert_eq!(fs::read_to_string(stage.join("a.filtered")).unwrap(), "slow $Id$\n");
+    // What a filter would take for the same is not: the smudged file in the place of the blob.
+    fs::write(stage.join("a.filtered"), "fast $Id$\n").unwrap();
+    check(&sandbox, "HEAD", &stage);
+}
+
+#[test]
+fn links_to_outside_and_pointers_of_lfs_are_refused_by_name() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    for (target, is_refused) in [("/etc", true), ("../../x", true), ("a/../../../x", true), ("../a.txt", false)] {
+        let sandbox = Sandbox::new();
+        symlink(target, sandbox.path("src/link")).unwrap();
+        sandbox.commit_all("a link");
+        let done = sandbox.repository().checkout("HEAD", &sandbox.beside("stage"));
+        assert_eq!(done.is_err(), is_refused, "{target}");
+        if let Err(error) = done {
+            assert!(error.to_string().contains("`src/link` leads to `") && error.exit_code() == 4, "{error}");
+            assert!(!sandbox.beside("stage").exists(), "nothing is laid out");
+        }
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("data/text.bin", pointer);
+    sandbox.commit_all("a pointer");
+    let repository = sandbox.repository();
+    let (stage, inputs) = (sandbox.beside("stage"), sandbox.beside("inputs"));
+    let named = [PathBuf::from("data")];
+    for done in [repository.checkout("HEAD", &stage), repository.extract("HEAD", &named, &inputs)] {
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains("`data/text.bin` is a pointer of git-lfs"), "{error}");
+    }
+    repository.extract("HEAD", &[PathBuf::from("a.txt")], &inputs).unwrap();
+}
+
+#[test]
+fn what_differs_from_an_extracted_part_is_named() {
+    let (sandbox, _) = two_trees();
+    let (repository, inputs) = (sandbox.repository(), sandbox.beside("inputs"));
+    let named = ["src", "mode.sh", "link", "folder or file"].map(PathBuf::from);
+    let differences = || repository.differences("HEAD", &named, &inputs).unwrap();
+    repository.extract("HEAD", &named, &inputs).unwrap();
+    let whole = folder_content(&inputs);
+    assert_eq!(whole.len(), 4);
+    assert!(whole.iter().all(|(path, content)| sandbox.content("HEAD")[path] == *content));
+    assert!(differences().is_empty());
+    // A change of the same size, with the times put back.
+    let kernel = inputs.join("src/kernel.txt");
+    let time = fs::metadata(&kernel).unwrap().modified().unwrap();
+    let text = fs::read_to_string(&kernel).unwrap();
+    fs::write(&kernel, text.replace("line 1\n", "line 2\n")).unwrap();
+    File::open(&kernel).unwrap().set_modified(time).unwrap();
+    assert_eq!(differences(), [PathBuf::from("src/kernel.txt")]);
+    fs::write(&kernel, text).unwrap();
+    fs::write(inputs.join("src/more.o"), "1").unwrap();
+    assert_eq!(differences(), [PathBuf::from("src/more.o")]);
+    fs::remove_file(inputs.join("src/more.o")).unwrap();
+    fs::remove_file(inputs.join("link")).unwrap();
+    assert_eq!(differences(), [PathBuf::from("link")]);
+    assert!(!sandbox.beside("inputs.git").exists());
+    let error = repository.extract("HEAD", &[PathBuf::from("none")], &sandbox.beside("other")).unwrap_err();
+    assert!(error.to_string().contains("`none` is not in the tree"), "{error}");
 }
 
 #[test]

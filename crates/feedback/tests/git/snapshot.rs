@@ -185,6 +185,51 @@ fn unmeasured_files_are_those_of_head() {
     assert_eq!(sandbox.names(&empty), [""; 0]);
 }
 
+/// What git was told not to look at is looked at; what a sparse checkout leaves out is not taken for deleted.
+#[test]
+fn nothing_hides_from_a_snapshot() {
+    let sandbox = Sandbox::new();
+    for name in ["skipped", "assumed", "both", "gone", "sparse/file"] {
+        sandbox.write(name, "1");
+    }
+    sandbox.commit_all("second");
+    sandbox.git(["update-index", "--skip-worktree", "skipped", "both", "sparse/file"]);
+    sandbox.git(["update-index", "--assume-unchanged", "assumed", "both", "gone"]);
+    for name in ["skipped", "assumed", "both"] {
+        sandbox.write(name, "2");
+    }
+    fs::remove_file(sandbox.path("gone")).unwrap();
+    fs::remove_dir_all(sandbox.path("sparse")).unwrap();
+    let before = sandbox.state();
+    let snapshot = sandbox.repository().snapshot(&globs([])).unwrap();
+    assert_eq!(sandbox.state(), before);
+    assert_eq!(snapshot.changed, paths(["assumed", "both", "gone", "skipped"]));
+    let content = sandbox.content(&snapshot.tree);
+    assert!(content.contains_key(Path::new("sparse/file")) && content[Path::new("skipped")].1 == b"2");
+}
+
+#[test]
+fn files_with_names_of_secrets_are_refused_unless_they_are_added() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    for name in [".env", "deploy/.env.production", "server.PEM", "id_rsa", "tls.key", "credentials.json", ".netrc"] {
+        sandbox.write(name, "pass word");
+        let error = repository.snapshot(&globs([])).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{name}`")) && error.exit_code() == 2, "{error}");
+        let id = sandbox.git(["hash-object", name]);
+        assert!(!sandbox.try_git(["cat-file", "-e", &id]).status.success(), "git does not have it");
+        sandbox.git(["add", "--intent-to-add", name]);
+        repository.snapshot(&globs([])).unwrap();
+        sandbox.git(["rm", "--quiet", "--cached", name]);
+        fs::remove_file(sandbox.path(name)).unwrap();
+        sandbox.git(["prune", "--expire=now"]);
+    }
+    for name in [".env.example", "id_rsa.pub", "keyboard.rs", "environment"] {
+        sandbox.write(name, "1");
+    }
+    assert_eq!(repository.snapshot(&globs([])).unwrap().untracked.len(), 4);
+}
+
 /// Git compares whole seconds: the change is invisible but for the time of the index itself.
 #[test]
 fn a_change_within_the_second_of_the_index_is_seen() {

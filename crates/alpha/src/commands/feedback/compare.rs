@@ -48,7 +48,7 @@ impl Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let mut session = context.session()?;
+    let mut session = context.session_against(flags.baseline.as_deref())?;
     super::judge_with_baseline(&session, &flags.options(), &context.console)?;
     let _lock = session.state.lock()?;
     let attempt = compare::compare(&mut session, &flags.options(), &context.console)?;

@@ -168,7 +168,16 @@ struct ErrorReport<'a> {
 impl Context {
     /// Opens the repository that the command was typed in.
     fn session(&self) -> Result<Session, LoopError> {
-        Session::open(std::path::Path::new("."), self.target.as_deref())
+        self.session_against(None)
+    }
+
+    /// The same with a baseline that the user names.
+    fn session_against(&self, baseline: Option<&str>) -> Result<Session, LoopError> {
+        let session = Session::open(std::path::Path::new("."), self.target.as_deref(), baseline)?;
+        if let Some(note) = session.config_note() {
+            self.console.note(&note);
+        }
+        Ok(session)
     }
 
     /// Prints the report: as an object with `--json`, else as text, in which nothing steers the terminal.

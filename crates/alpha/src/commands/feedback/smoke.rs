@@ -14,7 +14,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = context.session()?;
+    let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     let options = CompareOptions { baseline: flags.baseline.clone(), ..CompareOptions::default() };
     let contest = contest::of_working_tree(&session, &options, &context.console)?;

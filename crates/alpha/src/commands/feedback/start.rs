@@ -25,7 +25,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    let session = context.session()?;
+    let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     cycle::start(&session, &flags.hypothesis, flags.area.as_deref(), flags.parity, flags.baseline.as_deref())?;
     context.show(&cycle::status(&session)?, status::text)?;
