@@ -95,7 +95,8 @@ impl ArmFolder {
         for folder in [&path.join("home"), &tmp, &outputs] {
             fs::create_dir_all(folder).map_err(|error| LoopError::io("make", folder, &error))?;
         }
-        let room = Room { folder: path.to_owned(), inside: isolation::INSIDE, tmp, readable: Vec::new() };
+        let (folder, inside) = (path.to_owned(), PathBuf::from(isolation::INSIDE));
+        let room = Room { folder, inside, writable: Vec::new(), tmp, readable: Vec::new() };
         let mut folder = ArmFolder { room, outputs, isolation: Arc::clone(&kit.isolation) };
         build::copy_artifacts(&kit.artifacts_from, path, &kit.binary_hash)?;
         for input in &kit.inputs {
@@ -178,7 +179,7 @@ impl ArmFolder {
                 .hint("`workload.inputs` of `loop.toml` names files that git tracks"));
         }
         if self.isolation.has_walls() {
-            self.room.readable.push((from.to_owned(), Path::new(self.room.inside).join(name)));
+            self.room.readable.push((from.to_owned(), self.room.inside.join(name)));
             return Ok(());
         }
         let to = self.path().join(name);

@@ -17,6 +17,7 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -28,6 +29,7 @@ use crate::{
     config::{self, LoopConfig},
     files::{self, remove},
     git::{Elsewhere, Repository},
+    isolation::{Isolation, Room},
     state::State,
 };
 
@@ -49,6 +51,7 @@ const ALWAYS_KEPT: usize = 4;
 pub struct BuildStore {
     state: State,
     folder: PathBuf,
+    isolation: Arc<Isolation>,
 }
 
 /// A trainer that was built.
@@ -99,8 +102,8 @@ struct Kept {
 
 impl BuildStore {
     /// In the loop's folder.
-    pub fn new(state: &State) -> BuildStore {
-        BuildStore { state: state.clone(), folder: state.folder().join("builds") }
+    pub fn new(state: &State, isolation: Arc<Isolation>) -> BuildStore {
+        BuildStore { state: state.clone(), folder: state.folder().join("builds"), isolation }
     }
 
     /// The build of a tree, from the store or made now. The oldest builds beyond the usual [`StoreLimits`] go.
@@ -175,7 +178,7 @@ impl BuildStore {
         let stage = Stage::new(self.state.timed_stage()?);
         stage.prepare(|_| true, watch)?;
         let log = self.prepare_log("rebuild.log")?;
-        BuildStore::run_in_stage(repository, &stage, &order, tree, &log, watch)
+        self.run_in_stage(repository, &stage, &order, tree, &log, watch)
     }
 
     /// What the toolchain's commands say, in the environment of builds.
@@ -291,14 +294,14 @@ impl BuildStore {
         // not known any more.
         stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), watch)?;
         if order.layout == 0 && order.measured_tree == accepted {
-            let seconds = BuildStore::run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
+            let seconds = self.run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
             return self.keep(order, stage.tree(), stage.tree(), seconds);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
             watch.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
             let base = self.order(repository, &head.tree, order.config, 0)?;
             let log = self.folder.join("base.log");
-            match BuildStore::run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
+            match self.run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
                 // Another tree may build where HEAD does not; it goes on from what is there.
                 Err(LoopError::Failed(_)) if stage.base().is_some() => watch.note("HEAD does not build"),
                 other => drop(other?),
@@ -307,7 +310,7 @@ impl BuildStore {
         let layer = stage.layer()?;
         let outside = layer.outside(stage.tree());
         let wrapper = layer.wrapper(stage.tree())?;
-        let words = [wrapper.as_slice(), &order.words].concat();
+        let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
         let elsewhere = Elsewhere { outside: outside.clone(), wrapper };
         repository.checkout_elsewhere(&order.measured_tree, stage.tree(), elsewhere)?;
         let timeout = order.config.build.timeout;
@@ -319,8 +322,22 @@ impl BuildStore {
         Ok(kept)
     }
 
+    /// The words of the build command, behind walls where there are any: it may write to its tree and its home.
+    fn behind_walls(&self, order: &Order<'_>, tree: &Path) -> Result<Vec<String>, LoopError> {
+        let home = order.environment.home();
+        let room = Room {
+            folder: tree.to_owned(),
+            inside: tree.to_owned(),
+            writable: vec![home.to_owned()],
+            tmp: home.join("tmp"),
+            readable: Vec::new(),
+        };
+        Ok([self.isolation.wrapper(&room)?, order.words.clone()].concat())
+    }
+
     /// Runs the build command on a tree in the stage itself; returns the seconds it took.
     fn run_in_stage(
+        &self,
         repository: &Repository,
         stage: &Stage,
         order: &Order<'_>,
@@ -332,7 +349,8 @@ impl BuildStore {
         repository.checkout(&order.measured_tree, stage.tree())?;
         let timeout = order.config.build.timeout;
         order.environment.make_home()?;
-        let ended = run::run(&order.words, stage.tree(), &order.environment, log, timeout, watch)?;
+        let words = self.behind_walls(order, stage.tree())?;
+        let ended = run::run(&words, stage.tree(), &order.environment, log, timeout, watch)?;
         let is_orderly = ended.is_orderly;
         let seconds = ended.into_seconds(log, timeout);
         // Build tools take a file for finished that was being written when they were killed.

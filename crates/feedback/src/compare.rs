@@ -179,7 +179,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         config: session.config_hash(),
         judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
         toolchain: contest.built[0].toolchain.clone(),
-        protection: session.isolation()?.protection(),
+        protection: session.isolation.protection(),
     };
     let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.

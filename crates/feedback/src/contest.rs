@@ -202,8 +202,7 @@ fn build(
     }
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
     let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs, watch)?;
-    let isolation = session.isolation()?;
-    if let Some(gap) = isolation.protection().gap() {
+    if let Some(gap) = session.isolation.protection().gap() {
         watch.note(&gap);
     }
     let kits = built.each_ref().map(|built| Kit {
@@ -212,7 +211,7 @@ fn build(
         inputs_from: inputs_from.clone(),
         inputs: session.config.workload.inputs.clone(),
         environment: session.config.environment.clone(),
-        isolation: Arc::clone(&isolation),
+        isolation: Arc::clone(&session.isolation),
     });
     let inputs = repository.hash_of(&sides[0].tree, inputs)?;
     Ok(Contest { sides, built, kits, changed, untracked, inputs, build_s })

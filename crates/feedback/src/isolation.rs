@@ -15,12 +15,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroup, CgroupRoot};
+use crate::{
+    LoopError,
+    cgroup::{Cgroup, CgroupRoot},
+};
 
 /// Where a family's own folder is inside the walls: the same place for both arms.
 pub const INSIDE: &str = "/alpha/run";
-/// Where a tree lies while it is built.
-pub const INSIDE_BUILD: &str = "/alpha/tree";
 /// Where the socket of the turn protocol is.
 pub const INSIDE_TURNS: &str = "/alpha/turns";
 /// Where files lie that a command is given to read, such as a checkpoint.
@@ -100,7 +101,9 @@ pub struct Room {
     /// Its own folder, where it starts and may write.
     pub folder: PathBuf,
     /// Where that is inside the walls.
-    pub inside: &'static str,
+    pub inside: PathBuf,
+    /// Other folders that it may write to, at their own paths.
+    pub writable: Vec<PathBuf>,
     /// Its folder for temporary files, also its `/tmp`.
     pub tmp: PathBuf,
     /// What it may only read: outside and inside.
@@ -140,7 +143,7 @@ impl Isolation {
 
     /// The path that a family knows its folder by.
     pub fn inside(&self, room: &Room) -> PathBuf {
-        if self.has_walls() { PathBuf::from(room.inside) } else { room.folder.clone() }
+        if self.has_walls() { room.inside.clone() } else { room.folder.clone() }
     }
 
     /// Lets a family read `path`; returns the path that it knows it by.
@@ -151,6 +154,21 @@ impl Isolation {
         let inside = Path::new(INSIDE_GIVEN).join(path.file_name().unwrap_or(OsStr::new("given")));
         room.readable.push((path.to_owned(), inside.clone()));
         inside
+    }
+
+    /// The words that put a command behind walls when its own follow; none where there are no walls.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where a path is not text.
+    pub(crate) fn wrapper(&self, room: &Room) -> Result<Vec<String>, LoopError> {
+        let words = self.walls.as_ref().map_or_else(|_| Vec::new(), |walls| walls.around(room));
+        let text = |word: OsString| {
+            word.into_string().map_err(|word| {
+                LoopError::Usage(format!("`{}` is not text, and commands must name it", word.display()))
+                    .hint("rename it, or set `XDG_CACHE_HOME` to another folder")
+            })
+        };
+        words.into_iter().map(text).collect()
     }
 
     /// The command, ready to be spawned, inside the walls and in the control group.
@@ -219,11 +237,14 @@ impl Walls {
         // Before the system's: a folder that is to be visible may lie in the real `/tmp`.
         words.extend(bind("--bind", &room.tmp, Path::new("/tmp")));
         words.extend(self.system.iter().cloned());
-        words.extend(bind("--bind", &room.folder, Path::new(room.inside)));
+        words.extend(bind("--bind", &room.folder, &room.inside));
+        for folder in &room.writable {
+            words.extend(bind("--bind", folder, folder));
+        }
         for (from, to) in &room.readable {
             words.extend(bind("--ro-bind", from, to));
         }
-        words.extend(["--chdir", room.inside, "--"].map(OsString::from));
+        words.extend(["--chdir".into(), room.inside.clone().into_os_string(), "--".into()]);
         words
     }
 }
@@ -314,7 +335,7 @@ mod tests {
     fn room(folder: &Path) -> Room {
         let tmp = folder.join("tmp");
         fs::create_dir_all(&tmp).unwrap();
-        Room { folder: folder.to_owned(), inside: INSIDE, tmp, readable: Vec::new() }
+        Room { folder: folder.to_owned(), inside: INSIDE.into(), writable: Vec::new(), tmp, readable: Vec::new() }
     }
 
     /// What a shell script prints inside; none where the machine allows no walls, which is said.

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use crate::{
@@ -34,7 +34,8 @@ pub struct Session {
     pub ledger: Ledger,
     /// Where it runs.
     pub machine: Machine,
-    isolation: OnceLock<Arc<Isolation>>,
+    /// The walls around builds and trainers: neither the repository nor the loop's own files are seen inside.
+    pub isolation: Arc<Isolation>,
 }
 
 impl Session {
@@ -72,8 +73,11 @@ impl Session {
         let config_text = config_text(&repository, baseline)?;
         let config = LoopConfig::parse(&config_text, target)?;
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
-        let builds = BuildStore::new(&state);
-        let isolation = OnceLock::new();
+        let mut hidden = repository.worktrees()?;
+        hidden.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
+        hidden.extend(state.folders());
+        let isolation = Arc::new(Isolation::detect(&hidden, &config.visible()));
+        let builds = BuildStore::new(&state, Arc::clone(&isolation));
         let machine = Machine::read();
         Ok(Session { repository, config, config_text, state, builds, ledger, machine, isolation })
     }
@@ -84,22 +88,6 @@ impl Session {
             self.config = LoopConfig::parse(&self.config_text, target)?;
         }
         Ok(())
-    }
-
-    /// The walls around builds and trainers, found out once: neither the repository nor the loop's own files are seen
-    /// inside.
-    ///
-    /// # Errors
-    /// Where the repository's other working trees cannot be listed.
-    pub fn isolation(&self) -> Result<Arc<Isolation>, LoopError> {
-        if let Some(known) = self.isolation.get() {
-            return Ok(Arc::clone(known));
-        }
-        let mut hidden = self.repository.worktrees()?;
-        hidden.extend([self.repository.common_dir().to_owned(), self.repository.git_dir().to_owned()]);
-        hidden.extend(self.state.folders());
-        let found = Arc::new(Isolation::detect(&hidden, &self.config.visible()));
-        Ok(Arc::clone(self.isolation.get_or_init(|| found)))
     }
 
     /// That the file in the working tree is not the one that counts, in a sentence; none where both are the same. Line

@@ -12,6 +12,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +21,7 @@ use feedback::{
     build::{BuildStore, Built, StoreLimits, copy_artifacts},
     config::LoopConfig,
     git::Repository,
+    isolation::Isolation,
     state::State,
 };
 use nix::{sys::signal::kill, unistd::Pid};
@@ -78,7 +80,7 @@ impl Project {
         sandbox.commit_all("with a build");
         let repository = sandbox.repository();
         let state = State::open_in(&repository, &sandbox.beside("cache")).unwrap();
-        let store = BuildStore::new(&state);
+        let store = BuildStore::new(&state, Arc::new(Isolation::none("a test")));
         let config = config("sh build.sh", lines);
         Project { sandbox, repository, state, store, config, watch: Listener::default() }
     }
@@ -206,7 +208,7 @@ fn every_tree_is_built_at_the_same_path_and_nothing_above_it_is_seen() {
 fn a_repository_above_the_stage_is_not_seen() {
     let project = Project::new("git rev-parse HEAD >out/trainer || echo none >out/trainer");
     let state = State::open_in(&project.repository, &project.sandbox.path("target")).unwrap();
-    let store = BuildStore::new(&state);
+    let store = BuildStore::new(&state, Arc::new(Isolation::none("a test")));
     let tree = project.sandbox.tree("HEAD");
     let built = store.build(&project.repository, &tree, &project.config, &project.watch).unwrap();
     assert_eq!(trainer(&built), "none\n");
