@@ -98,7 +98,7 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> StoreLimits {
-        StoreLimits { builds: 12, bytes: 8 << 30 }
+        StoreLimits { builds: 64, bytes: 8 << 30 }
     }
 }
 
@@ -132,17 +132,30 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
+        self.build_layout(repository, tree, config, watch, 0)
+    }
+
+    /// The same in a layout, which fills `{layout}` of the build command; 0 is the one that is written. A command without
+    /// the placeholder has one layout.
+    pub fn build_layout(
+        &self,
+        repository: &Repository,
+        tree: &str,
+        config: &LoopConfig,
+        watch: &dyn Watch,
+        layout: u32,
+    ) -> Result<Built, LoopError> {
         let toolchain = toolchain(config)?;
         let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
-        let key = key(&measured_tree, config, &toolchain, shaping(env::vars_os()));
+        let key = key(&measured_tree, config, layout, &toolchain, shaping(env::vars_os()));
         let log = self.folder.join(format!("{key}.log"));
         let found = self.kept(&key, watch)?;
         let is_cached = found.is_some();
         let kept = if let Some(kept) = found {
             kept
         } else {
-            watch.note(&format!("building {} with `{}`", &measured_tree[..12], config.build.command));
-            let seconds = self.run(repository, tree, config, &log, watch)?;
+            watch.note(&format!("building {} with `{}`", &measured_tree[..12], command_of(config, layout)));
+            let seconds = self.run(repository, tree, config, layout, &log, watch)?;
             let kept = self.keep(&key, config, seconds)?;
             self.prune(&[&key], StoreLimits::default())?;
             kept
@@ -161,7 +174,7 @@ impl BuildStore {
     /// Whether the store has the build of a tree.
     pub fn has(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<bool, LoopError> {
         let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
-        let key = key(&measured_tree, config, &toolchain(config)?, shaping(env::vars_os()));
+        let key = key(&measured_tree, config, 0, &toolchain(config)?, shaping(env::vars_os()));
         Ok(self.folder.join(key).join(DESCRIPTION).exists())
     }
 
@@ -173,7 +186,7 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
-        self.run(repository, tree, config, &self.folder.join("rebuild.log"), watch)
+        self.run(repository, tree, config, 0, &self.folder.join("rebuild.log"), watch)
     }
 
     /// Removes builds, those first that were not used for longest, until the limits hold. The builds `keep` and the few
@@ -255,6 +268,7 @@ impl BuildStore {
         repository: &Repository,
         tree: &str,
         config: &LoopConfig,
+        layout: u32,
         log: &Path,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
@@ -269,7 +283,7 @@ impl BuildStore {
         }
         repository.checkout(tree, stage)?;
         fs::write(&building, "").map_err(|error| LoopError::io("write", &building, &error))?;
-        let words = config::words(&config.build.command).map_err(LoopError::Usage)?;
+        let words = config::fill(&config.build.command, &[("layout", &layout.to_string())])?;
         let ended = run::run(&words, stage, log, config.build.timeout, watch)?;
         if ended.is_orderly {
             remove(&building)?;
@@ -308,13 +322,24 @@ pub fn toolchain(config: &LoopConfig) -> Result<String, LoopError> {
     Ok(said)
 }
 
+/// The build command of a layout.
+fn command_of(config: &LoopConfig, layout: u32) -> String {
+    config.build.command.replace("{layout}", &layout.to_string())
+}
+
 /// Hash of all that decides what a build makes; each part with its length, so that no two lists give the same bytes.
-fn key(measured_tree: &str, config: &LoopConfig, toolchain: &str, shaping: BTreeMap<String, String>) -> String {
+fn key(
+    measured_tree: &str,
+    config: &LoopConfig,
+    layout: u32,
+    toolchain: &str,
+    shaping: BTreeMap<String, String>,
+) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |part: &str| {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     };
-    for part in ["alpha loop build 1", measured_tree, &config.build.command, toolchain, env::consts::OS] {
+    for part in ["alpha loop build 1", measured_tree, &command_of(config, layout), toolchain, env::consts::OS] {
         add(part);
     }
     add(env::consts::ARCH);
@@ -350,7 +375,7 @@ mod tests {
         let key_of = |text: &str, tree: &str, toolchain: &str, variables: &[(&str, &str)]| {
             let config = LoopConfig::parse(text, None).unwrap();
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-            key(tree, &config, toolchain, shaping(variables))
+            key(tree, &config, 0, toolchain, shaping(variables))
         };
         let usual = key_of(text, "tree", "cc 14", &[("CC", "gcc"), ("RUSTFLAGS", "-C debuginfo=0")]);
         let same = [

@@ -29,6 +29,8 @@ pub enum Purpose {
     CheckedPair,
     /// The signs of the projection of updates.
     Projection,
+    /// Layouts that a claim is confirmed over.
+    Layout,
 }
 
 impl Purpose {
@@ -40,6 +42,7 @@ impl Purpose {
             Purpose::CheckedStep => "checked step",
             Purpose::CheckedPair => "checked pair",
             Purpose::Projection => "projection",
+            Purpose::Layout => "layout",
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     confirm::{attempts_on, expected_false_commits},
     contest, evidence,
     git::LogEntry,
+    selftest,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
@@ -34,6 +35,8 @@ pub struct Status {
     pub attempts: usize,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
+    /// What a gain must exceed, since code that lies elsewhere runs at another speed; none before the first self-test.
+    pub layout: Option<String>,
     /// Files of the ledger that cannot be used.
     pub ledger_problems: Vec<String>,
     /// What to type next.
@@ -123,6 +126,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
         cycle,
         attempts,
         expected_false_commits: expected_false_commits(attempts, 0.025),
+        layout: selftest::cached(session)?.map(|proof| proof.floors(&session.config).to_string()),
         ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
         next: next.to_owned(),
     })

@@ -43,6 +43,7 @@ pub mod compare;
 pub mod guards;
 pub mod confirm;
 pub mod attribution;
+pub mod layout;
 pub mod selftest;
 pub mod doctor;
 pub mod machine;

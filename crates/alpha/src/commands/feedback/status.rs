@@ -42,6 +42,9 @@ pub(super) fn text(status: &Status) -> String {
         "attempts   {} on this baseline; {:.4} false commits to expect of them\n",
         status.attempts, status.expected_false_commits
     ));
+    if let Some(layout) = &status.layout {
+        text.push_str(&format!("layout     {layout}\n"));
+    }
     for problem in &status.ledger_problems {
         text.push_str(&format!("ledger     {problem}\n"));
     }
