@@ -132,7 +132,7 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
-        self.build_layout(repository, tree, config, watch, 0)
+        self.build_layout(repository, tree, config, 0, watch)
     }
 
     /// The same in a layout, which fills `{layout}` of the build command; 0 is the one that is written. A command without
@@ -142,8 +142,8 @@ impl BuildStore {
         repository: &Repository,
         tree: &str,
         config: &LoopConfig,
-        watch: &dyn Watch,
         layout: u32,
+        watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
         let toolchain = toolchain(config)?;
         let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;

@@ -209,7 +209,7 @@ pub fn kits_of(
     let tree = &contest.sides[arm.index()].tree;
     let (mut kits, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
     for layout in layouts {
-        let built = session.builds.build_layout(repository, tree, config, watch, *layout)?;
+        let built = session.builds.build_layout(repository, tree, config, *layout, watch)?;
         if !built.is_cached {
             seconds += built.seconds;
         }
