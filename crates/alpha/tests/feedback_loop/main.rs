@@ -19,6 +19,7 @@ mod gaming;
 mod guards;
 mod import;
 mod interruption;
+mod layout;
 mod loopholes;
 mod parity;
 mod toy;
