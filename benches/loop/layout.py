@@ -11,6 +11,7 @@ sources of HEAD.
 """
 import argparse
 import collections
+import os
 import platform
 import random
 import re
@@ -69,7 +70,7 @@ def noise(trainer, count):
     for number in range(len(RESULTS.rows(experiment="noise", trainer=trainer)), count or 5):
         found = loop("selftest", "--layouts=12")
         row = {key: found[key] for key in ["layout", "sd_pct", "seconds_per_pair", "failure", "error", "wall_s"] if key in found}
-        RESULTS.append(experiment="noise", trainer=trainer, number=number, processor=processor(), **row)
+        RESULTS.append(experiment="noise", trainer=trainer, number=number, processor=processor(), load=round(os.getloadavg()[0], 1), **row)
 
 
 def python_change(text, draw):
@@ -139,7 +140,7 @@ def no_effect(trainer, count):
         guards = [guard["name"] for guard in compare.get("guards", []) if not guard["holds"]]
         RESULTS.append(experiment="no-effect", trainer=trainer, number=number, kind=kind, file=file.name, landed=bool(found.get("landed")),
                        refusal=(found.get("refusal") or "")[:200], failed_guards=guards, error=found.get("error"),
-                       exit_code=found["exit_code"], wall_s=found["wall_s"], processor=processor(), **row)
+                       exit_code=found["exit_code"], wall_s=found["wall_s"], processor=processor(), load=round(os.getloadavg()[0], 1), **row)
 
 
 def tell():

@@ -236,7 +236,8 @@ pub fn measure(
     run: &dyn Fn([&Kit; 2], u64) -> Result<f64, LoopError>,
 ) -> Result<Option<LayoutNoise>, LoopError> {
     watch.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
-    let numbers: Vec<u32> = (0..layouts).collect();
+    // The baseline's of a confirmation begin with the same numbers.
+    let numbers: Vec<u32> = (1..=layouts).collect();
     let (kits, build_s) = match kits_of(session, contest, Arm::Baseline, &numbers, watch) {
         Err(error @ LoopError::Interrupted(_)) => return Err(error),
         Err(error) => {
@@ -313,7 +314,6 @@ mod tests {
             sd_pct: 0.2,
             spread_pct: 0.25,
             pair_sd_pct: 0.5,
-            written_pct: 0.0,
             seconds: 50.0,
             build_s: 20.0,
         };

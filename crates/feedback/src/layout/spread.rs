@@ -21,7 +21,7 @@ const T_0_05_PCT: [f64; 8] = [8.610, 6.869, 5.959, 5.408, 5.041, 4.781, 4.587, 4
 /// How much speed changes between layouts of the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayoutNoise {
-    /// Layouts that ran, the written one included.
+    /// Layouts that ran. The written one is not among them: its order is no draw, and may be the better for it.
     pub layouts: u32,
     /// Standard deviation of log time between layouts, in per cent, the pairs' noise taken out.
     pub sd_pct: f64,
@@ -29,8 +29,6 @@ pub struct LayoutNoise {
     pub spread_pct: f64,
     /// Standard deviation of a pair, layouts taken out.
     pub pair_sd_pct: f64,
-    /// The written layout beside the mean of all, positive where it is the faster one.
-    pub written_pct: f64,
     /// Seconds of pairs.
     pub seconds: f64,
     /// Seconds of builds that were not there.
@@ -38,7 +36,7 @@ pub struct LayoutNoise {
 }
 
 impl LayoutNoise {
-    /// From d of each pair of layouts, `d[i][j]` for i < j: positive where j is the faster one. Layout 0 is the written one.
+    /// From d of each pair of layouts, `d[i][j]` for i < j: positive where j is the faster one.
     pub fn of_round_robin(d: &[Vec<f64>], seconds: f64, build_s: f64) -> LayoutNoise {
         let count = d.len();
         let of = |i: usize, j: usize| match i.cmp(&j) {
@@ -58,7 +56,6 @@ impl LayoutNoise {
             sd_pct: 100.0 * (spread - pair / layouts).max(0.0).sqrt(),
             spread_pct: 100.0 * spread.sqrt(),
             pair_sd_pct: 100.0 * pair.sqrt(),
-            written_pct: pct_of_log(-effects[0]),
             seconds,
             build_s,
         }
@@ -81,7 +78,7 @@ impl LayoutNoise {
     }
 }
 
-/// Whether a number of layouts beside each other says enough, and the largest such number within a time.
+/// How many layouts can all run beside each other within a time; none where that is too few to say anything.
 pub fn layouts_within(seconds: f64, seconds_per_pair: f64) -> Option<u32> {
     let fits = |layouts: &u32| f64::from(layouts * (layouts - 1) / 2) * seconds_per_pair <= seconds;
     (FEWEST..=MOST).rev().find(fits)
@@ -118,7 +115,6 @@ mod tests {
             (0..5).map(|i| (0..5).map(|j| (f64::from(i) - f64::from(j)) / 100.0).collect()).collect();
         let noise = LayoutNoise::of_round_robin(&d, 0.0, 0.0);
         assert!((noise.sd_pct - 2.5_f64.sqrt()).abs() < 1e-9 && noise.pair_sd_pct < 1e-9, "{noise:?}");
-        assert!((noise.written_pct - pct_of_log(0.02)).abs() < 1e-9, "{noise:?}");
     }
 
     #[test]
