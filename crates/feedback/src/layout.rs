@@ -69,17 +69,12 @@ pub enum Needs {
 impl Floors {
     /// Of a configuration and what its self-test measured.
     pub fn of(config: &LoopConfig, measured: Option<LayoutNoise>) -> Floors {
-        match measured {
-            Some(noise) => Floors {
-                faster_pct: noise.faster_floor_pct(),
-                sure_pct: noise.sure_floor_pct(),
-                basis: Basis::Measured(noise),
-            },
-            None => {
-                let floor_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
-                Floors { faster_pct: floor_pct, sure_pct: floor_pct, basis: Basis::Fixed }
-            }
+        if let Some(noise) = measured {
+            let (faster_pct, sure_pct) = (noise.faster_floor_pct(), noise.sure_floor_pct());
+            return Floors { faster_pct, sure_pct, basis: Basis::Measured(noise) };
         }
+        let floor_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
+        Floors { faster_pct: floor_pct, sure_pct: floor_pct, basis: Basis::Fixed }
     }
 
     /// What an estimate needs.
@@ -226,14 +221,16 @@ pub fn kits_of(
     Ok((kits, seconds))
 }
 
-/// Runs layouts of the baseline beside each other and says how much they differ. `run` gives the d of a pair of kits with
-/// a number. None where the layouts cannot be built.
+/// The d of a pair of kits, with the number of the pair.
+pub type RunPair<'a> = &'a dyn Fn([&Kit; 2], u64) -> Result<f64, LoopError>;
+
+/// Runs layouts of the baseline beside each other and says how much they differ. None where the layouts cannot be built.
 pub fn measure(
     session: &Session,
     contest: &Contest,
     layouts: u32,
     watch: &dyn Watch,
-    run: &dyn Fn([&Kit; 2], u64) -> Result<f64, LoopError>,
+    run: RunPair<'_>,
 ) -> Result<Option<LayoutNoise>, LoopError> {
     watch.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
     // The baseline's of a confirmation begin with the same numbers.
@@ -309,14 +306,8 @@ mod tests {
 
     #[test]
     fn a_gain_needs_what_its_size_leaves_open() {
-        let noise = LayoutNoise {
-            layouts: 9,
-            sd_pct: 0.2,
-            spread_pct: 0.25,
-            pair_sd_pct: 0.5,
-            seconds: 50.0,
-            build_s: 20.0,
-        };
+        let noise =
+            LayoutNoise { layouts: 9, sd_pct: 0.2, spread_pct: 0.25, pair_sd_pct: 0.5, seconds: 50.0, build_s: 20.0 };
         let floors = Floors {
             faster_pct: noise.faster_floor_pct(),
             sure_pct: noise.sure_floor_pct(),

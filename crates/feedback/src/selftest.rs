@@ -126,7 +126,7 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
         return Ok(kept);
     }
     watch.note("self-test of the instrument (first use on this machine, or a week ago)");
-    let made = run(session, contest, &SelfTestOptions::default(), watch)?;
+    let made = run(session, contest, SelfTestOptions::default(), watch)?;
     match &made.failure {
         None => Ok(made),
         Some(why) => Err(LoopError::Refused(format!("the instrument fails its own test here: {why}"))
@@ -138,7 +138,7 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
 pub fn run(
     session: &Session,
     contest: &Contest,
-    options: &SelfTestOptions,
+    options: SelfTestOptions,
     watch: &dyn Watch,
 ) -> Result<SelfTest, LoopError> {
     let coins = Coins::fresh();
@@ -249,7 +249,7 @@ fn layouts(
     contest: &Contest,
     runner: &PairRunner<'_>,
     plan: &PairPlan,
-    options: &SelfTestOptions,
+    options: SelfTestOptions,
     watch: &dyn Watch,
 ) -> Result<Option<LayoutNoise>, LoopError> {
     if !layout::is_varied(&session.config) {

@@ -1,8 +1,8 @@
 //! How much the layouts of one source differ in speed, from every layout beside every other one.
 //!
-//! ln t of a run in layout i is taken for a truth, u_i of the layout and noise of the pair. In a full round robin the
-//! least-squares estimate of u_i is the mean of its d over all layouts, itself included; its variance is
-//! σ_L² + s²/m for m layouts and pairs of variance s². The floors rest on that sum, noise included: a self-test that sees
+//! ln t of a run is taken for a truth, an effect of its layout (variance σ²) and noise. In a full round robin of m
+//! layouts, with pairs of variance s², the least-squares estimate of an effect is the mean of the layout's d over all of
+//! them, itself included; its variance is σ² + s²/m. The floors rest on that sum, noise included: a self-test that sees
 //! little asks for more, and two unknown layouts differ by a Student's t of m − 1 degrees of freedom.
 
 use serde::{Deserialize, Serialize};

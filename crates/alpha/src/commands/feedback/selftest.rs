@@ -21,7 +21,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;
     let contest = contest::of_commits(&session, &head, &head, &context.console)?;
-    let made = selftest::run(&session, &contest, &SelfTestOptions { layouts: flags.layouts }, &context.console)?;
+    let made = selftest::run(&session, &contest, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
     context.show(&made, |made| {
         let mut text = format!(
             "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\nheld up by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
