@@ -51,6 +51,8 @@ pub struct Floors {
 pub enum Basis {
     /// The self-test's layouts.
     Measured(LayoutNoise),
+    /// The self-test's layouts ran in an hour too noisy to see how they differ: as [`Basis::Fixed`].
+    Unresolved(LayoutNoise),
     /// Layouts are not measured: [`DEFAULT_FLOOR_PCT`], or `layout_floor_pct` of the configuration.
     Fixed,
 }
@@ -69,12 +71,13 @@ pub enum Needs {
 impl Floors {
     /// Of a configuration and what its self-test measured.
     pub fn of(config: &LoopConfig, measured: Option<LayoutNoise>) -> Floors {
-        if let Some(noise) = measured {
+        if let Some(noise) = measured.filter(LayoutNoise::is_resolved) {
             let (faster_pct, sure_pct) = (noise.faster_floor_pct(), noise.sure_floor_pct());
             return Floors { faster_pct, sure_pct, basis: Basis::Measured(noise) };
         }
         let floor_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
-        Floors { faster_pct: floor_pct, sure_pct: floor_pct, basis: Basis::Fixed }
+        let basis = measured.map_or(Basis::Fixed, Basis::Unresolved);
+        Floors { faster_pct: floor_pct, sure_pct: floor_pct, basis }
     }
 
     /// What an estimate needs.
@@ -98,6 +101,12 @@ impl fmt::Display for Floors {
                 "{} layouts differ by {:.2} % (sd): faster is more than {faster_pct:.2} %; up to {sure_pct:.2} % it is \
                  confirmed over {CONFIRMED_OVER} layouts of both sides",
                 noise.layouts, noise.sd_pct
+            ),
+            Basis::Unresolved(noise) => write!(
+                f,
+                "{} layouts ran, but noise of {:.1} % a pair hides how they differ: faster is more than {faster_pct:.2} %; \
+                 `alpha loop selftest` in a quiet hour measures them",
+                noise.layouts, noise.pair_sd_pct
             ),
             Basis::Fixed => write!(f, "layout is not varied: faster is more than {faster_pct:.2} %"),
         }
@@ -271,6 +280,9 @@ fn rounds(count: usize) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
+    const SMALL: &str = "schema = 1\n[build]\ncommand = \"make\"\nartifacts = [\"a\"]\n\
+                         [workload]\ncommand = \"./a {steps}\"\nsteps = 50\ntokens_per_step = 8\n";
+
     #[test]
     fn every_two_layouts_meet_once() {
         for count in 5..=12 {
@@ -315,6 +327,11 @@ mod tests {
         };
         // 1.86 and 5.04 times √2 times 0.25 %.
         assert!((floors.faster_pct - 0.66).abs() < 0.01 && (floors.sure_pct - 1.80).abs() < 0.01, "{floors:?}");
+        let config = LoopConfig::parse(SMALL, None).unwrap();
+        assert_eq!(Floors::of(&config, Some(noise)), floors);
+        let noisy = LayoutNoise { pair_sd_pct: 12.0, spread_pct: 5.0, ..noise };
+        let of_noisy = Floors::of(&config, Some(noisy));
+        assert_eq!((of_noisy.faster_pct, of_noisy.basis), (DEFAULT_FLOOR_PCT, Basis::Unresolved(noisy)));
         assert_eq!([0.5, 1.0, 3.0].map(|pct| floors.needs(pct)), [Needs::More, Needs::OtherLayouts, Needs::Nothing]);
     }
 }

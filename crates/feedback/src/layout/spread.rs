@@ -14,6 +14,9 @@ pub const FEWEST: u32 = 5;
 /// Most that the self-test builds.
 pub const MOST: u32 = 12;
 
+/// Noise of a layout's mean, in per cent, that floors can bear: more would ask for gains that have nothing to do with layouts.
+const MOST_NOISE_PCT: f64 = 0.5;
+
 /// One-sided quantiles of Student's t for 4 to 11 degrees of freedom, at 5 and at 0.05 %.
 const T_5_PCT: [f64; 8] = [2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796];
 const T_0_05_PCT: [f64; 8] = [8.610, 6.869, 5.959, 5.408, 5.041, 4.781, 4.587, 4.437];
@@ -59,6 +62,11 @@ impl LayoutNoise {
             seconds,
             build_s,
         }
+    }
+
+    /// Whether the hour was quiet enough to see how much layouts differ.
+    pub fn is_resolved(&self) -> bool {
+        self.pair_sd_pct / f64::from(self.layouts).sqrt() <= MOST_NOISE_PCT
     }
 
     /// What the luck of two layouts alone exceeds once in twenty times: less is not called faster.
