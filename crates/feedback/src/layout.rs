@@ -118,19 +118,29 @@ pub fn is_varied(config: &LoopConfig) -> bool {
     config.build.command.contains(PLACEHOLDER)
 }
 
-/// Layouts of both sides for one confirmation, by [`Arm::index`]. The baseline's are 1 to [`CONFIRMED_OVER`] in drawn order, so
-/// that they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source that
-/// does well in them.
-pub fn drawn(coins: Coins) -> [Vec<u32>; 2] {
-    let mut of_baseline: Vec<u32> = (1..=CONFIRMED_OVER as u32).collect();
+/// What layouts are drawn for: a confirmation in those of the comparison would confirm their luck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A comparison over several layouts.
+    Comparison,
+    /// The confirmation of a claim.
+    Confirmation,
+}
+
+/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order, so that
+/// they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source that does
+/// well in them. No two stages share one.
+pub fn drawn(coins: Coins, stage: Stage) -> [Vec<u32>; 2] {
+    let stage = stage as u32;
+    let mut of_baseline: Vec<u32> = (1..=CONFIRMED_OVER as u32).map(|layout| layout + stage * MOST).collect();
+    let order = 2 * u64::from(stage);
     for last in (1..of_baseline.len()).rev() {
-        let other = coins.below(last as u64 + 1, Purpose::Layout, 0, last as u64) as usize;
-        of_baseline.swap(last, other);
+        of_baseline.swap(last, coins.below(last as u64 + 1, Purpose::Layout, order, last as u64) as usize);
     }
     let mut of_candidate = Vec::with_capacity(CONFIRMED_OVER);
     for draw in 0.. {
-        // Past those of the baseline and the self-test; fits an i32, as linkers want it.
-        let layout = (1 << 10) + coins.below(1 << 30, Purpose::Layout, 1, draw) as u32;
+        // Past those of the baseline and the self-test, and fit for an i32, as linkers want it; odd in one stage.
+        let layout = (1 << 10) + 2 * coins.below(1 << 29, Purpose::Layout, order + 1, draw) as u32 + stage;
         if !of_candidate.contains(&layout) {
             of_candidate.push(layout);
         }
@@ -156,7 +166,7 @@ pub fn confirm_over_layouts(d: &[f64], level: f64) -> Confirmation {
     confirm(&(0..CONFIRMED_OVER.min(d.len())).map(mean).collect::<Vec<f64>>(), level)
 }
 
-/// What both sides of a confirmation run, layout by layout.
+/// What both sides of a stage run, layout by layout.
 #[derive(Debug)]
 pub struct LayoutKits {
     layouts: [Vec<u32>; 2],
@@ -174,9 +184,10 @@ impl LayoutKits {
         session: &Session,
         contest: &Contest,
         coins: Coins,
+        stage: Stage,
         watch: &dyn Watch,
     ) -> Result<LayoutKits, LoopError> {
-        let layouts = drawn(coins);
+        let layouts = drawn(coins, stage);
         let mut kits = [Vec::new(), Vec::new()];
         let mut build_s = 0.0;
         for arm in Arm::BOTH {
@@ -187,7 +198,7 @@ impl LayoutKits {
         Ok(LayoutKits { layouts, kits, build_s })
     }
 
-    /// The kits of a confirmation's pair `index`, counted from 0, by [`Arm::index`].
+    /// The kits of a stage's pair `index`, counted from 0, by [`Arm::index`].
     pub fn of_pair(&self, index: usize) -> [&Kit; 2] {
         self.kits.each_ref().map(|kits| &kits[index % CONFIRMED_OVER])
     }
@@ -295,9 +306,13 @@ mod tests {
 
     #[test]
     fn layouts_are_drawn_by_coins_and_differ() {
-        let [of_baseline, of_candidate] = drawn(Coins { seed: 5 });
-        assert_eq!([of_baseline.clone(), of_candidate.clone()], drawn(Coins { seed: 5 }));
-        assert_ne!(of_candidate, drawn(Coins { seed: 6 })[1]);
+        let of = |seed, stage| drawn(Coins { seed }, stage);
+        let [of_baseline, of_candidate] = of(5, Stage::Comparison);
+        assert_eq!([of_baseline.clone(), of_candidate.clone()], of(5, Stage::Comparison));
+        assert_ne!(of_candidate, of(6, Stage::Comparison)[1]);
+        for (one, other) in [&of_baseline, &of_candidate].into_iter().zip(of(5, Stage::Confirmation)) {
+            assert!(other.iter().all(|layout| !one.contains(layout)), "{one:?} {other:?}");
+        }
         let sorted: BTreeSet<u32> = of_baseline.into_iter().collect();
         assert!(sorted.into_iter().eq(1..=CONFIRMED_OVER as u32));
         let distinct: BTreeSet<u32> = of_candidate.iter().copied().collect();
