@@ -2,6 +2,11 @@
 # Builds the release binary and puts it at .bun-out/alpha, where existing scripts look for it.
 # Extra arguments go to cargo. CARGO_TARGET_DIR is honoured.
 #
+#     scripts/build.sh [--layout=N] [CARGO'S ARGUMENTS]
+#
+# A layout other than 0 puts the program's functions and data in an order that N draws, and changes nothing else: only the
+# last link is done again (crates/alpha/build.rs). Needs LLD, rustc's own linker on x86-64 Linux.
+#
 # Paths of this machine are remapped, so that the binary tells none of them: equal sources give equal binaries
 # wherever they lie.
 set -euo pipefail
@@ -10,6 +15,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if ! command -v cargo >/dev/null; then
   printf 'error: `cargo` not found\n\nhint: install Rust from https://rustup.rs\n' >&2
   exit 1
+fi
+
+unset ALPHA_LAYOUT
+if [[ "${1:-}" == --layout=* ]]; then
+  layout=${1#--layout=}
+  shift
+  if ! [[ "$layout" =~ ^[0-9]{1,9}$|^1[0-9]{9}$ ]]; then
+    printf 'error: `--layout=%s` is not a number below 2000000000\n\nhint: 0 is the layout that is written\n' "$layout" >&2
+    exit 1
+  fi
+  [[ "$layout" =~ ^0+$ ]] || export ALPHA_LAYOUT=$layout
 fi
 
 root=$(pwd -P)
@@ -38,7 +54,12 @@ if [[ "$cargo_home$target_path" != *" "* ]]; then
   export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$target_path=/target"
 fi
 
-cargo build --release --locked --package alpha "$@"
+if ! cargo build --release --locked --package alpha "$@"; then
+  if [[ -n "${ALPHA_LAYOUT:-}" ]]; then
+    printf 'hint: if it was the link that failed: a layout needs LLD, rustc'"'"'s own linker on x86-64 Linux\n' >&2
+  fi
+  exit 1
+fi
 
 built=$target/release/alpha
 [[ -n "${CARGO_BUILD_TARGET:-}" ]] && built=$target/$CARGO_BUILD_TARGET/release/alpha

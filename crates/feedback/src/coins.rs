@@ -33,6 +33,8 @@ pub enum Purpose {
     Slice,
     /// Steps of plain runs.
     PlainSteps,
+    /// Layouts that a claim is confirmed over.
+    Layout,
 }
 
 impl Purpose {
@@ -46,6 +48,7 @@ impl Purpose {
             Purpose::Projection => "projection",
             Purpose::Slice => "slice",
             Purpose::PlainSteps => "plain steps",
+            Purpose::Layout => "layout",
         }
     }
 }

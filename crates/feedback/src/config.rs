@@ -35,6 +35,10 @@ pub struct LoopConfig {
     /// Smallest gain that counts, in per cent.
     #[serde(default = "default_epsilon_pct")]
     pub epsilon_pct: f64,
+    /// What a gain must exceed in per cent, since code that lies elsewhere runs at another speed; where the self-test measures
+    /// that by `{layout}` in `build.command`, what it measures counts.
+    #[serde(default)]
+    pub layout_floor_pct: Option<f64>,
     /// Longest comparison, builds and confirmation aside.
     #[serde(default = "default_budget", deserialize_with = "duration")]
     pub budget: Duration,
@@ -82,7 +86,8 @@ pub struct LoopConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildConfig {
-    /// Run in the root of a checkout. `{layout}`, where it has that, is a number: same program, laid out otherwise.
+    /// Run in the root of a checkout. Where it has `{layout}`, each number makes another layout of the same program, and 0 the
+    /// one that is written.
     pub command: String,
     /// Files and folders that the trainer consists of, after the build.
     pub artifacts: Vec<PathBuf>,
@@ -321,6 +326,9 @@ impl LoopConfig {
             fits.then_some(()).ok_or_else(|| format!("`{name}` is {value}; it can be {low} to {high}"))
         };
         in_range("epsilon_pct", self.epsilon_pct, 0.01, 50.0)?;
+        if let Some(floor_pct) = self.layout_floor_pct {
+            in_range("layout_floor_pct", floor_pct, 0.0, 50.0)?;
+        }
         if self.build.artifacts.is_empty() {
             return Err("`build.artifacts` is empty: name what the build makes".into());
         }

@@ -8,6 +8,7 @@ use crate::{
     contest, evidence,
     git::LogEntry,
     registry::Registry,
+    selftest,
     session::Session,
     state::{Cycle, Tier},
     verdict::Verdict,
@@ -40,6 +41,8 @@ pub struct Status {
     pub attempts_missing: Option<String>,
     /// False commits to expect of them, if none had an effect.
     pub expected_false_commits: f64,
+    /// What a gain must exceed, since code that lies elsewhere runs at another speed; none before the first self-test.
+    pub layout: Option<String>,
     /// Files of the ledger that cannot be used.
     pub ledger_problems: Vec<String>,
     /// What the instrument asks less strictly at the baseline than it once did.
@@ -133,6 +136,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
         attempts,
         attempts_missing: known.missing(session),
         expected_false_commits: expected_false_commits(attempts, 0.025),
+        layout: selftest::cached(session)?.map(|proof| proof.floors(&session.config).to_string()),
         ledger_problems: session.ledger.problems().iter().map(ToString::to_string).collect(),
         next: next.to_owned(),
     })

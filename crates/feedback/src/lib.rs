@@ -53,6 +53,7 @@ pub mod compare;
 pub mod guards;
 pub mod confirm;
 pub mod attribution;
+pub mod layout;
 pub mod selftest;
 pub mod doctor;
 pub mod machine;

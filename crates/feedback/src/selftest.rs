@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    arm::{Arm, ArmFolder},
+    arm::{Arm, ArmFolder, Kit},
     blocks::{Blocks, Script},
     coins::Coins,
     compare::PairRunner,
-    config,
+    config::{self, LoopConfig},
     contest::Contest,
-    files, once,
+    files,
+    layout::{self, Floors, LayoutNoise},
+    once,
     pair::{self, PairRequest},
     parity::Floor,
     plan::{self, PairPlan},
@@ -48,6 +50,8 @@ const HOLD_UP_SD: f64 = 4.0;
 const MAX_HOLD_UP_PCT: f64 = 100.0;
 /// The known effect is not found where the estimate is off by more than this many standard errors.
 const MAX_ERRORS: f64 = 6.0;
+/// Numbers of the pairs that run in several layouts begin here, past all others.
+const FIRST_LAYOUT_PAIR: u64 = 1000;
 /// How long the proof holds.
 const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -79,10 +83,20 @@ pub struct SelfTest {
     /// How far the baseline's losses and norms are from themselves.
     #[serde(default)]
     pub floor: Floor,
+    /// How much layouts of the baseline differ; none where the build command cannot vary them, or pairs take too long.
+    #[serde(default)]
+    pub layout: Option<LayoutNoise>,
     /// The machine's peaks, where the configuration says how to measure them.
     pub peaks: Option<Peaks>,
     /// What refuses, if something does.
     pub failure: Option<String>,
+}
+
+/// What a self-test does beyond the usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelfTestOptions {
+    /// Layouts that are measured, however long it takes.
+    pub layouts: Option<u32>,
 }
 
 /// What a time resolves.
@@ -112,7 +126,7 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
         return Ok(kept);
     }
     watch.note("self-test of the instrument (first use on this machine, or a week ago)");
-    let made = run(session, contest, watch)?;
+    let made = run(session, contest, SelfTestOptions::default(), watch)?;
     match &made.failure {
         None => Ok(made),
         Some(why) => Err(LoopError::Refused(format!("the instrument fails its own test here: {why}"))
@@ -121,7 +135,12 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
 }
 
 /// Runs the test and keeps the result.
-pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
+pub fn run(
+    session: &Session,
+    contest: &Contest,
+    options: SelfTestOptions,
+    watch: &dyn Watch,
+) -> Result<SelfTest, LoopError> {
     let coins = Coins::fresh();
     let runner = PairRunner::new(session, contest, coins)?.of_baseline();
     let empty = Script::default();
@@ -175,6 +194,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
         hold_up_pct = (2.0 * hold_up_pct).min(MAX_HOLD_UP_PCT);
         first += PAIRS;
     };
+    let layout = if failure.is_none() { layouts(session, contest, &runner, &plan, options, watch)? } else { None };
     let made = SelfTest {
         schema: SCHEMA.to_owned(),
         holds_for: holds_for(session)?,
@@ -188,6 +208,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
         seconds_per_pair: plan.seconds_per_pair,
         resolves: resolutions(&plan, sd),
         floor,
+        layout,
         peaks,
         failure,
     };
@@ -198,6 +219,11 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Se
 }
 
 impl SelfTest {
+    /// What a gain must exceed, as far as layouts go.
+    pub fn floors(&self, config: &LoopConfig) -> Floors {
+        Floors::of(config, self.layout)
+    }
+
     /// Smallest effect that `minutes` of pairs resolve, in per cent.
     pub fn resolves_pct(&self, minutes: f64) -> Option<f64> {
         self.resolves.iter().find(|resolution| resolution.minutes >= minutes).map(|resolution| resolution.effect_pct)
@@ -215,17 +241,51 @@ fn series(
         .map(|number| {
             let script = runner.script(blocks, number);
             let request = PairRequest { slowed, ..runner.request(number, &script) };
-            let run = pair::run(&request, watch)?;
-            match &run.void {
-                None => Ok(run.log_ratio()),
-                Some(void) => Err(cannot_be_tested(void)),
-            }
+            log_ratio(&request, watch)
         })
         .collect()
 }
 
 fn cannot_be_tested(void: &pair::Void) -> LoopError {
     LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why))
+}
+
+/// How much layouts of the baseline differ.
+fn layouts(
+    session: &Session,
+    contest: &Contest,
+    runner: &PairRunner<'_>,
+    plan: &PairPlan,
+    options: SelfTestOptions,
+    watch: &dyn Watch,
+) -> Result<Option<LayoutNoise>, LoopError> {
+    if !layout::is_varied(&session.config) {
+        watch.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
+        return Ok(None);
+    }
+    let within = layout::layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
+    let Some(layouts) = options.layouts.or(within) else {
+        watch.note(&format!(
+            "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",
+            plan.seconds_per_pair,
+            layout::LIMIT.as_secs_f64()
+        ));
+        return Ok(None);
+    };
+    let run = |kits: [&Kit; 2], number: u64| {
+        let number = FIRST_LAYOUT_PAIR + number;
+        let script = runner.script(&plan.blocks, number);
+        log_ratio(&PairRequest { kits, ..runner.request(number, &script) }, watch)
+    };
+    layout::measure(session, contest, layouts, watch, &run)
+}
+
+fn log_ratio(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<f64, LoopError> {
+    let run = pair::run(request, watch)?;
+    match &run.void {
+        None => Ok(run.log_ratio()),
+        Some(void) => Err(cannot_be_tested(void)),
+    }
 }
 
 fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {
@@ -248,6 +308,7 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
         session.builds.toolchain(config)?,
         format!("{:?}", config.workload),
         format!("{:?}", config.trace),
+        config.build.command.clone(),
     ];
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }

@@ -581,3 +581,19 @@ fn what_is_copied_for_a_run_is_what_was_built() {
     let error = copy("second").unwrap_err();
     assert!(error.to_string().contains("is not what was built") && error.exit_code() == 4, "{error}");
 }
+
+#[test]
+fn each_layout_is_a_build_of_its_own() {
+    let mut project = Project::new("echo \"layout ${1:-none}\" >out/trainer");
+    let build = |project: &Project, layout| {
+        let tree = project.sandbox.tree("HEAD");
+        project.store.build_layout(&project.repository, &tree, &project.config, layout, &project.watch).unwrap()
+    };
+    let plain = [build(&project, 0), build(&project, 7)];
+    assert_eq!(plain[0].key, plain[1].key, "a command without the placeholder has one layout");
+    project.config.build.command = "sh build.sh {layout}".to_owned();
+    let made = [0, 7, 0].map(|layout| build(&project, layout));
+    assert_eq!(made.each_ref().map(trainer), ["layout 0\n", "layout 7\n", "layout 0\n"]);
+    assert_eq!(made.each_ref().map(|built| built.is_cached), [false, false, true]);
+    assert_eq!(project.build().key, made[0].key, "what is built without a layout is the written one");
+}

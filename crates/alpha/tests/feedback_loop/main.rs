@@ -21,6 +21,7 @@ mod gaming;
 mod guards;
 mod import;
 mod interruption;
+mod layout;
 mod loopholes;
 mod parity;
 mod text;

@@ -6,6 +6,7 @@ use clap::Args;
 use feedback::{
     LoopError, Watch,
     doctor::{self, Finding, Probes, Severity},
+    selftest,
 };
 use serde::Serialize;
 
@@ -32,6 +33,9 @@ pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> 
     context.show(&report, text)?;
     match session {
         Ok(session) => {
+            if let Some(proof) = selftest::cached(&session)? {
+                context.console.note(&format!("layout: {}", proof.floors(&session.config)));
+            }
             for problem in session.ledger.problems() {
                 context.console.note(&format!("ledger: {problem}"));
             }

@@ -1,20 +1,27 @@
 //! `alpha loop selftest`.
 
 use clap::Args;
-use feedback::{LoopError, contest, selftest};
+use feedback::{
+    LoopError, contest, layout,
+    selftest::{self, SelfTestOptions},
+};
 
 use super::{Context, Done};
 
-/// Nothing to choose.
+/// How thoroughly.
 #[derive(Args, Debug)]
-pub(super) struct Flags {}
+pub(super) struct Flags {
+    /// Measure so many layouts of the program, however long it takes
+    #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(layout::FEWEST)..=i64::from(layout::MOST)))]
+    layouts: Option<u32>,
+}
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;
     let contest = contest::of_commits(&session, &head, &head, &context.console)?;
-    let made = selftest::run(&session, &contest, &context.console)?;
+    let made = selftest::run(&session, &contest, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
     context.show(&made, |made| {
         let mut text = format!(
             "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\nheld up by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
@@ -26,6 +33,7 @@ pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> 
                 resolution.minutes, resolution.effect_pct, resolution.pairs
             ));
         }
+        text.push_str(&format!("layout                       {}\n", made.floors(&session.config)));
         if let Some(peaks) = made.peaks {
             text.push_str(&format!("peaks                        {:.0} GFLOP/s, {:.1} GB/s\n", peaks.gflops, peaks.gb_s));
         }

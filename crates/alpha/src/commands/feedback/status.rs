@@ -48,6 +48,9 @@ pub(super) fn text(status: &Status) -> String {
     for weakened in &status.weaker {
         text.push_str(&format!("weaker     {}\n", weakened.line()));
     }
+    if let Some(layout) = &status.layout {
+        text.push_str(&format!("layout     {layout}\n"));
+    }
     for problem in &status.ledger_problems {
         text.push_str(&format!("ledger     {problem}\n"));
     }
