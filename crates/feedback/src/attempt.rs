@@ -21,6 +21,7 @@ use crate::{
     guards::GuardResult,
     isolation::Protection,
     kept_evidence::KeptEvidence,
+    layout::{Floors, Needs},
     machine::Machine,
     parity::Parity,
     plain::PlainRuns,
@@ -79,6 +80,9 @@ pub struct Attempt {
     pub attribution: Option<Attribution>,
     /// The fresh pairs after FASTER.
     pub confirmation: Option<Confirmation>,
+    /// What a gain must exceed for the luck of layouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floors: Option<Floors>,
     /// Runs without the turn protocol, after the confirmation. Records from before there were any have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain: Option<PlainRuns>,
@@ -221,6 +225,9 @@ pub struct Confirmation {
     /// Attempts on this target that were known when the level was chosen, itself included.
     #[serde(default)]
     pub attempts: usize,
+    /// Whether each pair had another layout of both sides; see [`crate::layout`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_layouts: bool,
     /// Exact one-sided p of the signed-rank test.
     pub p: Option<f64>,
     /// Its estimate is the claim.
@@ -314,6 +321,15 @@ impl Attempt {
         // Both arms' turns take about the same time together as two of the baseline's.
         let runs: Vec<f64> = self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
         (!runs.is_empty()).then(|| crate::stats::robust::median(&runs))
+    }
+
+    /// What layouts ask of its estimate, where it is one of a gain.
+    pub fn layout_needs(&self) -> Needs {
+        let gain = self.estimate.map(|estimate| estimate.speedup_pct);
+        match (self.floors, gain) {
+            (Some(floors), Some(gain)) => floors.needs(gain),
+            _ => Needs::Nothing,
+        }
     }
 
     /// Whether it may be committed with a percentage: fresh pairs and plain runs agree.

@@ -84,7 +84,8 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> StoreLimits {
-        StoreLimits { builds: 12, bytes: 8 << 30 }
+        // A baseline and two candidates, each in the layouts that a claim is confirmed over.
+        StoreLimits { builds: 48, bytes: 8 << 30 }
     }
 }
 

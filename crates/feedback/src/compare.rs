@@ -22,6 +22,7 @@ use crate::{
     driver::{self, Outcome, PairSource},
     gaming,
     guards::{self, GuardPairs, GuardRequest, Measure},
+    layout::{Floors, Needs},
     pair::{self, PairRequest, PairRun},
     pair_source::TrainerPairs,
     plan::{self, PairPlan},
@@ -221,6 +222,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         guard_d: BTreeMap::new(),
         attribution: None,
         confirmation: None,
+        floors: None,
         plain: None,
         verdict: None,
         reason: String::new(),
@@ -266,6 +268,8 @@ fn measure(
         same_training: SameTraining::new(session, contest, attempt, watch)?,
         plan,
         series: Series::Comparison,
+        layouts: None,
+        index: 0,
         budget: Some(budget),
         began,
         spent_s: 0.0,
@@ -273,6 +277,7 @@ fn measure(
     };
     let (verdict, reason) = driver::compare(&mut pairs, attempt, &plan)?;
     let TrainerPairs { mut same_training, .. } = pairs;
+    let (verdict, reason) = beyond_layouts(session, attempt, verdict, reason)?;
     let leaner = verdict != Verdict::Slower && attempt.is_leaner();
     if attempt.is_identical || !(verdict == Verdict::Faster || leaner && verdict != Verdict::Refused) {
         return Ok((verdict, reason));
@@ -343,6 +348,15 @@ impl<'a> PairRunner<'a> {
         PairRequest { workload, kits: *kits, script, coins: *coins, number, work, slowed: None }
     }
 
+    /// The same with the files of other layouts.
+    #[must_use]
+    pub fn with_kits<'k>(&self, kits: [&'k Kit; 2]) -> PairRunner<'k>
+    where
+        'a: 'k,
+    {
+        PairRunner { workload: self.workload, kits, coins: self.coins, work: self.work.clone() }
+    }
+
     /// The turns of a pair: the same for a trainer, whatever the pair is for.
     pub fn script(&self, blocks: &Blocks, number: u64) -> Script {
         same_training::script(self.workload, blocks, self.coins, number)
@@ -373,6 +387,25 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
         "at most {pairs} pairs {how}, about {seconds_per_pair:.1} s each: {} blocks of {} steps after {} of warm-up{resolves}{short}",
         blocks.blocks, blocks.block_steps, blocks.warmup_steps
     )
+}
+
+/// A gain that two layouts of the same program may differ by is not called one.
+fn beyond_layouts(
+    session: &Session,
+    attempt: &mut Attempt,
+    verdict: Verdict,
+    reason: String,
+) -> Result<(Verdict, String), LoopError> {
+    if verdict != Verdict::Faster {
+        return Ok((verdict, reason));
+    }
+    let proof = crate::selftest::cached(session)?;
+    let floors = Floors::of(&session.config, proof.and_then(|proof| proof.layout));
+    attempt.floors = Some(floors);
+    Ok(match attempt.layout_needs() {
+        Needs::More => (Verdict::Undecided, format!("{reason}, which may be luck of layout: {floors}")),
+        Needs::OtherLayouts | Needs::Nothing => (verdict, reason),
+    })
 }
 
 /// Runs the configured guards, those that cost nothing first; the refusal of the first that fails.

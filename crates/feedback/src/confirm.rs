@@ -10,11 +10,12 @@ use crate::{
     compare::PairRunner,
     contest::Contest,
     driver, evidence,
+    layout::{self, LayoutKits, Needs},
     pair_source::TrainerPairs,
     registry::{self, Registry},
     same_training::SameTraining,
     session::Session,
-    stats::{confirmation::confirm, signed_rank::critical_value},
+    stats::{self, confirmation::confirm, signed_rank::critical_value},
     verdict::Estimate,
 };
 
@@ -42,12 +43,15 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     if attempt.confirmation.is_none() {
         let attempts = known.attempts(session);
         let level = level(attempts, attempt);
+        let over_layouts = attempt.layout_needs() == Needs::OtherLayouts && layout::is_varied(&session.config);
+        let planned = attempt.pairs.len().max(fewest_pairs(level, 0));
         attempt.confirmation = Some(Confirmation {
-            planned: attempt.pairs.len().max(fewest_pairs(level, 0)),
+            planned: if over_layouts { layout::pairs_over_layouts(planned) } else { planned },
             pairs: Vec::new(),
             voids: Vec::new(),
             level,
             attempts,
+            over_layouts,
             p: None,
             estimate: None,
             accepted: None,
@@ -57,12 +61,15 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     }
     // Known before its first pair: what is asked once is not asked again elsewhere.
     registry::note(session, attempt)?;
+    let layouts = layouts(session, contest, attempt, watch)?;
     let mut pairs = TrainerPairs {
         session,
         runner: PairRunner::new(session, contest, attempt.coins)?,
         same_training: SameTraining::new(session, contest, attempt, watch)?,
         plan,
         series: Series::Confirmation,
+        layouts,
+        index: 0,
         budget: None,
         began: Instant::now(),
         spent_s: 0.0,
@@ -78,11 +85,34 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     registry::note(session, attempt)
 }
 
+/// The layouts of both sides that a confirmation runs in; none where it runs in the written ones.
+pub fn layouts(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    watch: &dyn Watch,
+) -> Result<Option<LayoutKits>, LoopError> {
+    if !attempt.confirmation.as_ref().is_some_and(|confirmation| confirmation.over_layouts) {
+        return Ok(None);
+    }
+    LayoutKits::build(session, contest, attempt.coins, layout::Stage::Confirmation, watch).map(Some)
+}
+
+/// What the pairs of a confirmation say.
+pub fn outcome(confirmation: &Confirmation) -> stats::confirmation::Confirmation {
+    let d = confirmation.d();
+    if confirmation.over_layouts {
+        layout::confirm_over_layouts(&d, confirmation.level)
+    } else {
+        confirm(&d, confirmation.level)
+    }
+}
+
 /// Judges the pairs that there are, once.
 fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
     let Some(confirmation) = &mut attempt.confirmation else { return };
     let d = confirmation.d();
-    let outcome = confirm(&d, confirmation.level);
+    let outcome = outcome(confirmation);
     let is_whole = d.len() >= confirmation.planned;
     if is_whole {
         confirmation.p = Some(outcome.p);

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use self::spread::{FEWEST, LayoutNoise, MOST, layouts_within, log_floor};
 use crate::{
     LoopError, Watch,
@@ -37,7 +39,7 @@ pub const CONFIRMED_OVER: usize = 10;
 pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// What a gain must exceed, by an estimate of one layout of each side.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Floors {
     /// Less is not called faster.
     pub faster_pct: f64,
@@ -48,7 +50,8 @@ pub struct Floors {
 }
 
 /// What floors rest on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The self-test's layouts.
     Measured(LayoutNoise),

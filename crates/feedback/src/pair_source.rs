@@ -9,6 +9,7 @@ use crate::{
     compare::{PairRunner, pair_row, progress},
     driver::{Outcome, PairSource},
     files,
+    layout::LayoutKits,
     pair::PairRun,
     plan::PairPlan,
     same_training::SameTraining,
@@ -28,6 +29,10 @@ pub struct TrainerPairs<'a> {
     pub plan: PairPlan,
     /// [`Series::Comparison`] or [`Series::Confirmation`].
     pub series: Series,
+    /// Layouts that the pairs run in, one after the other; none: the written ones.
+    pub layouts: Option<LayoutKits>,
+    /// Rows of the series before the pair that is next.
+    pub index: usize,
     /// Longest comparison; none for a confirmation, which has a fixed number of pairs.
     pub budget: Option<Duration>,
     /// When it began.
@@ -42,7 +47,11 @@ impl PairSource for TrainerPairs<'_> {
     type Run = PairRun;
 
     fn run(&mut self, number: u64) -> Result<Outcome<PairRun>, LoopError> {
-        let mut run = self.runner.run(number, &self.runner.script(&self.plan.blocks, number), self.watch)?;
+        let script = self.runner.script(&self.plan.blocks, number);
+        let mut run = match &self.layouts {
+            None => self.runner.run(number, &script, self.watch)?,
+            Some(layouts) => self.runner.with_kits(layouts.of_pair(self.index)).run(number, &script, self.watch)?,
+        };
         self.spent_s += if self.series == Series::Comparison { run.trainers_s() } else { run.seconds };
         Ok(match run.void.take() {
             Some(void) => Outcome::Void(void),
@@ -71,6 +80,10 @@ impl PairSource for TrainerPairs<'_> {
     }
 
     fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError> {
+        self.index = match &attempt.confirmation {
+            Some(confirmation) if self.series == Series::Confirmation => confirmation.pairs.len(),
+            _ => attempt.pairs.len(),
+        };
         self.session.attempts().save(attempt)
     }
 

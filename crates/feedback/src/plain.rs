@@ -17,8 +17,10 @@ use crate::{
     attempt::{Attempt, VoidRow},
     bookkeeping::{LOST_D, MAX_LOST, Series},
     coins::{Coins, Purpose},
+    confirm,
     contest::Contest,
     driver::{self, Outcome, PairSource},
+    layout::LayoutKits,
     parity::{Arms, Evidence, Floor, PairEvidence, Tier},
     plain_pair::{self, PlainMode, PlainRequest, PlainRun},
     records::Trajectory,
@@ -182,7 +184,19 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     let counters = same_training::counters(workload);
     let began = Instant::now();
     let coins = plain.coins;
-    let mut source = PlainPairs { session, contest, mode: PlainMode::Slices, coins, evidence, counters, watch, began };
+    let layouts = confirm::layouts(session, contest, attempt, watch)?;
+    let mut source = PlainPairs {
+        session,
+        contest,
+        mode: PlainMode::Slices,
+        coins,
+        evidence,
+        counters,
+        layouts,
+        watch,
+        began,
+        index: 0,
+    };
     let refusal = series(&mut source, attempt, log_of_pct(estimate.speedup_pct))?;
     attempt.seconds.plain += began.elapsed().as_secs_f64();
     if let Some(plain) = &mut attempt.plain {
@@ -300,6 +314,9 @@ struct PlainPairs<'a> {
     coins: Coins,
     evidence: Evidence,
     counters: Vec<String>,
+    /// As in the confirmation.
+    layouts: Option<LayoutKits>,
+    index: usize,
     watch: &'a dyn Watch,
     began: Instant,
 }
@@ -335,12 +352,13 @@ impl PairSource for PlainPairs<'_> {
     type Run = PlainRun;
 
     fn run(&mut self, number: u64) -> Result<Outcome<PlainRun>, LoopError> {
-        let [baseline, candidate] = &self.contest.kits;
+        let written = self.contest.kits.each_ref();
+        let kits = self.layouts.as_ref().map_or(written, |layouts| layouts.of_pair(self.index));
         let work = self.session.work()?;
         let request = PlainRequest {
             workload: &self.session.config.workload,
             steps: self.evidence.steps,
-            kits: [baseline, candidate],
+            kits,
             coins: self.coins,
             number,
             work: &work,
@@ -369,6 +387,7 @@ impl PairSource for PlainPairs<'_> {
     }
 
     fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError> {
+        self.index = attempt.plain.as_ref().map_or(0, |plain| plain.rows(self.mode).len());
         self.session.attempts().save(attempt)
     }
 

@@ -13,13 +13,14 @@ use crate::{
     bookkeeping::{LOST_D, Series},
     coins::Purpose,
     config::LoopConfig,
-    confirm::{fewest_pairs, level, went_on},
+    confirm::{fewest_pairs, level, outcome, went_on},
     evidence::{self, AttemptRecord},
     gaming, guards,
+    layout::{self, Needs},
     ledger::{Ledger, RecordId},
     parity, plain,
     reference::Reference,
-    stats::{confirmation::confirm, sequential::Plan},
+    stats::sequential::Plan,
     verdict::{Estimate, Judgement, Verdict, judge},
 };
 
@@ -72,9 +73,9 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     if attempt.reference.as_ref().is_some_and(Reference::takes_back) {
         return None;
     }
-    let d = numbers(&confirmation.pairs);
-    let again = confirm(&d, confirmation.level);
-    let own = Estimate::new(again.estimate, again.interval.low, again.interval.high, d.len());
+    let again = outcome(confirmation);
+    let pairs = confirmation.pairs.len();
+    let own = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
     // What is there in plain runs, where that is less than in turns.
     let plain = attempt.plain.as_ref().and_then(|plain| plain.estimate);
     let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
@@ -107,7 +108,7 @@ pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
         problems.extend(of_gaming(attempt));
     }
     if asked.lands == Lands::Claim {
-        problems.extend(of_confirmation(attempt, asked.earlier_attempts));
+        problems.extend(of_confirmation(attempt, asked.config, asked.earlier_attempts));
         if !is_older {
             problems.extend(of_plain_runs(attempt, asked.config));
         }
@@ -183,6 +184,9 @@ fn of_verdict(attempt: &Attempt, looks: Plan, asked: &Asked<'_>, is_older: bool)
     let judged = judge(&d, looks, epsilon_pct.max(asked.config.epsilon_pct));
     let found = judged.verdict.map_or("no answer", Verdict::name);
     let estimate = last_estimate(&d, looks, epsilon_pct);
+    if asked.lands == Lands::Claim && !is_older && (attempt.floors.is_none() || attempt.layout_needs() == Needs::More) {
+        problems.push("its gain is not shown to be more than luck of layout".to_owned());
+    }
     match asked.lands {
         Lands::Claim if attempt.verdict != Some(Verdict::Faster) || judged.verdict != Some(Verdict::Faster) => {
             problems.push(format!("its pairs give {found}, not FASTER"));
@@ -221,7 +225,7 @@ fn last_estimate(d: &[f64], looks: Plan, epsilon_pct: f64) -> Option<Estimate> {
 }
 
 /// A fixed number of fresh pairs, at a level that the attempts before allow.
-fn of_confirmation(attempt: &Attempt, earlier_attempts: usize) -> Vec<String> {
+fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usize) -> Vec<String> {
     let Some(confirmation) = &attempt.confirmation else { return vec!["there is no confirmation".to_owned()] };
     let Confirmation { planned, pairs, level: used, p, accepted, refusal, .. } = confirmation;
     let mut problems = Vec::new();
@@ -236,7 +240,10 @@ fn of_confirmation(attempt: &Attempt, earlier_attempts: usize) -> Vec<String> {
     if pairs.len() != *planned || pairs.len() < attempt.pairs.len().max(fewest_pairs(*used, lost)) {
         problems.push(format!("the confirmation has {} pairs, not the {planned} planned", pairs.len()));
     }
-    let again = confirm(&numbers(pairs), *used);
+    let again = outcome(confirmation);
+    if attempt.layout_needs() == Needs::OtherLayouts && layout::is_varied(config) && !confirmation.over_layouts {
+        problems.push("it was not confirmed over several layouts, which may differ by as much as it claims".to_owned());
+    }
     if !again.confirmed {
         problems.push(format!("its confirmation does not pass (p = {:.4})", again.p));
     }
@@ -271,8 +278,7 @@ fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
             problems.push(format!("plain pair {} has another ratio than its times", row.number));
         }
     }
-    let confirmed =
-        attempt.confirmation.as_ref().map_or(0.0, |found| confirm(&numbers(&found.pairs), found.level).estimate);
+    let confirmed = attempt.confirmation.as_ref().map_or(0.0, |found| outcome(found).estimate);
     if let Some(why) = plain::finding(attempt, confirmed) {
         problems.push(why);
     }
@@ -350,10 +356,6 @@ fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
     let gain_pct = attempt.estimate.map_or(0.0, |estimate| estimate.speedup_pct);
     let gain_ms = (step.baseline_ms * gain_pct / (100.0 + gain_pct)).max(0.0);
     outside.interval_ms.0 > 0.0 && outside.saved_ms > LET_THROUGH * gain_ms + ROUNDING
-}
-
-fn numbers(pairs: &[PairRow]) -> Vec<f64> {
-    pairs.iter().map(|pair| pair.d).collect()
 }
 
 /// Attempts on the same baseline that the ledger had when this one was first recorded, and itself; one that went on after

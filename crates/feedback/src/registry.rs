@@ -220,6 +220,7 @@ impl Asked {
             voids: Vec::new(),
             level: self.level,
             attempts: 0,
+            over_layouts: false,
             p: self.p,
             estimate: self.speedup_pct.map(|speedup_pct| Estimate {
                 speedup_pct,
