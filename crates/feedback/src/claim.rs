@@ -2,7 +2,8 @@
 //! record behind the number.
 //!
 //! Writing is strict, reading is not: what a person would take for a claim is one, however it is spelled.
-//! Number and interval are the confirmation's, which have no selection in them.
+//! Number and interval are the confirmation's. The comparison did not select them; the confirmation's own test did, since
+//! only what passes is published: see [`crate::stats::conditional`].
 
 mod subject;
 
