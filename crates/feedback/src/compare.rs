@@ -226,13 +226,13 @@ fn measure(
         session.attempts().save(attempt)?;
         plan
     };
-    let looks = Plan::for_pairs(plan.pairs)
-        .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+    let looks = plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
     watch.note(&plan_text(session, &plan, budget));
-    // A plan that is done goes on by the e-process, as many pairs again.
+    // A plan that is done goes on, as many pairs again.
     let most = if attempt.pairs.len() >= plan.pairs { attempt.pairs.len() + plan.pairs } else { plan.pairs };
+    let most = most.min(looks.most_pairs());
     if attempt.pairs.len() >= plan.pairs {
-        watch.note("the planned pairs are used up: an e-process over all pairs goes on");
+        watch.note("the planned pairs are used up: more pairs follow, judged within the same 5 %");
     }
     let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
     let mut same_training = SameTraining::new(session, contest, attempt, watch)?;
@@ -373,7 +373,7 @@ impl<'a> PairRunner<'a> {
 
 /// What is going to happen, before the first pair.
 fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
-    let PairPlan { pairs, seconds_per_pair, blocks } = plan;
+    let PairPlan { pairs, seconds_per_pair, blocks, .. } = plan;
     let resolves = crate::selftest::cached(session).ok().flatten().map_or_else(String::new, |proof| {
         let size = Plan::for_pairs(*pairs).unwrap_or(Plan::ALL[0]);
         let smallest = power::smallest_effect(verdict::log_of_pct(proof.sd_pct), size);

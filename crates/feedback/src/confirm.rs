@@ -138,7 +138,7 @@ pub fn attempts_on(session: &Session, baseline: &str) -> usize {
     evidence::attempts(session).iter().map(|(_, record)| record).filter(|record| is_on(record)).map(chances).sum()
 }
 
-/// Whether the e-process had a say after the plan's last look.
+/// Whether it went on after the plan's last look.
 fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
 }

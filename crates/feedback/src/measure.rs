@@ -14,7 +14,6 @@ use crate::{
     gaming::MAX_VOIDS,
     plan::{self, PairPlan},
     session::Session,
-    stats::sequential::Plan,
     verdict::{Estimate, Verdict, judge, pct_of_log},
     watch::PairProgress,
 };
@@ -63,8 +62,8 @@ pub fn run(
         let runner = PairRunner::new(session, contest, coins)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
-        let looks = Plan::for_pairs(plan.pairs)
-            .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+        let looks =
+            plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
         let mut d = Vec::new();
         let mut voids = 0;
         let mut estimate = None;

@@ -9,6 +9,8 @@ pub mod sequential;
 pub mod confirmation;
 pub mod conditional;
 pub mod power;
+pub mod plain;
+pub mod layout;
 pub mod e_process;
 pub mod equivalence;
 pub mod bootstrap;

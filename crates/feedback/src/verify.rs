@@ -16,7 +16,7 @@ use crate::{
     git::LogEntry,
     measure,
     session::Session,
-    stats::{confirmation::confirm, sequential::Plan},
+    stats::confirmation::confirm,
     verdict::{Estimate, Verdict, judge},
 };
 
@@ -234,7 +234,7 @@ fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError
 pub fn recompute(record: &AttemptRecord, claim_pct: f64) -> Vec<String> {
     let mut problems = Vec::new();
     let attempt = &record.attempt;
-    let Some(looks) = attempt.plan.and_then(|plan| Plan::for_pairs(plan.pairs)) else {
+    let Some(looks) = attempt.plan.and_then(|plan| plan.looks()) else {
         return vec!["the record has no plan".to_owned()];
     };
     let judged = judge(&attempt.d(), looks, attempt.epsilon_pct);
