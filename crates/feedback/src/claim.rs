@@ -3,7 +3,8 @@
 //!
 //! Writing is strict, reading is not: what a person would take for a claim of speed is one, however it is spelled. One of
 //! another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers, as the loop's own do.
-//! Number and interval are the confirmation's, which have no selection in them.
+//! Number and interval are the confirmation's. The comparison did not select them; the confirmation's own test did, since
+//! only what passes is published: that is corrected for, see [`crate::stats::conditional`].
 
 mod plain;
 mod speedup;

@@ -259,7 +259,7 @@ fn measure(
     };
     watch.note(&plan_text(session, &plan, budget));
     if attempt.pairs.len() >= plan.pairs {
-        watch.note("the planned pairs are used up: an e-process over all pairs goes on");
+        watch.note("the planned pairs are used up: more pairs follow, judged within the same 5 %");
         registry::note(session, attempt)?;
     }
     let mut pairs = TrainerPairs {
@@ -370,7 +370,7 @@ impl<'a> PairRunner<'a> {
 
 /// What is going to happen, before the first pair.
 fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
-    let PairPlan { pairs, seconds_per_pair, blocks } = plan;
+    let PairPlan { pairs, seconds_per_pair, blocks, .. } = plan;
     let resolves = crate::selftest::cached(session).ok().flatten().map_or_else(String::new, |proof| {
         let size = Plan::for_pairs(*pairs).unwrap_or(Plan::ALL[0]);
         let smallest = power::smallest_effect(verdict::log_of_pct(proof.sd_pct), size);

@@ -169,7 +169,7 @@ pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
     (lost + 1..=MAX_PAIRS).find(passes).unwrap_or(MAX_PAIRS)
 }
 
-/// Whether the e-process had a say after the plan's last look.
+/// Whether it went on after the plan's last look.
 pub fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
 }

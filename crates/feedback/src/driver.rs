@@ -130,7 +130,7 @@ fn write_off(attempt: &mut Attempt, pair: PairOf, error: &LoopError) {
 }
 
 /// Runs pairs of the comparison until there is an answer, the plan ends, or the budget is spent. A plan that is used up
-/// goes on by the e-process, as many pairs again.
+/// goes on, as many pairs again, within the same error.
 ///
 /// # Errors
 /// As [`run_pair`]. The attempt has no verdict then, and calling again goes on.
@@ -139,10 +139,9 @@ pub fn compare<S: PairSource>(
     attempt: &mut Attempt,
     plan: &PairPlan,
 ) -> Result<(Verdict, String), LoopError> {
-    let looks = Plan::for_pairs(plan.pairs)
-        .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+    let looks = plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
     // Before what is unsettled counts: a plan that it completes has had its say.
-    let most = most_pairs(attempt, plan);
+    let most = most_pairs(attempt, plan, looks);
     attempt.settle();
     let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
     loop {
@@ -173,9 +172,12 @@ pub fn compare<S: PairSource>(
 }
 
 /// The pairs after which a comparison that begins or goes on now ends.
-fn most_pairs(attempt: &Attempt, plan: &PairPlan) -> usize {
+fn most_pairs(attempt: &Attempt, plan: &PairPlan, looks: Plan) -> usize {
     let so_far = attempt.pairs.len();
-    if so_far >= plan.pairs { (so_far + plan.pairs).min(MOST_PAIRS).max(so_far) } else { plan.pairs }
+    if so_far < plan.pairs {
+        return plan.pairs;
+    }
+    (so_far + plan.pairs).min(looks.most_pairs()).min(MOST_PAIRS).max(so_far)
 }
 
 /// Runs the pairs of the confirmation that are still missing; why they prove nothing, if they do not. Where pairs were

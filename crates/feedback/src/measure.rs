@@ -14,7 +14,6 @@ use crate::{
     gaming::MAX_VOIDS,
     plan::{self, PairPlan},
     session::Session,
-    stats::sequential::Plan,
     verdict::{Estimate, Judgement, Verdict, judge, pct_of_log, round_log},
     watch::PairProgress,
 };
@@ -56,7 +55,7 @@ pub struct Measurement {
 impl Measurement {
     /// The same from its pairs alone; none where its plan is not known.
     pub fn judged(&self) -> Option<Judgement> {
-        Some(judge(&self.d, Plan::for_pairs(self.plan.pairs)?, self.epsilon_pct))
+        Some(judge(&self.d, self.plan.looks()?, self.epsilon_pct))
     }
 }
 
@@ -76,8 +75,8 @@ pub fn run(
         let runner = PairRunner::new(session, contest, coins)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
-        let looks = Plan::for_pairs(plan.pairs)
-            .ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+        let looks =
+            plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
         let mut d = Vec::new();
         let mut voids = 0;
         let mut estimate = None;

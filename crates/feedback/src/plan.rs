@@ -11,7 +11,10 @@ use crate::{
     coins::Coins,
     config::{Sharing, Workload},
     pair::{self, ArmRun, PairRequest},
-    stats::robust::median,
+    stats::{
+        robust::median,
+        sequential::{self, Continuation},
+    },
 };
 
 /// Length of the timed part of a block that is aimed at: long beside the change of turns (50 µs), short beside what neighbours do. In 36 pairs
@@ -39,6 +42,16 @@ pub struct PairPlan {
     pub pairs: usize,
     /// What a pair takes, as measured.
     pub seconds_per_pair: f64,
+    /// How it goes on after an UNDECIDED, which also says by which bounds it is judged.
+    #[serde(default)]
+    pub continuation: Continuation,
+}
+
+impl PairPlan {
+    /// Its looks and bounds; none of a number of pairs that no plan has.
+    pub fn looks(&self) -> Option<sequential::Plan> {
+        sequential::Plan::for_pairs(self.pairs).map(|plan| plan.with(self.continuation))
+    }
 }
 
 /// Runs the baseline alone, a step a turn, and plans with what it takes.
@@ -48,7 +61,12 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
         let run = pair::alone(request, Arm::Baseline, watch)?;
         let blocks = Blocks { warmup_steps: 0, block_steps: steps, blocks: 1, steps };
         let seconds_per_pair = 2.0 * run.whole_ms() / 1e3;
-        return Ok(PairPlan { blocks, pairs: pairs_within(budget, seconds_per_pair), seconds_per_pair });
+        return Ok(PairPlan {
+            blocks,
+            pairs: pairs_within(budget, seconds_per_pair),
+            seconds_per_pair,
+            continuation: Continuation::Reserve,
+        });
     }
     let run = pair::alone(request, Arm::Baseline, watch)?;
     let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
@@ -57,7 +75,12 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
             .hint("give it more steps")
     })?;
     let seconds_per_pair = seconds_per_pair(&run);
-    Ok(PairPlan { blocks, pairs: pairs_within(budget, seconds_per_pair), seconds_per_pair })
+    Ok(PairPlan {
+        blocks,
+        pairs: pairs_within(budget, seconds_per_pair),
+        seconds_per_pair,
+        continuation: Continuation::Reserve,
+    })
 }
 
 /// The turns of a workload that is measured beside the primary one, planned the same way.

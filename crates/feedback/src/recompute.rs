@@ -20,8 +20,8 @@ use crate::{
     ledger::{Ledger, RecordId},
     parity, plain,
     reference::Reference,
-    stats::sequential::Plan,
-    verdict::{Estimate, Judgement, Verdict, judge},
+    stats::{conditional::conditional, sequential::Plan},
+    verdict::{Estimate, Judgement, Verdict, judge, log_of_pct},
 };
 
 /// Numbers are written with all their digits; sums in another order differ in the last.
@@ -66,7 +66,8 @@ pub struct Asked<'a> {
     pub message: Option<&'a str>,
 }
 
-/// The number that a commit of this attempt claims, with its interval: the confirmation's, or what it gains beside the best
+/// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
+/// published because it passed ([`conditional`](crate::stats::conditional)), or what plain runs show, or what it gains beside the best
 /// accepted tree where that is less. None where it takes back a slowdown.
 pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let confirmation = attempt.confirmation.as_ref()?;
@@ -75,7 +76,16 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     }
     let again = outcome(confirmation);
     let pairs = confirmation.pairs.len();
-    let own = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
+    let plain = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
+    // Older records claim the confirmation's own estimate, which was selected for having passed.
+    let own = match conditional(&again, confirmation.level) {
+        Some(found) if attempt.rules > 0 => {
+            let epsilon = log_of_pct(attempt.epsilon_pct);
+            let published = if again.estimate >= epsilon { found.published(epsilon) } else { found.estimate };
+            Estimate::new(published, found.interval.low.min(published), found.interval.high, pairs)
+        }
+        _ => plain,
+    };
     // What is there in plain runs, where that is less than in turns.
     let plain = attempt.plain.as_ref().and_then(|plain| plain.estimate);
     let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
@@ -93,7 +103,7 @@ pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     }
     problems.extend(of_instrument(attempt, asked.config));
     problems.extend(of_pairs(attempt));
-    match attempt.plan.and_then(|plan| Plan::for_pairs(plan.pairs)) {
+    match attempt.plan.and_then(|plan| plan.looks()) {
         None => problems.push("the record has no plan".to_owned()),
         Some(looks) => problems.extend(of_verdict(attempt, looks, asked, is_older)),
     }

@@ -7,6 +7,7 @@ pub mod robust;
 pub mod signed_rank;
 pub mod sequential;
 pub mod confirmation;
+pub mod conditional;
 pub mod power;
 pub mod e_process;
 pub mod equivalence;

@@ -10,7 +10,7 @@ use crate::stats::{
     e_process::EProcess,
     power,
     robust::mad_sd,
-    sequential::{self, Evidence, Plan},
+    sequential::{self, Continuation, Evidence, Plan},
     signed_rank::WalshAverages,
 };
 
@@ -101,7 +101,7 @@ pub struct Judgement {
 
 /// Of the continuations that futility is judged by: the same pairs are judged the same way again.
 const SEED: u64 = 1;
-/// Two-sided error of the e-process.
+/// Two-sided error of the bets that older comparisons went on by.
 const LEVEL: f64 = 0.05;
 
 /// ln(1 + p/100), of a percentage of speed.
@@ -119,17 +119,22 @@ pub fn round_log(d: f64) -> f64 {
     (d * 1e6).round() / 1e6
 }
 
-/// Judges the pairs so far under the plan. Beyond its last pair the e-process over all of them decides.
+/// Judges the pairs so far under the plan, at its looks, also at those after its last planned pair. Comparisons that
+/// were begun before a plan kept something back for these are judged there by bets over all pairs.
 pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
     let epsilon = log_of_pct(epsilon_pct);
-    let evidence = if d.len() > plan.pairs() {
+    let is_by_bets = plan.continuation() == Continuation::Bets;
+    let evidence = if d.len() > plan.pairs() && is_by_bets {
         Some(Evidence { estimate: WalshAverages::of(d).estimate(), interval: EProcess::of(d).interval(LEVEL) })
     } else {
         plan.evidence(d)
     };
     let Some(evidence) = evidence else {
-        let next = plan.looks().iter().find(|look| look.pairs > d.len()).map_or(plan.pairs(), |look| look.pairs);
-        return Judgement { verdict: None, reason: format!("the next look is after {next} pairs"), estimate: None };
+        let reason = match plan.next_look(d.len()) {
+            Some(next) => format!("the next look is after {next} pairs"),
+            None => format!("the last look was after {} pairs", plan.most_pairs()),
+        };
+        return Judgement { verdict: None, reason, estimate: None };
     };
     let estimate = Some(Estimate::of(evidence, d.len()));
     let decided = |verdict, reason| Judgement { verdict: Some(verdict), reason, estimate };
@@ -140,7 +145,9 @@ pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
         Some(sequential::Answer::Same) => {
             decided(Verdict::Same, format!("differs by less than {epsilon_pct} %: {text}"))
         }
-        None if d.len() == plan.pairs() => decided(Verdict::Undecided, undecided(d, evidence, epsilon)),
+        None if d.len() == plan.pairs() || d.len() == plan.most_pairs() => {
+            decided(Verdict::Undecided, undecided(d, evidence, epsilon))
+        }
         None if d.len() < plan.pairs() && power::is_futile(d, plan, evidence, epsilon, SEED) => {
             let why = undecided(d, evidence, epsilon);
             decided(Verdict::Undecided, format!("{why}; the pairs that are left would hardly change that"))
@@ -213,8 +220,16 @@ mod tests {
 
     #[test]
     fn beyond_the_plan_all_pairs_count() {
-        assert_eq!(judge(&around(2.0, 1.0, 60), plan(), 0.5).verdict, Some(Verdict::Faster));
-        assert_eq!(judge(&around(0.0, 8.0, 25), plan(), 0.5).verdict, None);
+        let bets = plan().with(Continuation::Bets);
+        for plan in [plan(), bets] {
+            assert_eq!(judge(&around(2.0, 1.0, 60), plan, 0.5).verdict, Some(Verdict::Faster));
+            assert_eq!(judge(&around(0.0, 8.0, 25), plan, 0.5).verdict, None);
+        }
+        // Bets may be looked at after every pair; the reserve is spent at looks, and there is a last one.
+        assert_eq!(judge(&around(2.0, 1.0, 61), bets, 0.5).verdict, Some(Verdict::Faster));
+        let between = judge(&around(2.0, 1.0, 61), plan(), 0.5);
+        assert_eq!((between.verdict, between.reason.as_str()), (None, "the next look is after 70 pairs"));
+        assert_eq!(judge(&around(0.0, 8.0, 80), plan(), 0.5).verdict, Some(Verdict::Undecided));
     }
 
     #[test]

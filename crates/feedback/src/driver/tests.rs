@@ -142,7 +142,7 @@ impl PairSource for Bench {
 
 fn plan(pairs: usize) -> PairPlan {
     let blocks = Blocks { warmup_steps: 10, block_steps: 5, blocks: 7, steps: 60 };
-    PairPlan { blocks, pairs, seconds_per_pair: 1.0 }
+    PairPlan { blocks, pairs, seconds_per_pair: 1.0, continuation: crate::stats::sequential::Continuation::Reserve }
 }
 
 fn attempt(pairs: usize) -> Attempt {

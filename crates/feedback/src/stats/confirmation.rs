@@ -1,7 +1,8 @@
 //! Confirmation: fresh pairs, a number fixed beforehand, one look, one side.
 //!
-//! It knows nothing of the comparison that came before, so its level and the comparison's multiply. Its estimate, unlike
-//! the one of the comparison, was not selected for being large.
+//! It knows nothing of the comparison that came before, so its level and the comparison's multiply. Its plain estimate was not
+//! selected by the comparison. It is selected by this test: a number that is published only where the test passes is too
+//! large on average, the more so the lower the power. [`conditional`](super::conditional) corrects for that.
 
 use super::{
     Interval,
@@ -15,7 +16,7 @@ pub struct Confirmation {
     pub p: f64,
     /// Whether `p` is at most the level.
     pub confirmed: bool,
-    /// Hodges–Lehmann estimate.
+    /// Plain Hodges–Lehmann estimate, not corrected for having passed.
     pub estimate: f64,
     /// Each end with the level: 95 % in all at the usual 2.5 %.
     pub interval: Interval,

@@ -6,6 +6,7 @@
 //! is the distance from the effect to ε resolved.
 
 use super::{
+    Interval,
     sequential::{Evidence, Plan},
     signed_rank::WalshAverages,
 };
@@ -53,10 +54,12 @@ pub fn conditional_power(d: &[f64], plan: Plan, effect: f64, epsilon: f64, seed:
     (0..CONTINUATIONS).filter(&mut is_answered).count() as f64 / CONTINUATIONS as f64
 }
 
-/// Whether going on is futile: even if the truth is what can be hoped for at best, the upper end of the interval, an
-/// answer is improbable. `evidence` is that of `d` at a look of `plan`.
+/// Whether going on is futile: even if the truth is what an answer is likeliest for, an answer is improbable. That is an end
+/// of the interval for FASTER and SLOWER, and what lies nearest to zero for SAME. `evidence` is that of `d` at a look of `plan`.
 pub fn is_futile(d: &[f64], plan: Plan, evidence: Evidence, epsilon: f64, seed: u64) -> bool {
-    conditional_power(d, plan, evidence.interval.high, epsilon, seed) < FUTILE
+    let Interval { low, high } = evidence.interval;
+    let effects = [high, low, if low > 0.0 { low } else { high.min(0.0) }];
+    effects.into_iter().all(|effect| conditional_power(d, plan, effect, epsilon, seed) < FUTILE)
 }
 
 #[cfg(test)]
