@@ -14,6 +14,7 @@ use crate::{
     import::{self, Levels},
     session::Session,
     verdict::Verdict,
+    visible,
 };
 
 /// Version of [`Chronicle`].
@@ -122,11 +123,12 @@ impl Chronicle {
             let what = entry.subject.as_deref().or(entry.hypothesis.as_deref()).unwrap_or("no cycle");
             let target = entry.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
             let (record, pairs) = (short(&entry.record), entry.pairs);
-            let _ = writeln!(text, "{record} {verdict:<9} {gain:<20} {pairs:>3} pairs  {target}{what}");
+            let _ =
+                writeln!(text, "{record} {verdict:<9} {gain:<20} {pairs:>3} pairs  {target}{}", visible::line(what));
         }
         for dropped in &self.dropped {
             let reason = dropped.reason.as_deref().unwrap_or("no reason given");
-            let _ = writeln!(text, "dropped      {}: {reason}", dropped.hypothesis);
+            let _ = writeln!(text, "dropped      {}", visible::line(&format!("{}: {reason}", dropped.hypothesis)));
         }
         let _ = writeln!(
             text,

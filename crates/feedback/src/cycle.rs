@@ -90,7 +90,7 @@ pub fn start(
     }
     visible::check_length("the hypothesis", hypothesis)?;
     if let Some(cycle) = session.state.cycle()? {
-        return Err(LoopError::Usage(format!("a cycle is open: {}", cycle.hypothesis))
+        return Err(LoopError::Usage(format!("a cycle is open: {}", visible::line(&cycle.hypothesis)))
             .hint("`alpha loop drop` ends it; `alpha loop status` says where it stands"));
     }
     if let Some(area) = area.filter(|area| !session.config.areas.contains_key(*area)) {

@@ -21,7 +21,7 @@ fn what_a_user_says_and_files_are_called_stays_text() {
     toy.alpha(&["start", STEERING, "--area=attention"]).succeeded();
     let status = toy.alpha(&["status"]);
     is_plain(&status.stdout);
-    assert!(status.stdout.contains(&SHOWN[..20]), "{}", status.stdout);
+    assert!(status.stdout.contains(&format!("cycle      {SHOWN}\narea")), "{}", status.stdout);
     assert_eq!(toy.json(&["status"]).object["cycle"]["hypothesis"], STEERING, "JSON is exact");
     is_plain(&toy.alpha(&["status", "--json"]).stdout);
 

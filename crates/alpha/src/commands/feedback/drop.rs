@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use feedback::{LoopError, cycle, session::Session};
+use feedback::{LoopError, cycle, session::Session, visible};
 
 use super::{Context, Done};
 
@@ -19,7 +19,8 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let _lock = session.state.lock()?;
     let dropped = cycle::drop(&mut session, flags.reason.as_deref())?;
     context.show(&dropped, |dropped| {
-        format!("dropped: {}\nrecord {}; the working tree is as it was\n", dropped.hypothesis, dropped.record)
+        let hypothesis = visible::line(&dropped.hypothesis);
+        format!("dropped: {hypothesis}\nrecord {}; the working tree is as it was\n", dropped.record)
     })?;
     Ok(Done::WELL)
 }

@@ -5,6 +5,7 @@ use feedback::{
     LoopError,
     contest::short,
     cycle::{self, Status},
+    visible,
 };
 
 use super::{Context, Done};
@@ -25,7 +26,7 @@ pub(super) fn text(status: &Status) -> String {
     match &status.cycle {
         None => text.push_str("no cycle is open\n"),
         Some(cycle) => {
-            text.push_str(&format!("cycle      {}\n", cycle.hypothesis));
+            text.push_str(&format!("cycle      {}\n", visible::line(&cycle.hypothesis)));
             text.push_str(&format!("area       {}\n", cycle.area.as_deref().unwrap_or("not declared")));
             text.push_str(&format!("parity     {}\n", cycle.tier));
             text.push_str(&format!("baseline   {}\n", short(&cycle.baseline)));

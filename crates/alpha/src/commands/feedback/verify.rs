@@ -60,7 +60,7 @@ fn text(verification: &Verification) -> String {
     let mut text = format!("{} {}\n", short(&verification.commit), verification.subject);
     match verification.claim_pct {
         None if verification.record.is_none() && verification.problems.is_empty() => {
-            text.push_str("  claims nothing\n")
+            text.push_str("  claims nothing\n");
         }
         None if verification.problems.is_empty() => text.push_str("  claims no percentage; its record holds\n"),
         Some(_) if verification.problems.is_empty() => {
