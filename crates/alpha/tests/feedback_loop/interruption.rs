@@ -52,7 +52,7 @@ fn ctrl_c_leaves_what_compare_continues_from() {
     let toy = toy_that_signals("SIGINT", 1 + 2 * 4 + 1, Moment::Turn);
     toy.change(RENAMED);
     let before = toy.belongings();
-    let interrupted = toy.alpha(&["compare"]);
+    let interrupted = toy.alpha(&["compare", "--budget=30m"]);
     assert_eq!(interrupted.code, Some(130), "{}", interrupted.stderr);
     assert!(interrupted.stderr.contains("hint: "), "{}", interrupted.stderr);
     assert_eq!(toy.processes(), Vec::<String>::new());
@@ -61,7 +61,7 @@ fn ctrl_c_leaves_what_compare_continues_from() {
     let status = toy.json(&["status"]);
     assert!(status.object.to_string().contains("compare"), "{:#}", status.object);
     let runs = toy.runs();
-    let compared = toy.json(&["compare"]).says("SAME", 4);
+    let compared = toy.json(&["compare", "--budget=30m"]).says("SAME", 4);
     assert_eq!(toy.runs() - runs, 2 * (compared.number("pairs") as usize - 4), "{:#}", compared.object);
 }
 
@@ -70,7 +70,7 @@ fn ctrl_c_leaves_what_compare_continues_from() {
 fn what_was_measured_before_a_cycle_is_dropped_leaves_a_record() {
     let toy = toy_that_signals("SIGINT", 1 + 2 * 4 + 1, Moment::Turn);
     toy.change(RENAMED);
-    assert_eq!(toy.alpha(&["compare"]).code, Some(130));
+    assert_eq!(toy.alpha(&["compare", "--budget=30m"]).code, Some(130));
     toy.alpha(&["drop", "it does not look well"]).succeeded();
     let history = toy.json(&["history"]);
     let attempts = history.object["attempts"].as_array().unwrap();
@@ -84,8 +84,8 @@ fn what_pairs_showed_before_an_interruption_counts() {
     toy.alpha(&["drop"]).succeeded();
     toy.alpha(&["start", "less attention", "--area=attention", "--parity=t2"]).succeeded();
     toy.change(FASTER);
-    assert_eq!(toy.alpha(&["compare"]).code, Some(130));
-    let compared = toy.json(&["compare"]).says("FASTER", 0);
+    assert_eq!(toy.alpha(&["compare", "--budget=30m"]).code, Some(130));
+    let compared = toy.json(&["compare", "--budget=30m"]).says("FASTER", 0);
     let checks = compared.object["parity"]["checks"].as_array().unwrap();
     let held_out = checks.iter().find(|check| check["name"] == "held_out").unwrap();
     let seeds = format!("{} seeds", compared.number("pairs"));
@@ -101,12 +101,12 @@ fn a_loop_that_is_killed_goes_on() {
         let toy = toy_that_signals("SIGKILL", run, moment);
         toy.change(RENAMED);
         let before = toy.belongings();
-        let killed = toy.alpha(&["compare"]);
+        let killed = toy.alpha(&["compare", "--budget=30m"]);
         assert_eq!(killed.code, None, "{moment:?} of run {run}: {killed:?}");
         wait_until("the trainers to end by themselves", || toy.processes().is_empty());
         toy.assert_untouched(&before);
         let runs = toy.runs();
-        let compared = toy.json(&["compare"]).says("SAME", 4);
+        let compared = toy.json(&["compare", "--budget=30m"]).says("SAME", 4);
         let pairs = compared.number("pairs") as usize;
         // The one that had begun is used up, and counts against the candidate; before the first there was only the plan.
         let (plan, lost) = (usize::from(pair == 0), usize::from(pair > 0));
@@ -130,7 +130,7 @@ fn a_trainer_without_turns_ends_with_a_killed_loop() {
     toy.commit("a trainer that kills");
     toy.begin();
     toy.change(RENAMED);
-    let killed = toy.alpha(&["compare"]);
+    let killed = toy.alpha(&["compare", "--budget=30m"]);
     assert_eq!(killed.code, None, "{killed:?}");
     wait_until("the trainer to be ended", || toy.processes().is_empty());
 }
@@ -143,9 +143,9 @@ fn a_loop_that_is_killed_while_it_builds_goes_on() {
     let mark = toy.outside("killed");
     let line = format!("mkdir -p out\n[ -e {mark:?} ] || {{ touch {mark:?}; kill -KILL $PPID; exit 1; }}\n");
     toy.edit_file("build.sh", "mkdir -p out\n", &line);
-    assert_eq!(toy.alpha(&["compare"]).code, None);
+    assert_eq!(toy.alpha(&["compare", "--budget=30m"]).code, None);
     wait_until("the build to end by itself", || toy.processes().is_empty());
-    toy.json(&["compare"]).says("SAME", 4);
+    toy.json(&["compare", "--budget=30m"]).says("SAME", 4);
 }
 
 /// Neither half a commit nor a second chance: the same confirmation goes on.
@@ -153,7 +153,7 @@ fn a_loop_that_is_killed_while_it_builds_goes_on() {
 fn a_commit_that_is_killed_goes_on() {
     let toy = toy_that_signals("SIGKILL", 0, Moment::Turn);
     toy.change(FASTER);
-    toy.json(&["compare"]).says("FASTER", 0);
+    toy.json(&["compare", "--budget=30m"]).says("FASTER", 0);
     let (parent, runs) = (toy.head(), toy.runs());
     let started = toy.start(&["commit", "-m", "no waste in attention"]);
     wait_until("some runs of the confirmation", || toy.runs() >= runs + 12);
@@ -172,11 +172,11 @@ fn a_commit_that_is_killed_goes_on() {
 fn sigterm_ends_it_too() {
     let toy = toy_that_signals("SIGKILL", 0, Moment::Turn);
     toy.change(RENAMED);
-    let running = toy.start(&["compare", "--json"]);
+    let running = toy.start(&["compare", "--budget=30m", "--json"]);
     wait_until("the first pair", || toy.runs() >= 3);
     running.signal("TERM");
     let done = running.end();
     assert_eq!(done.code, Some(143), "{done:?}");
     assert_eq!(toy.processes(), Vec::<String>::new());
-    Answer::of(toy.alpha(&["compare", "--json"])).says("SAME", 4);
+    Answer::of(toy.alpha(&["compare", "--budget=30m", "--json"])).says("SAME", 4);
 }
