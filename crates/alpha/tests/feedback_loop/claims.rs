@@ -50,7 +50,8 @@ fn a_forged_attempt_does_not_land() {
             {"name": "memory", "margin_pct": 50.0, "worse_pct": 0.0, "p": 0.0039, "pairs": 8, "holds": true}
         ]);
     });
-    toy.alpha(&["commit", "--widen=anything", "-m", "no waste"]).failed(4, &["guard memory does not hold in its pairs"]);
+    toy.alpha(&["commit", "--widen=anything", "-m", "no waste"])
+        .failed(4, &["guard memory does not hold in its pairs"]);
     assert_eq!(toy.head(), before);
 }
 
@@ -65,7 +66,8 @@ fn evidence_that_was_edited_is_found() {
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".parity.jsonl")).unwrap();
     let text = fs::read_to_string(&kept).unwrap();
     fs::write(&kept, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"]).failed(4, &["not what the pairs of this attempt showed"]);
+    toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"])
+        .failed(4, &["not what the pairs of this attempt showed"]);
     fs::write(&kept, text).unwrap();
     toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"]).succeeded();
 }
