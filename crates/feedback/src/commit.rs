@@ -423,11 +423,14 @@ fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
     let trees = contest.sides.each_ref().map(|side| side.tree.as_str());
     let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
     let record = crate::bridge::measure(session, &contest, watch)?;
-    let weaker: String = weaker.iter().map(|(name, line)| format!("{name}: {line}\n")).collect();
-    let text = format!(
-        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\n{weaker}Alpha-Record: {}\n",
-        options.summary, record.text, record.id
+    let mut text = format!(
+        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\n",
+        options.summary, record.text
     );
+    for (name, line) in weaker {
+        text.push_str(&format!("{name}: {line}\n"));
+    }
+    text.push_str(&format!("Alpha-Record: {}\n", record.id));
     let subject = text.lines().next().unwrap_or_default().to_owned();
     let commit = write(session, &contest, &text, record.id)?;
     Ok(Landed {

@@ -320,7 +320,7 @@ fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<Stri
         match guards::again(name, guard, own, &memory) {
             Some(again) if again.holds && (again.p - result.p).abs() <= ROUNDING && again.pairs == result.pairs => {}
             Some(again) if !again.holds => {
-                problems.push(format!("guard {name} does not hold in its pairs (p = {:.4})", again.p))
+                problems.push(format!("guard {name} does not hold in its pairs (p = {:.4})", again.p));
             }
             _ => problems.push(format!("guard {name} does not follow from its pairs")),
         }

@@ -109,30 +109,30 @@ pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Opt
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let line = repository.line(parent, WINDOW)?;
-    let claim = line.iter().find(|entry| is_claim_of(session, entry, target));
-    let found = match claim {
-        Some(entry) => Some(entry),
-        None => {
-            let mut oldest = None;
-            for entry in line.iter().rev() {
-                if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
-                    oldest = Some(entry);
-                    break;
-                }
-            }
-            oldest
-        }
-    };
-    let Some(found) = found else { return Ok(None) };
     let measured = |commit: &str| repository.measured_tree(&repository.tree_of(commit)?, &unmeasured);
+    let mut found = None;
+    for entry in &line {
+        // The tree that was measured: what was picked, or only names a record, is no reference.
+        if let Some(tree) = claimed_tree(session, entry, target)
+            && tree == measured(&entry.id)?
+        {
+            found = Some(entry);
+            break;
+        }
+        if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
+            found = Some(entry);
+        }
+    }
+    let Some(found) = found else { return Ok(None) };
     Ok((measured(&found.id)? != measured(parent)?).then(|| found.id.clone()))
 }
 
-/// Whether a commit claims a gain of a target.
-fn is_claim_of(session: &Session, entry: &LogEntry, target: Option<&str>) -> bool {
+/// The tree that a commit claims a gain of, if it is one of this target.
+fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Option<String> {
     let claim = Claim::parse(&entry.message()).filter(Claim::is_gain);
     let record = claim.and_then(|claim| session.ledger.get(&claim.record?).ok()?.body::<AttemptRecord>().ok());
-    record.is_some_and(|record| record.attempt.manifest.target.as_deref() == target)
+    let record = record.filter(|record| record.attempt.manifest.target.as_deref() == target)?;
+    Some(record.candidate.measured_tree)
 }
 
 /// Measures what is needed for a claim on top of its parent; notes it in the attempt.
@@ -247,7 +247,7 @@ fn fault_of(session: &Session, beside: &Beside, binary: &str) -> Option<String> 
     if beside.record.is_empty() && beside.verdict == Verdict::Same {
         return None;
     }
-    let measurement = session.ledger.get(&beside.record).and_then(|record| record.body::<Measurement>());
+    let measurement = session.ledger.get(&beside.record).and_then(crate::ledger::Record::body::<Measurement>);
     let fits = measurement.is_ok_and(|found| {
         found.judged().is_some_and(|again| again.verdict.unwrap_or(Verdict::Undecided) == found.verdict)
             && (found.verdict, found.estimate) == (beside.verdict, beside.estimate)

@@ -69,7 +69,7 @@ pub fn at(repository: &Repository, commit: &str, target: Option<&str>) -> Result
         };
         for weakening in weaker.into_iter().filter(|weakening| is_about(&weakening.item, target)) {
             if seen.insert(weakening.item.clone()) {
-                found.push(since(&versions, weakening)?);
+                found.push(since(&versions, weakening));
             }
         }
     }
@@ -77,17 +77,17 @@ pub fn at(repository: &Repository, commit: &str, target: Option<&str>) -> Result
 }
 
 /// The last commit that made it weaker, and what it says of it.
-fn since(versions: &[(LogEntry, String)], weakening: Weakening) -> Result<Weakened, LoopError> {
+fn since(versions: &[(LogEntry, String)], weakening: Weakening) -> Weakened {
     for pair in versions.windows(2).rev() {
         let [(_, before), (entry, after)] = pair else { continue };
         let Ok(weaker) = weaker::between(before, after) else { continue };
         if let Some(step) = weaker.into_iter().find(|step| step.item == weakening.item) {
             let reason = reason_in(entry, &step.text);
-            return Ok(Weakened { text: weakening.text, reason, commit: entry.id.clone() });
+            return Weakened { text: weakening.text, reason, commit: entry.id.clone() };
         }
     }
     let commit = versions.last().map_or_else(String::new, |(entry, _)| entry.id.clone());
-    Ok(Weakened { text: weakening.text, reason: None, commit })
+    Weakened { text: weakening.text, reason: None, commit }
 }
 
 fn reason_in(entry: &LogEntry, text: &str) -> Option<String> {

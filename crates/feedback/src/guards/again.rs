@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_guard_is_found_again_where_it_stopped() {
-        let fine = vec![0.0; 24];
+        let fine = [0.0; 24];
         let found = again("decode", &command(), &fine[..8], &[]).unwrap();
         assert!(found.holds && found.pairs == 8, "{found:?}");
         // It would have stopped at its first look.

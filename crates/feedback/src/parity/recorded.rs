@@ -78,14 +78,14 @@ fn most(name: &str, tier: Tier) -> Option<f64> {
     });
     match (name, tier) {
         (_, _) if of_steps.is_some() => of_steps.map(|limit| WIDEST * limit),
-        ("loss_fifths" | "loss_last_fifth" | "anchor_last_fifth" | "anchor_held_out", _) => Some(MEAN_LIMIT),
-        ("held_out", Tier::T0) => Some(0.0),
-        ("held_out", _) => Some(MEAN_LIMIT),
+        ("loss_fifths" | "loss_last_fifth" | "anchor_last_fifth" | "anchor_held_out", _)
+        | ("held_out", Tier::T1 | Tier::T2) => Some(MEAN_LIMIT),
         ("updates_norm", Tier::T1) => Some(WIDEST * updates::T1_STEP.norm),
         ("updates_norm", Tier::T2) => Some(WIDEST * updates::T2.norm),
         (
-            "steps" | "finite" | "loss_moved" | "tokens" | "loss_bits" | "grad_norm_bits" | "updates" | "zero_gradient"
-            | "updates_bits" | "sampling_greedy" | "sampling_seeded" | "sampling_alive" | "sampling_training",
+            "held_out" | "steps" | "finite" | "loss_moved" | "tokens" | "loss_bits" | "grad_norm_bits" | "updates"
+            | "zero_gradient" | "updates_bits" | "sampling_greedy" | "sampling_seeded" | "sampling_alive"
+            | "sampling_training",
             _,
         ) => Some(0.0),
         _ => None,

@@ -58,7 +58,7 @@ fn what_was_edited_is_named() {
         ),
         (|a| a.pairs[3].d = 0.5, "estimate"),
         (|a| a.pairs.iter_mut().for_each(|pair| pair.d = 0.0), "not FASTER"),
-        (|a| drop(a.pairs.remove(2)), "pair 2 is missing"),
+        (|a| a.pairs.retain(|pair| pair.number != 2), "pair 2 is missing"),
         (|a| a.pairs[1].number = 0, "twice"),
         (|a| a.pairs[0].baseline_first ^= true, "coin"),
         (|a| a.pairs[0].seed += 1, "seed"),
@@ -154,7 +154,7 @@ fn the_smaller_gain_is_claimed() {
         let reference = Reference { commit: "c".into(), parent, candidate: beside(pct, verdict), unmeasured: None };
         Attempt { reference: Some(reference), ..attempt() }
     };
-    assert_eq!(claimed(&with(2.0, Verdict::Faster)).unwrap().speedup_pct, 2.0);
+    assert!((claimed(&with(2.0, Verdict::Faster)).unwrap().speedup_pct - 2.0).abs() < 1e-12);
     assert!(claimed(&with(8.0, Verdict::Faster)).unwrap().speedup_pct < 6.0);
     assert_eq!(claimed(&with(0.1, Verdict::Same)), None);
 }
