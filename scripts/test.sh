@@ -45,6 +45,8 @@ install_tools() {
   command -v cc >/dev/null || apt_install build-essential
   command -v git >/dev/null || apt_install git
   command -v python3 >/dev/null || apt_install python3
+  # The walls around builds and trainers; tests run without them where they cannot be had, and say so.
+  command -v bwrap >/dev/null || apt_install bubblewrap
   # Where there is no Vulkan driver, one in software stands in for a GPU.
   compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || compgen -G '/etc/vulkan/icd.d/*.json' >/dev/null ||
     apt_install mesa-vulkan-drivers libvulkan1

@@ -110,7 +110,7 @@ impl Entry {
 }
 
 /// What is known later comes first; a confirmation that failed before one that did not.
-fn rank(entry: &Entry) -> (u8, usize, bool, usize, String) {
+fn rank(entry: &Entry) -> (u8, usize, bool, String) {
     let asked = entry.confirmation.map_or(0, |asked| match asked.accepted {
         None => 1,
         Some(true) => 2,
@@ -119,7 +119,7 @@ fn rank(entry: &Entry) -> (u8, usize, bool, usize, String) {
     let pairs = entry.confirmation.map_or(0, |asked| asked.pairs);
     // The text makes the order total: equal ranks are equal entries but for what is merged.
     let text = Entry { began: Timestamp::UNIX_EPOCH, chances: 0, ..entry.clone() };
-    (asked, pairs, entry.verdict.is_some(), entry.chances, serde_json::to_string(&text).unwrap_or_default())
+    (asked, pairs, entry.verdict.is_some(), serde_json::to_string(&text).unwrap_or_default())
 }
 
 /// All attempts that are known here.

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::{
+    coins::Coins,
     config::Guard,
+    layout::{Basis, Floors},
     parity::{Check, Tier},
+    plain::{PlainRow, PlainRuns},
 };
 
 /// A claim of this repository's history, as it was measured.
@@ -13,7 +16,30 @@ const RECORD: &str =
 fn attempt() -> Attempt {
     let whole: serde_json::Value = serde_json::from_str(RECORD).unwrap();
     let record: AttemptRecord = serde_json::from_value(whole["body"].clone()).unwrap();
-    Attempt { rules: RULES, ..record.attempt }
+    // What records hold since.
+    let floors = Floors { faster_pct: 1.0, sure_pct: 1.0, basis: Basis::Fixed };
+    Attempt { rules: RULES, floors: Some(floors), plain: Some(plain_runs()), ..record.attempt }
+}
+
+/// Plain runs that show the gain of the record.
+fn plain_runs() -> PlainRuns {
+    let coins = Coins { seed: 5 };
+    let row = |number: u64| {
+        let ms = [100.0 + number as f64 % 3.0, 95.0];
+        let number = 3_000_000 + number;
+        PlainRow { number, baseline_first: coins.flip(Purpose::Pair, number, 0), ms, d: (ms[0] / ms[1]).ln() }
+    };
+    PlainRuns {
+        coins,
+        steps: plain::steps(60, coins),
+        steps_share: Some(1.0),
+        slices: (0..10).map(row).collect(),
+        whole: (10..16).map(row).collect(),
+        voids: Vec::new(),
+        estimate: None,
+        accepted: Some(true),
+        refusal: None,
+    }
 }
 
 /// What it was measured under, in the parts that matter.
@@ -44,10 +70,22 @@ fn a_true_record_follows_from_its_rows() {
     assert!((claimed.speedup_pct - 5.52).abs() < 0.005, "{claimed:?}");
 }
 
+fn plain_of(attempt: &mut Attempt) -> &mut PlainRuns {
+    attempt.plain.as_mut().unwrap()
+}
+
 #[test]
 fn what_was_edited_is_named() {
     type Edit = fn(&mut Attempt);
-    let edits: [(Edit, &str); 24] = [
+    let edits: [(Edit, &str); 29] = [
+        (|a| a.plain = None, "there are no plain runs"),
+        (|a| plain_of(a).whole.truncate(5), "none ran one after the other"),
+        (
+            |a| plain_of(a).slices.iter_mut().for_each(|row| (row.ms, row.d) = ([95.0, 95.0], 0.0)),
+            "only_while_measured",
+        ),
+        (|a| plain_of(a).slices[2].d = 0.2, "another ratio than its times"),
+        (|a| a.floors.as_mut().unwrap().faster_pct = 6.0, "luck of layout"),
         (|a| a.guards.clear(), "guard memory of its `loop.toml` was not measured"),
         (|a| a.guards.push(a.guards[0].clone()), "or twice"),
         (|a| a.guards[0].margin_pct = 500.0, "let 500 % through"),

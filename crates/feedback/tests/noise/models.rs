@@ -46,7 +46,8 @@ pub(crate) enum Model {
 
 impl Model {
     /// Each.
-    pub(crate) const ALL: [Model; 5] = [Model::Measured, Model::Drift, Model::Bursts, Model::HeavyTails, Model::Growing];
+    pub(crate) const ALL: [Model; 5] =
+        [Model::Measured, Model::Drift, Model::Bursts, Model::HeavyTails, Model::Growing];
 }
 
 /// Pairs of runs of one program after each other.
