@@ -1,5 +1,5 @@
-//! How often the verdict is wrong on programs that do not differ, in a short form: plans alone and going on after them, and
-//! whole attempts. The long form is `examples/false_verdicts.rs`.
+//! How often the verdict is wrong on programs that do not differ, in a short form: plans alone and going on after them,
+//! and whole attempts. The long form is `examples/false_verdicts.rs`.
 
 use std::thread;
 

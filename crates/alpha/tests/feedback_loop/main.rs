@@ -28,3 +28,4 @@ mod text;
 mod toy;
 mod trainer;
 mod trees;
+mod walls;

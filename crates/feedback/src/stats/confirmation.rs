@@ -1,8 +1,9 @@
 //! Confirmation: fresh pairs, a number fixed beforehand, one look, one side.
 //!
-//! It knows nothing of the comparison that came before, so its level and the comparison's multiply. Its plain estimate was not
-//! selected by the comparison. It is selected by this test: a number that is published only where the test passes is too
-//! large on average, the more so the lower the power. [`conditional`](super::conditional) corrects for that.
+//! It knows nothing of the comparison that came before, so its level and the comparison's multiply. Its plain estimate
+//! was not selected by the comparison. It is selected by this test: a number that is published only where the test
+//! passes is too large on average, the more so the lower the power. [`conditional`](super::conditional) corrects for
+//! that.
 
 use super::{
     Interval,

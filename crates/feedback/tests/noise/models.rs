@@ -1,7 +1,8 @@
-//! Noise for simulations: that of `pairs.csv`, measured by this repository's loop, and models of what machines do to it.
+//! Noise for simulations: that of `pairs.csv`, measured by this repository's loop, and models of what machines do to
+//! it.
 //!
-//! `pairs.csv` has a row for each pair that a record of `perf/ledger` holds: its d less the median of its series. Everything is
-//! seeded: the same file gives the same numbers.
+//! `pairs.csv` has a row for each pair that a record of `perf/ledger` holds: its d less the median of its series.
+//! Everything is seeded: the same file gives the same numbers.
 
 use feedback::stats::{
     confirmation::{Confirmation, confirm},
@@ -10,11 +11,13 @@ use feedback::stats::{
 };
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// Standard deviation of a pair in the models, in between what is measured in turns (0.5 %) and one after the other (2 %).
+/// Standard deviation of a pair in the models, in between what is measured in turns (0.5 %) and one after the other (2
+/// %).
 const PAIR_SD: f64 = 0.01;
 /// One-sided level of a confirmation.
 pub(crate) const CONFIRMATION_LEVEL: f64 = 0.025;
-/// Correlation of a run with the run before it, where a level drifts: a pair's two runs are closer than runs that are far apart.
+/// Correlation of a run with the run before it, where a level drifts: a pair's two runs are closer than runs that are
+/// far apart.
 const CORRELATION: f64 = 0.9;
 
 /// Residuals of measured pairs, each series in units of its own spread, so that wide and narrow ones can be mixed.
@@ -35,8 +38,8 @@ pub(crate) enum Model {
     Measured,
     /// A level that drifts as AR(1), with the same innovations for both arms.
     Drift,
-    /// The drift, and on top measured noise that is five times as wide during bursts of other load, which last ten runs on average
-    /// and begin every fiftieth.
+    /// The drift, and on top measured noise that is five times as wide during bursts of other load, which last ten runs
+    /// on average and begin every fiftieth.
     Bursts,
     /// Student's t with two degrees of freedom: no variance.
     HeavyTails,
@@ -111,10 +114,11 @@ pub(crate) fn normal(rng: &mut fastrand::Rng) -> f64 {
     Normal::standard().inverse_cdf((f64::from(rng.u32(..)) + 0.5) / 2.0_f64.powi(32))
 }
 
-/// A plan with what W⁺ must reach at each of its looks, later ones included, before the plan's own and slower bound is worth asking for.
+/// A plan with what W⁺ must reach at each of its looks, later ones included, before the plan's own and slower bound is
+/// worth asking for.
 pub(crate) struct Looks {
     /// The plan.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     looks: Vec<(usize, u32)>,
 }
 
@@ -128,11 +132,11 @@ impl Looks {
         Looks { plan, looks }
     }
 
-    /// A whole comparison, with all the pairs that it may have. What is answered earlier is not asked for first, so SAME and
-    /// SLOWER do not end it: the rates of FASTER are a little too high, never too low.
+    /// A whole comparison, with all the pairs that it may have. What is answered earlier is not asked for first, so
+    /// SAME and SLOWER do not end it: the rates of FASTER are a little too high, never too low.
     pub(crate) fn compare(&self, mut next_d: impl FnMut() -> f64, goes_on: bool, epsilon: f64) -> Comparison {
         let looks = || self.looks.iter().filter(|(pairs, _)| goes_on || *pairs <= self.plan.pairs());
-        let most = looks().map(|(pairs, _)| *pairs).last().unwrap_or(0);
+        let most = looks().map(|(pairs, _)| *pairs).next_back().unwrap_or(0);
         let d: Vec<f64> = (0..most).map(|_| next_d()).collect();
         let negated: Vec<f64> = d.iter().map(|d| -d).collect();
         let sides = [&d, &negated];
@@ -158,9 +162,9 @@ impl Looks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Comparison {
     /// Pairs after which "no difference" was rejected.
-    pub rejected_after: Option<usize>,
+    pub(crate) rejected_after: Option<usize>,
     /// Pairs after which it was called faster.
-    pub faster_after: Option<usize>,
+    pub(crate) faster_after: Option<usize>,
 }
 
 /// The confirmation of a comparison that was called faster after so many pairs.
