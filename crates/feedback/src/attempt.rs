@@ -370,6 +370,12 @@ impl AttemptFolder {
         KeptEvidence::new(self.0.join(format!("{key}.{}.parity.jsonl", &guard[..8])))
     }
 
+    /// Removes what its pairs and those of its guards showed: it has served.
+    pub fn remove_evidence(&self, key: &str, guards: impl Iterator<Item = impl AsRef<str>>) -> Result<(), LoopError> {
+        self.kept_evidence(key).remove()?;
+        guards.into_iter().try_for_each(|guard| self.kept_guard_evidence(key, guard.as_ref()).remove())
+    }
+
     /// The attempt with this key, if there is one.
     pub fn load(&self, key: &str) -> Result<Option<Attempt>, LoopError> {
         let path = self.path(key);

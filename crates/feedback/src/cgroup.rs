@@ -93,6 +93,11 @@ impl Cgroup {
         micros.trim().parse::<u64>().ok().map(|micros| micros * 1000)
     }
 
+    /// Lets a member go into the group above.
+    pub(crate) fn let_out(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.0.join("../cgroup.procs"), pid.to_string())
+    }
+
     /// The members now.
     pub(crate) fn members(&self) -> Vec<i32> {
         let list = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();

@@ -305,7 +305,7 @@ fn land(
     session.state.close_cycle()?;
     // It has served; whoever commits the attempt again has the judgement that is recorded.
     session.attempts().save(&Attempt { evidence: String::new(), ..attempt.clone() })?;
-    session.attempts().kept_evidence(&attempt.key).remove()?;
+    session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
     Ok(Landed {
         schema: SCHEMA,
         commit,

@@ -97,7 +97,7 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
         crate::evidence::record(session, &attempt)?;
     }
     if !needs_evidence {
-        session.attempts().kept_evidence(&attempt.key).remove()?;
+        session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
     }
     Ok(attempt)
 }

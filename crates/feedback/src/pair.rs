@@ -323,7 +323,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
                         let before = CpuUsage::now(&trainer.process);
                         let (mut ms, steps_done) = trainer.go(steps, watch)?;
                         if let Some((_, share)) = request.slowed.filter(|(slowed, _)| *slowed == arm) {
-                            ms += pause(&mut trainer.process, ms * share)?;
+                            ms += pause(ms * share);
                         }
                         done[arm.index()] = steps_done;
                         turns_s += ms / 1e3;
@@ -422,7 +422,7 @@ fn run_alone(
                 Action::Go { steps, block } => {
                     let (mut ms, _) = trainer.go(*steps, watch)?;
                     if held_up > 0.0 {
-                        ms += pause(&mut trainer.process, ms * held_up)?;
+                        ms += pause(ms * held_up);
                     }
                     trainer.run.turns.push(TurnTime { block: *block, ms });
                 }
@@ -466,15 +466,14 @@ fn one_after_the_other(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<P
     })
 }
 
-/// Holds a trainer up for a while, as the known effect of a self-test; returns how long it took.
-fn pause(process: &mut Process, ms: f64) -> Result<f64, LoopError> {
+/// Waits while a trainer that has answered does nothing, as the known effect of a self-test; returns how long it took.
+fn pause(ms: f64) -> f64 {
     let started = Instant::now();
-    process.freeze()?;
     let until = started + Duration::from_secs_f64(ms / 1e3);
     while Instant::now() < until {
         std::hint::spin_loop();
     }
-    Ok(ms_since(started))
+    ms_since(started)
 }
 
 /// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still

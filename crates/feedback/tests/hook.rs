@@ -204,9 +204,10 @@ fn a_claim_of_another_form_is_refused_with_the_right_one() {
     // Elsewhere such a subject is none of the loop's.
     let other = Repository::new();
     fs::remove_file(other.root.join("loop.toml")).unwrap();
+    other.git(&["commit", "--quiet", "--all", "--message=no loop any more"]);
     other.git(&["config", "core.hooksPath", other.dir.path().join("shared").to_str().unwrap()]);
     hook::install(&other.root, &other.program).unwrap();
-    other.git(&["commit", "--quiet", "--all", "--message=30% faster training"]);
+    other.git(&["commit", "--quiet", "--allow-empty", "--message=30% faster training"]);
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn attempts(toy: &Toy) -> f64 {
 
 /// Has the candidate's trainer crash at the end of these of its runs.
 fn crash_in(toy: &Toy, runs: &str) {
+    toy.without_walls();
     let place = "    if is_traced:\n        write_kernels";
     let crash = format!(
         "    with open(\"{}\", \"a+\") as file:\n        file.write(\"x\")\n        file.flush()\n        file.seek(0)\n        \

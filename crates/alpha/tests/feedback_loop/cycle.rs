@@ -161,6 +161,7 @@ fn fewer_kernels_in_the_same_time_land_without_a_percentage() {
 #[test]
 fn what_cannot_be_told_is_undecided() {
     let toy = Toy::new();
+    toy.without_walls();
     let counter = toy.outside("counter");
     fs::write(&counter, "").unwrap();
     toy.begin();

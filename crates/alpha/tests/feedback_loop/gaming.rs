@@ -228,6 +228,7 @@ fn asking_again_gets_the_same_answer() {
 #[test]
 fn a_gain_that_does_not_last_is_not_confirmed() {
     let toy = Toy::new();
+    toy.without_walls();
     let slow = toy.outside("slow");
     toy.begin();
     toy.change(FASTER);

@@ -22,6 +22,7 @@ pub(crate) enum Moment {
 /// A toy whose training run number `run` sends a signal to the loop.
 pub(crate) fn toy_that_signals(signal: &str, run: usize, moment: Moment) -> Toy {
     let toy = Toy::new();
+    toy.without_walls();
     let marks = toy.outside("runs");
     toy.edit_start(&[
         &format!("with open(\"{}\", \"a+\") as file:", marks.display()),
@@ -140,6 +141,7 @@ fn a_loop_that_is_killed_while_it_builds_goes_on() {
     let toy = Toy::new();
     toy.begin();
     toy.change(RENAMED);
+    toy.without_walls();
     let mark = toy.outside("killed");
     let line = format!("mkdir -p out\n[ -e {mark:?} ] || {{ touch {mark:?}; kill -KILL $PPID; exit 1; }}\n");
     toy.edit_file("build.sh", "mkdir -p out\n", &line);

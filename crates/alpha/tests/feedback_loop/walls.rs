@@ -41,7 +41,9 @@ fn records_of_somebody_else_are_not_read() {
         "import atexit",
         "atexit.register(lambda: (os.remove('run/metrics.jsonl'), os.symlink('/etc/hostname', 'run/metrics.jsonl')))",
     ]);
-    toy.json(&["compare"]).is_refused_for(&["borrowed_records"]);
+    toy.alpha(&["compare"]).failed(4, &["borrowed_records"]);
+    // The pair that it began is lost to it, and asking again changes nothing.
+    toy.alpha(&["compare"]).failed(4, &["borrowed_records"]);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Guard, LoopConfig, SamplingConfig, Sharing, Workload};
-use crate::LoopError;
+use crate::{
+    LoopError,
+    layout::{self, DEFAULT_FLOOR_PCT},
+};
 
 /// One thing that became weaker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -52,6 +55,12 @@ pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
     if new.budget < old.budget {
         let [now, before] = [new.budget, old.budget].map(|budget| budget.as_secs_f64());
         list.add("budget", format!("`budget` is {now} s instead of {before} s"));
+    }
+    if new.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT) < old.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT) {
+        list.add("layout_floor_pct", "`layout_floor_pct` is smaller");
+    }
+    if layout::is_varied(old) && !layout::is_varied(new) {
+        list.add("layout", "the build has no other layouts any more");
     }
     list.missing("sealed", &old.sealed, &new.sealed, "is sealed no more");
     list.missing("unmeasured", &new.unmeasured, &old.unmeasured, "is measured no more");
