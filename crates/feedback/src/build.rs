@@ -84,8 +84,8 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> StoreLimits {
-        // A baseline and two candidates, each in the layouts that a claim is confirmed over.
-        StoreLimits { builds: 48, bytes: 8 << 30 }
+        // A baseline and a candidate in the layouts that a claim is confirmed over, and some more.
+        StoreLimits { builds: 28, bytes: 8 << 30 }
     }
 }
 

@@ -76,7 +76,12 @@ impl Outputs {
         let words = [&self.stderr, &self.stdout].into_iter().map(|path| tail(path)).find(|words| !words.is_empty());
         let Some(words) = words else { return "; it printed nothing".to_owned() };
         let lines: Vec<&str> = words.lines().rev().take(TAIL_LINES).collect();
-        let lines: Vec<&str> = lines.into_iter().rev().collect();
+        // The walls could not start it.
+        let plain = |line: &str| match line.strip_prefix("bwrap: execvp ") {
+            Some(what) => format!("cannot start {what}"),
+            None => line.to_owned(),
+        };
+        let lines: Vec<String> = lines.into_iter().rev().map(plain).collect();
         format!("; its last words:\n  {}", lines.join("\n  "))
     }
 }

@@ -226,7 +226,7 @@ fn trainers_that_cannot_live_at_once_are_judged_too() {
         toy.commit("one at a time");
         toy.begin();
         toy.edit("\"attention\": 40_000", "\"attention\": 2_000_000");
-        let compared = toy.json(&["compare"]).says("SLOWER", 4);
+        let compared = toy.json(&["compare", "--budget=3m"]).says("SLOWER", 4);
         assert!(compared.number("ci_high_pct") < 0.0, "{sharing}: {:#}", compared.object);
     }
 }
