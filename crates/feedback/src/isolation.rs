@@ -179,19 +179,16 @@ impl Isolation {
         };
         words.push(launch.program.clone());
         words.extend(launch.arguments.iter().cloned());
-        let mut command = match cgroup {
-            // The process enters the group before it becomes another program.
-            Some(cgroup) => {
-                let mut command = Command::new("/bin/sh");
-                command.args(["-c", "echo 0 >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup.folder());
-                command.args(&words);
-                command
-            }
-            None => {
-                let mut command = Command::new(&words[0]);
-                command.args(&words[1..]);
-                command
-            }
+        // The process enters the group before it becomes another program.
+        let mut command = if let Some(cgroup) = cgroup {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "echo 0 >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup.folder());
+            command.args(&words);
+            command
+        } else {
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]);
+            command
         };
         command.current_dir(&launch.room.folder).env_clear();
         command.envs(launch.environment.iter().map(|(name, value)| (name, value)));

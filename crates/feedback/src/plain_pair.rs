@@ -172,7 +172,7 @@ impl<'a> Trainer<'a> {
                 self.time += elapsed;
                 break;
             }
-            std::thread::sleep(POLL.min(length - elapsed));
+            std::thread::sleep(POLL.min(length.saturating_sub(elapsed)));
         }
         if watch.is_stop_requested() {
             return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));

@@ -1,7 +1,7 @@
 //! What lands follows from what was measured: edited files, a weaker instrument, slowdowns taken back, words of the
 //! trainer's own.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn greedy(toy: &Toy) {
 #[track_caller]
 fn edit_attempt(toy: &Toy, edit: impl FnOnce(&mut Value)) {
     let folder = toy.path(".git/alpha-loop/attempts");
-    let is_attempt = |name: &str| name.ends_with(".json");
+    let is_attempt = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "json");
     let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let paths: Vec<_> = names.filter(|path| is_attempt(&path.to_string_lossy())).collect();
     assert_eq!(paths.len(), 1, "{paths:?}");
@@ -65,7 +65,7 @@ fn evidence_that_was_edited_is_found() {
     let kept = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".parity.jsonl")).unwrap();
     let text = fs::read_to_string(&kept).unwrap();
-    fs::write(&kept, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(&kept, text.split_inclusive('\n').skip(1).collect::<String>()).unwrap();
     toy.alpha(&["commit", "--widen=a busy machine", "-m", "no waste"])
         .failed(4, &["not what the pairs of this attempt showed"]);
     fs::write(&kept, text).unwrap();
@@ -74,6 +74,7 @@ fn evidence_that_was_edited_is_found() {
 
 #[test]
 fn a_weaker_instrument_needs_a_reason_and_shows() {
+    const LINE: &str = "guard `memory` is gone: memory is plenty";
     let toy = Toy::new();
     let strict = toy.read("loop.toml");
     let without = strict.replace("[guards.memory]\nkind = \"peak_memory\"\nmargin_pct = 50\n", "");
@@ -84,7 +85,6 @@ fn a_weaker_instrument_needs_a_reason_and_shows() {
     toy.alpha(&["commit", "--instrument", "--weakens= ", "-m", "fewer guards"]).failed(2, &["is empty"]);
     assert_eq!(toy.head(), before);
     toy.alpha(&["commit", "--instrument", "--weakens=memory is plenty", "-m", "fewer guards"]).succeeded();
-    const LINE: &str = "guard `memory` is gone: memory is plenty";
     let message = || toy.git(&["log", "-1", "--format=%B"]);
     assert!(message().contains(&format!("Alpha-Weakens: {LINE}")), "{}", message());
     // Every claim that follows says so.
