@@ -125,6 +125,7 @@ fn a_loop_that_is_killed_goes_on() {
 #[test]
 fn a_trainer_without_turns_ends_with_a_killed_loop() {
     let toy = Toy::new();
+    toy.without_walls();
     toy.edit_file("loop.toml", "turn_timeout = \"8s\"", "turn_timeout = \"8s\"\nsharing = \"whole\"");
     toy.edit_file("loop.toml", "weights = \"run/checkpoint-{step}/model.safetensors\"\n", "");
     toy.edit_start(&["import os, signal, time", "os.kill(os.getppid(), signal.SIGKILL)", "time.sleep(600)"]);
