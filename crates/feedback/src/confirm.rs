@@ -154,7 +154,7 @@ fn failed_before(session: &Session, known: &Registry, attempt: &Attempt) -> Resu
 }
 
 /// Fewest pairs of a confirmation at a level of which so many are lost: a gain that all others agree on can pass. Never
-/// fewer than [`MIN_PAIRS`].
+/// fewer than ten.
 pub fn fewest_pairs(level: f64, lost: usize) -> usize {
     fewest_that_pass(level, lost).max(MIN_PAIRS)
 }
@@ -180,7 +180,7 @@ pub fn expected_false_commits(attempts: usize, level: f64) -> f64 {
 }
 
 /// The level of an attempt's confirmation that keeps the expected number of false commits in bounds: halved when it would
-/// pass [`MAX_EXPECTED`], and again. An attempt that had two chances to be called faster is confirmed at half of it, and
+/// pass 0.05, and again. An attempt that had two chances to be called faster is confirmed at half of it, and
 /// each interruption that did not count leaves a share.
 pub fn level(attempts: usize, attempt: &Attempt) -> f64 {
     let interruptions = attempt.bookkeeping.interrupted.len().min(FREE_INTERRUPTIONS) as i32;

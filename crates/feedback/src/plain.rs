@@ -1,7 +1,7 @@
 //! After the confirmation: the gain must be there when nobody takes turns.
 //!
 //! Both arms run as a user starts them, without the turn protocol, for more steps than the workload has, a number that is
-//! drawn now as the seeds are; whole processes are timed from outside ([`plain_pair`](crate::plain_pair)). First in slices
+//! drawn now as the seeds are; whole processes are timed from outside ([`plain_pair`]). First in slices
 //! of the loop's clock, which is about as quiet as turns: the gain must be shown, and where less of it is there than was
 //! confirmed, less is claimed. Then some runs one after the other, in which nothing is stopped at all: noisier, so that
 //! they only find a gain that is far from being there. Both train the same in all of them, by the same rules as before:

@@ -2,7 +2,7 @@
 //!
 //! Names, reasons and what trainers print come from elsewhere: an escape sequence in them could hide or forge a line,
 //! a character without width could split a word that somebody looks for. Such characters are written as `\u{1b}` where
-//! text leaves the loop: [`lines`] and [`line`] for readers, [`json`] for scripts, which read back the exact text.
+//! text leaves the loop: [`lines`] and [`line()`] for readers, [`json`] for scripts, which read back the exact text.
 
 use std::fmt::Write as _;
 
