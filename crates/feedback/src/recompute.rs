@@ -167,8 +167,9 @@ fn of_pairs(attempt: &Attempt) -> Vec<String> {
     }
     let void = attempt.voids.iter().chain(confirmation.map_or(&[][..], |confirmation| &confirmation.voids));
     for void in void {
-        // What the candidate spoiled counts as lost, and has a row.
-        if void.arm == Arm::Baseline && !used.insert(void.number) {
+        // What the candidate spoiled counts as lost, and has a row; in older records it did not count and has none.
+        let is_new = used.insert(void.number);
+        if void.arm == Arm::Baseline && !is_new {
             problems.push(format!("pair {} stands in it twice", void.number));
         }
     }

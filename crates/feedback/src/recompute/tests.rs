@@ -153,6 +153,21 @@ fn what_its_own_configuration_asks_for_must_be_there() {
     assert_eq!(problems_of(&attempt, &config), Vec::<String>::new());
 }
 
+/// A pair that the candidate spoiled did not count once, and has no row then; now it has one.
+#[test]
+fn a_spoiled_pair_is_no_gap() {
+    let mut attempt = attempt();
+    let spoiled = attempt.pairs.remove(3).number;
+    let why = "used 4.0 ms of the processor while it was to wait".to_owned();
+    let missing = |attempt: &Attempt| of_pairs(attempt).iter().any(|problem| problem.contains("is missing"));
+    assert!(missing(&attempt));
+    attempt.voids.push(crate::attempt::VoidRow { number: spoiled, arm: Arm::Candidate, why });
+    assert!(!missing(&attempt));
+    let lost = PairRow::lost(attempt.coins, spoiled);
+    attempt.pairs.insert(3, lost);
+    assert_eq!(of_pairs(&attempt), Vec::<String>::new());
+}
+
 #[test]
 fn many_attempts_lower_the_level() {
     let config = config();
