@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Pairs in slices at each look: at the last one a gain that is not shown is refused.
-const LOOKS: [usize; 3] = [8, 16, 40];
+const LOOKS: [usize; 3] = [10, 20, 40];
 /// One-sided level of "there is a gain", shared among the looks.
 const SHOWN_LEVEL: f64 = 0.025 / LOOKS.len() as f64;
 /// One-sided level at which a gain as large as the confirmed one is excluded, shared among the looks.

@@ -82,7 +82,7 @@ fn what_was_edited_is_named() {
         (|a| plain_of(a).whole.truncate(5), "none ran one after the other"),
         (
             |a| plain_of(a).slices.iter_mut().for_each(|row| (row.ms, row.d) = ([95.0, 95.0], 0.0)),
-            "not_shown_in_plain_runs",
+            "only_while_measured",
         ),
         (|a| plain_of(a).slices[2].d = 0.2, "another ratio than its times"),
         (|a| a.floors.as_mut().unwrap().faster_pct = 6.0, "luck of layout"),
