@@ -1,7 +1,7 @@
 //! Another precision may learn a little otherwise, but not a little more with each commit: a T2 is judged beside the anchor
 //! too, the commit before the first T2 of the workload. One limit holds for all of them together.
 //!
-//! A T0 or T1 in between does not begin anew: it learns what its parent does.
+//! A T0 or T1 in between does not move the anchor: it learns what its parent learns.
 
 use crate::{
     LoopError, Watch,

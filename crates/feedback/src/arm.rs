@@ -215,7 +215,30 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
             copy(&entry.path(), &to.join(entry.file_name()))?;
         }
         Ok(())
-    } else {
+    } else if kind.is_file() {
         fs::copy(from, to).map(|_| ()).map_err(failed)
+    } else {
+        // Reading a pipe waits for ever.
+        Err(LoopError::Refused(format!("`{}` is neither a file nor a folder nor a link", from.display()))
+            .hint("a checkpoint consists of files and folders"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reading a pipe that nobody writes to would wait for ever.
+    #[test]
+    fn a_pipe_is_not_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = dir.path().join("checkpoint");
+        fs::create_dir(&checkpoint).unwrap();
+        fs::write(checkpoint.join("weights"), "w").unwrap();
+        copy(&checkpoint, &dir.path().join("kept")).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("kept/weights")).unwrap(), "w");
+        nix::unistd::mkfifo(&checkpoint.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = copy(&checkpoint, &dir.path().join("again")).unwrap_err();
+        assert!(error.to_string().contains("neither a file nor a folder"), "{error}");
     }
 }

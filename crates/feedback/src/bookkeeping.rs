@@ -31,6 +31,7 @@ use crate::{
     plain::PlainRow,
     plain_pair::PlainMode,
     stats::sequential::Plan,
+    visible,
 };
 
 /// `ln(t_baseline / t_candidate)` of a lost pair: below every difference that can be measured, so that it has the highest
@@ -115,12 +116,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// A reason, cut where it is longer than a reason is.
 pub fn bounded(reason: &str) -> String {
-    match reason.char_indices().nth(MAX_REASON_CHARS) {
-        None => reason.to_owned(),
-        Some((end, _)) => {
-            format!("{} … ({} more characters)", &reason[..end], reason.chars().count() - MAX_REASON_CHARS)
-        }
-    }
+    visible::cut(reason, MAX_REASON_CHARS)
 }
 
 impl PairRow {

@@ -458,7 +458,7 @@ mod tests {
             key(tree, &config, toolchain, &environment, layout)
         };
         let usual = key_of(text, "tree", "cc 14", 0);
-        // Names without a value are no variables, and what is not named does not count.
+        // A name without a value is not a variable; a variable without a name in the list does not count.
         let unset = text.replace("[workload]", "environment = [\"ALPHA_NEVER_SET\"]\n[workload]");
         for same in [key_of(&text.replace("= 50", "= 60"), "tree", "cc 14", 0), key_of(&unset, "tree", "cc 14", 0)] {
             assert_eq!(same, usual);

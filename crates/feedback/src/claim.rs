@@ -212,7 +212,7 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     let (found, hint) = if text.is_empty() {
         ("is empty".to_owned(), "say in a few words what was done: `-m \"<summary>\"`")
     } else if text.contains(visible::is_hidden) {
-        ("has a line end or another character that cannot be seen".to_owned(), "details belong into the body")
+        ("has a line end or another character that cannot be seen".to_owned(), "details belong in the body")
     } else if text.match_indices('%').any(|(place, _)| number_at_end(&text[..place]).is_some()) {
         ("has a percentage".to_owned(), "leave it out: what was measured is put behind the summary")
     } else if let Reading::Unclear(words) = read(&format!("perf: {text}")) {
@@ -220,7 +220,7 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     } else if text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("perf:")) {
         ("begins with `perf:`".to_owned(), "leave it out: it is put before the summary")
     } else if chars > MAX_SUMMARY_CHARS {
-        (format!("has {chars} characters, room is for {MAX_SUMMARY_CHARS}"), "shorten it; details belong into the body")
+        (format!("has {chars} characters, room is for {MAX_SUMMARY_CHARS}"), "shorten it; details belong in the body")
     } else {
         return Ok(text);
     };
@@ -241,7 +241,7 @@ impl AttemptClaim {
         let estimate = match (self.claim, self.attempt.rules) {
             (Some(claim), _) => claim,
             (None, 0) => confirmed,
-            (None, _) => return Err("it takes back a slowdown, which is no gain".into()),
+            (None, _) => return Err("it takes back a slowdown, which is not a gain".into()),
         };
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,

@@ -151,7 +151,7 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
 fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
     let mut departures = Vec::new();
     for record in session.ledger.records().iter().filter(|record| record.kind == evidence::KIND) {
-        // A record of another format is no attempt that this program can read.
+        // This program cannot read attempts of another format.
         let Ok(body) = record.body::<evidence::AttemptRecord>() else { continue };
         if body.attempt.key == attempt.key {
             departures.extend(recompute::departures(attempt, &body.attempt));

@@ -139,7 +139,9 @@ pub fn compare<S: PairSource>(
     attempt: &mut Attempt,
     plan: &PairPlan,
 ) -> Result<(Verdict, String), LoopError> {
-    let looks = plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+    let looks = plan
+        .looks()
+        .ok_or_else(|| LoopError::Failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
     // Before what is unsettled counts: a plan that it completes has had its say.
     let most = most_pairs(attempt, plan, looks);
     attempt.settle();

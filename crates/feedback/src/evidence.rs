@@ -118,7 +118,7 @@ pub fn record_benchmark(session: &mut Session, text: &str) -> Result<BenchmarkRe
 pub fn attempts(session: &Session) -> Vec<(RecordId, AttemptRecord)> {
     let mut found: Vec<(RecordId, AttemptRecord)> = Vec::new();
     for record in session.ledger.records().iter().filter(|record| record.kind == KIND) {
-        // A record of another format is no attempt that this program can read; `verify` names it.
+        // This program cannot read attempts of another format; `verify` names them.
         let Ok(body) = record.body::<AttemptRecord>() else { continue };
         match found.iter_mut().find(|(_, known)| known.attempt.key == body.attempt.key) {
             Some(known) => *known = (record.id, body),

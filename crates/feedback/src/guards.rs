@@ -361,7 +361,7 @@ mod tests {
         (found.pairs, found.holds)
     }
 
-    /// A crash of the candidate, or a power cut, is not the end of a guard; three of them are no way around it.
+    /// A crash of the candidate, or a power cut, does not end a guard; three of them refuse the attempt.
     #[test]
     fn lost_pairs_count_against_a_guard() {
         let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };

@@ -156,7 +156,7 @@ impl Isolation {
         inside
     }
 
-    /// The words that put a command behind walls when its own follow; none where there are no walls.
+    /// The words that run a command behind walls when the command's own words follow. Empty without walls.
     ///
     /// # Errors
     /// [`LoopError::Usage`] where a path is not text.
@@ -205,7 +205,7 @@ impl Walls {
         let program = env::split_paths(&path)
             .map(|folder| folder.join("bwrap"))
             .find(|program| program.is_file())
-            .ok_or("bubblewrap is not installed")?;
+            .ok_or("bubblewrap is not installed (`apt-get install bubblewrap`)")?;
         let said = |arguments: &[OsString]| {
             let output = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
             output.map_err(|error| format!("`{}` cannot be started: {error}", program.display()))
@@ -283,6 +283,10 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
         words.extend(["--tmpfs", "/var/tmp"].map(OsString::from));
     }
     words.extend(["--proc", "/proc", "--dev", "/dev", "--ro-bind-try", "/sys", "/sys"].map(OsString::from));
+    // The names and counters of other families' control groups.
+    if Path::new("/sys/fs/cgroup").is_dir() {
+        words.extend(["--tmpfs", "/sys/fs/cgroup"].map(OsString::from));
+    }
     let nvidia = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.path());
     let nvidia = nvidia.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NVIDIA)));
     for device in DEVICES.iter().map(PathBuf::from).chain(nvidia).filter(|path| path.exists()) {
@@ -362,7 +366,7 @@ mod tests {
         let isolation = Isolation::detect(&[dir.path().to_owned()], &[]);
         let script = format!(
             "cd {other} 2>/dev/null && echo other; ls /home 2>/dev/null; echo $PPID; pwd; echo x >mine; \
-             touch /usr/x 2>/dev/null && echo system; cat /proc/net/dev | grep -c eth; kill -0 {pid} 2>/dev/null && echo process; true",
+             touch /usr/x 2>/dev/null && echo system; cat /proc/net/dev | grep -c eth; ls /sys/fs/cgroup; kill -0 {pid} 2>/dev/null && echo process; true",
             other = other.display(),
             pid = std::process::id(),
         );

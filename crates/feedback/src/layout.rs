@@ -84,6 +84,15 @@ impl Floors {
         Floors { faster_pct: floor_pct, sure_pct: floor_pct, basis }
     }
 
+    /// The same again, from what they rest on.
+    #[must_use]
+    pub fn again(&self, config: &LoopConfig) -> Floors {
+        match self.basis {
+            Basis::Measured(noise) | Basis::Unresolved(noise) => Floors::of(config, Some(noise)),
+            Basis::Fixed => Floors::of(config, None),
+        }
+    }
+
     /// What an estimate needs.
     pub fn needs(&self, speedup_pct: f64) -> Needs {
         if speedup_pct <= self.faster_pct {

@@ -75,8 +75,9 @@ pub fn run(
         let runner = PairRunner::new(session, contest, coins)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
-        let looks =
-            plan.looks().ok_or_else(|| LoopError::Failed(format!("there is no plan of {} pairs", plan.pairs)))?;
+        let looks = plan
+            .looks()
+            .ok_or_else(|| LoopError::Failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
         let mut d = Vec::new();
         let mut voids = 0;
         let mut estimate = None;

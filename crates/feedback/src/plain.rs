@@ -40,6 +40,8 @@ const LOOKS: [usize; 3] = [10, 20, 40];
 const SHOWN_LEVEL: f64 = 0.025 / LOOKS.len() as f64;
 /// One-sided level at which a gain as large as the confirmed one is excluded, shared among the looks.
 const EXCLUDED_LEVEL: f64 = 0.01 / LOOKS.len() as f64;
+/// Each end of the interval of what is there.
+const INTERVAL_LEVEL: f64 = 0.025;
 /// Pairs one after the other. Six that all lie below a value have a chance of 1 in 64 if it is their median.
 const WHOLE_PAIRS: usize = 6;
 /// Times are kept to a microsecond, ratios to a millionth: what that can differ by for the shortest runs.
@@ -54,8 +56,6 @@ pub struct PlainRuns {
     pub coins: Coins,
     /// Steps of each run: more than the workload has.
     pub steps: u64,
-    /// Share of the baseline's run that a gain in its steps can change.
-    pub steps_share: Option<f64>,
     /// Pairs in slices.
     pub slices: Vec<PlainRow>,
     /// Pairs one after the other.
@@ -63,8 +63,6 @@ pub struct PlainRuns {
     /// By series, pairs that the baseline spoiled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voids: Vec<VoidRow>,
-    /// What the slices say of the gain in steps, over the whole run divided by [`PlainRuns::steps_share`].
-    pub estimate: Option<Estimate>,
     /// Whether the gain is there; none while pairs are missing.
     pub accepted: Option<bool>,
     /// Why not.
@@ -99,11 +97,9 @@ impl PlainRuns {
         PlainRuns {
             coins,
             steps: steps(workload_steps, coins),
-            steps_share: None,
             slices: Vec::new(),
             whole: Vec::new(),
             voids: Vec::new(),
-            estimate: None,
             accepted: None,
             refusal: None,
         }
@@ -215,13 +211,6 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
         }
         let (d, share) = seen(attempt, PlainMode::Slices);
         found = judge_slices(&d, confirmed, share);
-        let estimate = WalshAverages::of(&d);
-        if let Some(plain) = &mut attempt.plain {
-            plain.steps_share = Some(share);
-            let interval = critical_value(d.len(), 0.025).map(|critical| estimate.interval(critical));
-            let (low, high) = interval.map_or((f64::NEG_INFINITY, f64::INFINITY), |found| (found.low, found.high));
-            plain.estimate = Some(Estimate::new(estimate.estimate() / share, low / share, high / share, d.len()));
-        }
         if found != Found::Open {
             break;
         }
@@ -239,6 +228,16 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
         return Ok(Some(format!("parity in plain runs: {check}")));
     }
     Ok(finding(attempt, confirmed))
+}
+
+/// What the slices say of the gain in the steps: over the whole run, divided by the share of it that steps are. None
+/// without slices.
+pub fn estimate(attempt: &Attempt) -> Option<Estimate> {
+    let (d, share) = seen(attempt, PlainMode::Slices);
+    let critical = critical_value(d.len(), INTERVAL_LEVEL)?;
+    let averages = WalshAverages::of(&d);
+    let interval = averages.interval(critical);
+    Some(Estimate::new(averages.estimate() / share, interval.low / share, interval.high / share, d.len()))
 }
 
 /// Why an attempt's plain runs do not show a confirmed gain (a log ratio), by their rows alone; none where they do.

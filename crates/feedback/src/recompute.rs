@@ -87,7 +87,7 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
         _ => plain,
     };
     // What is there in plain runs, where that is less than in turns.
-    let plain = attempt.plain.as_ref().and_then(|plain| plain.estimate);
+    let plain = attempt.plain.as_ref().and_then(|_| plain::estimate(attempt));
     let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
     let beside = attempt.reference.as_ref().and_then(|reference| reference.candidate.as_ref()?.estimate);
     Some(beside.filter(|beside| beside.speedup_pct < own.speedup_pct).unwrap_or(own))
@@ -197,6 +197,9 @@ fn of_verdict(attempt: &Attempt, looks: Plan, asked: &Asked<'_>, is_older: bool)
     let estimate = last_estimate(&d, looks, epsilon_pct);
     if asked.lands == Lands::Claim && !is_older && (attempt.floors.is_none() || attempt.layout_needs() == Needs::More) {
         problems.push("its gain is not shown to be more than luck of layout".to_owned());
+    }
+    if attempt.floors.is_some_and(|floors| floors != floors.again(asked.config)) {
+        problems.push("its floor for luck of layout does not follow from what was measured".to_owned());
     }
     match asked.lands {
         Lands::Claim if attempt.verdict != Some(Verdict::Faster) || judged.verdict != Some(Verdict::Faster) => {
@@ -373,7 +376,7 @@ fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
 /// its plan had two chances.
 pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
     let records = ledger.records().iter().filter(|record| record.kind == evidence::KIND);
-    // A record of another format is no attempt that this program can read.
+    // This program cannot read attempts of another format.
     let bodies: Vec<(RecordId, Attempt)> =
         records.filter_map(|record| Some((record.id, record.body::<AttemptRecord>().ok()?.attempt))).collect();
     let Some((first, _)) = bodies.iter().find(|(_, known)| known.key == attempt.key) else { return 0 };

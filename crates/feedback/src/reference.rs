@@ -237,7 +237,7 @@ pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Ve
         problems.push(format!("its parent is slower than `{name}`, and it was not measured against that"));
     }
     if reference.takes_back() {
-        problems.push(format!("it takes back a slowdown since `{name}`: that is no gain"));
+        problems.push(format!("it takes back a slowdown since `{name}`: that is not a gain"));
     }
     Ok(problems)
 }

@@ -76,6 +76,7 @@ impl Session {
         let mut hidden = repository.worktrees()?;
         hidden.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
         hidden.extend(state.folders());
+        check_visible(&config, &hidden)?;
         let isolation = Arc::new(Isolation::detect(&hidden, &config.visible()));
         let builds = BuildStore::new(&state, Arc::clone(&isolation));
         let machine = Machine::read();
@@ -135,6 +136,26 @@ pub fn config_text(repository: &Repository, revision: &str) -> Result<String, Lo
     };
     String::from_utf8(bytes)
         .map_err(|_| LoopError::Usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
+}
+
+/// What `visible` names must be there, and must not show what nobody is to see.
+fn check_visible(config: &LoopConfig, hidden: &[PathBuf]) -> Result<(), LoopError> {
+    for path in config.visible() {
+        let real = std::fs::canonicalize(&path).map_err(|error| {
+            LoopError::Usage(format!("`visible` of `loop.toml` names `{}`: {error}", path.display()))
+                .hint("name a folder or file that is there, or take the line out")
+        })?;
+        let is_shown = |hidden: &&PathBuf| std::fs::canonicalize(hidden).is_ok_and(|hidden| hidden.starts_with(&real));
+        if let Some(hidden) = hidden.iter().find(is_shown) {
+            return Err(LoopError::Usage(format!(
+                "`visible` of `loop.toml` names `{}`, which holds `{}`",
+                path.display(),
+                hidden.display()
+            ))
+            .hint("trainers must not see the repository or the loop's own files: name a folder below"));
+        }
+    }
+    Ok(())
 }
 
 /// BLAKE3 of a file, in hexadecimal.

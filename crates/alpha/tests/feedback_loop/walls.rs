@@ -34,6 +34,17 @@ fn a_trainer_sees_neither_the_other_arm_nor_the_loop_nor_any_process() {
 }
 
 #[test]
+fn what_visible_names_must_be_there_and_may_not_show_the_repository() {
+    let toy = Toy::untested();
+    let text = toy.read("loop.toml");
+    for (path, named) in [("/nowhere/data", "`/nowhere/data`"), ("/", "which holds")] {
+        toy.write("loop.toml", &text.replacen("schema = 1", &format!("schema = 1\nvisible = [{path:?}]"), 1));
+        toy.commit("another folder");
+        toy.alpha(&["status"]).failed(2, &["`visible`", named]);
+    }
+}
+
+#[test]
 fn records_of_somebody_else_are_not_read() {
     let toy = Toy::new();
     toy.begin();

@@ -130,8 +130,11 @@ impl Tree<'_> {
                 return Err(LoopError::Failed(message).hint("name what it leads to in `build.artifacts`, or copy it"));
             }
         } else if !kind.is_file() && !kind.is_dir() {
-            return Err(LoopError::Failed(format!("the artifact `{}` is no file, folder or link", path.display()))
-                .hint("name only what the trainer needs in `build.artifacts`"));
+            return Err(LoopError::Failed(format!(
+                "the artifact `{}` is neither a file nor a folder nor a link",
+                path.display()
+            ))
+            .hint("name only what the trainer needs in `build.artifacts`"));
         }
         Ok(())
     }

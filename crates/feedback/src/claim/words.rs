@@ -44,7 +44,7 @@ pub(super) enum Kind {
     Up,
     /// `less`, `cut`.
     Down,
-    /// `slower`, `costs`, `tolerance`: what is said of speed then is no gain.
+    /// `slower`, `costs`, `tolerance`: a number beside such a word is not a gain.
     Loss,
     /// `not`, `without`.
     Negation,

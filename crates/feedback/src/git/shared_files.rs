@@ -13,7 +13,7 @@ const REMOTES: &str = "refs/alpha-loop/remotes";
 const TRIES: usize = 10;
 /// A file of ours is far shorter.
 const MAX_FILE_BYTES: usize = 16_384;
-/// Who wrote is nobody's business.
+/// Commits of the reference name a neutral author.
 const IDENTITY: [(&str, &str); 4] = [
     ("GIT_AUTHOR_NAME", "alpha loop"),
     ("GIT_COMMITTER_NAME", "alpha loop"),

@@ -189,7 +189,7 @@ impl Repository {
     fn forget_oldest(&self) -> Result<(), LoopError> {
         let listed = self.git(["for-each-ref", "--sort=-committerdate", "--format=%(refname)", REFERENCES]).output()?;
         let names = String::from_utf8_lossy(&listed);
-        // What is shared with other clones is no measured tree.
+        // References that other clones share do not hold measured trees.
         let measured = names.lines().filter(|name| !name.ends_with("/attempts"));
         measured.skip(MOST_KEPT).try_for_each(|name| self.git(["update-ref", "-d", name]).output().map(drop))
     }

@@ -32,11 +32,9 @@ fn plain_runs() -> PlainRuns {
     PlainRuns {
         coins,
         steps: plain::steps(60, coins),
-        steps_share: Some(1.0),
         slices: (0..10).map(row).collect(),
         whole: (10..16).map(row).collect(),
         voids: Vec::new(),
-        estimate: None,
         accepted: Some(true),
         refusal: None,
     }
@@ -77,7 +75,7 @@ fn plain_of(attempt: &mut Attempt) -> &mut PlainRuns {
 #[test]
 fn what_was_edited_is_named() {
     type Edit = fn(&mut Attempt);
-    let edits: [(Edit, &str); 29] = [
+    let edits: [(Edit, &str); 30] = [
         (|a| a.plain = None, "there are no plain runs"),
         (|a| plain_of(a).whole.truncate(5), "none ran one after the other"),
         (
@@ -86,6 +84,7 @@ fn what_was_edited_is_named() {
         ),
         (|a| plain_of(a).slices[2].d = 0.2, "another ratio than its times"),
         (|a| a.floors.as_mut().unwrap().faster_pct = 6.0, "luck of layout"),
+        (|a| a.floors.as_mut().unwrap().faster_pct = 0.1, "does not follow from what was measured"),
         (|a| a.guards.clear(), "guard memory of its `loop.toml` was not measured"),
         (|a| a.guards.push(a.guards[0].clone()), "or twice"),
         (|a| a.guards[0].margin_pct = 500.0, "let 500 % through"),
