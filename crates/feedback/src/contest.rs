@@ -90,7 +90,7 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
     }
     match others.first() {
         None => Ok(()),
-        Some(other) => Err(LoopError::Refused(format!("`{}` is no file of the instrument", other.display()))
+        Some(other) => Err(LoopError::Refused(format!("`{}` is not a file of the instrument", other.display()))
             .hint("commit the instrument's change by itself: what else changes is to be measured with it")),
     }
 }

@@ -73,10 +73,11 @@ impl Session {
         let config_text = config_text(&repository, baseline)?;
         let config = LoopConfig::parse(&config_text, target)?;
         let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
+        let mut secret = state.folders();
+        secret.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
         let mut hidden = repository.worktrees()?;
-        hidden.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
-        hidden.extend(state.folders());
-        check_visible(&config, &hidden)?;
+        check_visible(&config, &hidden, &secret)?;
+        hidden.extend(secret);
         let isolation = Arc::new(Isolation::detect(&hidden, &config.visible()));
         let builds = BuildStore::new(&state, Arc::clone(&isolation));
         let machine = Machine::read();
@@ -138,21 +139,20 @@ pub fn config_text(repository: &Repository, revision: &str) -> Result<String, Lo
         .map_err(|_| LoopError::Usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
 }
 
-/// What `visible` names must be there, and must not show what nobody is to see.
-fn check_visible(config: &LoopConfig, hidden: &[PathBuf]) -> Result<(), LoopError> {
+/// What `visible` names must be there, and must not show what nobody is to see: `hidden` as a whole, nothing of `secret`.
+fn check_visible(config: &LoopConfig, hidden: &[PathBuf], secret: &[PathBuf]) -> Result<(), LoopError> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let (hidden, secret): (Vec<_>, Vec<_>) = (hidden.iter().map(real).collect(), secret.iter().map(real).collect());
     for path in config.visible() {
-        let real = std::fs::canonicalize(&path).map_err(|error| {
+        let found = std::fs::canonicalize(&path).map_err(|error| {
             LoopError::Usage(format!("`visible` of `loop.toml` names `{}`: {error}", path.display()))
                 .hint("name a folder or file that is there, or take the line out")
         })?;
-        let is_shown = |hidden: &&PathBuf| std::fs::canonicalize(hidden).is_ok_and(|hidden| hidden.starts_with(&real));
-        if let Some(hidden) = hidden.iter().find(is_shown) {
-            return Err(LoopError::Usage(format!(
-                "`visible` of `loop.toml` names `{}`, which holds `{}`",
-                path.display(),
-                hidden.display()
-            ))
-            .hint("trainers must not see the repository or the loop's own files: name a folder below"));
+        let holds = hidden.iter().chain(&secret).find(|hidden| hidden.starts_with(&found));
+        if let Some(hidden) = holds.or_else(|| secret.iter().find(|secret| found.starts_with(secret))) {
+            let (path, hidden) = (path.display(), hidden.display());
+            return Err(LoopError::Usage(format!("`visible` of `loop.toml` names `{path}`, which shows `{hidden}`"))
+                .hint("trainers must not see the repository or the loop's own files: name another folder"));
         }
     }
     Ok(())

@@ -366,7 +366,7 @@ fn a_link_back_into_the_stage_is_refused() {
     }
     let project = Project::with("mkdir out/app; mkfifo out/app/pipe", "artifacts = [\"out/app\"]");
     let error = project.build_of("HEAD").unwrap_err();
-    assert!(error.to_string().contains("out/app/pipe` is no file"), "{error}");
+    assert!(error.to_string().contains("out/app/pipe` is neither a file nor a folder"), "{error}");
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn a_trainer_sees_neither_the_other_arm_nor_the_loop_nor_any_process() {
 fn what_visible_names_must_be_there_and_may_not_show_the_repository() {
     let toy = Toy::untested();
     let text = toy.read("loop.toml");
-    for (path, named) in [("/nowhere/data", "`/nowhere/data`"), ("/", "which holds")] {
+    let kept = toy.path(".git/objects").display().to_string();
+    for (path, named) in [("/nowhere/data", "`/nowhere/data`"), ("/", "which shows"), (&kept, "which shows")] {
         toy.write("loop.toml", &text.replacen("schema = 1", &format!("schema = 1\nvisible = [{path:?}]"), 1));
         toy.commit("another folder");
         toy.alpha(&["status"]).failed(2, &["`visible`", named]);
