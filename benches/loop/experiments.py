@@ -6,6 +6,7 @@
     identical   100 short comparisons of the trainer with itself, every second one under bursts of other load
     power       how often known effects are found
     bias        known effects: what the loop says beside what the trainer's own clock says in a run alone
+    walls       what the walls around trainers cost a comparison, and what they do to its noise
     noise       a pair in turns beside a pair one after the other
     broken      broken trainers and samplers, refused by what? and harmless changes
     cycle       from a saved edit to landed or refused, everything in
@@ -19,6 +20,7 @@ import argparse
 import collections
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -187,6 +189,31 @@ def bias(count):
             print(f"{name}: alone {alone:.2f} % of a step, by the loop {found:.2f} %, difference {found - alone:+.2f}, of {len(rows)}")
 
 
+def walls(count):
+    results = Results("walls")
+    head = prepare()
+    stand(head, head)
+    with tempfile.TemporaryDirectory() as folder:
+        # Fails, as where the machine does not allow it.
+        program = Path(folder, "bwrap")
+        program.write_text("#!/bin/sh\nexit 1\n")
+        program.chmod(0o755)
+        without = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        for number in range(len(results.rows()), count or 10):
+            row = {}
+            sides = [("behind", None), ("without", without)]
+            for name, environment in sides if number % 2 else sides[::-1]:
+                found = loop("compare", "--identical", "--budget=30s", "--epsilon=0.01%", environment=environment)
+                row |= {f"{name}_{key}": found.get(key) for key in ["pair_sd_pct", "pairs", "seconds", "own_seconds", "error"] if key in found}
+            results.append(number=number, **row)
+    rows = [row for row in results.rows() if row.get("behind_pairs") and row.get("without_pairs")]
+    pair_s = {name: [row[f"{name}_seconds"] / row[f"{name}_pairs"] for row in rows] for name in ["behind", "without"]}
+    cost = [100 * (behind / without - 1) for behind, without in zip(pair_s["behind"], pair_s["without"])]
+    sd = [row["behind_pair_sd_pct"] / row["without_pair_sd_pct"] for row in rows]
+    print(f"a pair takes {quartiles(pair_s['behind'])} s behind walls, {quartiles(pair_s['without'])} s without: {quartiles(cost)} % more;",
+          f"its sd {quartiles(sd)} times as large; of {len(rows)}")
+
+
 def noise(count):
     results = Results("noise")
     head = prepare()
@@ -310,7 +337,7 @@ def smoke(count):
 
 
 def main():
-    experiments = {"identical": identical, "power": power, "bias": bias, "noise": noise, "broken": broken, "cycle": cycle,
+    experiments = {"identical": identical, "power": power, "bias": bias, "walls": walls, "noise": noise, "broken": broken, "cycle": cycle,
                    "large": large, "smoke": smoke}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=experiments)

@@ -12,7 +12,6 @@ sources of HEAD.
 import argparse
 import collections
 import os
-import platform
 import random
 import re
 import shutil
@@ -30,12 +29,6 @@ TOY_CONFIG = [("epsilon_pct = 30", "epsilon_pct = 0.5"), ('budget = "20s"', 'bud
 # Files in which alpha is changed: kernels of the workload, and the step around them.
 FILES = [f"crates/alpha-tensor/src/cpu/{name}.rs" for name in ["activation", "layer_norm", "optimizer", "head", "embedding", "attention"]]
 RESULTS = Results("layout")
-
-
-def processor():
-    """What the rows are of."""
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
-    return f"{names[0] if names else platform.processor()}, {len(names)} processors"
 
 
 def prepare(trainer):
@@ -70,7 +63,7 @@ def noise(trainer, count):
     for number in range(len(RESULTS.rows(experiment="noise", trainer=trainer)), count or 5):
         found = loop("selftest", "--layouts=12")
         row = {key: found[key] for key in ["layout", "sd_pct", "seconds_per_pair", "failure", "error", "wall_s"] if key in found}
-        RESULTS.append(experiment="noise", trainer=trainer, number=number, processor=processor(), load=round(os.getloadavg()[0], 1), **row)
+        RESULTS.append(experiment="noise", trainer=trainer, number=number, load=round(os.getloadavg()[0], 1), **row)
 
 
 def python_change(text, draw):
@@ -140,7 +133,7 @@ def no_effect(trainer, count):
         guards = [guard["name"] for guard in compare.get("guards", []) if not guard["holds"]]
         RESULTS.append(experiment="no-effect", trainer=trainer, number=number, kind=kind, file=file.name, landed=bool(found.get("landed")),
                        refusal=(found.get("refusal") or "")[:200], failed_guards=guards, error=found.get("error"),
-                       exit_code=found["exit_code"], wall_s=found["wall_s"], processor=processor(), load=round(os.getloadavg()[0], 1), **row)
+                       exit_code=found["exit_code"], wall_s=found["wall_s"], load=round(os.getloadavg()[0], 1), **row)
 
 
 def tell():

@@ -6,6 +6,8 @@ experiment goes on where it stopped. Results are rows of JSON in `perf/`, append
 import functools
 import json
 import os
+import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -64,15 +66,18 @@ def stand(baseline, candidate):
 def forget():
     """Forgets every attempt, so that the same two programs can be compared afresh. Only experiments do this."""
     state = SCRATCH / ".git/alpha-loop"
-    shutil.rmtree(state / "attempts", ignore_errors=True)
+    for folder in ["attempts", "counted"]:
+        shutil.rmtree(state / folder, ignore_errors=True)
     (state / "cycle.json").unlink(missing_ok=True)
+    git("update-ref", "-d", "refs/alpha-loop/attempts")
     shutil.rmtree(SCRATCH / "perf/ledger", ignore_errors=True)
 
 
-def loop(*arguments):
+def loop(*arguments, environment=None):
     """Runs `alpha loop … --json` in the clone; returns its object with `exit_code` and `wall_s` added."""
     began = time.monotonic()
-    done = subprocess.run([ALPHA, "loop", *arguments, "--json"], cwd=SCRATCH, capture_output=True, text=True, check=False)
+    done = subprocess.run([ALPHA, "loop", *arguments, "--json"], cwd=SCRATCH, capture_output=True, text=True, check=False,
+                          env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     found = json.loads(lines[-1]) if lines else {"error": done.stderr[-300:]}
     return found | {"exit_code": done.returncode, "wall_s": round(time.monotonic() - began, 1)}
@@ -124,8 +129,19 @@ def step_us(flags=W1, steps=500, runs=6):
     return 1000 * statistics.quantiles(medians, n=4)[0]
 
 
+@functools.cache
+def processor():
+    """What the rows are of."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} processors"
+
+
+# Rows without this are from before trainers ran behind walls, gains were confirmed in plain runs and layouts were shuffled.
+RULES = {"rules": "walls"}
+
+
 class Results:
-    """Rows of an experiment in `perf/loop-<name>.jsonl`."""
+    """Rows of an experiment in `perf/loop-<name>.jsonl`. Those from before the present rules stay there and are not counted."""
 
     def __init__(self, name):
         self.path = ROOT / "perf" / f"loop-{name}.jsonl"
@@ -134,9 +150,10 @@ class Results:
         if not self.path.exists():
             return []
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return [row for row in rows if all(row.get(key) == value for key, value in like.items())]
+        return [row for row in rows if all(row.get(key) == value for key, value in (RULES | like).items())]
 
     def append(self, **row):
+        row |= RULES | {"processor": processor()}
         print(row, file=sys.stderr)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")

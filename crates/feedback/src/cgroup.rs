@@ -2,7 +2,9 @@
 //! went. Where the user may not make any (no delegation, another system), families are found through parents instead.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -21,7 +23,13 @@ pub(crate) struct CgroupRoot(PathBuf);
 
 /// A group for one family. Its members are killed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Cgroup(PathBuf);
+pub(crate) struct Cgroup {
+    folder: PathBuf,
+    /// Kept open: they are read and written in every turn.
+    events: File,
+    freeze: File,
+    cpu: File,
+}
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -38,15 +46,21 @@ impl CgroupRoot {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        let has_files = ["cgroup.freeze", "cgroup.kill", "cpu.stat"].iter().all(|name| probe.0.join(name).exists());
-        (has_files && enter.is_ok_and(|status| status.success())).then_some(root)
+        let can_kill = probe.folder.join("cgroup.kill").exists();
+        (can_kill && enter.is_ok_and(|status| status.success())).then_some(root)
     }
 
     /// A new group; none where it cannot be made.
     pub(crate) fn make(&self) -> Option<Cgroup> {
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = self.0.join(name);
-        fs::create_dir(&folder).ok().map(|()| Cgroup(folder))
+        fs::create_dir(&folder).ok()?;
+        let group = Cgroup::open(folder.clone());
+        if group.is_err() {
+            // What cannot be used is not to be left behind; should this fail, the next loop removes it.
+            let _ = fs::remove_dir(&folder);
+        }
+        group.ok()
     }
 
     /// Ends and removes groups of processes that are gone.
@@ -57,22 +71,29 @@ impl CgroupRoot {
                 name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
             let Some(maker) = maker.and_then(|maker| maker.parse::<u32>().ok()) else { continue };
             if !Path::new("/proc").join(maker.to_string()).exists() {
-                drop(Cgroup(entry.path()));
+                end(&entry.path());
             }
         }
     }
 }
 
 impl Cgroup {
+    fn open(folder: PathBuf) -> io::Result<Cgroup> {
+        let file = |name: &str| File::open(folder.join(name));
+        let (events, cpu) = (file("cgroup.events")?, file("cpu.stat")?);
+        let freeze = File::options().write(true).open(folder.join("cgroup.freeze"))?;
+        Ok(Cgroup { folder, events, freeze, cpu })
+    }
+
     /// Its folder; a process enters by writing 0 to `cgroup.procs` there.
     pub(crate) fn folder(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     /// Stops every member, and waits until all stand still; false if they do not by `deadline`.
     pub(crate) fn freeze(&self, deadline: Instant) -> io::Result<bool> {
-        fs::write(self.0.join("cgroup.freeze"), "1")?;
-        while !self.event("frozen 1")? {
+        self.freeze.write_all_at(b"1", 0)?;
+        while !has_line(&read_counters(&self.events)?, "frozen 1") {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
@@ -83,53 +104,67 @@ impl Cgroup {
 
     /// Lets every member run.
     pub(crate) fn thaw(&self) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.freeze"), "0")
+        self.freeze.write_all_at(b"0", 0)
     }
 
     /// Processor time of all members, those that ended included, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
-        let stat = fs::read_to_string(self.0.join("cpu.stat")).ok()?;
+        let stat = read_counters(&self.cpu).ok()?;
         let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
         micros.trim().parse::<u64>().ok().map(|micros| micros * 1000)
     }
 
-    /// Lets a member go into the group above.
-    pub(crate) fn let_out(&self, pid: i32) -> io::Result<()> {
-        fs::write(self.0.join("../cgroup.procs"), pid.to_string())
-    }
-
     /// The members now.
     pub(crate) fn members(&self) -> Vec<i32> {
-        let list = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        let list = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
         list.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// Ends every member, at once and frozen or not, and waits until they are gone.
     pub(crate) fn kill(&self) {
-        // A group that is gone has no members.
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
-        let deadline = Instant::now() + SETTLE;
-        while self.event("populated 1").unwrap_or(false) && Instant::now() < deadline {
-            thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    fn event(&self, line: &str) -> io::Result<bool> {
-        Ok(fs::read_to_string(self.0.join("cgroup.events"))?.lines().any(|found| found == line))
+        kill(&self.folder);
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        self.kill();
-        // Zombies keep it for a moment after they were killed.
-        let deadline = Instant::now() + SETTLE;
-        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
-            && Instant::now() < deadline
-        {
-            thread::sleep(Duration::from_micros(200));
-        }
+        end(&self.folder);
     }
+}
+
+fn kill(folder: &Path) {
+    // A group that is gone has no members.
+    let _ = fs::write(folder.join("cgroup.kill"), "1");
+    let is_populated =
+        || fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|events| has_line(&events, "populated 1"));
+    let deadline = Instant::now() + SETTLE;
+    while is_populated() && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Ends the members of a group, and removes it.
+fn end(folder: &Path) {
+    kill(folder);
+    // Zombies keep it for a moment after they were killed.
+    let deadline = Instant::now() + SETTLE;
+    while fs::remove_dir(folder).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+        && Instant::now() < deadline
+    {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn has_line(text: &str, line: &str) -> bool {
+    text.lines().any(|found| found == line)
+}
+
+/// The first lines of a file of the kernel's that is kept open: it says what is true now each time it is read from its
+/// start.
+pub(crate) fn read_counters(file: &File) -> io::Result<String> {
+    let mut bytes = [0; 512];
+    let length = file.read_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
 /// The folder of the group that this process is in.

@@ -3,9 +3,12 @@
 //! A trainer that disturbs the other one by a process that the loop cannot see (started through a
 //! service, say) shows here: the machine is busier in the other's turns than in its own.
 
-use std::{fs, ops::AddAssign};
+use std::{fs::File, ops::AddAssign, sync::LazyLock};
 
-use crate::process::Process;
+use crate::{cgroup::read_counters, process::Process};
+
+/// Kept open, because it is read twice in every turn.
+static STAT: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/stat").ok());
 
 /// Length of a tick of `/proc/stat`, whatever the kernel's own.
 const TICK_MS: f64 = 10.0;
@@ -57,7 +60,7 @@ impl AddAssign for CpuUsage {
 
 /// Time that all processors together were busy since the machine started.
 fn busy_ms() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let stat = read_counters(STAT.as_ref()?).ok()?;
     let ticks: Vec<u64> =
         stat.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
     // user, nice, system, idle, iowait, irq, softirq

@@ -259,7 +259,6 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
         "--cap-drop",
         "ALL",
         "--die-with-parent",
-        "--new-session",
     ]
     .map(OsString::from)
     .to_vec();
@@ -287,6 +286,9 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
     if Path::new("/sys/fs/cgroup").is_dir() {
         words.extend(["--tmpfs", "/sys/fs/cgroup"].map(OsString::from));
     }
+    // The user's terminal: what is typed into it would run. A session of its own would close it, too, but the kernel shares
+    // the processors out between sessions (autogroup), which holds a stop up for milliseconds.
+    words.extend(["--dev-bind", "/dev/null", "/dev/tty"].map(OsString::from));
     let nvidia = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.path());
     let nvidia = nvidia.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NVIDIA)));
     for device in DEVICES.iter().map(PathBuf::from).chain(nvidia).filter(|path| path.exists()) {

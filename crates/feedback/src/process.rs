@@ -47,8 +47,6 @@ pub struct Process {
     groups: BTreeSet<i32>,
     cgroup: Option<Cgroup>,
     has_walls: bool,
-    /// Whether the processes that only hold the walls have left the control group.
-    is_bare: bool,
     exit: Option<ExitStatus>,
     outputs: Outputs,
 }
@@ -113,7 +111,6 @@ impl Process {
             groups: BTreeSet::new(),
             cgroup,
             has_walls: isolation.has_walls(),
-            is_bare: false,
             exit: None,
             outputs,
         })
@@ -198,7 +195,6 @@ impl Process {
     pub fn freeze(&mut self) -> Result<(), LoopError> {
         let deadline = Instant::now() + SETTLE;
         let failed = |leader: Pid| LoopError::Failed(format!("process {leader} cannot be stopped"));
-        self.let_holders_out();
         if let Some(cgroup) = &self.cgroup {
             let is_still =
                 cgroup.freeze(deadline).or_else(|error| if self.exit.is_some() { Ok(true) } else { Err(error) });
@@ -228,21 +224,6 @@ impl Process {
             }
         }
         Ok(())
-    }
-
-    /// The two processes of bubblewrap sleep until the end; to stop them, too, would take a change of processes each, every
-    /// time. They leave the control group once the first process inside is there, which stays in it.
-    fn let_holders_out(&mut self) {
-        let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.has_walls && !self.is_bare) else { return };
-        let leader = self.leader.as_raw();
-        let [init] = children(leader)[..] else { return };
-        let members = cgroup.members();
-        if children(init).iter().any(|first| members.contains(first)) {
-            // A process that is gone is in no group.
-            let _ = cgroup.let_out(leader);
-            let _ = cgroup.let_out(init);
-            self.is_bare = true;
-        }
     }
 
     /// Lets the family run.

@@ -1,5 +1,7 @@
 //! What a hostile change reaches: nothing but its own folder, and no gain that a user would not have.
 
+use std::process::Stdio;
+
 use feedback::isolation::Isolation;
 
 use crate::{changes::FASTER, toy::Toy};
@@ -31,6 +33,23 @@ fn a_trainer_sees_neither_the_other_arm_nor_the_loop_nor_any_process() {
     ]);
     let smoke = toy.alpha(&["smoke"]);
     assert_eq!(smoke.code, Some(0), "{}{}", smoke.stdout, smoke.stderr);
+}
+
+/// What is typed into a terminal runs, whoever typed it.
+#[test]
+fn a_trainer_does_not_have_the_user_s_terminal() {
+    if !has_walls() {
+        return;
+    }
+    let toy = Toy::new();
+    toy.begin();
+    toy.edit_start(&["assert not os.isatty(os.open('/dev/tty', os.O_RDWR)), 'the terminal'"]);
+    let in_terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let mut command = toy.command("python3");
+    command.args(["-c", in_terminal, "/bin/sh", "-c", "test -t 2 </dev/tty && exec \"$@\"", "sh"]);
+    command.args([env!("CARGO_BIN_EXE_alpha"), "loop", "smoke"]);
+    let smoke = command.stdin(Stdio::null()).output().unwrap();
+    assert!(smoke.status.success(), "{}", String::from_utf8_lossy(&smoke.stdout));
 }
 
 #[test]
