@@ -14,16 +14,13 @@ import collections
 import os
 import random
 import re
-import shutil
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import scratch
-from scratch import ALPHA, ROOT, Results, forget, git, loop
+from scratch import ALPHA, Results, forget, git, loop
 
-TOY = scratch.SCRATCH.with_name(scratch.SCRATCH.name + "-toy")
 # The toy's own file has an ε for planted effects of two thirds and more.
 TOY_CONFIG = [("epsilon_pct = 30", "epsilon_pct = 0.5"), ('budget = "20s"', 'budget = "60s"'), ('"./build.sh"', '"./build.sh --layout={layout}"')]
 # Files in which alpha is changed: kernels of the workload, and the step around them.
@@ -33,24 +30,7 @@ RESULTS = Results("layout")
 
 def prepare(trainer):
     """A scratch repository with the trainer; returns its commit. What `scratch` does from here on is done there."""
-    if trainer == "alpha":
-        return scratch.prepare()
-    scratch.SCRATCH = TOY
-    if not TOY.exists():
-        shutil.copytree(ROOT / "tests/toy", TOY)
-        (TOY / ".gitignore").write_text("out/\nrun/\n")
-        config = (TOY / "loop.toml").read_text()
-        for old, new in TOY_CONFIG:
-            assert old in config, f"the toy's loop.toml no longer has {old!r}"
-            config = config.replace(old, new)
-        (TOY / "loop.toml").write_text(config)
-        subprocess.run(["git", "init", "-q", TOY], check=True)
-        git("config", "user.name", "experiment")
-        git("config", "user.email", "experiment@localhost")
-        git("add", "-A")
-        git("commit", "-q", "-m", "the toy")
-        git("tag", "toy")
-    return git("rev-parse", "toy")
+    return scratch.prepare() if trainer == "alpha" else scratch.toy("toy", TOY_CONFIG)
 
 
 def stand(head):
@@ -121,7 +101,7 @@ def no_effect(trainer, count):
         forget()
         draw = random.Random(f"{trainer} {number}")
         if trainer == "toy":
-            file, change = TOY / "src/trainer.py", python_change
+            file, change = scratch.SCRATCH / "src/trainer.py", python_change
         else:
             file, change = scratch.SCRATCH / draw.choice(FILES), rust_change
         kind, text = change(file.read_text(), draw)

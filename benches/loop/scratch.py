@@ -41,6 +41,28 @@ def prepare():
     return head
 
 
+def toy(name, config=()):
+    """A scratch repository beside the clone with the toy of the tests, `config` edited in its `loop.toml`; returns its commit.
+    Everything here works there from then on."""
+    global SCRATCH
+    SCRATCH = SCRATCH.with_name(f"{SCRATCH.name}-{name}")
+    if not SCRATCH.exists():
+        shutil.copytree(ROOT / "tests/toy", SCRATCH)
+        (SCRATCH / ".gitignore").write_text("out/\nrun/\n")
+        text = (SCRATCH / "loop.toml").read_text()
+        for old, new in config:
+            assert old in text, f"the toy's loop.toml no longer has {old!r}"
+            text = text.replace(old, new)
+        (SCRATCH / "loop.toml").write_text(text)
+        subprocess.run(["git", "init", "-q", SCRATCH], check=True)
+        git("config", "user.name", "experiment")
+        git("config", "user.email", "experiment@localhost")
+        git("add", "-A")
+        git("commit", "-q", "-m", "the toy")
+        git("tag", "toy")
+    return git("rev-parse", "toy")
+
+
 def variant(head, edits, message):
     """A commit with `edits`, each `(file, old, new)`, on top of `head`."""
     stand(head, head)

@@ -53,9 +53,10 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
     let text = config_text(&session.repository, &contest.sides[1].tree)?;
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
     let state = session.state.folder();
-    let inputs =
-        |side: usize, paths| inputs::folder(&session.repository, state, &contest.sides[side].tree, paths, watch);
-    let (old_inputs, new_inputs) = (inputs(0, &old.inputs)?, inputs(1, &new.inputs)?);
+    let inputs = |arm: Arm, paths| {
+        inputs::folder(&session.repository, state, &contest.sides[arm.index()].tree, paths, arm, watch)
+    };
+    let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
     let kits = [
         Kit { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.kits[0].clone() },
         Kit { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.kits[1].clone() },

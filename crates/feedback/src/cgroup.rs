@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::before_exec;
+
 /// Begins the names of our groups; the number of the process that made one and a count follow.
 const PREFIX: &str = "alpha-loop-";
 /// Longest wait for a killed group to be empty.
@@ -39,15 +41,11 @@ impl CgroupRoot {
         let root = CgroupRoot(own_group()?);
         root.clean();
         let probe = root.make()?;
-        let enter = Command::new("/bin/sh")
-            .args(["-c", "echo 0 >\"$0/cgroup.procs\""])
-            .arg(probe.folder())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let mut command = Command::new("true");
+        before_exec::set(&mut command, Some(&probe)).ok()?;
+        let enters = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let can_kill = probe.folder.join("cgroup.kill").exists();
-        (can_kill && enter.is_ok_and(|status| status.success())).then_some(root)
+        (can_kill && enters.is_ok_and(|status| status.success())).then_some(root)
     }
 
     /// A new group; none where it cannot be made.
@@ -85,7 +83,12 @@ impl Cgroup {
         Ok(Cgroup { folder, events, freeze, cpu })
     }
 
-    /// Its folder; a process enters by writing 0 to `cgroup.procs` there.
+    /// Where a process enters by writing 0.
+    pub(crate) fn door(&self) -> io::Result<File> {
+        File::options().write(true).open(self.folder.join("cgroup.procs"))
+    }
+
+    /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -187,7 +190,7 @@ fn own_group_in(mounts: &str, groups: &str) -> Option<PathBuf> {
     // Inside a container the mount may show a part of the hierarchy only.
     let below = Path::new(group).strip_prefix(root).ok()?;
     let folder = Path::new(point).join(below);
-    // The names go through a shell, and one a line to the watchdog.
+    // The names go one a line to the switch.
     let is_plain = folder.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
     (is_plain && folder.is_dir()).then_some(folder)
 }
@@ -216,8 +219,10 @@ mod tests {
         // Where no group can be made there is nothing to test.
         let Some(root) = CgroupRoot::detect() else { return };
         let group = root.make().unwrap();
-        let script = "echo 0 >\"$0/cgroup.procs\"; (setsid sh -c 'while :; do :; done' &) ; while :; do :; done";
-        let mut child = Command::new("/bin/sh").args(["-c", script]).arg(group.folder()).spawn().unwrap();
+        let script = "(setsid sh -c 'while :; do :; done' &) ; while :; do :; done";
+        let mut command = Command::new("/bin/sh");
+        before_exec::set(&mut command, Some(&group)).unwrap();
+        let mut child = command.args(["-c", script]).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while group.members().len() < 2 || group.cpu_ns() < Some(2_000_000) {
             assert!(Instant::now() < deadline, "{:?}", group.members());

@@ -257,7 +257,7 @@ fn measure(
         session.attempts().save(attempt)?;
         plan
     };
-    watch.note(&plan_text(session, &plan, budget));
+    watch.note(&plan_text(session, &plan, budget)?);
     if attempt.pairs.len() >= plan.pairs {
         watch.note("the planned pairs are used up: more pairs follow, judged within the same 5 %");
         registry::note(session, attempt)?;
@@ -306,16 +306,17 @@ fn whole_training(
     let started = Instant::now();
     let refusal = same_training.judge_all(attempt, watch)?;
     attempt.seconds.parity += started.elapsed().as_secs_f64();
-    let findings = [gaming::moved_work(attempt), gaming::disturbed_baseline(attempt), roofline(session, attempt)];
+    let findings = [gaming::moved_work(attempt), gaming::disturbed_baseline(attempt), roofline(session, attempt)?];
     Ok(refusal.or_else(|| findings.into_iter().flatten().next().map(|finding| finding.text())))
 }
 
-fn roofline(session: &Session, attempt: &Attempt) -> Option<gaming::Finding> {
-    let peaks = crate::selftest::cached(session).ok().flatten()?.peaks?;
-    let flops = attempt.flops?;
-    let estimate = attempt.estimate?;
-    let step_s = attempt.baseline_step_s()? / (1.0 + estimate.speedup_pct / 100.0);
-    gaming::beyond_roofline(step_s, flops, peaks.gflops)
+fn roofline(session: &Session, attempt: &Attempt) -> Result<Option<gaming::Finding>, LoopError> {
+    let Some(peaks) = crate::selftest::cached(session)?.and_then(|proof| proof.peaks) else { return Ok(None) };
+    let found = || {
+        let step_s = attempt.baseline_step_s()? / (1.0 + attempt.estimate?.speedup_pct / 100.0);
+        gaming::beyond_roofline(step_s, attempt.flops?, peaks.gflops)
+    };
+    Ok(found())
 }
 
 /// Runs pairs of a contest's primary workload.
@@ -369,9 +370,9 @@ impl<'a> PairRunner<'a> {
 }
 
 /// What is going to happen, before the first pair.
-fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
+fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<String, LoopError> {
     let PairPlan { pairs, seconds_per_pair, blocks, .. } = plan;
-    let resolves = crate::selftest::cached(session).ok().flatten().map_or_else(String::new, |proof| {
+    let resolves = crate::selftest::cached(session)?.map_or_else(String::new, |proof| {
         let size = Plan::for_pairs(*pairs).unwrap_or(Plan::ALL[0]);
         let smallest = power::smallest_effect(verdict::log_of_pct(proof.sd_pct), size);
         format!("; a difference of {:.2} % would be resolved", verdict::pct_of_log(smallest))
@@ -383,10 +384,10 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> String {
         Sharing::Sequential => "ONE AFTER THE OTHER (noisier than turns)",
         Sharing::Whole => "ONE AFTER THE OTHER, whole processes (noisier than turns, start and end included)",
     };
-    format!(
+    Ok(format!(
         "at most {pairs} pairs {how}, about {seconds_per_pair:.1} s each: {} blocks of {} steps after {} of warm-up{resolves}{short}",
         blocks.blocks, blocks.block_steps, blocks.warmup_steps
-    )
+    ))
 }
 
 /// A gain that two layouts of the same program may differ by is not called one.

@@ -201,14 +201,15 @@ fn build(
         built.push(made);
     }
     let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
-    let inputs_from = inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs, watch)?;
+    let inputs_of = |arm| inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs, arm, watch);
+    let inputs_from = [inputs_of(Arm::Baseline)?, inputs_of(Arm::Candidate)?];
     if let Some(gap) = session.isolation.protection().gap() {
         watch.note(&gap);
     }
-    let kits = built.each_ref().map(|built| Kit {
-        artifacts_from: built.folder.clone(),
-        binary_hash: built.binary_hash.clone(),
-        inputs_from: inputs_from.clone(),
+    let kits = Arm::BOTH.map(|arm| Kit {
+        artifacts_from: built[arm.index()].folder.clone(),
+        binary_hash: built[arm.index()].binary_hash.clone(),
+        inputs_from: inputs_from[arm.index()].clone(),
         inputs: session.config.workload.inputs.clone(),
         environment: session.config.environment.clone(),
         isolation: Arc::clone(&session.isolation),

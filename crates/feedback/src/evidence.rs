@@ -80,7 +80,13 @@ impl AttemptRecord {
 
 /// Writes the attempt to the ledger, with its bulk data.
 pub fn record(session: &mut Session, attempt: &Attempt) -> Result<RecordId, LoopError> {
-    let bulk = std::fs::read(session.attempts().bulk_path(&attempt.key)).ok();
+    let path = session.attempts().bulk_path(&attempt.key);
+    let bulk = match std::fs::read(&path) {
+        Ok(bulk) => Some(bulk),
+        // An attempt without pairs has none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(LoopError::io("read", &path, &error)),
+    };
     session.ledger.append(KIND, &AttemptRecord::of(attempt), bulk.as_deref())
 }
 

@@ -1,7 +1,8 @@
 //! The baseline's inputs as files: data, tokenizers, whatever the workload's command reads.
 //!
 //! They come from the baseline's tree, not from the working tree, and lie in a folder that is named after the tree. Nobody
-//! may write to it, and before it is used each file is read again: what is not the baseline's is laid out anew.
+//! may write to it, and before it is used each file is read again: what is not the baseline's is laid out anew. Each arm has
+//! files of its own: who shares one can have the system drop it from memory (`posix_fadvise`) before the other's turn.
 
 use std::{
     fs, io,
@@ -9,21 +10,22 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{LoopError, Watch, files, git::Repository};
+use crate::{LoopError, Watch, arm::Arm, files, git::Repository};
 
 /// Folders that stay, those used last: comparisons go back and forth between a few trees.
-const MOST_KEPT: usize = 8;
+const MOST_KEPT: usize = 16;
 
-/// The folder of the inputs of `tree`, made if it is not there. `paths` are files or folders of the tree.
+/// The folder of the inputs of `tree` for an arm, made if it is not there. `paths` are files or folders of the tree.
 pub fn folder(
     repository: &Repository,
     state: &Path,
     tree: &str,
     paths: &[PathBuf],
+    arm: Arm,
     watch: &dyn Watch,
 ) -> Result<PathBuf, LoopError> {
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let key = blake3::hash(format!("{tree}\n{}", names.join("\n")).as_bytes()).to_hex();
+    let key = blake3::hash(format!("{tree} {}\n{}", arm.index(), names.join("\n")).as_bytes()).to_hex();
     let all = state.join("inputs");
     let folder = all.join(&key[..32]);
     if folder.symlink_metadata().is_ok() {
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn those_used_last_stay() {
         let folder = tempfile::tempdir().unwrap();
-        for age in 0..10 {
+        for age in 0..MOST_KEPT as u64 + 2 {
             let path = folder.path().join(format!("{age}"));
             fs::create_dir(&path).unwrap();
             let time = SystemTime::now() - Duration::from_secs(60 * (age + 1));
@@ -81,6 +83,6 @@ mod tests {
         }
         let mut gone = all_but_newest(folder.path()).unwrap();
         gone.sort();
-        assert_eq!(gone, ["8", "9"].map(|name| folder.path().join(name)));
+        assert_eq!(gone, ["16", "17"].map(|name| folder.path().join(name)));
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError,
+    LoopError, before_exec,
     cgroup::{Cgroup, CgroupRoot},
 };
 
@@ -172,27 +172,22 @@ impl Isolation {
     }
 
     /// The command, ready to be spawned, inside the walls and in the control group.
-    pub(crate) fn command(&self, launch: &Launch, cgroup: Option<&Cgroup>) -> Command {
+    ///
+    /// # Errors
+    /// Where the group cannot be entered.
+    pub(crate) fn command(&self, launch: &Launch, cgroup: Option<&Cgroup>) -> io::Result<Command> {
         let mut words: Vec<OsString> = match &self.walls {
             Ok(walls) => walls.around(&launch.room),
             Err(_) => Vec::new(),
         };
         words.push(launch.program.clone());
         words.extend(launch.arguments.iter().cloned());
-        // The process enters the group before it becomes another program.
-        let mut command = if let Some(cgroup) = cgroup {
-            let mut command = Command::new("/bin/sh");
-            command.args(["-c", "echo 0 >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup.folder());
-            command.args(&words);
-            command
-        } else {
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]);
-            command
-        };
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        before_exec::set(&mut command, cgroup)?;
         command.current_dir(&launch.room.folder).env_clear();
         command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
-        command
+        Ok(command)
     }
 }
 
@@ -354,7 +349,7 @@ mod tests {
             room,
         };
         let cgroup = isolation.cgroup();
-        let output = isolation.command(&launch, cgroup.as_ref()).output().unwrap();
+        let output = isolation.command(&launch, cgroup.as_ref()).unwrap().output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(String::from_utf8(output.stdout).unwrap())
     }
@@ -375,6 +370,17 @@ mod tests {
         let Some(seen) = said(&isolation, room(&own), &script) else { return };
         assert_eq!(seen, "1\n/alpha/run\n0\n");
         assert_eq!(fs::read_to_string(own.join("mine")).unwrap(), "x\n");
+    }
+
+    #[test]
+    fn a_family_changes_the_priority_of_its_own_processes_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let isolation = Isolation::detect(&[dir.path().to_owned()], &[]);
+        let script =
+            "python3 -c 'import os; os.setpriority(os.PRIO_USER, 0, 19); print(os.getpriority(os.PRIO_USER, 0))'";
+        let Some(seen) = said(&isolation, room(&dir.path().join("own")), script) else { return };
+        let own = Command::new("nice").output().unwrap();
+        assert_eq!((seen.as_str(), String::from_utf8_lossy(&own.stdout).trim() == "19"), ("19\n", false));
     }
 
     #[test]

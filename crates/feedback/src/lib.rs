@@ -14,6 +14,7 @@ pub mod build;
 pub mod process;
 mod cpu_usage;
 mod dead_man;
+mod before_exec;
 mod cgroup;
 pub mod isolation;
 pub mod once;

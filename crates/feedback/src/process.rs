@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{self, Read, Seek, SeekFrom},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
@@ -31,7 +32,9 @@ use crate::{
 /// Longest wait for a frozen process to stand still, and for a killed one to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Bytes of a trainer's last words that are shown.
-const TAIL_BYTES: usize = 4_000;
+const TAIL_BYTES: u64 = 4_000;
+/// Bytes of a command's answer that are read.
+const STDOUT_BYTES: u64 = 16 << 20;
 /// Lines of them.
 const TAIL_LINES: usize = 12;
 
@@ -64,9 +67,9 @@ impl Outputs {
         Outputs { stdout: folder.join("stdout.log"), stderr: folder.join("stderr.log") }
     }
 
-    /// All that went to stdout.
+    /// What went to stdout; of more than 16 MiB the beginning.
     pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
+        part(&self.stdout, 0, STDOUT_BYTES)
     }
 
     /// The end of stderr, or of stdout where that is empty, indented under a heading; empty if both are.
@@ -96,9 +99,11 @@ impl Process {
         if let Some(cgroup) = &cgroup {
             dead_man::tell('+', &cgroup.folder().display().to_string());
         }
-        let mut command = isolation.command(launch, cgroup.as_ref());
-        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn();
-        let child = child.map_err(|error| {
+        let spawn = || {
+            let mut command = isolation.command(launch, cgroup.as_ref())?;
+            command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn()
+        };
+        let child = spawn().map_err(|error| {
             LoopError::Failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
@@ -318,8 +323,20 @@ impl Drop for Process {
 
 /// The end of a file, as text.
 fn tail(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).trim().to_owned()
+    let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    part(path, length.saturating_sub(TAIL_BYTES), TAIL_BYTES).trim().to_owned()
+}
+
+/// At most `length` bytes of a file, as text; nothing of one that cannot be read. A trainer may print without end.
+fn part(path: &Path, from: u64, length: u64) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 /// Ends what trainers left behind when it is dropped, however their run ended: made before they start. Behind walls

@@ -105,6 +105,15 @@ fn work_that_is_done_while_weights_are_written_is_counted() {
 }
 
 #[test]
+fn work_that_is_gathered_in_few_steps_is_counted() {
+    let toy = Toy::new();
+    toy.begin();
+    // The median over blocks sees none of it.
+    toy.edit("spin(WORK.get(kernel.__name__, 0))", "spin(0 if step % 30 else 30 * WORK.get(kernel.__name__, 0))");
+    toy.json(&["compare"]).is_refused_for(&["moved_work"]);
+}
+
+#[test]
 fn a_training_that_stops_to_learn_after_the_workload_is_refused() {
     let toy = Toy::new();
     toy.begin();

@@ -24,7 +24,7 @@ use nix::{
 };
 
 use super::Environment;
-use crate::{LoopError, Watch};
+use crate::{LoopError, Watch, before_exec};
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
@@ -78,7 +78,9 @@ pub(super) fn run(
     }
     command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
     let began = Instant::now();
-    let mut child = match command.process_group(group.leader.as_raw()).spawn() {
+    let spawned =
+        before_exec::set(&mut command, None).and_then(|()| command.process_group(group.leader.as_raw()).spawn());
+    let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
             let error = LoopError::Failed(format!("cannot start `{}`: {error}", words[0]))

@@ -2,8 +2,10 @@
 //!
 //! ln t of a run is taken for a truth, an effect of its layout (variance σ²) and noise. In a full round robin of m
 //! layouts, with pairs of variance s², the least-squares estimate of an effect is the mean of the layout's d over all of
-//! them, itself included; its variance is σ² + s²/m. The floors rest on that sum, noise included: a self-test that sees
-//! little asks for more, and two unknown layouts differ by a Student's t of m − 1 degrees of freedom.
+//! them, itself included; its variance is σ² + s²/m. Two unknown layouts differ by √2 σ times a Student's t of m − 1 degrees
+//! of freedom. What is called faster must exceed that at 5 %, by the estimate of σ: what passes is confirmed over other
+//! layouts, so that a floor that is a little low costs a confirmation and nothing else. What is believed without other
+//! layouts must exceed it at 0.05 % of σ² + s²/m, noise included: a self-test that sees little asks for more.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ pub struct LayoutNoise {
     pub layouts: u32,
     /// Standard deviation of log time between layouts, in per cent, the pairs' noise taken out.
     pub sd_pct: f64,
-    /// The same with the noise that is left in each layout's mean: what floors rest on.
+    /// The same with the noise that is left in each layout's mean.
     pub spread_pct: f64,
     /// Standard deviation of a pair, layouts taken out.
     pub pair_sd_pct: f64,
@@ -71,17 +73,17 @@ impl LayoutNoise {
 
     /// What the luck of two layouts alone exceeds once in twenty times: less is not called faster.
     pub fn faster_floor_pct(&self) -> f64 {
-        self.floor_pct(&T_5_PCT)
+        self.floor_pct(self.sd_pct, &T_5_PCT)
     }
 
     /// What it exceeds once in two thousand times: more needs no other layouts to be believed.
     pub fn sure_floor_pct(&self) -> f64 {
-        self.floor_pct(&T_0_05_PCT)
+        self.floor_pct(self.spread_pct, &T_0_05_PCT)
     }
 
-    fn floor_pct(&self, quantiles: &[f64; 8]) -> f64 {
+    fn floor_pct(&self, sd_pct: f64, quantiles: &[f64; 8]) -> f64 {
         let degrees = (self.layouts.clamp(FEWEST, MOST) - 1) as usize;
-        let log_ratio = quantiles[degrees - 4] * 2.0_f64.sqrt() * self.spread_pct / 100.0;
+        let log_ratio = quantiles[degrees - 4] * 2.0_f64.sqrt() * sd_pct / 100.0;
         pct_of_log(log_ratio)
     }
 }
@@ -152,19 +154,20 @@ mod tests {
         }
     }
 
-    /// Changes without effect, of which each side has one layout in the comparison: how many exceed the floor, and how
+    /// Changes without effect, of which each side has one layout in the comparison: how many exceed ε and the floor, and how
     /// many land, by being beyond doubt or over ten other layouts of both sides. Every comparison counts as significant.
     #[test]
     fn luck_of_layout_is_seldom_called_faster_and_hardly_ever_lands() {
         let mut rng = fastrand::Rng::with_seed(12);
-        let attempts = 20_000;
-        for (sd, pair_sd) in [(0.002, 0.005), (0.007, 0.005), (0.007, 0.01)] {
+        let (attempts, epsilon) = (20_000, 0.005);
+        for (sd, pair_sd) in [(0.0, 0.01), (0.0018, 0.01), (0.002, 0.005), (0.003, 0.01), (0.007, 0.005), (0.007, 0.01)]
+        {
             let (mut faster, mut landed) = (0, 0);
             for _ in 0..attempts {
                 let noise = round_robin(&mut rng, 9, sd, pair_sd);
                 let luck = sd * normal(&mut rng) - sd * normal(&mut rng);
                 let estimate = luck + pair_sd / 20.0_f64.sqrt() * normal(&mut rng);
-                if estimate <= log_floor(noise.faster_floor_pct()) {
+                if estimate < epsilon || estimate <= log_floor(noise.faster_floor_pct()) {
                     continue;
                 }
                 faster += 1;
@@ -175,9 +178,11 @@ mod tests {
                 landed += u32::from(is_sure || confirm(&other_layouts, 0.025).confirmed);
             }
             let share = |count: u32| f64::from(count) / f64::from(attempts);
-            // Four standard deviations of 20 000 are 0.6 points at 5 % and 0.1 at 0.15 %.
-            assert!(share(faster) < 0.056, "{sd} {pair_sd}: {}", share(faster));
-            assert!(share(landed) < 0.0027, "{sd} {pair_sd}: {}", share(landed));
+            println!("{sd} {pair_sd}: {} faster, {} land", share(faster), share(landed));
+            // Two floors of alpha's own kind are within 5 %; where layouts differ by more than noise lets the self-test
+            // see, it is up to 9 %. What lands is what counts: four standard deviations of 20 000 are 0.12 points there.
+            assert!(share(faster) < 0.09, "{sd} {pair_sd}: {}", share(faster));
+            assert!(share(landed) < 0.0035, "{sd} {pair_sd}: {}", share(landed));
         }
     }
 
