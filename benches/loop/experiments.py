@@ -32,12 +32,13 @@ import faults
 from scratch import (ALPHA, SCRATCH, STEP_START, STEPS, W1, W1_SHAPE, Results, forget, loop, prepare, spin, stand, step_us,
                      variant)
 
-FOUND = ["verdict", "exit_code", "speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "pair_sd_pct", "seconds", "own_seconds",
+FOUND = ["verdict", "exit_code", "reason", "speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "pair_sd_pct", "seconds", "own_seconds",
          "wall_s", "error"]
 
 
 def picked(found):
     row = {key: found[key] for key in FOUND if key in found}
+    row |= {"reason": row["reason"][:300]} if row.get("reason") else {}
     broken = [guard for guard in found.get("guards", []) if not guard["holds"]]
     return row | ({"guards": broken} if broken else {})
 
@@ -78,7 +79,8 @@ def identical(count):
 
 
 # Effect, share of a step that the candidate saves, comparisons, budget, smallest gain that counts.
-POWER = [("+3 %", 0.03, 20, "60s", "0.5%"), ("+1 %", 0.01, 20, "120s", "0.5%"), ("+0.5 %", 0.005, 10, "300s", "0.2%")]
+POWER = [("+10 %", 0.10, 5, "120s", "0.5%"), ("+3 %", 0.03, 20, "120s", "0.5%"), ("+1 %", 0.01, 20, "180s", "0.5%"),
+         ("+0.5 %", 0.005, 10, "300s", "0.2%")]
 
 
 def power(count):
@@ -255,7 +257,7 @@ def broken(_):
         parity = found.get("parity") or {}
         refusing = [check["name"] for check in parity.get("checks", []) if not check["passed"]]
         results.append(case=name, kind=kind, commit=head, parity=parity.get("passed"), refusing=refusing,
-                       reason=(found.get("reason") or "")[:300], **picked(found))
+                       **picked(found))
     for row in results.rows():
         is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
         # A harmless change may still be slower, or lose to a guard: it is the same training.
