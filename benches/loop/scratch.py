@@ -29,16 +29,27 @@ def git(*arguments):
     return subprocess.run(["git", "-C", SCRATCH, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
+# The last commit that an experiment made. Each goes on from the one before, whatever its tree: builds go on from what an
+# ancestor left behind, and begin afresh anywhere else.
+LINEAGE = "refs/experiment/lineage"
+
+
 def prepare():
-    """Clones HEAD, or brings an earlier clone to it; returns the commit."""
+    """Clones HEAD, or brings an earlier clone to it; returns a commit of its tree. That has no history: the claims in it would be
+    what a trainer that an experiment made slower is held against."""
     head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     if not SCRATCH.exists():
         subprocess.run(["git", "clone", "-q", ROOT, SCRATCH], check=True)
         git("config", "user.name", "experiment")
         git("config", "user.email", "experiment@localhost")
     git("fetch", "-q", ROOT, head)
-    stand(head, head)
-    return head
+    known = git("for-each-ref", "--format=%(objectname)", LINEAGE)
+    root = known and git("rev-list", "--max-parents=0", LINEAGE)
+    if not known or git("rev-parse", f"{root}^{{tree}}") != git("rev-parse", f"{head}^{{tree}}"):
+        root = git("commit-tree", f"{head}^{{tree}}", "-m", "the trainer")
+        git("update-ref", LINEAGE, root)
+    stand(root, root)
+    return root
 
 
 def toy(name, config=()):
@@ -64,7 +75,7 @@ def toy(name, config=()):
 
 
 def variant(head, edits, message):
-    """A commit with `edits`, each `(file, old, new)`, on top of `head`."""
+    """A commit with the tree of `head` and `edits` to it, each `(file, old, new)`."""
     stand(head, head)
     for path, old, new in edits:
         file = SCRATCH / path
@@ -72,8 +83,10 @@ def variant(head, edits, message):
         if old not in text:
             sys.exit(f"error: `{path}` no longer has the place to edit: {old!r}")
         file.write_text(text.replace(old, new, 1))
-    git("commit", "-q", "--allow-empty", "-am", message)
-    return git("rev-parse", "HEAD")
+    git("add", "-u")
+    commit = git("commit-tree", git("write-tree"), "-p", LINEAGE, "-m", message)
+    git("update-ref", LINEAGE, commit)
+    return commit
 
 
 def stand(baseline, candidate):
