@@ -120,49 +120,54 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
-        self.build_layout(repository, tree, config, 0, watch)
+        let built = self.build_layouts(repository, tree, config, &[0], watch)?;
+        built.into_iter().next().ok_or_else(|| LoopError::Failed("one layout is one build".into()))
     }
 
-    /// The same with another layout of the program: `{layout}` in the command is this number. Layout 0 is the program as
-    /// it is written; a command without the placeholder knows no other.
+    /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the program
+    /// as it is written; a command without the placeholder knows no other. Those that are not there are built one after the
+    /// other in one place, so that only what differs is made anew.
     ///
     /// # Errors
     /// As [`BuildStore::build`].
-    pub fn build_layout(
+    pub fn build_layouts(
         &self,
         repository: &Repository,
         tree: &str,
         config: &LoopConfig,
-        layout: u32,
+        layouts: &[u32],
         watch: &dyn Watch,
-    ) -> Result<Built, LoopError> {
-        let order = self.order(repository, tree, config, layout)?;
-        let key = order.key.clone();
-        let log = self.folder.join(format!("{key}.log"));
-        let found = self.kept(&key, watch)?;
-        let is_cached = found.is_some();
-        let kept = if let Some(kept) = found {
-            kept
-        } else {
-            watch.note(&format!("building {} with `{}`", &order.measured_tree[..12], order.words.join(" ")));
-            let kept = self.make(repository, &order, &log, watch)?;
-            self.prune(&[&key], StoreLimits::default())?;
-            kept
-        };
-        Ok(Built {
-            folder: self.folder.join(&key).join("artifacts"),
-            key,
-            binary_hash: kept.binary_hash,
-            seconds: kept.seconds,
-            is_cached,
-            toolchain: order.toolchain,
-            log,
-        })
+    ) -> Result<Vec<Built>, LoopError> {
+        let source = self.source(repository, tree, config)?;
+        let orders =
+            layouts.iter().map(|layout| source.order(*layout)).collect::<Result<Vec<Order<'_>>, LoopError>>()?;
+        let mut kept = Vec::with_capacity(orders.len());
+        for order in &orders {
+            kept.push(self.kept(&order.key, watch)?);
+        }
+        let is_cached: Vec<bool> = kept.iter().map(Option::is_some).collect();
+        let missing: Vec<&Order<'_>> =
+            orders.iter().zip(&is_cached).filter(|(_, is_cached)| !**is_cached).map(|(order, _)| order).collect();
+        if let Some(first) = missing.first() {
+            let many =
+                if missing.len() > 1 { format!(" and in {} more layouts", missing.len() - 1) } else { String::new() };
+            watch.note(&format!("building {} with `{}`{many}", &source.measured_tree[..12], first.words.join(" ")));
+            let mut made = self.make(repository, &missing, watch)?.into_iter();
+            kept.iter_mut().filter(|kept| kept.is_none()).for_each(|kept| *kept = made.next());
+            let keys: Vec<&str> = orders.iter().map(|order| order.key.as_str()).collect();
+            self.prune(&keys, StoreLimits::default())?;
+        }
+        let builts = orders.into_iter().zip(kept).zip(is_cached).filter_map(|((order, kept), is_cached)| {
+            let Kept { key, binary_hash, seconds, .. } = kept?;
+            let (folder, log) = (self.folder.join(&key).join("artifacts"), self.log(&key));
+            Some(Built { key, folder, binary_hash, seconds, is_cached, toolchain: order.source.toolchain.clone(), log })
+        });
+        Ok(builts.collect())
     }
 
     /// Whether the store has the build of a tree.
     pub fn has(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<bool, LoopError> {
-        let key = self.order(repository, tree, config, 0)?.key;
+        let key = self.source(repository, tree, config)?.order(0)?.key;
         Ok(self.folder.join(key).join(DESCRIPTION).exists())
     }
 
@@ -175,7 +180,8 @@ impl BuildStore {
         config: &LoopConfig,
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
-        let order = self.order(repository, tree, config, 0)?;
+        let source = self.source(repository, tree, config)?;
+        let order = source.order(0)?;
         let stage = Stage::new(self.state.timed_stage()?);
         stage.prepare(|_| true, watch)?;
         let log = self.prepare_log("rebuild.log")?;
@@ -211,21 +217,17 @@ impl BuildStore {
         Ok(said)
     }
 
-    /// What is to be built, and everything that decides what comes of it.
-    fn order<'a>(
-        &self,
-        repository: &Repository,
-        tree: &str,
-        config: &'a LoopConfig,
-        layout: u32,
-    ) -> Result<Order<'a>, LoopError> {
+    /// What is to be built, and everything but the layout that decides what comes of it.
+    fn source<'a>(&self, repository: &Repository, tree: &str, config: &'a LoopConfig) -> Result<Source<'a>, LoopError> {
         let toolchain = self.toolchain(config)?;
         let environment = Environment::new(&config.build, self.state.build_home()?);
-        let layout = if config.build.command.contains(LAYOUT) { layout } else { 0 };
         let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
-        let key = key(&measured_tree, config, &toolchain, &environment, layout);
-        let words = config::fill(&config.build.command, &[("layout", &layout.to_string())])?;
-        Ok(Order { config, measured_tree, layout, words, environment, toolchain, key })
+        Ok(Source { config, measured_tree, environment, toolchain })
+    }
+
+    /// Where a build's output goes.
+    fn log(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.log"))
     }
 
     /// Removes builds, those first that were not used for longest, until the limits hold. The builds `keep` and the few
@@ -279,30 +281,26 @@ impl BuildStore {
         Ok(Some(kept))
     }
 
-    /// Builds what is ordered, in the stage where it is HEAD's tree, else in a layer on top of that, and keeps it.
-    fn make(
-        &self,
-        repository: &Repository,
-        order: &Order<'_>,
-        log: &Path,
-        watch: &dyn Watch,
-    ) -> Result<Kept, LoopError> {
-        self.prepare_log("base.log")?;
+    /// Builds what is ordered of one source, in the stage where it is HEAD's tree as it is written, else in a layer on top of
+    /// that, and keeps it.
+    fn make(&self, repository: &Repository, orders: &[&Order<'_>], watch: &dyn Watch) -> Result<Vec<Kept>, LoopError> {
+        let [first, ..] = orders else { return Ok(Vec::new()) };
+        let source = first.source;
+        let base_log = self.prepare_log("base.log")?;
         let head = repository.head()?;
-        let accepted = repository.measured_tree(&head.tree, &order.config.unmeasured())?;
+        let accepted = repository.measured_tree(&head.tree, &source.config.unmeasured())?;
         let stage = Stage::new(self.state.stage()?);
         // A history that was rewritten, or another branch, may hold what was never accepted here. So may a commit that is
         // not known any more.
         stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), watch)?;
-        if order.layout == 0 && order.measured_tree == accepted {
-            let seconds = self.run_in_stage(repository, &stage, order, &head.commit, log, watch)?;
-            return self.keep(order, stage.tree(), stage.tree(), seconds);
+        if orders.len() == 1 && first.layout == 0 && source.measured_tree == accepted {
+            let seconds = self.run_in_stage(repository, &stage, first, &head.commit, &self.log(&first.key), watch)?;
+            return Ok(vec![self.keep(first, stage.tree(), stage.tree(), seconds)?]);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
             watch.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
-            let base = self.order(repository, &head.tree, order.config, 0)?;
-            let log = self.folder.join("base.log");
-            match self.run_in_stage(repository, &stage, &base, &head.commit, &log, watch) {
+            let accepted = self.source(repository, &head.tree, source.config)?;
+            match self.run_in_stage(repository, &stage, &accepted.order(0)?, &head.commit, &base_log, watch) {
                 // Another tree may build where HEAD does not; it goes on from what is there.
                 Err(LoopError::Failed(_)) if stage.base().is_some() => watch.note("HEAD does not build"),
                 other => drop(other?),
@@ -311,21 +309,25 @@ impl BuildStore {
         let layer = stage.layer()?;
         let outside = layer.outside(stage.tree());
         let wrapper = layer.wrapper(stage.tree())?;
-        let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
-        let elsewhere = Elsewhere { outside: outside.clone(), wrapper };
-        repository.checkout_elsewhere(&order.measured_tree, stage.tree(), elsewhere)?;
-        let timeout = order.config.build.timeout;
-        order.environment.make_home()?;
-        let ended = run::run(&words, stage.tree(), &order.environment, log, timeout, watch)?;
-        let seconds = ended.into_seconds(log, timeout)?;
-        let kept = self.keep(order, &outside, stage.tree(), seconds)?;
+        let elsewhere = Elsewhere { outside: outside.clone(), wrapper: wrapper.clone() };
+        repository.checkout_elsewhere(&source.measured_tree, stage.tree(), elsewhere)?;
+        let timeout = source.config.build.timeout;
+        let mut kept = Vec::with_capacity(orders.len());
+        for order in orders {
+            let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
+            source.environment.make_home()?;
+            let log = self.log(&order.key);
+            let ended = run::run(&words, stage.tree(), &source.environment, &log, timeout, watch)?;
+            let seconds = ended.into_seconds(&log, timeout)?;
+            kept.push(self.keep(order, &outside, stage.tree(), seconds)?);
+        }
         layer.discard()?;
         Ok(kept)
     }
 
     /// The words of the build command, behind walls where there are any: it may write to its tree and its home.
     fn behind_walls(&self, order: &Order<'_>, tree: &Path) -> Result<Vec<String>, LoopError> {
-        let home = order.environment.home();
+        let home = order.source.environment.home();
         let room = Room {
             folder: tree.to_owned(),
             inside: tree.to_owned(),
@@ -347,16 +349,17 @@ impl BuildStore {
         watch: &dyn Watch,
     ) -> Result<f64, LoopError> {
         stage.begin()?;
-        repository.checkout(&order.measured_tree, stage.tree())?;
-        let timeout = order.config.build.timeout;
-        order.environment.make_home()?;
+        let source = order.source;
+        repository.checkout(&source.measured_tree, stage.tree())?;
+        let timeout = source.config.build.timeout;
+        source.environment.make_home()?;
         let words = self.behind_walls(order, stage.tree())?;
-        let ended = run::run(&words, stage.tree(), &order.environment, log, timeout, watch)?;
+        let ended = run::run(&words, stage.tree(), &source.environment, log, timeout, watch)?;
         let is_orderly = ended.is_orderly;
         let seconds = ended.into_seconds(log, timeout);
         // Build tools take a file for finished that was being written when they were killed.
         if is_orderly {
-            let measured_tree = seconds.is_ok().then(|| order.measured_tree.clone());
+            let measured_tree = seconds.is_ok().then(|| source.measured_tree.clone());
             stage.finish(&Base { commit: commit.to_owned(), measured_tree })?;
         }
         seconds
@@ -375,7 +378,7 @@ impl BuildStore {
         let new = self.folder.join(format!("{UNFINISHED}{}", order.key));
         let fill = || -> Result<Kept, LoopError> {
             let folder = new.join("artifacts");
-            artifacts::take(place, path, &order.config.build.artifacts, &folder)?;
+            artifacts::take(place, path, &order.source.config.build.artifacts, &folder)?;
             let binary_hash = artifacts::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
             let kept = Kept { key: order.key.clone(), binary_hash, seconds, time: Timestamp::now() };
             let json = serde_json::to_vec_pretty(&kept)
@@ -413,15 +416,29 @@ pub fn copy_artifacts(from: &Path, into: &Path, binary_hash: &str) -> Result<(),
         .hint("a trainer or a build must not reach it; the next command builds it again"))
 }
 
-/// Something to be built.
-struct Order<'a> {
+/// A tree and what turns it into programs.
+struct Source<'a> {
     config: &'a LoopConfig,
     measured_tree: String,
-    layout: u32,
-    words: Vec<String>,
     environment: Environment,
     toolchain: String,
+}
+
+/// One program of it.
+struct Order<'a> {
+    source: &'a Source<'a>,
+    layout: u32,
+    words: Vec<String>,
     key: String,
+}
+
+impl Source<'_> {
+    fn order(&self, layout: u32) -> Result<Order<'_>, LoopError> {
+        let layout = if self.config.build.command.contains(LAYOUT) { layout } else { 0 };
+        let key = key(&self.measured_tree, self.config, &self.toolchain, &self.environment, layout);
+        let words = config::fill(&self.config.build.command, &[("layout", &layout.to_string())])?;
+        Ok(Order { source: self, layout, words, key })
+    }
 }
 
 /// Hash of all that decides what a build makes; each part with its length, so that no two lists give the same bytes.

@@ -240,8 +240,7 @@ pub fn kits_of(
     let (repository, config) = (&session.repository, &session.config);
     let tree = &contest.sides[arm.index()].tree;
     let (mut kits, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
-    for layout in layouts {
-        let built = session.builds.build_layout(repository, tree, config, *layout, watch)?;
+    for built in session.builds.build_layouts(repository, tree, config, layouts, watch)? {
         if !built.is_cached {
             seconds += built.seconds;
         }

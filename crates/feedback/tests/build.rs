@@ -552,19 +552,19 @@ fn an_accepted_tree_that_does_not_build_is_no_obstacle_to_another() {
     assert!(project.notes().contains("HEAD does not build"));
 }
 
+/// Only what differs between layouts is made anew: the next one finds what the one before left.
 #[test]
-fn a_layout_is_another_build_where_the_command_knows_it() {
-    let mut project = Project::new("echo layout $1 >out/trainer");
+fn layouts_are_built_one_after_the_other_in_one_place() {
+    let mut project = Project::new("echo $1 >>out/made; cat out/made >out/trainer");
+    project.config.build.command = "sh build.sh {layout}".to_owned();
     let tree = project.sandbox.tree("HEAD");
-    let build = |project: &Project, layout| {
-        project.store.build_layout(&project.repository, &tree, &project.config, layout, &project.watch).unwrap()
+    let build = |layouts: &[u32]| {
+        project.store.build_layouts(&project.repository, &tree, &project.config, layouts, &project.watch).unwrap()
     };
-    assert_eq!(build(&project, 0).key, build(&project, 7).key);
-    project.config = config("sh build.sh {layout}", "artifacts = [\"out/trainer\"]");
-    let (written, seventh) = (build(&project, 0), build(&project, 7));
-    assert_eq!((trainer(&written).as_str(), trainer(&seventh).as_str()), ("layout 0\n", "layout 7\n"));
-    assert_ne!(written.key, seventh.key);
-    assert_eq!(project.build().key, written.key);
+    assert_eq!(trainer(&build(&[4])[0]), "0\n4\n", "it goes on from HEAD's own build");
+    let made = build(&[3, 4, 5]);
+    assert_eq!(made.iter().map(trainer).collect::<Vec<_>>(), ["0\n3\n", "0\n4\n", "0\n3\n5\n"]);
+    assert_eq!(made.iter().map(|built| built.is_cached).collect::<Vec<_>>(), [false, true, false]);
 }
 
 #[test]
@@ -587,7 +587,11 @@ fn each_layout_is_a_build_of_its_own() {
     let mut project = Project::new("echo \"layout ${1:-none}\" >out/trainer");
     let build = |project: &Project, layout| {
         let tree = project.sandbox.tree("HEAD");
-        project.store.build_layout(&project.repository, &tree, &project.config, layout, &project.watch).unwrap()
+        project
+            .store
+            .build_layouts(&project.repository, &tree, &project.config, &[layout], &project.watch)
+            .unwrap()
+            .remove(0)
     };
     let plain = [build(&project, 0), build(&project, 7)];
     assert_eq!(plain[0].key, plain[1].key, "a command without the placeholder has one layout");

@@ -57,10 +57,7 @@ fn a_forged_attempt_does_not_land() {
 
 #[test]
 fn evidence_that_was_edited_is_found() {
-    let toy = Toy::new();
-    toy.begin();
-    toy.change(FASTER);
-    toy.json(&["compare"]).says("FASTER", 0);
+    let toy = Toy::compared();
     let folder = toy.path(".git/alpha-loop/attempts");
     let kept = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".parity.jsonl")).unwrap();

@@ -285,9 +285,9 @@ fn a_speed_beyond_the_roofline_is_quarantined() {
         "peaks = \"./out/trainer --peaks\"",
         &format!("peaks = \"echo '{{\\\"gflops\\\": {gflops:e}, \\\"gb_s\\\": 1e-3}}'\""),
     );
-    toy.edit("\"adamw\": 10_000", "\"adamw\": 1_000_000");
+    toy.edit("\"adamw\": 10_000", "\"adamw\": 500_000");
     toy.commit("a slow baseline");
     toy.alpha(&["start", "too good to be true", "--area=optimizer"]).succeeded();
-    toy.edit("\"adamw\": 1_000_000", "\"adamw\": 10_000");
+    toy.edit("\"adamw\": 500_000", "\"adamw\": 10_000");
     toy.json(&["compare"]).is_refused_for(&["beyond_roofline"]);
 }

@@ -88,13 +88,13 @@ fn the_start_for_the_steps() {
 
 #[test]
 fn decoding_for_training() {
-    refused_by("decode", DECODE, |toy| toy.edit("def sample(flags):\n", "def sample(flags):\n    spin(30_000_000)\n"));
+    refused_by("decode", DECODE, |toy| toy.edit("def sample(flags):\n", "def sample(flags):\n    spin(10_000_000)\n"));
 }
 
 #[test]
 fn evaluation_for_training() {
     refused_by("evaluation", EVALUATION, |toy| {
-        toy.edit("    tokens = read_tokens()[1]\n", "    spin(30_000_000)\n    tokens = read_tokens()[1]\n");
+        toy.edit("    tokens = read_tokens()[1]\n", "    spin(10_000_000)\n    tokens = read_tokens()[1]\n");
     });
 }
 

@@ -7,10 +7,7 @@ use crate::{
 
 #[test]
 fn an_instrument_that_changed_after_the_verdict_does_not_land() {
-    let toy = Toy::new();
-    toy.begin();
-    toy.change(FASTER);
-    toy.json(&["compare"]).says("FASTER", 0);
+    let toy = Toy::compared();
     let before = toy.head();
     let config = toy.read("loop.toml");
     // The programs are those that were compared.

@@ -38,13 +38,21 @@ impl Toy {
         })
     }
 
-    /// One whose HEAD is a claim that landed: [`crate::changes::FASTER`].
-    pub(crate) fn landed() -> Toy {
-        Toy::copy_of("landed", || {
+    /// One with an open cycle and [`crate::changes::FASTER`] in its working tree, which was called so.
+    pub(crate) fn compared() -> Toy {
+        Toy::copy_of("compared", || {
             let toy = Toy::new();
             toy.begin();
             toy.change(crate::changes::FASTER);
-            toy.alpha(&["compare"]).succeeded();
+            toy.json(&["compare"]).says("FASTER", 0);
+            toy
+        })
+    }
+
+    /// The same, landed: HEAD is its claim.
+    pub(crate) fn landed() -> Toy {
+        Toy::copy_of("landed", || {
+            let toy = Toy::compared();
             toy.alpha(&["commit", "-m", "no waste in attention"]).succeeded();
             toy
         })
