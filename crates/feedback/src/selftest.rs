@@ -320,7 +320,7 @@ fn path(session: &Session) -> PathBuf {
 }
 
 /// Runs the configuration's command for peaks with the baseline's program.
-fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
+pub(crate) fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
     let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
     let kit = &contest.kits[0];
     let folder = ArmFolder::create(&session.work()?.join("p"), kit)?;
