@@ -101,6 +101,11 @@ impl Project {
     }
 
     /// Notes since the last time, but for the announcements of builds.
+    fn layouts(&self, layouts: &[u32]) -> Vec<Built> {
+        let tree = self.sandbox.tree("HEAD");
+        self.store.build_layouts(&self.repository, &tree, &self.config, layouts, &self.watch).unwrap()
+    }
+
     fn notes(&self) -> String {
         let notes = self.watch.notes.take().into_iter();
         notes.filter(|note| !note.starts_with("building ")).collect::<Vec<_>>().join("\n")
@@ -557,12 +562,8 @@ fn an_accepted_tree_that_does_not_build_is_no_obstacle_to_another() {
 fn layouts_are_built_one_after_the_other_in_one_place() {
     let mut project = Project::new("echo $1 >>out/made; cat out/made >out/trainer");
     project.config.build.command = "sh build.sh {layout}".to_owned();
-    let tree = project.sandbox.tree("HEAD");
-    let build = |layouts: &[u32]| {
-        project.store.build_layouts(&project.repository, &tree, &project.config, layouts, &project.watch).unwrap()
-    };
-    assert_eq!(trainer(&build(&[4])[0]), "0\n4\n", "it goes on from HEAD's own build");
-    let made = build(&[3, 4, 5]);
+    assert_eq!(trainer(&project.layouts(&[4])[0]), "0\n4\n", "it goes on from HEAD's own build");
+    let made = project.layouts(&[3, 4, 5]);
     assert_eq!(made.iter().map(trainer).collect::<Vec<_>>(), ["0\n3\n", "0\n4\n", "0\n3\n5\n"]);
     assert_eq!(made.iter().map(|built| built.is_cached).collect::<Vec<_>>(), [false, true, false]);
 }
@@ -585,14 +586,7 @@ fn what_is_copied_for_a_run_is_what_was_built() {
 #[test]
 fn each_layout_is_a_build_of_its_own() {
     let mut project = Project::new("echo \"layout ${1:-none}\" >out/trainer");
-    let build = |project: &Project, layout| {
-        let tree = project.sandbox.tree("HEAD");
-        project
-            .store
-            .build_layouts(&project.repository, &tree, &project.config, &[layout], &project.watch)
-            .unwrap()
-            .remove(0)
-    };
+    let build = |project: &Project, layout| project.layouts(&[layout]).remove(0);
     let plain = [build(&project, 0), build(&project, 7)];
     assert_eq!(plain[0].key, plain[1].key, "a command without the placeholder has one layout");
     project.config.build.command = "sh build.sh {layout}".to_owned();
