@@ -113,6 +113,8 @@ def loop(*arguments, environment=None):
     began = time.monotonic()
     done = subprocess.run([ALPHA, "loop", *arguments, "--json"], cwd=SCRATCH, capture_output=True, text=True, check=False,
                           env=environment)
+    if done.returncode < 0 or done.returncode in [130, 143]:
+        sys.exit("error: the loop was interrupted: this run is not a row")
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     found = json.loads(lines[-1]) if lines else {"error": done.stderr[-300:]}
     return found | {"exit_code": done.returncode, "wall_s": round(time.monotonic() - began, 1)}
