@@ -123,7 +123,8 @@ stage walls has_walls
 stage fmt cargo fmt --all --check
 stage tidy scripts/tidy.py
 stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings
-stage tests run_counted cargo nextest run --workspace --locked
+# One more than processors: a comparison waits for much of its time, and no more than two run at once.
+stage tests run_counted cargo nextest run --workspace --locked --test-threads=$(($(nproc) + 1))
 stage doctests run_counted cargo test --workspace --doc --locked
 stage docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 stage licences scripts/licences.py

@@ -114,18 +114,18 @@ impl fmt::Display for Floors {
         match basis {
             Basis::Measured(noise) => write!(
                 f,
-                "{} layouts differ by {:.2} % (sd): faster is more than {faster_pct:.2} %; up to {sure_pct:.2} % it is \
+                "{} layouts differ by {:.2} % (sd): up to {faster_pct:.2} % is luck of layout; up to {sure_pct:.2} % a gain is \
                  confirmed over {CONFIRMED_OVER} layouts of both sides",
                 noise.layouts, noise.sd_pct
             ),
             Basis::Unresolved(noise) => write!(
                 f,
-                "{} layouts ran, but noise of {:.1} % a pair hides how they differ: faster is more than {faster_pct:.2} %, and \
-                 is confirmed over {CONFIRMED_OVER} layouts of both sides; `alpha loop selftest` in a quiet hour measures \
-                 them",
+                "{} layouts ran, but noise of {:.1} % a pair hides how they differ: up to {faster_pct:.2} % counts as luck of \
+                 layout, and every gain is confirmed over {CONFIRMED_OVER} layouts of both sides; `alpha loop selftest` in a \
+                 quiet hour measures them",
                 noise.layouts, noise.pair_sd_pct
             ),
-            Basis::Fixed => write!(f, "layout is not varied: faster is more than {faster_pct:.2} %"),
+            Basis::Fixed => write!(f, "layout is not varied: up to {faster_pct:.2} % counts as luck of it"),
         }
     }
 }
