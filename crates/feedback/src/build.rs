@@ -121,7 +121,7 @@ impl BuildStore {
         watch: &dyn Watch,
     ) -> Result<Built, LoopError> {
         let built = self.build_layouts(repository, tree, config, &[0], watch)?;
-        built.into_iter().next().ok_or_else(|| LoopError::Failed("one layout is one build".into()))
+        built.into_iter().next().ok_or_else(|| LoopError::Failed(format!("`{tree}` was not built")))
     }
 
     /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the program
@@ -149,20 +149,23 @@ impl BuildStore {
         let missing: Vec<&Order<'_>> =
             orders.iter().zip(&is_cached).filter(|(_, is_cached)| !**is_cached).map(|(order, _)| order).collect();
         if let Some(first) = missing.first() {
-            let many =
-                if missing.len() > 1 { format!(" and in {} more layouts", missing.len() - 1) } else { String::new() };
-            watch.note(&format!("building {} with `{}`{many}", &source.measured_tree[..12], first.words.join(" ")));
+            let (tree, words) = (&source.measured_tree[..12], first.words.join(" "));
+            watch.note(&match missing.len() {
+                1 => format!("building {tree} with `{words}`"),
+                count => format!("building {tree} in {count} layouts, the first with `{words}`"),
+            });
             let mut made = self.make(repository, &missing, watch)?.into_iter();
             kept.iter_mut().filter(|kept| kept.is_none()).for_each(|kept| *kept = made.next());
             let keys: Vec<&str> = orders.iter().map(|order| order.key.as_str()).collect();
             self.prune(&keys, StoreLimits::default())?;
         }
-        let builts = orders.into_iter().zip(kept).zip(is_cached).filter_map(|((order, kept), is_cached)| {
-            let Kept { key, binary_hash, seconds, .. } = kept?;
+        let found = orders.iter().zip(kept).zip(is_cached).map(|((order, kept), is_cached)| {
+            let kept = kept.ok_or_else(|| LoopError::Failed(format!("the build {} was not kept", order.key)))?;
+            let Kept { key, binary_hash, seconds, .. } = kept;
             let (folder, log) = (self.folder.join(&key).join("artifacts"), self.log(&key));
-            Some(Built { key, folder, binary_hash, seconds, is_cached, toolchain: order.source.toolchain.clone(), log })
+            Ok(Built { key, folder, binary_hash, seconds, is_cached, toolchain: source.toolchain.clone(), log })
         });
-        Ok(builts.collect())
+        found.collect()
     }
 
     /// Whether the store has the build of a tree.

@@ -43,7 +43,7 @@ pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 pub struct Floors {
     /// Less is not called faster.
     pub faster_pct: f64,
-    /// More is confirmed without other layouts.
+    /// More is confirmed without other layouts; the largest number there is where nothing is.
     pub sure_pct: f64,
     /// Where the floors come from.
     pub basis: Basis,

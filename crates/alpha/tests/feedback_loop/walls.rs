@@ -52,6 +52,19 @@ fn a_trainer_does_not_have_the_user_s_terminal() {
     assert!(smoke.status.success(), "{}", String::from_utf8_lossy(&smoke.stdout));
 }
 
+/// A folder that was open before there were walls leads around them.
+#[test]
+fn a_trainer_does_not_inherit_what_the_user_has_open() {
+    let toy = Toy::new();
+    toy.begin();
+    toy.edit_start(&["assert not os.path.lexists('/proc/self/fd/7'), 'an open folder'"]);
+    let mut command = toy.command("/bin/sh");
+    command.args(["-c", "exec 7</ && test -e /proc/self/fd/7 && exec \"$@\"", "sh"]);
+    command.args([env!("CARGO_BIN_EXE_alpha"), "loop", "smoke"]);
+    let smoke = command.stdin(Stdio::null()).output().unwrap();
+    assert!(smoke.status.success(), "{}", String::from_utf8_lossy(&smoke.stderr));
+}
+
 #[test]
 fn what_visible_names_must_be_there_and_may_not_show_the_repository() {
     let toy = Toy::untested();
