@@ -18,9 +18,10 @@ use crate::{
     config::{self, LoopConfig},
     contest::Contest,
     files,
+    gaming::MAX_VOIDS,
     layout::{self, Floors, LayoutNoise},
     once,
-    pair::{self, PairRequest},
+    pair::{self, PairRequest, PairRun},
     parity::Floor,
     plan::{self, PairPlan},
     ranking::{Peaks, parse_peaks},
@@ -152,10 +153,8 @@ pub fn run(
     let identical = series(1, None)?;
     let mut floor = Floor::default();
     for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
-        let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
-        if let Some(void) = &run.void {
-            return Err(cannot_be_tested(void));
-        }
+        let script = runner.script(&plan.blocks, number);
+        let run = measured(&runner.request(number, &script), watch)?;
         same_training::include_in_floor(session, &run, &plan.blocks, coins, number, &mut floor)?;
     }
     let mut failure = None;
@@ -241,13 +240,9 @@ fn series(
         .map(|number| {
             let script = runner.script(blocks, number);
             let request = PairRequest { slowed, ..runner.request(number, &script) };
-            log_ratio(&request, watch)
+            Ok(measured(&request, watch)?.log_ratio())
         })
         .collect()
-}
-
-fn cannot_be_tested(void: &pair::Void) -> LoopError {
-    LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why))
 }
 
 /// How much layouts of the baseline differ.
@@ -275,16 +270,25 @@ fn layouts(
     let run = |kits: [&Kit; 2], number: u64| {
         let number = FIRST_LAYOUT_PAIR + number;
         let script = runner.script(&plan.blocks, number);
-        log_ratio(&PairRequest { kits, ..runner.request(number, &script) }, watch)
+        Ok(measured(&PairRequest { kits, ..runner.request(number, &script) }, watch)?.log_ratio())
     };
     layout::measure(session, contest, layouts, watch, &run)
 }
 
-fn log_ratio(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<f64, LoopError> {
-    let run = pair::run(request, watch)?;
-    match &run.void {
-        None => Ok(run.log_ratio()),
-        Some(void) => Err(cannot_be_tested(void)),
+/// Runs a pair, again where something disturbed it, as comparisons do.
+///
+/// # Errors
+/// [`LoopError::Refused`] where it is void [`MAX_VOIDS`] times in a row.
+fn measured(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    let mut voids = 0;
+    loop {
+        let run = pair::run(request, watch)?;
+        let Some(void) = &run.void else { return Ok(run) };
+        voids += 1;
+        if voids == MAX_VOIDS {
+            return Err(LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why)));
+        }
+        watch.note(&format!("a pair of the self-test was void (the baseline {}): once more", void.why));
     }
 }
 
