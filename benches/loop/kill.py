@@ -94,14 +94,16 @@ def trial(number, head, whole_s):
     time.sleep(moment_s)
     switches = switch_of(running.pid)
     victims = {"loop": [running.pid], "switch": switches, "both": [running.pid, *switches]}[victim]
-    if running.poll() is None:
+    # Before the first trainer there is no switch.
+    killed = len(victims) if running.poll() is None else 0
+    if killed:
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
     faults = []
-    if victim == "switch":
+    if victim == "switch" or not killed:
         code = running.wait()
         if code != 0:
-            faults.append(f"without its switch the loop ended with {code}")
+            faults.append(f"alive, the loop ended with {code}")
     else:
         running.wait()
     until = time.monotonic() + GONE_S
@@ -128,7 +130,7 @@ def trial(number, head, whole_s):
         faults += [f"left after going on: {process}" for process in left()]
     if git("status", "--porcelain", "--untracked-files=no") and git("rev-parse", "HEAD") != head:
         faults.append(f"half a commit: {git('status', '--porcelain')[:200]}")
-    return {"victim": victim, "moment_s": round(moment_s, 2), "stage_pairs": sum(before.values()), "landed": landed,
+    return {"victim": victim, "killed": killed, "moment_s": round(moment_s, 2), "stage_pairs": sum(before.values()), "landed": landed,
             "went_on": goes_on, "faults": faults}
 
 
@@ -151,7 +153,7 @@ def main():
         whole_s = time.monotonic() - began
         for number in range(len(results.rows()), arguments.count):
             results.append(number=number, whole_s=round(whole_s, 1), **trial(number, head, whole_s))
-    rows = results.rows()
+    rows = [row for row in results.rows() if row.get("killed", 1)]
     faults = [fault for row in rows for fault in row["faults"]]
     print(f"{len(rows)} kills, of {dict(collections.Counter(row['victim'] for row in rows))}; {sum(row['went_on'] for row in rows)} went on,",
           f"{sum(row['landed'] for row in rows)} had landed; {len(faults)} faults", *faults, sep="\n  ")

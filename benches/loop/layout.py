@@ -16,7 +16,6 @@ import random
 import re
 import statistics
 import sys
-from pathlib import Path
 
 import scratch
 from scratch import ALPHA, Results, forget, git, loop
