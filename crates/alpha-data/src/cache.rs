@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
+
+use crate::DataError;
 
 /// Where entries are kept, if anywhere.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ impl Cache {
     }
 
     /// Nothing is kept.
-    pub fn none() -> Cache {
+    pub const fn none() -> Cache {
         Cache { folder: None }
     }
 
@@ -73,6 +76,18 @@ pub(crate) fn unwritable(path: &Path, error: &io::Error) -> String {
     format!("cannot write the cache `{}`: {error}; the next start will do this work again", path.display())
 }
 
+/// A file that has no name, whose space goes back to the system when the process ends, however it ends; and the path that it
+/// had, for messages.
+pub(crate) fn unnamed_file() -> Result<(File, PathBuf), DataError> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("alpha-{}-{}.tmp", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = env::temp_dir().join(name);
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(|source| DataError::io("write", &path, source))?;
+    fs::remove_file(&path).map_err(|source| DataError::io("write", &path, source))?;
+    Ok((file, path))
+}
+
 /// Hash of several parts, each with its length, so that no two lists give the same bytes.
 pub(crate) fn key(parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
@@ -96,11 +111,20 @@ pub(crate) fn write_with<E: From<io::Error>>(
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
     }
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?.to_owned();
-    name.push(format!(".tmp-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let temporary = path.with_file_name(name);
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?;
+    remove_abandoned(path);
+    // Another container's process may have the same number.
+    let (temporary, mut file) = loop {
+        let mut name = name.to_owned();
+        name.push(format!("{TEMPORARY}{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let temporary = path.with_file_name(name);
+        match File::create_new(&temporary) {
+            Ok(file) => break (temporary, file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
     let write = || {
-        let mut file = File::create_new(&temporary)?;
         fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -110,6 +134,24 @@ pub(crate) fn write_with<E: From<io::Error>>(
         // The error itself is what the user should see, not that its remains stayed, too.
         let _ = fs::remove_file(&temporary);
     })
+}
+
+/// In the name of a file that is being written.
+const TEMPORARY: &str = ".tmp-";
+/// A file that was being written and was not written to for so long belongs to a process that is gone.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes what processes left that died while they wrote beside `path`. That it cannot be removed costs space alone.
+fn remove_abandoned(path: &Path) {
+    let entries = path.parent().map(fs::read_dir);
+    let Some(Ok(entries)) = entries else { return };
+    for entry in entries.flatten() {
+        let is_temporary = entry.file_name().to_string_lossy().contains(TEMPORARY);
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_temporary && age().is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]

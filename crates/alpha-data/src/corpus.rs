@@ -1,58 +1,106 @@
-//! Text as pieces small enough to tokenize one at a time, straight from memory-mapped files.
+//! Text as pieces small enough to tokenize one at a time, read file by file.
 //!
-//! Text files are cut only where a line begins and the characters on both sides of the newline
-//! are not white space: there no GPT-style pre-tokenizer joins anything, so that encoding the
-//! pieces gives the same tokens as encoding the whole. (Text without such a place within two
-//! pieces is cut at any character.) In jsonl each document is one piece.
+//! Text is cut only where a line begins or before a space, with characters on both sides that are not white space, and where
+//! the tokenizer agrees that it joins nothing there ([`Joins`]): so encoding the pieces gives the tokens of the whole. Text
+//! without such a place within [`MOST_BYTES`] is cut at any character, which is counted ([`Pieces::forced_cuts`]).
 //!
 //! Documents: each jsonl line; each file where there are several. A single text file has none.
 
-use std::{borrow::Cow, path::Path, str, sync::OnceLock};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    str,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
-use crate::{DataError, Source, mapped::MappedFile};
+use crate::{
+    DataError, Progress, Source,
+    cut::{CONTEXT_BYTES, Cut, Joins, cut},
+    data_file::DataFile,
+    format::BYTE_ORDER_MARK,
+    jsonl,
+    source::SourceFile,
+    tokenizer::char_start,
+    unpack::FromStart,
+};
 
-const PIECE_BYTES: usize = 128 << 10;
+/// Longest line of jsonl: it is in memory twice, as it stands and as text.
+const MOST_LINE_BYTES: usize = 1 << 30;
+/// What is read at a time.
+const READ_BYTES: usize = 1 << 20;
 
-/// Text files or jsonl files, mapped.
+/// Text files or jsonl files.
 #[derive(Debug)]
 pub struct Corpus {
-    files: Vec<MappedFile>,
+    files: Vec<TextFile>,
     is_jsonl: bool,
     hash: OnceLock<blake3::Hash>,
+}
+
+#[derive(Debug)]
+struct TextFile {
+    /// For messages.
+    path: PathBuf,
+    content: Content,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// Opened when it is read: there may be more files than a process may have open.
+    At(PathBuf),
+    /// Without a name of its own.
+    Held(Arc<File>),
+    #[cfg(test)]
+    Memory(Vec<u8>),
 }
 
 /// Some text of a corpus.
 #[derive(Debug)]
 pub(crate) struct Piece<'a> {
-    pub(crate) text: Cow<'a, str>,
+    pub(crate) text: String,
+    /// The end of the piece before it; empty at the start of a document, and where the cut was forced.
+    pub(crate) context: String,
+    /// The first piece of a document, or of a text that has none.
+    pub(crate) begins_document: bool,
     /// The last piece of a document.
     pub(crate) ends_document: bool,
     pub(crate) path: &'a Path,
-    /// Where the text starts: byte of the file; for jsonl, 0 (offsets count within the document).
+    /// Where the text starts: byte of the file; for jsonl, of the document.
     pub(crate) offset: u64,
+    /// Of jsonl, counted from 1.
+    pub(crate) line: Option<u64>,
 }
 
 impl Corpus {
-    /// Maps the files of a text or jsonl source; `None` for token shards.
+    /// The files of a text or jsonl source; `None` for token shards.
     pub fn open(source: &Source) -> Result<Option<Corpus>, DataError> {
-        let (paths, is_jsonl) = match source {
-            Source::Text(paths) => (paths, false),
-            Source::Jsonl(paths) => (paths, true),
+        let (files, is_jsonl) = match source {
+            Source::Text(files) => (files, false),
+            Source::Jsonl(files) => (files, true),
             Source::Shards(_) => return Ok(None),
         };
-        let files = paths.iter().map(|path| MappedFile::open(path)).collect::<Result<_, _>>()?;
-        Ok(Some(Corpus::of(files, is_jsonl)))
-    }
-
-    fn of(files: Vec<MappedFile>, is_jsonl: bool) -> Corpus {
-        Corpus { files, is_jsonl, hash: OnceLock::new() }
+        let files = files.iter().map(TextFile::of).collect::<Result<_, _>>()?;
+        Ok(Some(Corpus { files, is_jsonl, hash: OnceLock::new() }))
     }
 
     #[cfg(test)]
     pub(crate) fn from_texts(texts: &[&str]) -> Corpus {
-        let owned =
-            |(index, text): (usize, &&str)| MappedFile::owned(format!("{index}.txt").into(), text.as_bytes().to_vec());
-        Corpus::of(texts.iter().enumerate().map(owned).collect(), false)
+        Corpus::from_bytes(texts.iter().map(|text| text.as_bytes()), false)
+    }
+
+    #[cfg(test)]
+    fn from_bytes<'t>(texts: impl Iterator<Item = &'t [u8]>, is_jsonl: bool) -> Corpus {
+        let file = |(index, bytes): (usize, &[u8])| TextFile {
+            path: format!("{index}.txt").into(),
+            content: Content::Memory(bytes.to_vec()),
+            len: bytes.len() as u64,
+            modified: None,
+        };
+        Corpus { files: texts.enumerate().map(file).collect(), is_jsonl, hash: OnceLock::new() }
     }
 
     /// Whether an end-of-text token belongs between its parts.
@@ -60,9 +108,9 @@ impl Corpus {
         self.is_jsonl || self.files.len() > 1
     }
 
-    /// Size on disk.
+    /// Size on disk, unpacked.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.len() as u64).sum()
+        self.files.iter().map(|file| file.len).sum()
     }
 
     /// Name for messages.
@@ -71,151 +119,336 @@ impl Corpus {
     }
 
     /// Identifies the content: kind, and for each file length and bytes; not the names.
-    pub(crate) fn hash(&self) -> blake3::Hash {
-        *self.hash.get_or_init(|| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(if self.is_jsonl { b"jsonl" } else { b"text " });
-            for file in &self.files {
-                hasher.update(&(file.len() as u64).to_le_bytes());
-                hasher.update(file);
+    pub(crate) fn hash(&self, progress: &dyn Progress) -> Result<blake3::Hash, DataError> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(*hash);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(if self.is_jsonl { b"jsonl" } else { b"text " });
+        let mut bytes = vec![0; READ_BYTES];
+        let (mut done, total) = (0, self.bytes());
+        for file in &self.files {
+            hasher.update(&file.len.to_le_bytes());
+            let mut reader = file.reader()?;
+            loop {
+                let count = reader.read(&mut bytes).map_err(|source| DataError::io("read", &file.path, source))?;
+                if count == 0 {
+                    break;
+                }
+                hasher.update(&bytes[..count]);
+                done += count as u64;
+                progress.update("reading", done, total);
             }
-            hasher.finalize()
-        })
+        }
+        self.check_unchanged()?;
+        Ok(*self.hash.get_or_init(|| hasher.finalize()))
     }
 
-    /// The text from the first file to the last.
+    /// # Errors
+    /// [`DataError::Changed`] where a file is not what it was when it was opened, as far as length and time tell.
+    pub(crate) fn check_unchanged(&self) -> Result<(), DataError> {
+        for file in &self.files {
+            let Content::At(path) = &file.content else { continue };
+            let metadata = fs::metadata(path).map_err(|source| DataError::io("read", &file.path, source))?;
+            if metadata.len() != file.len || metadata.modified().ok() != file.modified {
+                return Err(DataError::Changed { path: file.path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The text from the first file to the last, for a tokenizer that joins nothing at white space.
     pub(crate) fn pieces(&self) -> Pieces<'_> {
-        Pieces { corpus: self, file: 0, position: 0, line: 0 }
+        self.pieces_where(&|_, _| false)
+    }
+
+    /// The text from the first file to the last, cut where a tokenizer joins nothing.
+    pub(crate) fn pieces_where<'a>(&'a self, joins: Joins<'a>) -> Pieces<'a> {
+        let context = String::new();
+        Pieces {
+            corpus: self,
+            joins,
+            next_file: 0,
+            window: None,
+            document: None,
+            context,
+            passed_bytes: 0,
+            forced_cuts: 0,
+        }
     }
 }
 
+impl TextFile {
+    fn of(file: &SourceFile) -> Result<TextFile, DataError> {
+        let read_error = |source| DataError::io("read", &file.path, source);
+        let (content, metadata) = match &file.unnamed {
+            Some(held) => (Content::Held(held.clone()), held.metadata().map_err(read_error)?),
+            None => (Content::At(file.stored.clone()), fs::metadata(&file.stored).map_err(read_error)?),
+        };
+        Ok(TextFile { path: file.path.clone(), content, len: metadata.len(), modified: metadata.modified().ok() })
+    }
+
+    fn reader(&self) -> Result<Box<dyn Read>, DataError> {
+        let read_error = |source| DataError::io("read", &self.path, source);
+        Ok(match &self.content {
+            Content::At(path) => Box::new(File::open(path).map_err(read_error)?),
+            Content::Held(file) => Box::new(FromStart::of(DataFile::shared(file.clone(), &self.path)?)),
+            #[cfg(test)]
+            Content::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
+        })
+    }
+}
+
+/// What has been read of a file and not yet passed.
+struct Window<'a> {
+    file: &'a TextFile,
+    reader: Box<dyn Read>,
+    buffer: Vec<u8>,
+    /// First byte in the buffer that is not passed.
+    start: usize,
+    /// Byte of the file that `start` is.
+    offset: u64,
+    is_at_end: bool,
+    /// A piece of it was given out.
+    has_begun: bool,
+    /// Lines passed.
+    line: u64,
+}
+
+impl<'a> Window<'a> {
+    fn of(file: &'a TextFile) -> Result<Window<'a>, DataError> {
+        let mut window = Window {
+            file,
+            reader: file.reader()?,
+            buffer: Vec::new(),
+            start: 0,
+            offset: 0,
+            is_at_end: false,
+            has_begun: false,
+            line: 0,
+        };
+        window.read_more()?;
+        if window.rest().starts_with(BYTE_ORDER_MARK) {
+            window.pass(BYTE_ORDER_MARK.len());
+        }
+        Ok(window)
+    }
+
+    /// What is read and not passed.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    fn pass(&mut self, count: usize) {
+        self.start += count;
+        self.offset += count as u64;
+    }
+
+    /// Reads on, [`READ_BYTES`] at least unless the file ends.
+    fn read_more(&mut self) -> Result<(), DataError> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let count = (&mut self.reader)
+            .take(READ_BYTES as u64)
+            .read_to_end(&mut self.buffer)
+            .map_err(|source| DataError::io("read", &self.file.path, source))?;
+        self.is_at_end = count < READ_BYTES;
+        Ok(())
+    }
+}
+
+/// What is left of a jsonl line's document.
+struct Document {
+    text: String,
+    start: usize,
+    line: u64,
+}
+
 /// Iterator over the pieces of a [`Corpus`]; ends after the first error.
-#[derive(Debug)]
 pub(crate) struct Pieces<'a> {
     corpus: &'a Corpus,
-    file: usize,
-    position: usize,
-    /// Lines of the file passed so far.
-    line: u64,
+    joins: Joins<'a>,
+    next_file: usize,
+    window: Option<Window<'a>>,
+    document: Option<Document>,
+    /// The end of the last piece.
+    context: String,
+    passed_bytes: u64,
+    forced_cuts: u64,
 }
 
 impl<'a> Iterator for Pieces<'a> {
     type Item = Result<Piece<'a>, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let file = self.corpus.files.get(self.file)?;
-            if self.position == file.len() {
-                (self.file, self.position, self.line) = (self.file + 1, 0, 0);
-                continue;
-            }
-            let piece =
-                if self.corpus.is_jsonl { self.next_line(file).transpose() } else { Some(self.next_text(file)) };
-            match piece {
-                Some(Ok(piece)) => return Some(Ok(piece)),
-                Some(Err(error)) => {
-                    self.file = self.corpus.files.len();
-                    return Some(Err(error));
-                }
-                None => {}
+        match self.next_piece() {
+            Ok(piece) => piece.map(Ok),
+            Err(error) => {
+                (self.next_file, self.window, self.document) = (self.corpus.files.len(), None, None);
+                Some(Err(error))
             }
         }
     }
 }
 
 impl<'a> Pieces<'a> {
-    fn next_text(&mut self, file: &'a MappedFile) -> Result<Piece<'a>, DataError> {
-        let start = self.position;
-        let end = piece_end(file, start, PIECE_BYTES);
-        let text = str::from_utf8(&file[start..end]).map_err(|error| DataError::NotUtf8 {
-            path: file.path.clone(),
-            offset: (start + error.valid_up_to()) as u64,
-        })?;
-        self.position = end;
-        let ends_document = self.corpus.has_documents() && end == file.len();
-        Ok(Piece { text: Cow::Borrowed(text), ends_document, path: &file.path, offset: start as u64 })
+    /// Bytes of the corpus that the pieces so far were made of.
+    pub(crate) fn passed_bytes(&self) -> u64 {
+        self.passed_bytes + self.window.as_ref().map_or(0, |window| window.offset)
     }
 
-    /// The next line's document; `None` for a blank line.
-    fn next_line(&mut self, file: &'a MappedFile) -> Result<Option<Piece<'a>>, DataError> {
-        #[derive(serde::Deserialize)]
-        struct Line<'a> {
-            #[serde(borrow)]
-            text: Cow<'a, str>,
+    /// How often text was cut where a tokenizer might have joined.
+    pub(crate) fn forced_cuts(&self) -> u64 {
+        self.forced_cuts
+    }
+
+    fn next_piece(&mut self) -> Result<Option<Piece<'a>>, DataError> {
+        loop {
+            let Some(window) = &mut self.window else {
+                let Some(file) = self.corpus.files.get(self.next_file) else { return Ok(None) };
+                self.window = Some(Window::of(file)?);
+                self.next_file += 1;
+                continue;
+            };
+            if let Some(document) = self.document.take() {
+                return Ok(Some(self.piece_of(document)));
+            }
+            if window.rest().is_empty() && window.is_at_end {
+                self.passed_bytes += window.file.len;
+                self.window = None;
+                continue;
+            }
+            if !self.corpus.is_jsonl {
+                return self.next_text().map(Some);
+            }
+            self.document = next_line(window)?;
         }
-        let rest = &file[self.position..];
-        let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-        self.position += (length + 1).min(rest.len());
-        self.line += 1;
-        let line = rest[..length].trim_ascii();
-        if line.is_empty() {
-            return Ok(None);
-        }
-        let Line { text } = serde_json::from_slice(line).map_err(|error| DataError::JsonLine {
-            path: file.path.clone(),
-            line: self.line,
-            why: error.to_string(),
+    }
+
+    fn next_text(&mut self) -> Result<Piece<'a>, DataError> {
+        let Some(window) = &mut self.window else { unreachable!("the caller has opened it") };
+        let (len, is_forced) = loop {
+            match cut(window.rest(), window.is_at_end, self.joins) {
+                Cut::At(len) => break (len, false),
+                Cut::Forced(len) => break (len, true),
+                Cut::ReadOn => window.read_more()?,
+            }
+        };
+        self.forced_cuts += u64::from(is_forced);
+        let offset = window.offset;
+        let text = str::from_utf8(&window.rest()[..len]).map_err(|error| DataError::NotUtf8 {
+            path: window.file.path.clone(),
+            offset: offset + error.valid_up_to() as u64,
         })?;
-        Ok(Some(Piece { text, ends_document: true, path: &file.path, offset: 0 }))
+        let text = text.to_owned();
+        window.pass(len);
+        let begins_document = !std::mem::replace(&mut window.has_begun, true);
+        let next_context = if is_forced { String::new() } else { end_of(&text).to_owned() };
+        let context = std::mem::replace(&mut self.context, next_context);
+        let context = if begins_document { String::new() } else { context };
+        let ends_document = self.corpus.has_documents() && window.rest().is_empty() && window.is_at_end;
+        Ok(Piece { text, context, begins_document, ends_document, path: &window.file.path, offset, line: None })
+    }
+
+    /// The next piece of a jsonl document; what is left of it stays.
+    fn piece_of(&mut self, mut document: Document) -> Piece<'a> {
+        let Some(window) = &self.window else { unreachable!("a document is of an open file") };
+        let start = document.start;
+        let rest = &document.text.as_bytes()[start..];
+        let (len, is_forced) = match cut(rest, true, self.joins) {
+            Cut::At(len) => (len, false),
+            Cut::Forced(len) => (len, true),
+            Cut::ReadOn => (rest.len(), false),
+        };
+        self.forced_cuts += u64::from(is_forced);
+        let (begins_document, ends_document) = (start == 0, len == rest.len());
+        let next_context = if is_forced { "" } else { end_of(&document.text[..start + len]) }.to_owned();
+        let context = std::mem::replace(&mut self.context, next_context);
+        let context = if begins_document { String::new() } else { context };
+        let line = Some(document.line);
+        let text = if begins_document && ends_document {
+            document.text
+        } else {
+            let text = document.text[start..start + len].to_owned();
+            if !ends_document {
+                document.start += len;
+                self.document = Some(document);
+            }
+            text
+        };
+        Piece { text, context, begins_document, ends_document, path: &window.file.path, offset: start as u64, line }
     }
 }
 
-/// Where the piece that begins at `start` ends.
-fn piece_end(bytes: &[u8], start: usize, piece_bytes: usize) -> usize {
-    let target = start + piece_bytes;
-    if bytes.len() <= target + piece_bytes {
-        return bytes.len();
-    }
-    let is_line_start = |at: &usize| {
-        bytes[at - 1] == b'\n'
-            && last_char(&bytes[start..at - 1]).is_some_and(|char| !char.is_whitespace())
-            && first_char(&bytes[*at..]).is_some_and(|char| !char.is_whitespace())
-    };
-    let is_char_start = |at: &usize| bytes[*at] & 0xC0 != 0x80;
-    (target..target + piece_bytes).find(is_line_start).unwrap_or_else(|| {
-        let end = bytes.len().min(target + 4);
-        (target..end).find(is_char_start).unwrap_or(end)
-    })
+/// The last [`CONTEXT_BYTES`] of a text, or a little more.
+fn end_of(text: &str) -> &str {
+    &text[char_start(text, text.len().saturating_sub(CONTEXT_BYTES))..]
 }
 
-fn first_char(bytes: &[u8]) -> Option<char> {
-    let start = &bytes[..bytes.len().min(4)];
-    let valid = match str::from_utf8(start) {
-        Ok(text) => text,
-        Err(error) => str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+/// The next line's document; `None` for a blank line.
+fn next_line(window: &mut Window<'_>) -> Result<Option<Document>, DataError> {
+    let mut searched = 0;
+    let end = loop {
+        if let Some(at) = window.rest()[searched..].iter().position(|byte| *byte == b'\n') {
+            break searched + at;
+        }
+        searched = window.rest().len();
+        if window.is_at_end {
+            break searched;
+        }
+        if searched > MOST_LINE_BYTES {
+            let (path, line) = (window.file.path.clone(), window.line + 1);
+            return Err(DataError::LongLine { path, line, most_bytes: MOST_LINE_BYTES });
+        }
+        window.read_more()?;
     };
-    valid.chars().next()
-}
-
-fn last_char(bytes: &[u8]) -> Option<char> {
-    (1..=bytes.len().min(4)).find_map(|width| {
-        let text = str::from_utf8(&bytes[bytes.len() - width..]).ok()?;
-        text.chars().next()
-    })
+    window.line += 1;
+    let number = window.line;
+    let line = window.rest()[..end].trim_ascii();
+    let document = if line.is_empty() {
+        None
+    } else {
+        let text = jsonl::document(line).map_err(|why| DataError::JsonLine {
+            path: window.file.path.clone(),
+            line: number,
+            why,
+        })?;
+        Some(Document { text: text.into_owned(), start: 0, line: number })
+    };
+    window.pass((end + 1).min(window.rest().len()));
+    Ok(document)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::{MOST_BYTES, PIECE_BYTES};
     use proptest::prelude::*;
 
     fn jsonl(text: &str) -> Corpus {
-        Corpus::of(vec![MappedFile::owned("x.jsonl".into(), text.as_bytes().to_vec())], true)
+        Corpus::from_bytes([text.as_bytes()].into_iter(), true)
+    }
+
+    fn texts(corpus: &Corpus) -> Vec<String> {
+        corpus.pieces().map(|piece| piece.unwrap().text).collect()
     }
 
     #[test]
     fn jsonl_lines_are_documents() {
-        let corpus = jsonl("{\"text\": \"a\\nb\", \"id\": 3}\n\n{\"text\":\"\"}\r\n{\"text\":\"last\"}");
-        let texts: Vec<String> = corpus.pieces().map(|piece| piece.unwrap().text.into_owned()).collect();
-        assert_eq!(texts, ["a\nb", "", "last"]);
+        let corpus = jsonl("\u{FEFF}{\"text\": \"a\\nb\", \"id\": 3}\n\n{\"text\":\"\"}\r\n{\"text\":\"last\"}");
+        assert_eq!(texts(&corpus), ["a\nb", "", "last"]);
         assert!(corpus.has_documents());
+        assert!(corpus.pieces().all(|piece| piece.is_ok_and(|piece| piece.begins_document && piece.ends_document)));
     }
 
     #[test]
     fn a_bad_line_is_named_by_number() {
-        for (bad, why) in
-            [("{\"text\": 3}", "invalid type"), ("{\"tex", "EOF"), ("[]", ""), ("{\"a\":\"b\"}", "missing")]
-        {
+        for (bad, why) in [
+            ("{\"text\": 3}", "invalid type"),
+            ("{\"tex", "EOF"),
+            ("[\"a\"]", "an object"),
+            ("{\"a\":\"b\"}", "no `text`"),
+        ] {
             let corpus = jsonl(&format!("{{\"text\":\"fine\"}}\n\n{bad}\n"));
             let error = corpus.pieces().find_map(Result::err).unwrap();
             assert!(matches!(&error, DataError::JsonLine { line: 3, .. }), "{error}");
@@ -224,11 +457,24 @@ mod tests {
     }
 
     #[test]
+    fn a_long_document_comes_in_pieces() {
+        let text = "some words of a long document. ".repeat(20_000);
+        let corpus = jsonl(&format!("{{\"text\":\"{text}\"}}\n{{\"text\":\"short\"}}"));
+        let pieces: Vec<_> = corpus.pieces().map(Result::unwrap).collect();
+        assert!(pieces.len() > 3 && pieces.iter().all(|piece| piece.text.len() <= 2 * PIECE_BYTES));
+        assert_eq!(pieces.iter().filter(|piece| piece.ends_document).count(), 2);
+        assert_eq!(pieces.iter().filter(|piece| piece.begins_document).count(), 2);
+        let joined: String = pieces[..pieces.len() - 1].iter().map(|piece| piece.text.as_str()).collect();
+        assert_eq!(joined, text);
+        assert_eq!(pieces[1].offset, pieces[0].text.len() as u64);
+    }
+
+    #[test]
     fn bad_utf8_is_named_by_offset() {
-        let mut bytes = "déjà vu\n".repeat(40_000).into_bytes();
+        let mut bytes = "déjà vu\n".repeat(400_000).into_bytes();
         let bad = bytes.len() - 3;
         bytes[bad] = 0xFF;
-        let corpus = Corpus::of(vec![MappedFile::owned("x.txt".into(), bytes)], false);
+        let corpus = Corpus::from_bytes([&bytes[..]].into_iter(), false);
         let error = corpus.pieces().find_map(Result::err).unwrap();
         assert!(matches!(error, DataError::NotUtf8 { offset, .. } if offset == bad as u64), "{error}");
     }
@@ -241,15 +487,54 @@ mod tests {
         assert!(single.pieces().all(|piece| !piece.unwrap().ends_document));
     }
 
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        assert_eq!(texts(&Corpus::from_texts(&["\u{FEFF}one", "\u{FEFF}"])), ["one"]);
+    }
+
+    #[test]
+    fn text_is_cut_where_no_token_is() {
+        let one_line = "river stone gold ".repeat(60_000);
+        let windows = "line of words\r\n".repeat(60_000);
+        for text in [&one_line, &windows] {
+            let corpus = Corpus::from_texts(&[text]);
+            let pieces = texts(&corpus);
+            assert!(pieces.len() > 3 && pieces.concat() == *text);
+            assert!(pieces[1..].iter().all(|piece| piece.starts_with(' ') && !piece.starts_with("  ")));
+        }
+    }
+
+    #[test]
+    fn text_without_a_place_to_cut_is_cut_anywhere_and_counted() {
+        for text in ["acgt".repeat(3 << 20), "é".repeat(5 << 20), " ".repeat(9 << 20)] {
+            let corpus = Corpus::from_texts(&[&text]);
+            let mut pieces = corpus.pieces();
+            let all: Vec<String> = pieces.by_ref().map(|piece| piece.unwrap().text).collect();
+            assert!(all.iter().all(|piece| piece.len() <= MOST_BYTES) && all.concat() == text);
+            assert!(pieces.forced_cuts() >= 2, "{}", pieces.forced_cuts());
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.txt");
+        fs::write(&path, "some text").unwrap();
+        let source = Source::resolve(path.to_str().unwrap(), None, &crate::Work::default(), &mut Vec::new()).unwrap();
+        let corpus = Corpus::open(&source).unwrap().unwrap();
+        corpus.check_unchanged().unwrap();
+        fs::write(&path, "other text, longer").unwrap();
+        assert!(matches!(corpus.check_unchanged(), Err(DataError::Changed { .. })));
+    }
+
     proptest! {
         #[test]
-        fn pieces_join_to_the_whole(text in "([a-c \n\u{3000}é]{0,9}){0,30}", piece_bytes in 1usize..9) {
-            let mut start = 0;
-            while start < text.len() {
-                let end = piece_end(text.as_bytes(), start, piece_bytes);
-                prop_assert!(end > start && text.is_char_boundary(end));
-                start = end;
-            }
+        fn pieces_join_to_the_whole(
+            parts in prop::collection::vec(("[a-c \n\u{3000}é]{0,9}", 1usize..40_000), 0..12),
+        ) {
+            let text: String = parts.iter().map(|(part, times)| part.repeat(*times)).collect();
+            let corpus = Corpus::from_texts(&[&text]);
+            prop_assert_eq!(texts(&corpus).concat(), text);
         }
     }
 }

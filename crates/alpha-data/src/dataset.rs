@@ -6,16 +6,18 @@
 //! large ones go to an unnamed temporary file.
 
 use std::{
-    fs::{self, File},
     io::{BufWriter, Cursor},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    Cache, Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, cache,
-    mapped::MappedFile,
-    shard::Shard,
+    Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work, cache,
+    data_file::DataFile,
+    shard::{self, Shard},
+    source::SourceFile,
     split::split_position,
     token_file::{self, TokenFile, WriteError},
 };
@@ -24,7 +26,7 @@ use crate::{
 const MEMORY_BYTES: u64 = 64 << 20;
 
 /// Changes when the same text and kind no longer give the same tokenizer or tokens.
-const CACHE_VERSION: &[u8] = b"alpha-data 1, tokenizers 0.23";
+const CACHE_VERSION: &[u8] = b"alpha-data 2, tokenizers 0.23";
 
 /// The flags that concern data.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,8 @@ pub struct DataOptions {
     pub vocab_size: Option<usize>,
     /// The vocabulary of `--init` or of a checkpoint; comes before every other.
     pub model_vocab: Option<usize>,
+    /// The folder of weights that came without the tokenizer which text is to be read with.
+    pub lacks_tokenizer: Option<PathBuf>,
     /// `--block`, for the least sizes of a split.
     pub block: usize,
     /// `--packed`: without `val_data` nothing is split off.
@@ -60,6 +64,17 @@ pub enum ValSource {
     Training,
 }
 
+/// What data holds, whatever its files are called and wherever they lie: two that differ were, next to certainly, made of
+/// other data. Of token shards beyond [`shard::WHOLE_BYTES`] a sample of their bytes is compared, and their lengths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataIdentity {
+    /// Of `--data`.
+    pub data: String,
+    /// Of `--valData`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_data: Option<String>,
+}
+
 /// Everything that training reads.
 #[derive(Debug)]
 pub struct Dataset {
@@ -73,28 +88,33 @@ pub struct Dataset {
     pub val: TokenStream,
     /// What `val` is.
     pub val_source: ValSource,
+    /// What all of it is made of.
+    pub identity: DataIdentity,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
 impl Dataset {
     /// Finds, tokenizes and splits the data.
-    pub fn open(options: &DataOptions, cache: &Cache) -> Result<Dataset, DataError> {
-        let source = Source::resolve(&options.data, options.token_dtype)?;
+    pub fn open(options: &DataOptions, work: &Work<'_>) -> Result<Dataset, DataError> {
         let mut warnings = Vec::new();
+        let source = Source::resolve(&options.data, options.token_dtype, work, &mut warnings)?;
         let corpus = Corpus::open(&source)?;
         let tokenizer = match &corpus {
             Some(_) if options.vocab_size.is_some() => {
                 return Err(DataError::VocabSizeForText { data: options.data.clone() });
             }
             Some(corpus) => {
-                let kind = options.tokenizer.clone().unwrap_or_default();
+                if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| options.tokenizer.is_none()) {
+                    let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
+                    return Err(DataError::NoTokenizerOf { folder, has_parts });
+                }
                 let artifacts = options.tokenizer_artifacts.as_deref();
-                Some(load_or_build_tokenizer(&kind, corpus, artifacts, cache, &mut warnings)?)
+                Some(load_or_build_tokenizer(options.tokenizer.as_ref(), corpus, artifacts, work, &mut warnings)?)
             }
             None => tokenizer_of_shards(options)?,
         };
-        let vocab_given = options.model_vocab.or(tokenizer.as_ref().map(Tokenizer::vocab_size)).or(options.vocab_size);
+        let vocab_given = options.model_vocab.or(options.vocab_size).or(tokenizer.as_ref().map(Tokenizer::vocab_size));
         let shards = if corpus.is_none() { open_shards(&source, options.token_dtype)? } else { Vec::new() };
         let format_vocab = || shards.first().and_then(|shard| shard.format_vocab());
         let vocab =
@@ -102,26 +122,43 @@ impl Dataset {
         if let Some(tokenizer) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|size| *size > vocab) {
             return Err(DataError::TokenizerTooLarge { tokenizer, model: vocab });
         }
-        let (stream, documents) = match (&corpus, &tokenizer) {
-            (Some(corpus), Some(tokenizer)) => {
-                let file = encode_corpus(corpus, tokenizer, cache, &mut warnings)?;
-                (TokenStream::new(vec![file.shard.clone()], vocab), Some(file))
-            }
-            _ => (TokenStream::new(shards, vocab), None),
+        let (stream, documents, identity) = if let (Some(corpus), Some(tokenizer)) = (&corpus, &tokenizer) {
+            let file = encode_corpus(corpus, tokenizer, work, &mut warnings)?;
+            let identity = corpus.hash(work.progress)?.to_string();
+            (TokenStream::new(vec![file.shard.clone()], vocab), Some(file), identity)
+        } else {
+            let identity = shard::identity(&shards)?.to_string();
+            (TokenStream::new(shards, vocab), None, identity)
         };
+        let mut identity = DataIdentity { data: identity, val_data: None };
         let (train, val, val_source) = match &options.val_data {
             Some(val_data) => {
-                let val = open_stream(val_data, options.token_dtype, tokenizer.as_ref(), vocab, cache, &mut warnings)?;
+                let (val, of_val) =
+                    identified_stream(val_data, options.token_dtype, tokenizer.as_ref(), vocab, work, &mut warnings)?;
+                identity.val_data = Some(of_val);
                 (stream, val, ValSource::Given)
             }
             None if options.packed => (stream.clone(), stream, ValSource::Training),
             None => {
                 let position = split_position(&stream, documents.as_ref(), options.block)?;
+                warnings.extend(uneven_split(position, stream.len()));
                 (stream.slice(0..position), stream.slice(position..stream.len()), ValSource::Split)
             }
         };
-        Ok(Dataset { tokenizer, vocab, train, val, val_source, warnings })
+        Ok(Dataset { tokenizer, vocab, train, val, val_source, identity, warnings })
     }
+}
+
+/// The warning for documents so uneven that a tenth of them is far from a tenth of the text.
+fn uneven_split(train_tokens: u64, tokens: u64) -> Option<String> {
+    let val_tokens = tokens - train_tokens;
+    let share = val_tokens as f64 / tokens as f64;
+    (!(0.02..=0.3).contains(&share)).then(|| {
+        format!(
+            "the last tenth of the documents, which validates, has {val_tokens} of {tokens} tokens: documents differ much in \
+             length; `--valData` chooses what validates"
+        )
+    })
 }
 
 /// Tokens of `data`: text through `tokenizer`, shards as they are.
@@ -130,23 +167,40 @@ pub fn open_stream(
     token_dtype: Option<TokenDtype>,
     tokenizer: Option<&Tokenizer>,
     vocab: usize,
-    cache: &Cache,
+    work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<TokenStream, DataError> {
-    let source = Source::resolve(data, token_dtype)?;
-    let shards = match Corpus::open(&source)? {
-        None => open_shards(&source, token_dtype)?,
+    identified_stream(data, token_dtype, tokenizer, vocab, work, warnings).map(|(stream, _)| stream)
+}
+
+/// Tokens of `data`, and what it is.
+fn identified_stream(
+    data: &str,
+    token_dtype: Option<TokenDtype>,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(TokenStream, String), DataError> {
+    let source = Source::resolve(data, token_dtype, work, warnings)?;
+    let (shards, identity) = match Corpus::open(&source)? {
+        None => {
+            let shards = open_shards(&source, token_dtype)?;
+            let identity = shard::identity(&shards)?;
+            (shards, identity)
+        }
         Some(corpus) => {
             let tokenizer = tokenizer.ok_or_else(|| DataError::NoTokenizer { data: data.to_owned() })?;
-            vec![encode_corpus(&corpus, tokenizer, cache, warnings)?.shard]
+            let file = encode_corpus(&corpus, tokenizer, work, warnings)?;
+            (vec![file.shard], corpus.hash(work.progress)?)
         }
     };
-    Ok(TokenStream::new(shards, vocab))
+    Ok((TokenStream::new(shards, vocab), identity.to_string()))
 }
 
 fn open_shards(source: &Source, token_dtype: Option<TokenDtype>) -> Result<Vec<Arc<Shard>>, DataError> {
-    let open = |path: &PathBuf| Ok(Arc::new(Shard::open(MappedFile::open(path)?, token_dtype)?));
-    source.paths().iter().map(open).collect()
+    let open = |file: &SourceFile| Ok(Arc::new(Shard::open(file.open()?, token_dtype)?));
+    source.files().iter().map(open).collect()
 }
 
 fn tokenizer_of_shards(options: &DataOptions) -> Result<Option<Tokenizer>, DataError> {
@@ -165,19 +219,25 @@ fn artifacts_file(path: &Path) -> PathBuf {
 /// The tokenizer for a text: from `artifacts` if that file exists, else from the cache, else
 /// built, cached, and written to `artifacts`.
 pub fn load_or_build_tokenizer(
-    kind: &Kind,
+    asked: Option<&Kind>,
     corpus: &Corpus,
     artifacts: Option<&Path>,
-    cache: &Cache,
+    work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Tokenizer, DataError> {
     let artifacts = artifacts.map(artifacts_file);
     if let Some(path) = artifacts.as_deref().filter(|path| path.exists()) {
-        return Tokenizer::load(path);
+        let tokenizer = Tokenizer::load(path)?;
+        if let Some(kind) = asked.filter(|kind| !tokenizer.is_of(kind)) {
+            warnings.push(format!("`{}` is used, which is not what `--tokenizer={kind}` names", path.display()));
+        }
+        return Ok(tokenizer);
     }
+    let kind = &asked.cloned().unwrap_or_default();
     let is_built = !matches!(kind, Kind::File(_));
-    let key = cache::key(&[CACHE_VERSION, kind.to_string().as_bytes(), corpus.hash().as_bytes()]);
-    let cached = is_built.then(|| cache.read(&key, "tokenizer")).flatten();
+    let hash = corpus.hash(work.progress)?;
+    let key = cache::key(&[CACHE_VERSION, kind.to_string().as_bytes(), hash.as_bytes()]);
+    let cached = is_built.then(|| work.cache.read(&key, "tokenizer")).flatten();
     let tokenizer = if let Some(tokenizer) = cached.and_then(|json| Tokenizer::from_json(json).ok()) {
         // What was said when it was built is as true now.
         if let Kind::Bpe { vocab } = kind {
@@ -185,10 +245,10 @@ pub fn load_or_build_tokenizer(
         }
         tokenizer
     } else {
-        let (tokenizer, built_warnings) = Tokenizer::build(kind, corpus)?;
+        let (tokenizer, built_warnings) = Tokenizer::build(kind, corpus, work)?;
         warnings.extend(built_warnings);
         if is_built {
-            warnings.extend(cache.write(&key, "tokenizer", tokenizer.json()).err());
+            warnings.extend(work.cache.write(&key, "tokenizer", tokenizer.json()).err());
         }
         tokenizer
     };
@@ -202,7 +262,7 @@ pub fn load_or_build_tokenizer(
 pub(crate) fn encode_corpus(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
-    cache: &Cache,
+    work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<TokenFile, DataError> {
     if corpus.has_documents() && tokenizer.end_of_text().is_none() {
@@ -211,19 +271,23 @@ pub(crate) fn encode_corpus(
             corpus.first_path().display()
         ));
     }
-    let key =
-        cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), corpus.hash().as_bytes()]);
-    if let Some(path) = cache.path(&key, "tokens") {
-        if let Some(file) = MappedFile::open(&path).ok().and_then(token_file::open) {
+    if tokenizer.template_tokens() > 0 {
+        let end = if tokenizer.end_of_text().is_some() { "; a document ends in its end-of-text token" } else { "" };
+        warnings.push(format!("the special tokens that the tokenizer's template puts around a text are left out{end}"));
+    }
+    let hash = corpus.hash(work.progress)?;
+    let key = cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), hash.as_bytes()]);
+    if let Some(path) = work.cache.path(&key, "tokens") {
+        if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
             return Ok(file);
         }
         let written = cache::write_with(&path, |file| {
             let mut out = BufWriter::with_capacity(1 << 20, file);
-            token_file::write(&mut out, corpus, tokenizer)
+            token_file::write(&mut out, corpus, tokenizer, work, warnings)
         });
         match written {
             Ok(()) => {
-                if let Some(file) = MappedFile::open(&path).ok().and_then(token_file::open) {
+                if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
                     return Ok(file);
                 }
                 warnings.push(format!("the cache `{}` does not read back as written; it is not used", path.display()));
@@ -232,26 +296,27 @@ pub(crate) fn encode_corpus(
             Err(WriteError::Io(error)) => warnings.push(cache::unwritable(&path, &error)),
         }
     }
-    encode_uncached(corpus, tokenizer)
+    encode_uncached(corpus, tokenizer, work, warnings)
 }
 
-fn encode_uncached(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<TokenFile, DataError> {
+fn encode_uncached(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<TokenFile, DataError> {
     let name = corpus.first_path().to_owned();
     if corpus.bytes() <= MEMORY_BYTES {
         let mut out = Cursor::new(Vec::new());
-        token_file::write(&mut out, corpus, tokenizer).map_err(|error| data_error(error, &name))?;
-        let file = MappedFile::owned(name, out.into_inner());
+        token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &name))?;
+        let file = DataFile::owned(name, out.into_inner());
         return Ok(token_file::open(file).expect("memory reads back as written"));
     }
-    let path = std::env::temp_dir().join(format!("alpha-{}.tokens", std::process::id()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path);
-    let file = file.map_err(|source| DataError::io("write", &path, source))?;
-    // The space goes back to the system when the process ends, however it ends.
-    fs::remove_file(&path).map_err(|source| DataError::io("write", &path, source))?;
+    let (file, path) = cache::unnamed_file()?;
     let mut out = BufWriter::with_capacity(1 << 20, &file);
-    token_file::write(&mut out, corpus, tokenizer).map_err(|error| data_error(error, &path))?;
+    token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &path))?;
     drop(out);
-    token_file::open(MappedFile::map(&file, &name)?).ok_or_else(|| {
+    token_file::open(DataFile::shared(Arc::new(file), &name)?).ok_or_else(|| {
         DataError::io("read", &path, std::io::Error::other("the temporary file does not read back as written"))
     })
 }

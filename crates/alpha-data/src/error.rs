@@ -74,10 +74,62 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A glob or a folder without files.
-    #[error("`{pattern}` matches no file\nhint: folders are not searched in depth; a glob can: `dir/**/*.txt`")]
+    #[error(
+        "`{pattern}` matches no file{}\nhint: folders are not searched in depth; a glob can: `dir/**/*.txt`",
+        note.as_ref().map_or(String::new(), |note| format!("; {note}"))
+    )]
     NoFiles {
         /// The pattern or folder.
         pattern: String,
+        /// What was there instead.
+        note: Option<String>,
+    },
+    /// A pipe, a device, a socket.
+    #[error(
+        "`{}` is not a regular file, and data is read more than once\nhint: write it to a file first: `cat '{}' > data.txt`",
+        path.display(), path.display()
+    )]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A format that is known and not read.
+    #[error("`{}` is {what}\nhint: {hint}", path.display())]
+    ForeignFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: String,
+        /// What makes something readable of it.
+        hint: String,
+    },
+    /// A gzip or zstd file that does not unpack.
+    #[error("`{}` does not unpack: {why}\nhint: it was cut off or is damaged; copy it again", path.display())]
+    BrokenPacking {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's reason.
+        why: String,
+    },
+    /// A file that became shorter while it was read.
+    #[error(
+        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: bring it \
+         back as it was, then go on with `--resume`; write new data beside old data, not over it",
+        path.display()
+    )]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has, as far as reading told.
+        held: u64,
+        /// Bytes it had.
+        expected: u64,
+    },
+    /// A file that changed while it was read.
+    #[error("`{}` changed while it was being read\nhint: start again once nothing writes to it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// Reading or writing failed.
     #[error("cannot {doing} `{}`: {source}", path.display())]
@@ -118,6 +170,19 @@ pub enum DataError {
         line: u64,
         /// The parser's reason.
         why: String,
+    },
+    /// A line of jsonl beyond what is held in memory.
+    #[error(
+        "`{}` line {line} is longer than {most_bytes} bytes\nhint: split the document, or give the text as a text file",
+        path.display()
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: u64,
+        /// The limit.
+        most_bytes: usize,
     },
     /// Files of different kinds in one source.
     #[error(
@@ -177,6 +242,17 @@ pub enum DataError {
         /// `u16` or `u32`.
         dtype: &'static str,
     },
+    /// Headerless tokens that are wider than `--tokenDtype=u16` says.
+    #[error(
+        "`{}` holds tokens of more than two bytes: read as u16, every second one is next to nothing\nhint: \
+         `--tokenDtype=u32`; of eight bytes (numpy's int64) first make four: \
+         `python3 -c \"import numpy as n; n.fromfile('{}', 'int64').astype('uint32').tofile('tokens.bin')\"`",
+        path.display(), path.display()
+    )]
+    WiderTokens {
+        /// The file.
+        path: PathBuf,
+    },
     /// `--tokenDtype` against the header.
     #[error(
         "`{}` holds {found} tokens by its header, `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
@@ -219,8 +295,9 @@ pub enum DataError {
     },
     /// Text that a closed vocabulary does not cover.
     #[error(
-        "{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which know every text",
-        path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())), token.escape_debug()
+        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which know every text",
+        path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())),
+        line.map_or(String::new(), |line| format!(" line {line}, its text")), token.escape_debug()
     )]
     NotInVocabulary {
         /// The character or word.
@@ -229,6 +306,8 @@ pub enum DataError {
         offset: u64,
         /// The file, where there is one.
         path: Option<PathBuf>,
+        /// Line of a jsonl file, counted from 1.
+        line: Option<u64>,
     },
     /// A `tokenizer.json` that does not load.
     #[error(
@@ -254,6 +333,21 @@ pub enum DataError {
     NoTokenizer {
         /// The data.
         data: String,
+    },
+    /// Text for weights that came without the tokenizer they know.
+    #[error(
+        "`{}` has no `tokenizer.json`, and its weights know the ids of one tokenizer alone\nhint: put it there{}, or name it \
+         with `--tokenizer=FILE`",
+        folder.display(),
+        if *has_parts { format!(
+            ": `python3 -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\"` makes it \
+             of what is there", folder.display()) } else { String::new() }
+    )]
+    NoTokenizerOf {
+        /// The folder of the weights.
+        folder: PathBuf,
+        /// Whether it has a tokenizer in another form.
+        has_parts: bool,
     },
     /// More tokens in the tokenizer than rows in the model.
     #[error(

@@ -8,11 +8,18 @@
 //! back as an error or in a list of warnings.
 
 mod error;
+mod work;
 mod dataset;
+mod listing;
+mod format;
+mod unpack;
 mod source;
-mod mapped;
+mod data_file;
+mod jsonl;
+mod cut;
 mod corpus;
 pub mod tokenizer;
+mod npy;
 mod shard;
 mod token_file;
 mod cache;
@@ -24,11 +31,13 @@ pub mod datagen;
 pub use self::{
     cache::Cache,
     corpus::Corpus,
-    dataset::{DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
+    dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
     error::DataError,
+    listing::is_there,
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
     shard::TokenDtype,
     source::Source,
     stream::TokenStream,
     tokenizer::{Kind, Tokenizer},
+    work::{Progress, Silent, Work},
 };

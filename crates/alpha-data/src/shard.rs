@@ -1,12 +1,16 @@
-//! Token shards: llm.c's two formats and headerless tokens, little-endian.
+//! Token shards: llm.c's two formats, numpy's and headerless tokens, little-endian.
 //!
 //! llm.c writes 256 `i32` (magic, version, number of tokens, zeros), then the tokens. Magic
 //! 20240520 version 1 holds `u16` ids of GPT-2, 20240801 version 7 `u32` ids of Llama 3.
 
-use crate::{DataError, mapped::MappedFile};
+use std::sync::Arc;
+
+use crate::{DataError, data_file::DataFile, npy};
 
 /// Bytes of an llm.c header.
 const HEADER_BYTES: usize = 256 * 4;
+/// Bytes that are read at a time, on the stack.
+const CHUNK_BYTES: usize = 8192;
 
 const GPT2: Format = Format { magic: 20_240_520, version: 1, dtype: TokenDtype::U16, vocab: 50_257 };
 const LLAMA3: Format = Format { magic: 20_240_801, version: 7, dtype: TokenDtype::U32, vocab: 128_256 };
@@ -53,9 +57,9 @@ impl TokenDtype {
 /// Tokens of one file, in place.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    file: MappedFile,
+    file: DataFile,
     /// First byte of the tokens.
-    start: usize,
+    start: u64,
     count: u64,
     dtype: TokenDtype,
     /// The vocabulary that the format implies.
@@ -69,42 +73,54 @@ pub(crate) fn has_magic(start: &[u8]) -> bool {
 
 impl Shard {
     /// Reads the header and checks the length; the tokens themselves are checked when read.
-    pub(crate) fn open(file: MappedFile, token_dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
+    pub(crate) fn open(file: DataFile, token_dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
+        let header = file.read_up_to(0, HEADER_BYTES)?;
         let path = || file.path.clone();
-        if !has_magic(&file) {
+        let check_dtype = |found: TokenDtype| match token_dtype.filter(|given| *given != found) {
+            Some(given) => Err(DataError::ShardDtype { path: path(), found: found.name(), given: given.name() }),
+            None => Ok(()),
+        };
+        if npy::has_magic(&header) {
+            let npy::Array { start, count, dtype } = npy::open(&file)?;
+            check_dtype(dtype)?;
+            return Ok(Shard { file, start, count, dtype, format_vocab: None });
+        }
+        if !has_magic(&header) {
             let Some(dtype) = token_dtype else {
                 return Err(DataError::NoHeader { path: path() });
             };
-            if !file.len().is_multiple_of(dtype.bytes()) {
-                return Err(DataError::ShardBytes { path: path(), bytes: file.len() as u64, dtype: dtype.name() });
+            if !file.len().is_multiple_of(dtype.bytes() as u64) {
+                return Err(DataError::ShardBytes { path: path(), bytes: file.len(), dtype: dtype.name() });
             }
-            let count = (file.len() / dtype.bytes()) as u64;
+            if dtype == TokenDtype::U16 && holds_wider_tokens(&file)? {
+                return Err(DataError::WiderTokens { path: path() });
+            }
+            let count = file.len() / dtype.bytes() as u64;
             return Ok(Shard { file, start: 0, count, dtype, format_vocab: None });
         }
-        if file.len() < HEADER_BYTES {
-            let why = format!("the file has {} bytes, the header alone {HEADER_BYTES}", file.len());
+        if header.len() < HEADER_BYTES {
+            let why = format!("the file has {} bytes, the header alone {HEADER_BYTES}", header.len());
             return Err(DataError::ShardHeader { path: path(), why });
         }
-        let word = |index: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| file[index * 4 + byte]));
+        let word = |index: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| header[index * 4 + byte]));
         let format = if word(0) == GPT2.magic { GPT2 } else { LLAMA3 };
         if word(1) != format.version {
             let why = format!("version {} of magic {}, expected {}", word(1), format.magic, format.version);
             return Err(DataError::ShardHeader { path: path(), why });
         }
-        if let Some(given) = token_dtype.filter(|given| *given != format.dtype) {
-            return Err(DataError::ShardDtype { path: path(), found: format.dtype.name(), given: given.name() });
-        }
+        check_dtype(format.dtype)?;
         let said = u64::from(word(2));
-        let held_bytes = file.len() - HEADER_BYTES;
-        let held = (held_bytes / format.dtype.bytes()) as u64;
-        if said != held || !held_bytes.is_multiple_of(format.dtype.bytes()) {
+        let held_bytes = file.len() - HEADER_BYTES as u64;
+        let held = held_bytes / format.dtype.bytes() as u64;
+        if said != held || !held_bytes.is_multiple_of(format.dtype.bytes() as u64) {
             return Err(DataError::ShardLength { path: path(), said, held });
         }
-        Ok(Shard { file, start: HEADER_BYTES, count: said, dtype: format.dtype, format_vocab: Some(format.vocab) })
+        let start = HEADER_BYTES as u64;
+        Ok(Shard { file, start, count: said, dtype: format.dtype, format_vocab: Some(format.vocab) })
     }
 
     /// Tokens that begin at a byte of a file whose layout is known; the caller checked bounds.
-    pub(crate) fn from_parts(file: MappedFile, start: usize, count: u64, dtype: TokenDtype) -> Shard {
+    pub(crate) fn from_parts(file: DataFile, start: u64, count: u64, dtype: TokenDtype) -> Shard {
         Shard { file, start, count, dtype, format_vocab: None }
     }
 
@@ -117,28 +133,33 @@ impl Shard {
     }
 
     /// The whole file.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub(crate) fn file(&self) -> &DataFile {
         &self.file
     }
 
-    /// Copies the tokens from `index` on, each checked against the vocabulary.
+    /// Copies the tokens from `index` on, each checked against the vocabulary. Allocates nothing.
     pub(crate) fn read(&self, index: u64, out: &mut [u32], vocab: usize) -> Result<(), DataError> {
         debug_assert!(index + out.len() as u64 <= self.count);
         let width = self.dtype.bytes();
-        let start = self.start + index as usize * width;
-        let bytes = &self.file[start..start + out.len() * width];
+        let mut bytes = [0; CHUNK_BYTES];
         let mut largest = 0;
-        match self.dtype {
-            TokenDtype::U16 => {
-                for (token, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *token = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
-                    largest = largest.max(*token);
+        let mut position = self.start + index * width as u64;
+        for tokens in out.chunks_mut(CHUNK_BYTES / width) {
+            let bytes = &mut bytes[..tokens.len() * width];
+            self.file.read_at(position, bytes)?;
+            position += bytes.len() as u64;
+            match self.dtype {
+                TokenDtype::U16 => {
+                    for (token, pair) in tokens.iter_mut().zip(bytes.chunks_exact(2)) {
+                        *token = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+                        largest = largest.max(*token);
+                    }
                 }
-            }
-            TokenDtype::U32 => {
-                for (token, word) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *token = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-                    largest = largest.max(*token);
+                TokenDtype::U32 => {
+                    for (token, word) in tokens.iter_mut().zip(bytes.chunks_exact(4)) {
+                        *token = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                        largest = largest.max(*token);
+                    }
                 }
             }
         }
@@ -150,6 +171,53 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+/// Files up to this size are told apart by all of their bytes, larger ones by a sample.
+pub(crate) const WHOLE_BYTES: u64 = 64 << 20;
+
+/// Identifies the content of shards, not their names: lengths, and their bytes or, of large ones, some 4 MiB of them.
+pub(crate) fn identity(shards: &[Arc<Shard>]) -> Result<blake3::Hash, DataError> {
+    const SAMPLES: u64 = 1024;
+    const SAMPLE_BYTES: u64 = 4096;
+    let mut hasher = blake3::Hasher::new();
+    for shard in shards {
+        let file = &shard.file;
+        hasher.update(&file.len().to_le_bytes());
+        let (step, part) = match file.len() {
+            ..=WHOLE_BYTES => (1 << 20, 1 << 20),
+            len => ((len - SAMPLE_BYTES) / (SAMPLES - 1), SAMPLE_BYTES),
+        };
+        let mut position = 0;
+        while position < file.len() {
+            hasher.update(&file.read_up_to(position, part as usize)?);
+            position += step;
+        }
+    }
+    Ok(hasher.finalize())
+}
+
+/// Whether headerless bytes are u32 (or u64) tokens, by their start, middle and end: of u32 tokens read as u16 every second
+/// one is the upper half, which is tiny, while the others vary.
+fn holds_wider_tokens(file: &DataFile) -> Result<bool, DataError> {
+    /// Upper halves of ids below 2^18, which no vocabulary exceeds by much.
+    const LARGEST_UPPER: u16 = 4;
+    const FEWEST_PAIRS: usize = 64;
+    if !file.len().is_multiple_of(4) {
+        return Ok(false);
+    }
+    let (mut pairs, mut largest_lower) = (0, 0);
+    for part in [0, file.len() / 2, file.len().saturating_sub(CHUNK_BYTES as u64)] {
+        let bytes = file.read_up_to(part / 4 * 4, CHUNK_BYTES)?;
+        for word in bytes.chunks_exact(4) {
+            let [lower, upper] = [u16::from_le_bytes([word[0], word[1]]), u16::from_le_bytes([word[2], word[3]])];
+            if upper >= LARGEST_UPPER {
+                return Ok(false);
+            }
+            (pairs, largest_lower) = (pairs + 1, largest_lower.max(lower));
+        }
+    }
+    Ok(pairs >= FEWEST_PAIRS && largest_lower >= 16 * LARGEST_UPPER)
 }
 
 #[cfg(test)]
@@ -167,7 +235,7 @@ mod tests {
     }
 
     fn open(bytes: Vec<u8>, dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
-        Shard::open(MappedFile::owned("shard.bin".into(), bytes), dtype)
+        Shard::open(DataFile::owned("shard.bin".into(), bytes), dtype)
     }
 
     #[test]
@@ -209,6 +277,33 @@ mod tests {
         let shard = open(header([20_240_520, 1, 3], &[1, 0, 9, 0, 0, 1]), None).unwrap();
         let error = shard.read(1, &mut [0; 2], 200).unwrap_err();
         assert!(matches!(error, DataError::TokenOutOfRange { token: 256, index: 2, vocab: 200, .. }), "{error}");
+    }
+
+    #[test]
+    fn numpys_tokens_are_read_behind_their_header() {
+        let header = format!("{:<117}\n", "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), }");
+        let bytes = [&b"\x93NUMPY\x01\0\x76\0"[..], header.as_bytes(), &[1, 0, 2, 0, 3, 0]].concat();
+        for dtype in [None, Some(TokenDtype::U16)] {
+            let shard = open(bytes.clone(), dtype).unwrap();
+            let mut out = [0; 3];
+            shard.read(0, &mut out, 10).unwrap();
+            assert_eq!(out, [1, 2, 3]);
+        }
+        assert!(matches!(open(bytes, Some(TokenDtype::U32)), Err(DataError::ShardDtype { .. })));
+    }
+
+    #[test]
+    fn wider_tokens_are_not_read_as_u16() {
+        let wide: Vec<u8> = (0..500u32).flat_map(|token| (token * 97 % 100_000).to_le_bytes()).collect();
+        assert!(matches!(open(wide.clone(), Some(TokenDtype::U16)), Err(DataError::WiderTokens { .. })));
+        assert!(open(wide, Some(TokenDtype::U32)).is_ok());
+        // Few tokens, small vocabularies, and ids that only look alike now and then.
+        let narrow: Vec<u8> = (0..500u32).flat_map(|token| ((token * 97 % 900) as u16).to_le_bytes()).collect();
+        let letters: Vec<u8> =
+            (0..500u32).flat_map(|token| ((token % 2 * (token % 60)) as u16).to_le_bytes()).collect();
+        for bytes in [narrow, letters, vec![0; 4000], vec![200, 0, 0, 0]] {
+            assert!(open(bytes, Some(TokenDtype::U16)).is_ok());
+        }
     }
 
     proptest! {

@@ -1,133 +1,160 @@
 //! From what stands after `--data=` to a list of files of one kind.
 //!
-//! A file is taken as it is; a folder means the files directly in it, hidden ones left out; all
-//! else is a glob. Files are sorted by path. The kind comes from the content (an llm.c magic),
-//! then from the name (`.jsonl`, `.ndjson`), and is text otherwise. With a token type given,
-//! files without a magic are headerless tokens.
+//! Which files is [`crate::listing`]'s, of which kind [`crate::format`]'s; files that are packed are unpacked here, so that
+//! everything behind reads plain bytes.
 
 use std::{
-    fs::{self, File},
-    io::Read,
+    fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::{DataError, TokenDtype, shard};
+use crate::{
+    DataError, TokenDtype, Work,
+    data_file::DataFile,
+    format::{self, Format},
+    listing::Listing,
+    unpack::{self, Unpacked},
+};
 
-/// Files of one kind, sorted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Files of one kind, sorted by path.
+#[derive(Clone, Debug)]
 pub enum Source {
     /// UTF-8 text; several files are several documents.
-    Text(Vec<PathBuf>),
+    Text(Vec<SourceFile>),
     /// One `{"text": …}` a line, each a document.
-    Jsonl(Vec<PathBuf>),
-    /// Tokens: llm.c's format, or headerless.
-    Shards(Vec<PathBuf>),
+    Jsonl(Vec<SourceFile>),
+    /// Tokens: llm.c's format, numpy's, or headerless.
+    Shards(Vec<SourceFile>),
+}
+
+/// A file of a source.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// As the user names it.
+    pub(crate) path: PathBuf,
+    /// Where its bytes are; unpacked ones lie in the cache.
+    pub(crate) stored: PathBuf,
+    /// Where its bytes are if they have no place with a name.
+    pub(crate) unnamed: Option<Arc<File>>,
+}
+
+impl SourceFile {
+    pub(crate) fn open(&self) -> Result<DataFile, DataError> {
+        match &self.unnamed {
+            Some(file) => DataFile::shared(file.clone(), &self.path),
+            None => DataFile::open_at(&self.stored, &self.path),
+        }
+    }
 }
 
 impl Source {
-    /// Finds the files and their kind.
-    pub fn resolve(data: &str, token_dtype: Option<TokenDtype>) -> Result<Source, DataError> {
-        let paths = find_files(data)?;
-        let mut kinds = Vec::with_capacity(paths.len());
-        for path in &paths {
-            kinds.push(kind_of(path, token_dtype)?);
+    /// Finds the files and their kind, unpacks what is packed. What was left out is a warning.
+    pub fn resolve(
+        data: &str,
+        token_dtype: Option<TokenDtype>,
+        work: &Work<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Source, DataError> {
+        let listing = Listing::of(data)?;
+        let mut files = Vec::with_capacity(listing.files.len());
+        let mut kinds = Vec::with_capacity(listing.files.len());
+        for path in &listing.files {
+            let (file, kind) = open(path, token_dtype, work, warnings)?;
+            files.push(file);
+            kinds.push(kind);
         }
         if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
             return Err(DataError::MixedKinds {
-                first: paths[0].clone(),
+                first: listing.files[0].clone(),
                 first_kind: kinds[0].name(),
-                other: paths[other].clone(),
+                other: listing.files[other].clone(),
                 other_kind: kinds[other].name(),
             });
         }
+        warnings.extend(validation_among(data, &listing.files));
+        if let Some(note) = listing.note() {
+            let count = files.len();
+            let files =
+                if count == 1 { format!("`{}` alone", files[0].path.display()) } else { format!("{count} files") };
+            warnings.push(format!("`{data}`: {files} of {}; {note}", kinds[0].name()));
+        }
         Ok(match kinds[0] {
-            FileKind::Text => Source::Text(paths),
-            FileKind::Jsonl => Source::Jsonl(paths),
-            FileKind::Shard => Source::Shards(paths),
+            Kind::Text => Source::Text(files),
+            Kind::Jsonl => Source::Jsonl(files),
+            Kind::Shard => Source::Shards(files),
         })
     }
 
     /// The files.
-    pub fn paths(&self) -> &[PathBuf] {
+    pub fn files(&self) -> &[SourceFile] {
         match self {
-            Source::Text(paths) | Source::Jsonl(paths) | Source::Shards(paths) => paths,
+            Source::Text(files) | Source::Jsonl(files) | Source::Shards(files) => files,
         }
     }
 }
 
+/// The warning for files that are named after what is held out, among others that are not.
+fn validation_among(data: &str, files: &[PathBuf]) -> Option<String> {
+    let is_held_out = |path: &&PathBuf| {
+        let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
+        stem.split(|char: char| !char.is_ascii_alphabetic())
+            .any(|word| matches!(word, "val" | "valid" | "validation" | "test"))
+    };
+    let held_out = files.iter().find(is_held_out).filter(|_| !files.iter().all(|path| is_held_out(&path)))?;
+    Some(format!(
+        "`{data}` takes `{}` with the rest; if it is to be held out, name the others with a glob and it with `--valData`",
+        held_out.display()
+    ))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum FileKind {
+enum Kind {
     Text,
     Jsonl,
     Shard,
 }
 
-impl FileKind {
+impl Kind {
     fn name(self) -> &'static str {
         match self {
-            FileKind::Text => "text",
-            FileKind::Jsonl => "jsonl",
-            FileKind::Shard => "a token shard",
+            Kind::Text => "text",
+            Kind::Jsonl => "jsonl",
+            Kind::Shard => "token shards",
         }
     }
 }
 
-fn find_files(data: &str) -> Result<Vec<PathBuf>, DataError> {
-    let path = Path::new(data);
-    if path.is_file() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut paths = Vec::new();
-    if path.is_dir() {
-        let read_error = |source| DataError::io("read", path, source);
-        for entry in fs::read_dir(path).map_err(read_error)? {
-            let entry = entry.map_err(read_error)?;
-            if entry.path().is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                paths.push(entry.path());
-            }
+/// A file and what it is, unpacked as often as it is packed.
+fn open(
+    path: &Path,
+    token_dtype: Option<TokenDtype>,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(SourceFile, Kind), DataError> {
+    let mut found = SourceFile { path: path.to_owned(), stored: path.to_owned(), unnamed: None };
+    let mut name = path.to_owned();
+    loop {
+        let file = found.open()?;
+        let packing = match format::recognise(&file, &name, token_dtype)? {
+            Format::Text => return Ok((found, Kind::Text)),
+            Format::Jsonl => return Ok((found, Kind::Jsonl)),
+            Format::Shard => return Ok((found, Kind::Shard)),
+            Format::Packed(packing) => packing,
+        };
+        // `docs.jsonl.gz` holds `docs.jsonl`.
+        name.set_extension("");
+        match unpack::unpack(&file, packing, work, warnings)? {
+            Unpacked::At(stored) => found = SourceFile { stored, unnamed: None, ..found },
+            Unpacked::Unnamed(held) => found.unnamed = Some(held),
         }
-    } else if !data.contains(['*', '?', '[']) {
-        return Err(DataError::Missing { path: path.to_owned() });
-    } else {
-        let matches = glob::glob(data)
-            .map_err(|error| DataError::BadGlob { pattern: data.to_owned(), why: error.msg.to_owned() })?;
-        for entry in matches {
-            let entry = entry.map_err(|error| {
-                let path = error.path().to_owned();
-                DataError::Io { doing: "read", path, source: error.into() }
-            })?;
-            if entry.is_file() {
-                paths.push(entry);
-            }
-        }
-    }
-    if paths.is_empty() {
-        return Err(DataError::NoFiles { pattern: data.to_owned() });
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn kind_of(path: &Path, token_dtype: Option<TokenDtype>) -> Result<FileKind, DataError> {
-    let read_error = |source| DataError::io("read", path, source);
-    let mut start = Vec::with_capacity(4);
-    File::open(path).map_err(read_error)?.take(4).read_to_end(&mut start).map_err(read_error)?;
-    if start.is_empty() {
-        return Err(DataError::Empty { path: path.to_owned() });
-    }
-    if token_dtype.is_some() || shard::has_magic(&start) {
-        return Ok(FileKind::Shard);
-    }
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
-    match extension.as_str() {
-        "jsonl" | "ndjson" => Ok(FileKind::Jsonl),
-        "bin" => Err(DataError::NoHeader { path: path.to_owned() }),
-        _ => Ok(FileKind::Text),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -138,37 +165,89 @@ mod tests {
         folder
     }
 
-    fn resolve(folder: &tempfile::TempDir, rest: &str) -> Result<Source, DataError> {
-        Source::resolve(folder.path().join(rest).to_str().unwrap(), None)
+    fn resolve(
+        folder: &tempfile::TempDir,
+        rest: &str,
+        dtype: Option<TokenDtype>,
+    ) -> Result<(Source, Vec<String>), DataError> {
+        let mut warnings = Vec::new();
+        let data = folder.path().join(rest);
+        Source::resolve(data.to_str().unwrap(), dtype, &Work::default(), &mut warnings).map(|source| (source, warnings))
+    }
+
+    fn names(source: &Source) -> Vec<&str> {
+        source.files().iter().map(|file| file.path.file_name().unwrap().to_str().unwrap()).collect()
     }
 
     #[test]
-    fn folders_and_globs_give_sorted_files() {
+    fn folders_and_globs_give_sorted_files_of_one_kind() {
         let folder = folder(&[("b.txt", b"b"), ("a.txt", b"a"), (".hidden", b"x"), ("c.jsonl", b"{}")]);
-        let expected = ["a.txt", "b.txt"].map(|name| folder.path().join(name)).to_vec();
-        assert_eq!(resolve(&folder, "*.txt").unwrap(), Source::Text(expected));
-        assert!(matches!(resolve(&folder, "c.jsonl").unwrap(), Source::Jsonl(_)));
-        assert!(matches!(resolve(&folder, "."), Err(DataError::MixedKinds { .. })));
+        let (source, warnings) = resolve(&folder, "*.txt", None).unwrap();
+        assert!(matches!(source, Source::Text(_)) && warnings.is_empty());
+        assert_eq!(names(&source), ["a.txt", "b.txt"]);
+        assert!(matches!(resolve(&folder, "c.jsonl", None).unwrap().0, Source::Jsonl(_)));
+        assert!(matches!(resolve(&folder, ".", None), Err(DataError::MixedKinds { .. })));
+    }
+
+    #[test]
+    fn what_a_folder_leaves_out_is_a_warning() {
+        let folder = folder(&[("README.md", b"read me")]);
+        fs::create_dir(folder.path().join("docs")).unwrap();
+        let (source, warnings) = resolve(&folder, "", None).unwrap();
+        assert_eq!(names(&source), ["README.md"]);
+        let expected = ["README.md` alone of text; left out: `", "docs` (a folder)"];
+        assert!(expected.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    }
+
+    #[test]
+    fn files_that_are_held_out_by_name_are_pointed_out() {
+        let folder = folder(&[("train_0.txt", b"a"), ("val_0.txt", b"b"), ("value.txt", b"c")]);
+        let (_, warnings) = resolve(&folder, "*.txt", None).unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("val_0.txt` with the rest"), "{warnings:?}");
+        assert!(resolve(&folder, "val_*.txt", None).unwrap().1.is_empty());
+        assert!(resolve(&folder, "*u*.txt", None).unwrap().1.is_empty());
     }
 
     #[test]
     fn magic_beats_the_name() {
         let folder = folder(&[("x.txt", &20_240_520u32.to_le_bytes()), ("y.bin", b"1234")]);
-        assert!(matches!(resolve(&folder, "x.txt").unwrap(), Source::Shards(_)));
-        assert!(matches!(resolve(&folder, "y.bin"), Err(DataError::NoHeader { .. })));
-        let path = folder.path().join("y.bin");
-        let headerless = Source::resolve(path.to_str().unwrap(), Some(TokenDtype::U16)).unwrap();
-        assert_eq!(headerless, Source::Shards(vec![path]));
+        assert!(matches!(resolve(&folder, "x.txt", None).unwrap().0, Source::Shards(_)));
+        assert!(matches!(resolve(&folder, "y.bin", None), Err(DataError::NoHeader { .. })));
+        assert!(matches!(resolve(&folder, "y.bin", Some(TokenDtype::U16)).unwrap().0, Source::Shards(_)));
+    }
+
+    #[test]
+    fn what_is_packed_is_read_as_what_it_holds() {
+        use std::io::Write as _;
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let twice = gzip(&gzip(b"text"));
+        let shard = gzip(b"1234");
+        let folder = folder(&[
+            ("a.jsonl.gz", &gzip(b"anything")),
+            ("b.gz", &gzip(b"{\"text\": \"x\"}")),
+            ("c.txt.gz.gz", &twice),
+            ("d.bin.gz", &shard),
+        ]);
+        assert!(matches!(resolve(&folder, "a.jsonl.gz", None).unwrap().0, Source::Jsonl(_)));
+        assert!(matches!(resolve(&folder, "b.gz", None).unwrap().0, Source::Jsonl(_)));
+        assert!(matches!(resolve(&folder, "c.txt.gz.gz", None).unwrap().0, Source::Text(_)));
+        assert!(matches!(resolve(&folder, "d.bin.gz", None), Err(DataError::NoHeader { .. })));
+        let (source, _) = resolve(&folder, "d.bin.gz", Some(TokenDtype::U16)).unwrap();
+        assert_eq!(source.files()[0].open().unwrap().read_up_to(0, 9).unwrap(), b"1234");
     }
 
     #[test]
     fn what_is_not_there_is_named() {
         let folder = folder(&[("empty.txt", b"")]);
         fs::create_dir(folder.path().join("nothing")).unwrap();
-        assert!(matches!(resolve(&folder, "gone.txt"), Err(DataError::Missing { .. })));
-        assert!(matches!(resolve(&folder, "*.md"), Err(DataError::NoFiles { .. })));
-        assert!(matches!(resolve(&folder, "nothing"), Err(DataError::NoFiles { .. })));
-        assert!(matches!(resolve(&folder, "empty.txt"), Err(DataError::Empty { .. })));
-        assert!(matches!(resolve(&folder, "a**b/["), Err(DataError::BadGlob { .. })));
+        assert!(matches!(resolve(&folder, "gone.txt", None), Err(DataError::Missing { .. })));
+        assert!(matches!(resolve(&folder, "*.md", None), Err(DataError::NoFiles { .. })));
+        assert!(matches!(resolve(&folder, "nothing", None), Err(DataError::NoFiles { .. })));
+        assert!(matches!(resolve(&folder, "empty.txt", None), Err(DataError::Empty { .. })));
+        assert!(matches!(resolve(&folder, "a**b/[", None), Err(DataError::BadGlob { .. })));
     }
 }

@@ -25,11 +25,15 @@ pub(crate) fn split_position(
     if let Some(documents) = documents.filter(|documents| documents.documents() > 1) {
         let count = documents.documents();
         let last = count - (count / 10).max(1);
-        let mut starts = (0..=last).rev().map(|document| documents.document_start(document));
         // The first that leaves validation enough; an earlier one would only take from training.
-        let border = starts.find(|start| len - start >= needed);
-        if let Some(start) = border.filter(|start| *start >= needed) {
-            return Ok(start);
+        for document in (0..=last).rev() {
+            let start = documents.document_start(document)?;
+            if len - start >= needed {
+                if start >= needed {
+                    return Ok(start);
+                }
+                break;
+            }
         }
     }
     Ok((len * 9 / 10).min(len - needed))
@@ -40,7 +44,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{Corpus, Kind, Tokenizer, mapped::MappedFile, stream::tests::counting, token_file};
+    use crate::{Corpus, Kind, Tokenizer, Work, data_file::DataFile, stream::tests::counting, token_file};
 
     #[test]
     fn tokens_split_at_nine_tenths() {
@@ -55,10 +59,10 @@ mod tests {
     /// Byte tokens of the texts, each followed by the end-of-text token.
     fn split_documents(texts: &[&str], block: usize) -> u64 {
         let corpus = Corpus::from_texts(texts);
-        let tokenizer = Tokenizer::build(&Kind::Byte, &corpus).unwrap().0;
+        let tokenizer = Tokenizer::build(&Kind::Byte, &corpus, &Work::default()).unwrap().0;
         let mut out = Cursor::new(Vec::new());
-        token_file::write(&mut out, &corpus, &tokenizer).unwrap();
-        let file = token_file::open(MappedFile::owned("x".into(), out.into_inner())).unwrap();
+        token_file::write(&mut out, &corpus, &tokenizer, &Work::default(), &mut Vec::new()).unwrap();
+        let file = token_file::open(DataFile::owned("x".into(), out.into_inner())).unwrap();
         let stream = TokenStream::new(vec![file.shard.clone()], 257);
         split_position(&stream, Some(&file), block).unwrap()
     }

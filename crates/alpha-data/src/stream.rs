@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{DataError, shard::Shard};
 
-/// Tokens of a vocabulary, memory-mapped; cheap to clone.
+/// Tokens of a vocabulary, read from their files; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TokenStream {
     parts: Vec<Part>,
@@ -57,6 +57,20 @@ impl TokenStream {
         self.parts.iter().map(|part| part.start..part.start + part.len)
     }
 
+    /// What to say of shards with fewer than `needed` tokens, which nothing is read from; none where there are none.
+    pub fn too_short(&self, needed: u64) -> Option<String> {
+        let short: Vec<&Part> = self.parts.iter().filter(|part| part.len < needed).collect();
+        let first = short.first()?;
+        let tokens: u64 = short.iter().map(|part| part.len).sum();
+        let named = match short.len() {
+            1 => format!("`{}` has", first.shard.file().path.display()),
+            count => format!("`{}` and {} more shards have", first.shard.file().path.display(), count - 1),
+        };
+        Some(format!(
+            "{named} fewer than the {needed} tokens that are read at a time: {tokens} tokens are never trained on"
+        ))
+    }
+
     /// Part of the stream, as a stream of its own.
     #[must_use]
     pub fn slice(&self, range: Range<u64>) -> TokenStream {
@@ -103,7 +117,7 @@ impl TokenStream {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{TokenDtype, mapped::MappedFile};
+    use crate::{TokenDtype, data_file::DataFile};
 
     /// Shards of the given lengths that together hold 0, 1, 2 …
     pub(crate) fn counting(lengths: &[usize]) -> TokenStream {
@@ -111,7 +125,7 @@ pub(crate) mod tests {
         let shards = lengths.iter().map(|length| {
             let bytes = (next..next + *length as u32).flat_map(u32::to_le_bytes).collect();
             next += *length as u32;
-            let file = MappedFile::owned("counting.bin".into(), bytes);
+            let file = DataFile::owned("counting.bin".into(), bytes);
             Arc::new(Shard::open(file, Some(TokenDtype::U32)).unwrap())
         });
         TokenStream::new(shards.collect(), 1 << 20)

@@ -15,13 +15,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Corpus, DataError, TokenDtype, Tokenizer, corpus::Piece, mapped::MappedFile, shard::Shard};
+use crate::{
+    Corpus, DataError, TokenDtype, Tokenizer, Work, corpus::Piece, data_file::DataFile, shard::Shard, tokenizer::Text,
+};
 
 const MAGIC: &[u8; 8] = b"ALPHATOK";
 pub(crate) const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
 
-/// Text that is encoded in one go; foreign tokenizers take its pieces in parallel.
+/// Text that is encoded in one go; threads share its pieces.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Why writing stopped.
@@ -45,18 +47,24 @@ impl From<io::Error> for WriteError {
     }
 }
 
-/// Encodes a corpus into `out`, from its start.
-pub(crate) fn write<W: Write + Seek>(out: &mut W, corpus: &Corpus, tokenizer: &Tokenizer) -> Result<(), WriteError> {
+/// Encodes a corpus into `out`, from its start. What the user should know comes as a warning.
+pub(crate) fn write<W: Write + Seek>(
+    out: &mut W,
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(), WriteError> {
     let dtype = TokenDtype::for_vocab(tokenizer.vocab_size());
     out.write_all(&[0; HEADER_BYTES])?;
     // The hash covers the header, which is known last, so the payload gets a hash of its own.
     let mut writer = Writer { out, hasher: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0 };
     let mut documents: Vec<u64> = Vec::new();
-    let mut at_document_start = corpus.has_documents();
     let mut batch: Vec<Piece> = Vec::new();
     let mut batch_bytes = 0;
-    let mut pieces = corpus.pieces();
-    let mut encoder = tokenizer.encoder();
+    let joins = |before: &str, after: &str| tokenizer.joins(before, after);
+    let mut pieces = corpus.pieces_where(&joins);
+    let mut encoder = tokenizer.encoder(work.threads);
     loop {
         let piece = pieces.next().transpose()?;
         let is_last = piece.is_none();
@@ -67,23 +75,33 @@ pub(crate) fn write<W: Write + Seek>(out: &mut W, corpus: &Corpus, tokenizer: &T
         if batch_bytes < BATCH_BYTES && !is_last {
             continue;
         }
-        let texts: Vec<&str> = batch.iter().map(|piece| &*piece.text).collect();
+        let texts: Vec<Text<'_>> =
+            batch.iter().map(|piece| Text { text: &piece.text, context: &piece.context }).collect();
         let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| place(error, &batch[index]))?;
         for (piece, tokens) in batch.iter().zip(&encoded) {
-            if at_document_start {
+            if piece.begins_document && corpus.has_documents() {
                 documents.push(writer.tokens);
             }
             writer.write_tokens(tokens)?;
-            at_document_start = piece.ends_document;
             if let (true, Some(end_of_text)) = (piece.ends_document, tokenizer.end_of_text()) {
                 writer.write_tokens(&[end_of_text])?;
             }
         }
         batch.clear();
         batch_bytes = 0;
+        work.progress.update("encoding", pieces.passed_bytes(), corpus.bytes());
         if is_last {
             break;
         }
+    }
+    corpus.check_unchanged()?;
+    if pieces.forced_cuts() > 0 {
+        warnings.push(format!(
+            "`{}` has parts of 4 MiB without a space: it was cut within them at {} places, where tokens may differ from \
+             those of the whole",
+            corpus.first_path().display(),
+            pieces.forced_cuts()
+        ));
     }
     writer.write_documents(&documents)?;
     let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -103,9 +121,12 @@ pub(crate) fn write<W: Write + Seek>(out: &mut W, corpus: &Corpus, tokenizer: &T
 /// Says in which file, and where in it, text is unknown.
 fn place(error: DataError, piece: &Piece) -> DataError {
     match error {
-        DataError::NotInVocabulary { token, offset, .. } => {
-            DataError::NotInVocabulary { token, offset: offset + piece.offset, path: Some(piece.path.to_owned()) }
-        }
+        DataError::NotInVocabulary { token, offset, .. } => DataError::NotInVocabulary {
+            token,
+            offset: offset + piece.offset,
+            path: Some(piece.path.to_owned()),
+            line: piece.line,
+        },
         error => error,
     }
 }
@@ -148,13 +169,13 @@ impl<W: Write> Writer<'_, W> {
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     pub(crate) shard: Arc<Shard>,
-    documents_start: usize,
+    documents_start: u64,
     documents: u64,
 }
 
 /// Checks length and hash. `None`: not a whole token file of this version.
-pub(crate) fn open(file: MappedFile) -> Option<TokenFile> {
-    let header = file.get(..HEADER_BYTES)?;
+pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
+    let header = file.read_up_to(0, HEADER_BYTES).ok().filter(|header| header.len() == HEADER_BYTES)?;
     let number = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let word = |at: usize| header[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
     let dtype = match word(12)? {
@@ -168,16 +189,22 @@ pub(crate) fn open(file: MappedFile) -> Option<TokenFile> {
     let (tokens, documents) = (number(16)?, number(24)?);
     let token_bytes = tokens.checked_mul(dtype.bytes() as u64)?.checked_next_multiple_of(8)?;
     let documents_start = token_bytes.checked_add(HEADER_BYTES as u64)?;
-    if documents.checked_mul(8)?.checked_add(documents_start)? != file.len() as u64 {
+    if documents.checked_mul(8)?.checked_add(documents_start)? != file.len() {
         return None;
     }
-    let payload = blake3::hash(&file[HEADER_BYTES..]);
-    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.as_bytes()).finalize();
+    let mut payload = blake3::Hasher::new();
+    let mut position = HEADER_BYTES as u64;
+    while position < file.len() {
+        let bytes = file.read_up_to(position, BATCH_BYTES).ok()?;
+        payload.update(&bytes);
+        position += bytes.len() as u64;
+    }
+    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.finalize().as_bytes()).finalize();
     if hash.as_bytes() != &header[32..] {
         return None;
     }
-    let shard = Arc::new(Shard::from_parts(file, HEADER_BYTES, tokens, dtype));
-    Some(TokenFile { shard, documents_start: documents_start as usize, documents })
+    let shard = Arc::new(Shard::from_parts(file, HEADER_BYTES as u64, tokens, dtype));
+    Some(TokenFile { shard, documents_start, documents })
 }
 
 impl TokenFile {
@@ -187,10 +214,11 @@ impl TokenFile {
     }
 
     /// The first token of a document.
-    pub(crate) fn document_start(&self, document: u64) -> u64 {
+    pub(crate) fn document_start(&self, document: u64) -> Result<u64, DataError> {
         debug_assert!(document < self.documents);
-        let at = self.documents_start + document as usize * 8;
-        self.shard.bytes()[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        let mut bytes = [0; 8];
+        self.shard.file().read_at(self.documents_start + document * 8, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 }
 
@@ -202,14 +230,14 @@ mod tests {
 
     fn encode(texts: &[&str], kind: &Kind) -> (Vec<u8>, Tokenizer) {
         let corpus = Corpus::from_texts(texts);
-        let tokenizer = Tokenizer::build(kind, &corpus).unwrap().0;
+        let tokenizer = Tokenizer::build(kind, &corpus, &Work::default()).unwrap().0;
         let mut out = io::Cursor::new(Vec::new());
-        write(&mut out, &corpus, &tokenizer).unwrap();
+        write(&mut out, &corpus, &tokenizer, &Work::default(), &mut Vec::new()).unwrap();
         (out.into_inner(), tokenizer)
     }
 
     fn reopen(bytes: Vec<u8>) -> Option<TokenFile> {
-        open(MappedFile::owned("x.tokens".into(), bytes))
+        open(DataFile::owned("x.tokens".into(), bytes))
     }
 
     #[test]
@@ -219,7 +247,7 @@ mod tests {
         let mut tokens = vec![0; file.shard.count() as usize];
         file.shard.read(0, &mut tokens, tokenizer.vocab_size()).unwrap();
         assert_eq!(tokenizer.decode(&tokens).unwrap(), "one<|endoftext|>three<|endoftext|>");
-        assert_eq!((0..file.documents()).map(|d| file.document_start(d)).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!((0..file.documents()).map(|d| file.document_start(d).unwrap()).collect::<Vec<_>>(), [0, 4]);
     }
 
     #[test]

@@ -22,14 +22,18 @@ mod build;
 mod scheme;
 mod pattern;
 mod encoder;
+mod foreign;
 
-pub(crate) use self::encoder::Encoder;
+pub(crate) use self::encoder::{Encoder, Text};
 pub use self::kind::Kind;
 
 use std::{fs, path::Path, sync::OnceLock};
 
+use serde_json::Value;
+use tokenizers::PostProcessor;
+
 use self::scheme::Scheme;
-use crate::{DataError, cache};
+use crate::{DataError, cache, format::BYTE_ORDER_MARK};
 
 /// Stands between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -43,6 +47,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Vec<u8>,
     scheme: Scheme,
+    /// No text of it may be cut.
+    is_indivisible: bool,
     vocab_size: usize,
     end_of_text: Option<u32>,
     byte_lengths: OnceLock<Option<Vec<u32>>>,
@@ -65,6 +71,28 @@ impl Tokenizer {
         &self.json
     }
 
+    /// Whether this is the kind that a name or a file asks for.
+    pub(crate) fn is_of(&self, kind: &Kind) -> bool {
+        match (kind, &self.scheme) {
+            (Kind::Char, Scheme::Char { .. }) | (Kind::Byte, Scheme::Byte) | (Kind::Word, Scheme::Word(_)) => true,
+            (Kind::Bpe { vocab }, Scheme::Bpe) => self.vocab_size <= *vocab,
+            (Kind::File(path), _) => fs::read(path).is_ok_and(|json| json == self.json),
+            _ => false,
+        }
+    }
+
+    /// The first token of this tokenizer that has another id in `other`.
+    pub fn token_that_differs(&self, other: &Tokenizer) -> Option<String> {
+        let [own, others] = [self.inner.get_vocab(true), other.inner.get_vocab(true)];
+        let differs = |(token, id): &(&String, &u32)| others.get(*token).is_none_or(|other| other != *id);
+        own.iter().filter(differs).min_by_key(|(_, id)| **id).map(|(token, _)| token.clone())
+    }
+
+    /// How many special tokens its own library adds to a text, where asked to; here nobody asks.
+    pub(crate) fn template_tokens(&self) -> usize {
+        self.inner.get_post_processor().map_or(0, |template| template.added_tokens(false))
+    }
+
     /// Number of ids: the largest plus one.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -77,37 +105,64 @@ impl Tokenizer {
 
     /// Ids of a text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        self.encoder().encode(text)
+        self.encoder(1).encode(text)
     }
 
     /// Text of ids. Ids that the vocabulary lacks give nothing; broken UTF-8 gives U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
-        self.inner.decode(tokens, false).map_err(|error| DataError::Tokenizer { why: error.to_string() })
+        self.decode_with(tokens, false)
     }
 
-    /// Bytes of text that tokens stand for, as bits per byte needs them; the end-of-text token
-    /// stands for none. Exact for byte-level and character vocabularies whatever the cut; for
-    /// others the length of the decoded text.
-    pub fn text_bytes(&self, tokens: &[u32]) -> Result<u64, DataError> {
-        match self.byte_lengths.get_or_init(|| self.find_byte_lengths()) {
-            Some(lengths) => {
-                Ok(tokens.iter().map(|token| u64::from(lengths.get(*token as usize).copied().unwrap_or(0))).sum())
-            }
-            None => Ok(self
-                .inner
-                .decode(tokens, true)
-                .map_err(|error| DataError::Tokenizer { why: error.to_string() })?
-                .len() as u64),
+    fn decode_with(&self, tokens: &[u32], skips_special: bool) -> Result<String, DataError> {
+        if tokens.is_empty() {
+            return Ok(String::new());
         }
+        let decoded = if matches!(self.scheme, Scheme::Foreign) {
+            foreign::guarded(|| self.inner.decode(tokens, skips_special))
+        } else {
+            self.inner.decode(tokens, skips_special).map_err(|error| error.to_string())
+        };
+        decoded.map_err(|why| DataError::Tokenizer { why })
+    }
+
+    /// Text of `tokens` as they stand behind `before`: with the space that a decoder puts between words, which it leaves out
+    /// at the start of a text. A character that is cut in two by the border belongs to it.
+    pub fn decode_after(&self, before: &[u32], tokens: &[u32]) -> Result<String, DataError> {
+        let start = self.decode(before)?;
+        let whole = self.decode(&[before, tokens].concat())?;
+        // Its last character may be finished by what follows.
+        let start = start.trim_end_matches('\u{FFFD}');
+        let common = start.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count();
+        Ok(whole[char_start(&whole, common)..].to_owned())
+    }
+
+    /// Bytes of text that tokens stand for behind `before`, as bits per byte needs them; special tokens stand for none. Exact
+    /// for byte-level and character vocabularies whatever the cut; for others the length of the decoded text.
+    pub fn text_bytes(&self, before: &[u32], tokens: &[u32]) -> Result<u64, DataError> {
+        if let Some(lengths) = self.byte_lengths.get_or_init(|| self.find_byte_lengths()) {
+            return Ok(tokens.iter().map(|token| u64::from(lengths.get(*token as usize).copied().unwrap_or(0))).sum());
+        }
+        let length = |tokens: &[u32]| self.decode_with(tokens, true).map(|text| text.len());
+        Ok(length(&[before, tokens].concat())?.saturating_sub(length(before)?) as u64)
     }
 
     /// For many texts, one after another.
-    pub(crate) fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self)
+    pub(crate) fn encoder(&self, threads: usize) -> Encoder<'_> {
+        Encoder::new(self, threads)
     }
 
-    pub(crate) fn from_json(json: Vec<u8>) -> Result<Tokenizer, String> {
-        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
+    pub(crate) fn from_json(mut json: Vec<u8>) -> Result<Tokenizer, String> {
+        if json.starts_with(BYTE_ORDER_MARK) {
+            json.drain(..BYTE_ORDER_MARK.len());
+        }
+        let document: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        let mut inner = foreign::guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
+        if let Some(why) = foreign::refusal(&document, &inner) {
+            return Err(why);
+        }
+        // Kept in the file, where other programs mean it for batches of sentences; `transformers` switches both off, too.
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        inner.with_padding(None);
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
         if vocab_size == 0 {
@@ -116,8 +171,9 @@ impl Tokenizer {
         let added = inner.get_added_tokens_decoder();
         let id_of = |name: &&str| added.iter().find(|(_, token)| token.content == **name).map(|(id, _)| *id);
         let end_of_text = END_OF_TEXT_NAMES.iter().find_map(id_of);
-        let scheme = Scheme::detect(&json, &vocab);
-        Ok(Tokenizer { inner, json, scheme, vocab_size, end_of_text, byte_lengths: OnceLock::new() })
+        let scheme = Scheme::detect(&document, &vocab);
+        let is_indivisible = foreign::is_indivisible(&document);
+        Ok(Tokenizer { inner, json, scheme, is_indivisible, vocab_size, end_of_text, byte_lengths: OnceLock::new() })
     }
 
     /// Bytes of each id, where an id's share of the text does not depend on its neighbours.
@@ -143,16 +199,26 @@ impl Tokenizer {
     }
 }
 
+/// Where the character begins that byte `at` of a text belongs to; the end of the text where there is none.
+pub(crate) fn char_start(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn refused(error: &tokenizers::Error) -> DataError {
+    DataError::Tokenizer { why: error.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Corpus;
+    use crate::{Corpus, Work};
     use proptest::prelude::*;
 
     const TEXT: &str = "the cat sat on the mat\nthe dog, the log — déjà vu\n\nthe end of the cat\n";
 
     fn build(kind: &Kind, texts: &[&str]) -> Tokenizer {
-        Tokenizer::build(kind, &Corpus::from_texts(texts)).unwrap().0
+        Tokenizer::build(kind, &Corpus::from_texts(texts), &Work::default()).unwrap().0
     }
 
     fn kinds() -> [Kind; 4] {
@@ -185,7 +251,7 @@ mod tests {
             let end_of_text = tokenizer.end_of_text().unwrap();
             assert_eq!(tokenizer.encode(END_OF_TEXT).unwrap(), [end_of_text]);
             assert_eq!(tokenizer.decode(&[end_of_text]).unwrap(), END_OF_TEXT);
-            assert_eq!(tokenizer.text_bytes(&[end_of_text]).unwrap(), 0);
+            assert_eq!(tokenizer.text_bytes(&[], &[end_of_text]).unwrap(), 0);
         }
     }
 
@@ -225,11 +291,15 @@ mod tests {
 
     #[test]
     fn too_little_text_gives_fewer_merges_and_says_so() {
-        let (tokenizer, warnings) =
-            Tokenizer::build(&Kind::Bpe { vocab: 5000 }, &Corpus::from_texts(&["to be or not to be"])).unwrap();
+        let (tokenizer, warnings) = Tokenizer::build(
+            &Kind::Bpe { vocab: 5000 },
+            &Corpus::from_texts(&["to be or not to be"]),
+            &Work::default(),
+        )
+        .unwrap();
         assert!(tokenizer.vocab_size() < 300);
         assert!(warnings[0].contains("5000") && warnings[0].contains(&tokenizer.vocab_size().to_string()));
-        let small = Tokenizer::build(&Kind::Bpe { vocab: 200 }, &Corpus::from_texts(&["x"]));
+        let small = Tokenizer::build(&Kind::Bpe { vocab: 200 }, &Corpus::from_texts(&["x"]), &Work::default());
         assert!(small.unwrap_err().is_usage());
     }
 
@@ -249,7 +319,11 @@ mod tests {
         for kind in kinds() {
             let tokenizer = build(&kind, &[TEXT, TEXT]);
             let text = "the cat sat\ndéjà vu";
-            assert_eq!(tokenizer.text_bytes(&tokenizer.encode(text).unwrap()).unwrap(), text.len() as u64, "{kind}");
+            assert_eq!(
+                tokenizer.text_bytes(&[], &tokenizer.encode(text).unwrap()).unwrap(),
+                text.len() as u64,
+                "{kind}"
+            );
         }
     }
 
@@ -289,7 +363,7 @@ mod tests {
             for tokenizer in tokenizers {
                 let tokens = tokenizer.encode(&text).unwrap();
                 prop_assert_eq!(tokenizer.decode(&tokens).unwrap(), text.as_str());
-                prop_assert_eq!(tokenizer.text_bytes(&tokens).unwrap(), text.len() as u64);
+                prop_assert_eq!(tokenizer.text_bytes(&[], &tokens).unwrap(), text.len() as u64);
             }
         }
 

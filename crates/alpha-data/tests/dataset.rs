@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use alpha_data::{
     BatchShape, Cache, DataError, DataOptions, Dataset, EvalLoader, Kind, TokenDtype, TokenStream, TrainLoader,
-    ValSource, open_stream,
+    ValSource, Work, open_stream,
 };
 use tempfile::TempDir;
 
@@ -33,8 +33,12 @@ impl Fixture {
     }
 
     fn open(&self, options: &DataOptions) -> Result<Dataset, DataError> {
-        Dataset::open(options, &self.cache())
+        Dataset::open(options, &work(&self.cache()))
     }
+}
+
+fn work(cache: &Cache) -> Work<'_> {
+    Work { cache, ..Work::default() }
 }
 
 fn options(data: &str, tokenizer: Option<Kind>) -> DataOptions {
@@ -81,7 +85,7 @@ fn a_cache_never_changes_a_result() {
         (fixture.write("docs.jsonl", "{\"text\":\"one two three four\"}\n".repeat(20)), Kind::Word),
     ] {
         let options = options(&data, Some(kind));
-        let without = Dataset::open(&options, &Cache::none()).unwrap();
+        let without = Dataset::open(&options, &Work::default()).unwrap();
         let cold = fixture.open(&options).unwrap();
         let warm = fixture.open(&options).unwrap();
         for entry in fs::read_dir(fixture.folder.path().join("cache")).unwrap() {
@@ -108,7 +112,8 @@ fn an_unwritable_cache_is_a_warning() {
     let fixture = Fixture::new();
     let data = fixture.write("a.txt", TEXT);
     let blocked = fixture.write("file", "");
-    let dataset = Dataset::open(&options(&data, Some(Kind::Byte)), &Cache::in_folder(Path::new(&blocked))).unwrap();
+    let dataset =
+        Dataset::open(&options(&data, Some(Kind::Byte)), &work(&Cache::in_folder(Path::new(&blocked)))).unwrap();
     assert_eq!(dataset.warnings.len(), 2);
     assert!(dataset.warnings[0].starts_with("cannot write the cache"));
     assert_eq!(dataset.train.len() + dataset.val.len(), TEXT.len() as u64);
@@ -137,7 +142,9 @@ fn artifacts_are_written_once_then_used() {
     let built = fixture.open(&options).unwrap();
     assert_eq!(fs::read(&artifacts).unwrap(), built.tokenizer.unwrap().json());
     options.tokenizer = Some(Kind::Byte);
-    assert_eq!(fixture.open(&options).unwrap().vocab, built.vocab, "the file counts, not the flag");
+    let used = fixture.open(&options).unwrap();
+    assert_eq!(used.vocab, built.vocab, "the file counts, not the flag");
+    assert!(used.warnings[0].ends_with("is used, which is not what `--tokenizer=byte` names"), "{:?}", used.warnings);
     fs::write(&artifacts, "{").unwrap();
     assert!(matches!(fixture.open(&options), Err(DataError::TokenizerFile { .. })));
 }
@@ -232,6 +239,6 @@ fn what_does_not_fit_is_refused() {
         assert!(error.to_string().contains(message) && error.to_string().contains("\nhint: "), "{error}");
         assert_eq!(error.is_usage(), is_usage, "{error}");
     }
-    let error = open_stream(&data, None, None, 256, &Cache::none(), &mut Vec::new()).unwrap_err();
+    let error = open_stream(&data, None, None, 256, &Work::default(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, DataError::NoTokenizer { .. }));
 }

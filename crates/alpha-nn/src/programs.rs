@@ -91,7 +91,7 @@ impl TrainStep {
         let accum_steps = step.accum_steps;
         let mut built = TrainStep { first, middle, last, accum_steps, inputs, counters: Counters::default() };
         for index in 0..accum_steps {
-            built.counters += built.program(index).counters;
+            built.counters += built.program(index).counters();
         }
         built
     }

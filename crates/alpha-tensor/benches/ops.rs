@@ -151,8 +151,8 @@ fn main() {
     println!("{threads} threads, peaks {:.0} GFLOP/s, {:.1} GB/s", peak.fma_gflops, peak.triad_gb_s);
     let mut backend = CpuBackend::new(threads).expect("backend");
     for (name, program) in cases().into_iter().filter(|(name, _)| name.contains(filter)) {
-        backend.prepare(&program.sizes, &[&program]).expect("prepare");
-        let n = program.sizes.get(Region::Activations);
+        backend.prepare(program.sizes(), &[&program]).expect("prepare");
+        let n = program.sizes().get(Region::Activations);
         let block: Vec<f32> = (0..4096).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
         for offset in (0..n).step_by(block.len()) {
             backend.write(Region::Activations, offset, &block[..block.len().min(n - offset)]).expect("it is prepared");
@@ -167,12 +167,12 @@ fn main() {
         }
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
-        let gflops = program.counters.flops as f64 / median / 1e9;
+        let gflops = program.counters().flops as f64 / median / 1e9;
         println!(
             "{name:32} {:9.3} ms {gflops:7.1} GFLOP/s {:4.0} %  {:6.1} GB/s",
             median * 1e3,
             100.0 * gflops / peak.fma_gflops,
-            program.counters.bytes as f64 / median / 1e9
+            program.counters().bytes as f64 / median / 1e9
         );
     }
 }

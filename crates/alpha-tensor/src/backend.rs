@@ -98,7 +98,7 @@ pub enum BackendError {
         /// What it or its driver said.
         why: String,
     },
-    /// A program that breaks the rules of [`Program::verify`].
+    /// A program that was not prepared, or needs more than was.
     #[error("invalid program: {0}")]
     InvalidProgram(String),
 }

@@ -92,12 +92,12 @@ impl CpuBackend {
     }
 
     fn thread_scratch_len(programs: &[&Program]) -> usize {
-        let ops = programs.iter().flat_map(|program| &program.ops);
+        let ops = programs.iter().flat_map(|program| program.ops());
         ops.map(|call| execute::scratch_len(&call.op)).max().unwrap_or(0)
     }
 
     fn partials_len(programs: &[&Program]) -> usize {
-        let ops = programs.iter().flat_map(|program| &program.ops);
+        let ops = programs.iter().flat_map(|program| program.ops());
         ops.map(|call| execute::partials_len(&call.op)).max().unwrap_or(0)
     }
 }
@@ -112,9 +112,6 @@ impl Backend for CpuBackend {
     }
 
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
-        for program in programs {
-            program.verify().map_err(BackendError::InvalidProgram)?;
-        }
         for region in Region::ALL {
             let slot = &mut self.regions[region.index()];
             *slot = Buffer::zeroed(0, "nothing")?;
@@ -123,7 +120,7 @@ impl Backend for CpuBackend {
         let scratch_len = self.threads() * CpuBackend::thread_scratch_len(programs);
         self.scratch = Buffer::zeroed(scratch_len, "scratch space")?;
         self.partials = Buffer::zeroed(CpuBackend::partials_len(programs), "partial sums")?;
-        let stages = programs.iter().map(|program| program.ops.iter().map(|call| execute::stages(&call.op)).sum());
+        let stages = programs.iter().map(|program| program.ops().iter().map(|call| execute::stages(&call.op)).sum());
         self.progress = (0..stages.max().unwrap_or(0)).map(|_| StageProgress::new(self.pool.threads())).collect();
         Ok(())
     }
@@ -148,7 +145,7 @@ impl Backend for CpuBackend {
 
     fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError> {
         for region in Region::ALL {
-            let (needed, got) = (program.sizes.get(region), self.regions[region.index()].as_slice().len());
+            let (needed, got) = (program.sizes().get(region), self.regions[region.index()].as_slice().len());
             if needed > got {
                 return Err(BackendError::InvalidProgram(format!(
                     "{region:?} needs {needed} elements, {got} prepared"
@@ -156,12 +153,12 @@ impl Backend for CpuBackend {
             }
         }
         if let Some(timeline) = &timeline
-            && (timeline.threads() < self.threads() || timeline.ops() < program.ops.len())
+            && (timeline.threads() < self.threads() || timeline.ops() < program.ops().len())
         {
             return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
         }
-        let stages: usize = program.ops.iter().map(|call| execute::stages(&call.op)).sum();
-        if stages > self.progress.len() || program.ops.iter().any(|call| self.lacks_space(&call.op)) {
+        let stages: usize = program.ops().iter().map(|call| execute::stages(&call.op)).sum();
+        if stages > self.progress.len() || program.ops().iter().any(|call| self.lacks_space(&call.op)) {
             return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
         }
         self.progress[..stages].iter_mut().for_each(StageProgress::reset);

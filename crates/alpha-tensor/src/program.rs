@@ -46,6 +46,15 @@ pub struct Counters {
     pub flops: u64,
 }
 
+impl Counters {
+    /// Of one operation.
+    fn of(op: &Op) -> Counters {
+        let mut tensor_passes = 0;
+        op.clone().visit(&mut |_, access| tensor_passes += if access == Access::ReadWrite { 2 } else { 1 });
+        Counters { kernels: 1, tensor_passes, bytes: op.bytes(), flops: op.flops() }
+    }
+}
+
 impl std::ops::AddAssign for Counters {
     fn add_assign(&mut self, other: Counters) {
         self.kernels += other.kernels;
@@ -55,22 +64,54 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
-/// A finished program.
+/// A finished program. That there is one means that it was verified: the shapes of every operation fit together, every operand
+/// lies inside its region, and no operation writes memory that it also uses otherwise, but for the in-place uses that the
+/// operation documents. Backends build their unchecked accesses on this.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// In the order in which they run.
-    pub ops: Vec<OpCall>,
-    /// What every region must hold at least.
-    pub sizes: RegionSizes,
-    /// Totals over the operations.
-    pub counters: Counters,
+    ops: Vec<OpCall>,
+    sizes: RegionSizes,
+    counters: Counters,
 }
 
 impl Program {
-    /// Checks that the shapes of every operation fit together, that every operand lies inside its
-    /// region, and that no operation writes memory that it also uses otherwise, but for the
-    /// in-place uses that the operation documents. Backends build their unchecked accesses on this.
-    pub fn verify(&self) -> Result<(), String> {
+    /// Verifies operations on planned memory.
+    ///
+    /// # Errors
+    /// What is wrong with which operation.
+    pub fn new(ops: Vec<OpCall>, sizes: RegionSizes) -> Result<Program, String> {
+        let mut counters = Counters::default();
+        for call in &ops {
+            counters += Counters::of(&call.op);
+        }
+        let program = Program { ops, sizes, counters };
+        program.verify()?;
+        Ok(program)
+    }
+
+    /// In the order in which they run.
+    pub fn ops(&self) -> &[OpCall] {
+        &self.ops
+    }
+
+    /// What every region must hold at least.
+    pub fn sizes(&self) -> &RegionSizes {
+        &self.sizes
+    }
+
+    /// Totals over the operations.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// One of its operations as a program of its own.
+    #[must_use]
+    pub fn only(&self, index: usize) -> Program {
+        let call = self.ops[index].clone();
+        Program { counters: Counters::of(&call.op), ops: vec![call], sizes: self.sizes }
+    }
+
+    fn verify(&self) -> Result<(), String> {
         for (index, call) in self.ops.iter().enumerate() {
             call.op.check().map_err(|why| format!("operation {index} (`{}`): {why}", call.op.name()))?;
             let mut operands = Vec::new();
@@ -121,6 +162,11 @@ impl ProgramBuilder {
         ProgramBuilder { ops: Vec::new(), sizes: fixed, activations: Vec::new(), phase: Phase::Forward, layer: None }
     }
 
+    /// Regions hold at least so much.
+    pub fn reserve(&mut self, sizes: &RegionSizes) {
+        self.sizes = self.sizes.max(sizes);
+    }
+
     /// Operations from here on are booked under this phase.
     pub fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
@@ -154,6 +200,9 @@ impl ProgramBuilder {
 
     /// Plans the activations' memory and closes the program. `kept` activations (results that
     /// the host reads) stay alive to the end; their planned places are returned in order.
+    ///
+    /// # Panics
+    /// Where operands do not fit together or lie outside their region: a fault of the code that pushed them.
     pub fn finish(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
         let lifetimes = self.lifetimes(kept);
         let mut offsets = vec![0; self.activations.len()];
@@ -168,19 +217,18 @@ impl ProgramBuilder {
             offset: offsets[tensor.offset / VIRTUAL_STRIDE] + tensor.offset % VIRTUAL_STRIDE,
             ..*tensor
         };
-        let mut counters = Counters::default();
         for call in &mut self.ops {
-            let mut tensor_passes = 0;
-            call.op.visit(&mut |tensor, access| {
-                tensor_passes += if access == Access::ReadWrite { 2 } else { 1 };
+            call.op.visit(&mut |tensor, _| {
                 if is_activation(tensor) {
                     *tensor = planned(tensor);
                 }
             });
-            counters += Counters { kernels: 1, tensor_passes, bytes: call.op.bytes(), flops: call.op.flops() };
         }
         let kept = kept.iter().map(planned).collect();
-        (Program { ops: self.ops, sizes: self.sizes, counters }, kept)
+        match Program::new(self.ops, self.sizes) {
+            Ok(program) => (program, kept),
+            Err(why) => panic!("a program that cannot run: {why}"),
+        }
     }
 
     /// First and last operation that uses each activation.

@@ -253,6 +253,12 @@ pub struct TrainConfig {
     pub run_dir: Option<PathBuf>,
     /// Warnings of the planning check are fatal.
     pub strict_planning: bool,
+    /// Begin although less memory is free than the run is predicted to take. A property of the process: not written to files.
+    #[serde(skip)]
+    pub ignore_memory_check: bool,
+    /// Resume although the data is not what it was. A property of the process: not written to files.
+    #[serde(skip)]
+    pub allow_data_change: bool,
 }
 
 impl TrainConfig {

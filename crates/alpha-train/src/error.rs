@@ -38,6 +38,48 @@ pub enum TrainError {
         /// The file that could not be written.
         path: PathBuf,
     },
+    /// The data of a resumed run is not what it was.
+    #[error(
+        "the data is not what it was when the run began: {what}\n\nhint: give the data that the run began with; to go on with \
+         what is there, which is then another run than one that was never interrupted, add `--allowDataChange`"
+    )]
+    DataChanged {
+        /// What differs.
+        what: String,
+    },
+    /// A tokenizer for weights that know another.
+    #[error(
+        "the tokenizer gives `{}` another id than `{}`, the tokenizer of these weights\n\nhint: leave `--tokenizer` out: the \
+         folder brings its own",
+        token.escape_debug(), path.display()
+    )]
+    OtherTokenizer {
+        /// The weights' tokenizer.
+        path: PathBuf,
+        /// The first token that differs.
+        token: String,
+    },
+    /// Logits that are not finite.
+    #[error("the model's logits are not finite\n\nhint: its weights went wrong: sample from an earlier checkpoint")]
+    NonfiniteLogits,
+    /// A loss that is not finite, of a whole evaluation.
+    #[error("the loss is {loss}\n\nhint: the weights went wrong: evaluate an earlier checkpoint")]
+    NonfiniteLoss {
+        /// The loss.
+        loss: f64,
+    },
+    /// The last update left weights that are not finite.
+    #[error(
+        "`{param}` is not finite after the last update; all is written down in `{}`\n\nhint: train again with a lower `--lr` or \
+         a `--gradClip`, or use an earlier checkpoint",
+        checkpoint.display()
+    )]
+    NonfiniteEnd {
+        /// The first bad parameter.
+        param: String,
+        /// The last checkpoint.
+        checkpoint: PathBuf,
+    },
     /// A file that a folder must hold is not there.
     #[error("`{}` does not exist\n\nhint: {hint}", path.display())]
     MissingFile {
@@ -94,9 +136,10 @@ pub enum TrainError {
     },
     /// A tensor that the model needs is not in the checkpoint.
     #[error(
-        "`{}` has no tensor `{tensor}`, expected one of shape {expected:?}\n\n\
+        "`{}` has no tensor `{tensor}`, expected one of shape {expected:?}; {}\n\n\
          hint: check that `config.json` and the weights belong to the same model",
-        path.display()
+        path.display(),
+        names_there(there)
     )]
     MissingTensor {
         /// File or folder.
@@ -105,6 +148,8 @@ pub enum TrainError {
         tensor: String,
         /// Its shape.
         expected: Vec<usize>,
+        /// The tensors that are there, by their names in the file.
+        there: Vec<String>,
     },
     /// A tensor that the model has no place for.
     #[error(
@@ -308,10 +353,24 @@ fn state_before(checkpoint: Option<&Path>) -> String {
     checkpoint.map_or(String::new(), |path| format!(", the state before the step in `{}`", path.display()))
 }
 
+/// Some of the names that a file has.
+fn names_there(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len() {
+        0 => "there is none at all".to_owned(),
+        count if count <= SHOWN => format!("there is {}", shown.join(", ")),
+        count => format!("there are {count}, such as {}", shown.join(", ")),
+    }
+}
+
 fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
     match fitting {
         Some((batch, accum_steps)) => {
-            format!("\n\nhint: the same step fits with `--batch={batch} --accumSteps={accum_steps}`")
+            format!(
+                "\n\nhint: the same step fits with `--batch={batch} --accumSteps={accum_steps}`; who knows that there is more \
+                 memory adds `--ignoreMemoryCheck`"
+            )
         }
         None => "\n\nhint: even one sequence at a time does not fit; make the model or `--block` smaller, \
                  or try `--checkpoint=true`"

@@ -1,6 +1,6 @@
 //! Loss of a model on data that it does not train on.
 
-use alpha_data::{EvalLoader, TokenStream, Windows};
+use alpha_data::{EvalLoader, Progress, TokenStream, Windows};
 use alpha_nn::{ModelConfig, ParamLayout, programs};
 use alpha_tensor::{Backend, Program, RegionSizes, RunArgs};
 
@@ -52,18 +52,28 @@ pub struct Evaluation {
     pub tokens: u64,
 }
 
-/// Evaluates a model over a stream in windows of `config.block` tokens that do not overlap, or
-/// over the seeded part of them that holds about `max_tokens` tokens. `prepare` loads the
-/// parameters once the backend has memory.
+/// How a stream is evaluated.
+#[derive(Clone, Copy)]
+pub struct EvaluateOptions<'a> {
+    /// Windows in a batch, at most.
+    pub batch: usize,
+    /// About so many tokens, chosen by a seed; none: all.
+    pub part: Option<(usize, u64)>,
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// Evaluates a model over a stream in windows of `config.block` tokens that do not overlap, or over a part of them.
+/// `prepare` loads the parameters once the backend has memory.
 pub fn evaluate_stream(
     backend: &mut dyn Backend,
     config: &ModelConfig,
     layout: &ParamLayout,
-    batch: usize,
     stream: &TokenStream,
-    part: Option<(usize, u64)>,
+    options: EvaluateOptions<'_>,
     prepare: impl FnOnce(&mut dyn Backend) -> Result<(), TrainError>,
 ) -> Result<(Evaluation, Vec<u64>), TrainError> {
+    let EvaluateOptions { batch, part, progress } = options;
     let windows = Windows::new(stream, config.block)?;
     let chosen = match part {
         Some((max_tokens, seed)) => windows.subset(max_tokens.div_ceil(config.block) as u64, seed),
@@ -71,12 +81,13 @@ pub fn evaluate_stream(
     };
     let batch = batch.min(chosen.len());
     let (program, inputs) = programs::eval_program(config, layout, batch, config.block, false);
-    let sizes = RegionSizes::default().max(&program.sizes);
+    let sizes = RegionSizes::default().max(program.sizes());
     backend.prepare(&sizes, &[&program])?;
     prepare(backend)?;
     let mut tokens = vec![0; batch * config.block];
     let mut targets = vec![0; batch * config.block];
     let (mut sum, mut count) = (0.0, 0);
+    let mut done = 0;
     for group in chosen.chunks(batch) {
         Windows::pad(&mut tokens, &mut targets);
         let rows = tokens.chunks_exact_mut(config.block).zip(targets.chunks_exact_mut(config.block));
@@ -87,6 +98,8 @@ pub fn evaluate_stream(
         backend.write_tokens(inputs.targets.offset, &targets)?;
         backend.run(&program, &RunArgs::default(), None)?;
         sum += f64::from(backend.results()?.loss);
+        done += group.len();
+        progress.update("evaluating", done as u64, chosen.len() as u64);
     }
     Ok((Evaluation { loss: sum / count as f64, tokens: count }, chosen))
 }

@@ -75,7 +75,11 @@ fn temporary_name(path: &Path) -> PathBuf {
 /// Makes renames in a folder survive a power cut.
 #[cfg(unix)]
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    match File::open(path)?.sync_all() {
+        // Some network file systems cannot sync folders; what they keep is theirs to say.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
 }
 
 /// Elsewhere folders cannot be synced; renames are durable by themselves or not at all.

@@ -69,7 +69,7 @@ pub fn check(
     };
     let (tokens, targets) = (ids(0), ids(1));
     let mut set_up = |backend: &mut dyn Backend| -> Result<(), TrainError> {
-        backend.prepare(&program.sizes, &[program])?;
+        backend.prepare(program.sizes(), &[program])?;
         load(backend, &layout)?;
         backend.write_tokens(train.inputs.tokens.offset, &tokens)?;
         backend.write_tokens(train.inputs.targets.offset, &targets)?;

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use alpha_data::Progress;
+
 /// Where a run's words go.
 pub trait Sink {
     /// A line of results: step and trace lines.
@@ -16,7 +18,12 @@ pub trait Sink {
 pub struct Host<'a> {
     /// Where words go.
     pub sink: &'a mut dyn Sink,
-    /// Whether the run was asked to stop; polled between steps.
+    /// Hears how far long work within a step, or before the first one, has come.
+    pub progress: &'a dyn Progress,
+    /// Called once there is something to save: a request to stop may end the process at once until then, and is to be polled
+    /// from then on.
+    pub begin_saving: &'a dyn Fn(),
+    /// Whether the run was asked to stop; polled between micro-steps.
     pub is_stop_requested: &'a dyn Fn() -> bool,
     /// Memory allocations of the process so far.
     pub allocations: fn() -> u64,

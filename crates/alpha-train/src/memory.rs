@@ -1,11 +1,13 @@
 //! How much memory a run will take, and how much there is.
 
+mod cgroup;
+
 use std::fs;
 
 use alpha_tensor::{Backend, Program, RegionSizes};
 
 /// What a process takes beyond regions and scratch: code, tokenizer, buffers. Measured
-/// (docs/performance.md); the data itself is mapped, and its pages are the system's to take back.
+/// (docs/performance.md); the data itself stays in files, whose pages are the system's to take back.
 const PROCESS_BYTES: usize = 12 << 20;
 
 /// What the driver of a software device takes in the process: its compiler, and the code of some fifty kernels. Measured on
@@ -34,24 +36,17 @@ pub fn available_bytes(backend: &dyn Backend) -> Option<usize> {
 /// Memory that a process can still take: what the system calls available, or less where a
 /// control group or an address-space limit is tighter. None where the system does not say.
 pub fn free_bytes() -> Option<usize> {
-    [system_available(), cgroup_free(), address_space_free()].into_iter().flatten().min()
+    [system_available(), cgroup::free(), address_space_free()].into_iter().flatten().min()
 }
 
 fn system_available() -> Option<usize> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-fn cgroup_free() -> Option<usize> {
-    let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
-    let limit: usize = read("memory.max")?.trim().parse().ok()?;
-    let used: usize = read("memory.current")?.trim().parse().ok()?;
-    Some(limit.saturating_sub(used))
-}
-
 fn address_space_free() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find(|line| line.starts_with("Max address space"))?;
-    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?; // `unlimited` is no number
+    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?; // `unlimited` is not a number
     let used = kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmSize:")?;
     Some(limit.saturating_sub(used))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use alpha_data::TrainLoader;
 use alpha_nn::{Param, ParamLayout, TrainStep};
-use alpha_tensor::{Backend, BackendError, Counters, OpCall, Phase, Program, Region, RunArgs, Tensor, op::Access};
+use alpha_tensor::{Backend, BackendError, OpCall, Phase, Region, RunArgs, Tensor, op::Access};
 use serde_json::json;
 
 use crate::{TrainError, config::TrainConfig, files};
@@ -35,9 +35,8 @@ pub fn find(
         backend.write_tokens(step.inputs.targets.offset, &targets)?;
         let program = step.program(micro_step);
         let args = RunArgs { micro_step: micro_step as u32, ..args };
-        for call in program.ops.iter().filter(|call| call.phase != Phase::Optimizer) {
-            let single = Program { ops: vec![call.clone()], sizes: program.sizes, counters: Counters::default() };
-            backend.run(&single, &args, None)?;
+        for (index, call) in program.ops().iter().enumerate().filter(|(_, call)| call.phase != Phase::Optimizer) {
+            backend.run(&program.only(index), &args, None)?;
             let mut written = Vec::new();
             call.op.clone().visit(&mut |tensor, access| {
                 if access != Access::Read {

@@ -49,7 +49,7 @@ impl RunPrograms {
 
     /// Regions that hold all of them.
     pub fn sizes(&self) -> RegionSizes {
-        self.all().iter().fold(RegionSizes::default(), |sizes, program| sizes.max(&program.sizes))
+        self.all().iter().fold(RegionSizes::default(), |sizes, program| sizes.max(program.sizes()))
     }
 }
 
@@ -105,15 +105,27 @@ pub fn check(
         tokens / params as f64,
         format_bytes(predicted),
     );
+    let mut warnings = Vec::new();
     if let Some(free_bytes) = free.filter(|&free| free < predicted) {
+        if config.ignore_memory_check {
+            warnings.push("the memory check was ignored: the system may end the run".to_owned());
+            return Ok(Plan { summary, warnings, predicted_bytes: predicted });
+        }
         let fitting = fitting_batch(config, model, layout, backend, free_bytes);
         return Err(TrainError::TooLittleMemory { predicted_bytes: predicted, free_bytes, fitting });
     }
-    let mut warnings = Vec::new();
     if free.is_some_and(|free| predicted as f64 > MEMORY_SHARE * free as f64) {
         warnings.push(format!(
             "the run will take {} of {free_text} free memory; a smaller `--batch` with more `--accumSteps` takes less",
             format_bytes(predicted)
+        ));
+    }
+    if config.warmup_steps() > config.steps {
+        warnings.push(format!(
+            "the warm-up takes {} of {} steps: the learning rate never reaches {}",
+            config.warmup_steps(),
+            config.steps,
+            config.lr
         ));
     }
     if passes > MANY_PASSES {

@@ -58,15 +58,25 @@ pub struct Sampler<'a> {
     config: &'a ModelConfig,
     layout: &'a ParamLayout,
     decode: (Program, programs::Inputs, Tensor),
+    /// Ids that a token may have.
+    known_ids: usize,
     logits: Vec<f32>,
     order: Vec<u32>,
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler for this model.
-    pub fn new(config: &'a ModelConfig, layout: &'a ParamLayout) -> Sampler<'a> {
+    /// A sampler for this model. Of a vocabulary that is padded beyond the tokenizer's no id is chosen.
+    pub fn new(config: &'a ModelConfig, layout: &'a ParamLayout, tokenizer: Option<&Tokenizer>) -> Sampler<'a> {
         let decode = programs::decode_program(config, layout, 1);
-        Sampler { config, layout, decode, logits: vec![0.0; config.vocab], order: Vec::with_capacity(config.vocab) }
+        let known_ids = tokenizer.map_or(config.vocab, |tokenizer| tokenizer.vocab_size().min(config.vocab));
+        Sampler {
+            config,
+            layout,
+            decode,
+            known_ids,
+            logits: vec![0.0; config.vocab],
+            order: Vec::with_capacity(config.vocab),
+        }
     }
 
     /// Continues `prompt` (at least one token) until `end_of_text` or for `options.steps` tokens.
@@ -92,7 +102,12 @@ impl<'a> Sampler<'a> {
         let mut margins = Vec::new();
         let start = Instant::now();
         for index in 0..options.steps {
-            let Choice { token, margin } = choose(&self.logits, &mut self.order, options, key.uniform(index as u64));
+            // Ids that pad the vocabulary stand for no text.
+            let logits = &self.logits[..self.known_ids];
+            if !logits.iter().all(|logit| logit.is_finite()) {
+                return Err(TrainError::NonfiniteLogits);
+            }
+            let Choice { token, margin } = choose(logits, &mut self.order, options, key.uniform(index as u64));
             text.push(token);
             margins.push(margin);
             if Some(token) == end_of_text || index + 1 == options.steps {
@@ -205,10 +220,10 @@ pub fn prompt_ids(prompt: &str, tokenizer: Option<&Tokenizer>, vocab: usize) -> 
     }
 }
 
-/// Text of generated tokens; ids separated by spaces where there is no tokenizer.
-pub fn decode(tokens: &[u32], tokenizer: Option<&Tokenizer>) -> Result<String, TrainError> {
+/// Text of tokens that were generated behind `prompt`; ids separated by spaces where there is no tokenizer.
+pub fn decode(prompt: &[u32], tokens: &[u32], tokenizer: Option<&Tokenizer>) -> Result<String, TrainError> {
     match tokenizer {
-        Some(tokenizer) => Ok(tokenizer.decode(tokens)?),
+        Some(tokenizer) => Ok(tokenizer.decode_after(prompt, tokens)?),
         None => Ok(tokens.iter().fold(String::new(), |text, id| text + " " + &id.to_string())),
     }
 }

@@ -115,7 +115,7 @@ impl Tracer {
     /// Makes a program known. To be done before the first step: it allocates.
     pub fn register(&mut self, program: &Program) -> ProgramId {
         let first = self.ops.len();
-        for call in &program.ops {
+        for call in program.ops() {
             let (name, phase) = (call.op.name(), call.phase);
             let known = self.kernels.iter().position(|kernel| kernel.name == name && kernel.phase == phase);
             let kernel = known.unwrap_or_else(|| {

@@ -3,12 +3,16 @@
 //! Order matters: data, model and memory are checked before the run folder is touched, so that
 //! a mistake never costs an earlier run.
 
+mod data_record;
 mod loss_scale;
 mod steps;
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, Kind, TrainLoader, ValSource};
+use alpha_data::{
+    BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, Kind, Tokenizer, TrainLoader, ValSource, Work,
+    is_there,
+};
 use alpha_nn::{ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region};
 
@@ -49,8 +53,10 @@ pub type MakeBackend<'a> = &'a mut dyn FnMut(&TrainConfig) -> Result<Box<dyn Bac
 /// Runs `config` to its end.
 pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -> Result<Outcome, TrainError> {
     let (run_path, resume_from) = find_resume(config)?;
+    let mut began_with = None;
     if let Some(saved) = &resume_from {
-        let done = checkpoint::read_training_state(&saved.path)?.step;
+        let TrainingState { step: done, data, .. } = checkpoint::read_training_state(&saved.path)?;
+        began_with = data;
         let named =
             saved.path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("checkpoint-"));
         if named.is_some_and(|step| step != done.to_string()) {
@@ -66,10 +72,25 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     let source_model = source.map(checkpoint::read_config).transpose()?;
     let model_vocab = source_model.as_ref().map(|model| model.vocab);
     let tokenizer = tokenizer_kind(config, resume_from.as_ref().map(|saved| saved.path.as_path()), init)?;
-    let data = Dataset::open(&data_options(config, model_vocab, tokenizer), &Cache::from_environment())?;
+    let cache = Cache::from_environment();
+    let work = Work { cache: &cache, threads: config.threads, progress: host.progress };
+    let options = DataOptions {
+        lacks_tokenizer: source.filter(|folder| !folder.join("tokenizer.json").exists()).map(Path::to_path_buf),
+        ..data_options(config, model_vocab, tokenizer, began_with.as_ref().map(|record| record.folder.as_path()))
+    };
+    let data = Dataset::open(&options, &work)?;
     for warning in &data.warnings {
         host.sink.note(&format!("warning: {warning}"));
     }
+    if let (Some(tokenizer), Some(folder)) = (&data.tokenizer, init) {
+        check_tokenizer(tokenizer, folder)?;
+    }
+    let folder = began_with.as_ref().filter(|_| options.data != config.data).map(|began| began.folder.as_path());
+    let record = data_record::of(&data, folder)?;
+    let is_other_validation = match &began_with {
+        Some(began_with) => data_record::check(began_with, &record, config.allow_data_change, host)?,
+        None => false,
+    };
     let mut model = config.model(data.vocab);
     if let Some(source_model) = &source_model {
         model.layer_norm_eps = source_model.layer_norm_eps;
@@ -105,6 +126,10 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
         Some(saved) => checkpoint::load_training_state(&saved.path, &layout, &mut *backend)?,
         None => TrainingState { seed: config.seed, data_hash: Some(DataHash::default()), ..TrainingState::default() },
     };
+    state.data = Some(record);
+    if is_other_validation {
+        (state.best_val_loss, state.best_step) = (None, None);
+    }
     if config.dtype == config::Dtype::F16 {
         state.loss_scale.get_or_insert_default();
     }
@@ -128,6 +153,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     files::truncate_json_lines_after(&samples_path, state.step)?;
     let device = backend.device_memory().map(|memory| memory.device);
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
+    (host.begin_saving)();
     let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
     let mut training = Training {
         config,
@@ -202,16 +228,39 @@ fn tokenizer_kind(
     }
 }
 
-/// The data flags, as the data crate takes them.
-fn data_options(config: &TrainConfig, model_vocab: Option<usize>, tokenizer: Option<Kind>) -> DataOptions {
+/// Weights know the ids of the tokenizer that lies beside them.
+fn check_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<(), TrainError> {
+    let path = folder.join("tokenizer.json");
+    if !path.exists() {
+        return Ok(()); // named by the user
+    }
+    let own = Tokenizer::load(&path)?;
+    match tokenizer.token_that_differs(&own) {
+        Some(token) => Err(TrainError::OtherTokenizer { path, token }),
+        None => Ok(()),
+    }
+}
+
+/// The data flags, as the data crate takes them. A relative path that leads nowhere counts from where the run `began`.
+fn data_options(
+    config: &TrainConfig,
+    model_vocab: Option<usize>,
+    tokenizer: Option<Kind>,
+    began: Option<&Path>,
+) -> DataOptions {
+    let located = |data: &String| {
+        let there = began.map(|folder| folder.join(data)).and_then(|path| path.to_str().map(str::to_owned));
+        there.filter(|there| !is_there(data) && is_there(there)).unwrap_or_else(|| data.clone())
+    };
     DataOptions {
-        data: config.data.clone(),
-        val_data: config.val_data.clone(),
+        data: located(&config.data),
+        val_data: config.val_data.as_ref().map(located),
         token_dtype: config.token_dtype.map(token_dtype),
         tokenizer,
         tokenizer_artifacts: config.tokenizer_artifacts.clone(),
         vocab_size: config.vocab_size,
         model_vocab,
+        lacks_tokenizer: None,
         block: config.block,
         packed: config.packed,
     }
@@ -232,6 +281,10 @@ struct Loaders {
 
 fn loaders(config: &TrainConfig, data: &Dataset, host: &mut Host<'_>) -> Result<Loaders, TrainError> {
     let shape = BatchShape { batch: config.batch, block: config.block };
+    let read_at_a_time = if config.packed { shape.tokens() } else { shape.block } as u64 + 1;
+    if let Some(warning) = data.train.too_short(read_at_a_time) {
+        host.sink.note(&format!("warning: {warning}"));
+    }
     let train = if config.packed {
         TrainLoader::packed(&data.train, shape, config.accum_steps as u32)?
     } else {

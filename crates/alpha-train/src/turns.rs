@@ -5,10 +5,14 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
+
+#[cfg(not(unix))]
+use std::net::TcpStream as UnixStream; // never connected: the loop runs on Linux
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 
 use crate::TrainError;
 
@@ -41,12 +45,20 @@ pub struct Turns {
     is_answer_owed: bool,
 }
 
+#[cfg(unix)]
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path)
+}
+
+#[cfg(not(unix))]
+fn connect(_path: &Path) -> io::Result<UnixStream> {
+    Err(ErrorKind::Unsupported.into())
+}
+
 impl Turns {
     /// Connects to the loop's socket and says that everything is set up.
     pub fn connect(path: &Path) -> Result<Turns, TrainError> {
-        UnixStream::connect(path)
-            .and_then(Turns::begin)
-            .map_err(|source| TrainError::TurnsConnect { path: path.into(), source })
+        connect(path).and_then(Turns::begin).map_err(|source| TrainError::TurnsConnect { path: path.into(), source })
     }
 
     fn begin(mut socket: UnixStream) -> io::Result<Turns> {

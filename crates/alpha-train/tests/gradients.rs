@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{BatchShape, Cache, DataOptions, Dataset, TrainLoader};
+use alpha_data::{BatchShape, DataOptions, Dataset, TrainLoader, Work};
 use alpha_nn::{FeedForward, ModelConfig, ParamLayout, StepConfig, TrainStep};
 use alpha_tensor::{Backend, Region, RunArgs, cpu::CpuBackend, cpu_ref::RefBackend, op::Activation};
 use alpha_train::{
@@ -65,7 +65,7 @@ fn check_golden(folder: &Path, backend: &mut dyn Backend) {
     let layout = ParamLayout::new(&config);
     let accum_steps = number("accum_steps");
     let step = TrainStep::new(&config, &layout, &step_config(number("batch"), config.block, accum_steps));
-    let sizes = step.programs().iter().fold(step.program(0).sizes, |sizes, program| sizes.max(&program.sizes));
+    let sizes = step.programs().iter().fold(*step.program(0).sizes(), |sizes, program| sizes.max(program.sizes()));
     backend.prepare(&sizes, &step.programs()).unwrap();
     load_params(folder, &layout, backend).unwrap();
 
@@ -76,7 +76,7 @@ fn check_golden(folder: &Path, backend: &mut dyn Backend) {
         packed: true,
         ..DataOptions::default()
     };
-    let data = Dataset::open(&options, &Cache::none()).unwrap();
+    let data = Dataset::open(&options, &Work::default()).unwrap();
     let shape = BatchShape { batch: number("batch"), block: config.block };
     let loader = TrainLoader::packed(&data.train, shape, accum_steps as u32).unwrap();
     let (mut tokens, mut targets) = (vec![0; shape.tokens()], vec![0; shape.tokens()]);
@@ -137,7 +137,7 @@ fn trained(config: &ModelConfig, step: StepConfig, threads: usize) -> Vec<f32> {
     let layout = ParamLayout::new(config);
     let train = TrainStep::new(config, &layout, &step);
     let mut backend = CpuBackend::new(threads).unwrap();
-    let sizes = train.programs().iter().fold(train.program(0).sizes, |sizes, program| sizes.max(&program.sizes));
+    let sizes = train.programs().iter().fold(*train.program(0).sizes(), |sizes, program| sizes.max(program.sizes()));
     backend.prepare(&sizes, &train.programs()).unwrap();
     initialise(&layout, 3, &mut backend).unwrap();
     let rows = step.batch * step.block;
@@ -195,7 +195,8 @@ fn accumulating_is_the_same_as_a_larger_batch() {
     let gradient = |batch: usize, accum_steps: usize| {
         let train = TrainStep::new(&config, &layout, &step_config(batch, 9, accum_steps));
         let mut backend = CpuBackend::new(2).unwrap();
-        let sizes = train.programs().iter().fold(train.program(0).sizes, |sizes, program| sizes.max(&program.sizes));
+        let sizes =
+            train.programs().iter().fold(*train.program(0).sizes(), |sizes, program| sizes.max(program.sizes()));
         backend.prepare(&sizes, &train.programs()).unwrap();
         initialise(&layout, 3, &mut backend).unwrap();
         let all: Vec<u32> = (0..37u32).map(|i| i * 5 % 37).collect();

@@ -23,6 +23,7 @@ pub(crate) fn read(file: &Path) -> Result<Layer, Failure> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Layer, Failure> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Failure::usage(format!("byte {} is not UTF-8", error.valid_up_to())).hint(FORM))?;
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text); // Windows programs begin files with it
     let layer = if text.trim_start().starts_with('{') {
         let object: serde_json::Map<_, _> = serde_json::from_str(text)
             .map_err(|error| Failure::usage(format!("not valid JSON: {error}")).hint(FORM))?;

@@ -20,8 +20,12 @@ pub(crate) enum Exit {
     Refused = 4,
     /// No verdict within the budget.
     Undecided = 5,
+    /// The session ended (SIGHUP), state saved.
+    HungUp = 129,
     /// Interrupted, state saved.
     Interrupted = 130,
+    /// Told that time is up (SIGUSR1), state saved.
+    Told = 138,
     /// Terminated, state saved.
     Terminated = 143,
 }
@@ -45,11 +49,13 @@ impl Failure {
         Failure::new(Exit::Usage, message.into())
     }
 
-    /// Exit codes 130 and 143: the message says where the state was saved.
+    /// Exit codes 129, 130, 138 and 143: the message says where the state was saved.
     pub(crate) fn interrupted(signal: Signal, message: impl Into<String>) -> Failure {
         let exit = match signal {
             Signal::Interrupt => Exit::Interrupted,
             Signal::Terminate => Exit::Terminated,
+            Signal::HangUp => Exit::HungUp,
+            Signal::User1 => Exit::Told,
         };
         Failure::new(exit, message.into())
     }

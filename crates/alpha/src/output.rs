@@ -3,11 +3,38 @@
 //! A reader that has gone away (`alpha … | head`) is not an error: what it no longer reads is
 //! dropped, and the command does the rest of its work.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+};
 
 /// Writes `text` to stdout as it is, in one piece.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     quiet(write_all(io::stdout().lock(), text))
+}
+
+/// Text as it may go to stdout: on a terminal control characters are shown instead of sent, as `\u{1b}`.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if io::stdout().is_terminal() { visible(text) } else { Cow::Borrowed(text) }
+}
+
+/// Text as it may go to stderr, likewise.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if io::stderr().is_terminal() { visible(text) } else { Cow::Borrowed(text) }
+}
+
+/// Control characters and what turns the direction of writing made visible; line breaks and tabs stay.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_harmful = |char: char| {
+        let turns_direction =
+            matches!(char, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        (char.is_control() && !matches!(char, '\n' | '\t')) || turns_direction
+    };
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let show = |char: char| if is_harmful(char) { char.escape_unicode().to_string() } else { char.to_string() };
+    Cow::Owned(text.chars().map(show).collect())
 }
 
 /// Writes a line to stderr. That stderr cannot be written is nothing anybody could be told.
@@ -29,5 +56,19 @@ fn quiet(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(
+            visible("\u{1b}]0;title\u{7}a\r\n\tb\u{9b}2J\u{202e}"),
+            "\\u{1b}]0;title\\u{7}a\\u{d}\n\tb\\u{9b}2J\\u{202e}"
+        );
+        assert!(matches!(visible("déjà vu\n🦀\t"), Cow::Borrowed(_)));
     }
 }

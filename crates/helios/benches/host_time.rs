@@ -41,7 +41,7 @@ fn main() {
     let train = TrainStep::new(&config, &layout, &step);
     let program = train.program(0);
     let mut backend = HeliosBackend::open(&Options::default()).expect("a device");
-    backend.prepare(&program.sizes, &[program]).expect("it fits");
+    backend.prepare(program.sizes(), &[program]).expect("it fits");
     let tokens = vec![1; 128];
     let mut times_us: Vec<f64> = (1..=STEPS as u64)
         .map(|number| {

@@ -44,7 +44,7 @@ fn time(options: &Options, build: &dyn Fn(&mut ProgramBuilder) -> Op) -> f64 {
     let op = build(&mut builder);
     builder.push(op);
     let program = builder.finish(&[]).0;
-    backend.prepare(&program.sizes, &[&program]).expect("it fits");
+    backend.prepare(program.sizes(), &[&program]).expect("it fits");
     let mut timeline = Timeline::new(Instant::now(), 1, 1);
     let mut times: Vec<f64> = (0..=REPEATS)
         .map(|_| {

@@ -5,11 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alpha_tensor::{
@@ -21,15 +17,17 @@ use crate::{
     format16::Format16,
     kept::{self, Keep},
     kernels::{Profile, Variant},
+    mapped::Mapped,
     memory::{Memory, planned_bytes},
     pipelines::Pipelines,
     recording::{Plan, lower},
     self_test::self_test,
+    submissions::{Submission, Submissions, costs},
     timestamps::Timestamps,
     tuning,
 };
 
-/// How long the host waits for one submission before it gives up. Drivers of cards give up after some ten seconds; a software
+/// How long the host waits for one submission, from the end of the one before it, before it gives up. Drivers of cards give up after some ten seconds; a software
 /// device takes its time.
 const DEADLINE: Duration = Duration::from_secs(60);
 const SOFTWARE_DEADLINE: Duration = Duration::from_secs(1800);
@@ -48,7 +46,8 @@ pub struct HeliosBackend {
     pipelines: Pipelines,
     prepared: Option<Prepared>,
     encoder: Option<wgpu::CommandEncoder>,
-    last_submission: Option<wgpu::SubmissionIndex>,
+    submissions: Submissions,
+    last_submission: Option<Submission>,
     deadline: Duration,
     launches: Launches,
     format16: Option<Format16>,
@@ -80,26 +79,8 @@ struct Prepared {
 /// Results on their way to the host.
 struct Requested {
     slot: usize,
-    submission: wgpu::SubmissionIndex,
+    submission: Submission,
     mapped: Mapped,
-}
-
-/// Whether a buffer has been mapped, which a callback of the driver says.
-#[derive(Clone, Default)]
-struct Mapped(Arc<AtomicU8>);
-
-const PENDING: u8 = 0;
-const MAPPED: u8 = 1;
-
-impl Mapped {
-    fn request(buffer: &wgpu::Buffer, bytes: u64) -> Mapped {
-        let mapped = Mapped::default();
-        let flag = mapped.0.clone();
-        buffer.slice(..bytes).map_async(wgpu::MapMode::Read, move |outcome| {
-            flag.store(if outcome.is_ok() { MAPPED } else { MAPPED + 1 }, Ordering::Release);
-        });
-        mapped
-    }
 }
 
 impl HeliosBackend {
@@ -143,6 +124,7 @@ impl HeliosBackend {
             prepared: None,
             encoder: None,
             last_submission: None,
+            submissions: Submissions::new(),
             deadline,
             launches: Launches::default(),
             format16: options.format16,
@@ -197,7 +179,10 @@ impl HeliosBackend {
     /// Submits what was recorded, and waits until it is done.
     pub(crate) fn finish(&mut self) -> Result<(), BackendError> {
         self.submit()?;
-        self.last_submission.clone().map_or(Ok(()), |submission| self.wait(&submission))
+        match self.last_submission.clone() {
+            Some(submission) => self.wait(&submission),
+            None => Ok(()),
+        }
     }
 
     /// Says once what could not be kept.
@@ -257,7 +242,8 @@ impl HeliosBackend {
     /// Submits what was recorded, if anything was.
     fn submit(&mut self) -> Result<(), BackendError> {
         if let Some(encoder) = self.encoder.take() {
-            self.last_submission = Some(self.gpu.queue.submit([encoder.finish()]));
+            let index = self.gpu.queue.submit([encoder.finish()]);
+            self.last_submission = Some(self.submissions.submitted(index, true));
             self.launches.submissions += 1;
             if let Some(prepared) = &mut self.prepared {
                 prepared.uploads_recorded = 0;
@@ -266,29 +252,35 @@ impl HeliosBackend {
         self.gpu.take_fault()
     }
 
-    /// Waits until a submission is done; the one place where the host waits for the device.
-    fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(self.deadline) };
-        let outcome = self.gpu.device.poll(poll);
-        self.gpu.take_fault()?;
-        outcome.map(|_| ()).map_err(|error| match error {
-            wgpu::PollError::Timeout => {
-                self.gpu.failed(format!("it did not answer within {} s", self.deadline.as_secs()))
-            }
-            wgpu::PollError::WrongSubmissionIndex(..) => self.gpu.failed(error.to_string()),
-        })
+    /// Waits until a submission is done; the one place where the host waits for the device. Each of those before it has the
+    /// whole time to the deadline.
+    fn wait(&mut self, submission: &Submission) -> Result<(), BackendError> {
+        while let Some(oldest) = self.submissions.oldest_until(submission) {
+            let poll = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(self.deadline) };
+            let outcome = self.gpu.device.poll(poll);
+            self.gpu.take_fault()?;
+            outcome.map_err(|error| match error {
+                wgpu::PollError::Timeout => self.gpu.failed(format!(
+                    "one submission took more than {} s; a smaller `--batch` with more `--accumSteps` makes them shorter",
+                    self.deadline.as_secs()
+                )),
+                wgpu::PollError::WrongSubmissionIndex(..) => self.gpu.failed(error.to_string()),
+            })?;
+            self.submissions.oldest_done(Instant::now());
+        }
+        Ok(())
     }
 
     /// Waits for a mapping that was requested before or with a submission.
-    fn wait_mapped(&self, mapped: &Mapped, submission: &wgpu::SubmissionIndex) -> Result<(), BackendError> {
+    fn wait_mapped(&mut self, mapped: &Mapped, submission: &Submission) -> Result<(), BackendError> {
         self.wait(submission)?;
-        if mapped.0.load(Ordering::Acquire) == PENDING {
+        if mapped.answer().is_none() {
             // Done, but the callback was not called with it.
             self.gpu.device.poll(wgpu::PollType::Poll).map_err(|error| self.gpu.failed(error.to_string()))?;
         }
         self.gpu.take_fault()?;
-        match mapped.0.load(Ordering::Acquire) {
-            MAPPED => Ok(()),
+        match mapped.answer() {
+            Some(true) => Ok(()),
             _ => Err(self.gpu.failed("its memory could not be read".to_owned())),
         }
     }
@@ -296,7 +288,7 @@ impl HeliosBackend {
     /// Runs a program alone and waits for it, its operations timed.
     fn run_timed(&mut self, number: usize, args: &RunArgs, timeline: &mut Timeline) -> Result<(), BackendError> {
         let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let ops = prepared.plans[number].0.ops.len();
+        let ops = prepared.plans[number].0.ops().len();
         if timeline.threads() < 1 || timeline.ops() < ops {
             return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
         }
@@ -340,9 +332,8 @@ impl HeliosBackend {
         if let Some(number) = prepared.plans.iter().position(|(known, _)| known == program) {
             return Ok(number);
         }
-        program.verify().map_err(BackendError::InvalidProgram)?;
         for region in Region::ALL {
-            let (needed, got) = (program.sizes.get(region), prepared.memory.len(region));
+            let (needed, got) = (program.sizes().get(region), prepared.memory.len(region));
             if needed > got {
                 return Err(BackendError::InvalidProgram(format!(
                     "{region:?} needs {needed} elements, {got} prepared"
@@ -354,7 +345,7 @@ impl HeliosBackend {
         if scratch_len as u64 * 4 > prepared.memory.scratch.size() {
             return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
         }
-        let plan = Plan::new(&self.gpu, lowered, &prepared.memory, &mut self.pipelines)?;
+        let plan = Plan::new(&self.gpu, lowered, costs(program), &prepared.memory, &mut self.pipelines)?;
         self.gpu.take_fault()?;
         // The newest takes the place of the one before: programs that are not prepared run once.
         prepared.plans.truncate(prepared.own_plans);
@@ -421,7 +412,7 @@ impl Backend for HeliosBackend {
 
     fn scratch_bytes(&self, programs: &[&Program]) -> usize {
         // A program that cannot run is an error of `prepare`.
-        let inputs = programs.iter().map(|program| program.sizes.get(Region::Inputs)).max().unwrap_or(0);
+        let inputs = programs.iter().map(|program| program.sizes().get(Region::Inputs)).max().unwrap_or(0);
         let uploads = UPLOAD_SLOTS * inputs * 4;
         self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize + uploads)
     }
@@ -430,14 +421,12 @@ impl Backend for HeliosBackend {
         self.encoder = None;
         self.prepared = None;
         self.gpu.take_fault()?;
-        for program in programs {
-            program.verify().map_err(BackendError::InvalidProgram)?;
-        }
         let scratch_len = self.scratch_len(programs)?;
         let memory = Memory::allocate(&self.gpu, sizes, scratch_len)?;
         let mut plans = Vec::new();
         for program in programs {
-            let plan = Plan::new(&self.gpu, lower(program, &self.profile)?, &memory, &mut self.pipelines)?;
+            let plan =
+                Plan::new(&self.gpu, lower(program, &self.profile)?, costs(program), &memory, &mut self.pipelines)?;
             plans.push(((*program).clone(), plan));
         }
         let buffer = |label, bytes: usize, usage| {
@@ -479,20 +468,20 @@ impl Backend for HeliosBackend {
     fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
         // A recording that was not submitted comes before.
         self.submit()?;
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let (buffer, element_bytes) = (prepared.memory.region(region), region.element_bytes());
+        let element_bytes = region.element_bytes();
         check_words(offset * element_bytes, std::mem::size_of_val(data) / 4 * element_bytes)?;
         for (chunk, values) in data.chunks(STAGING_BYTES / 4).enumerate() {
+            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+            let buffer = prepared.memory.region(region);
             let at = (offset + chunk * (STAGING_BYTES / 4)) * element_bytes;
             let bytes = self.profile.format16.encode(region, values);
             self.gpu.queue.write_buffer(buffer, at as u64, &bytes);
             prepared.staged_bytes += bytes.len();
             if prepared.staged_bytes >= STAGING_BYTES {
                 // What was staged is freed once it has been submitted and is done.
-                let submission = self.gpu.queue.submit([]);
                 prepared.staged_bytes = 0;
-                let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(self.deadline) };
-                self.gpu.device.poll(poll).map_err(|error| self.gpu.failed(error.to_string()))?;
+                let submission = self.submissions.submitted(self.gpu.queue.submit([]), false);
+                self.wait(&submission)?;
             }
         }
         self.gpu.take_fault()
@@ -519,7 +508,7 @@ impl Backend for HeliosBackend {
             let at = ((offset + chunk * (STAGING_BYTES / 4)) * element_bytes) as u64;
             let mut encoder = new_encoder(&self.gpu);
             encoder.copy_buffer_to_buffer(prepared.memory.region(region), at, &staging, 0, bytes);
-            let submission = self.gpu.queue.submit([encoder.finish()]);
+            let submission = self.submissions.submitted(self.gpu.queue.submit([encoder.finish()]), false);
             let mapped = Mapped::request(&staging, bytes);
             self.wait_mapped(&mapped, &submission)?;
             let view = staging.slice(..bytes).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
@@ -543,13 +532,26 @@ impl Backend for HeliosBackend {
         if let Some(timeline) = timeline {
             return self.run_timed(number, args, timeline);
         }
-        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let plan = &mut prepared.plans[number].1;
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        plan.record(&mut pass, args, 0..plan.len());
-        self.launches.dispatches += plan.len() as u64;
-        Ok(())
+        let mut operation = 0;
+        loop {
+            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
+            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+            let plan = &mut prepared.plans[number].1;
+            let first = operation;
+            while let Some(cost) = plan.costs().get(operation).filter(|cost| !self.submissions.is_full(**cost)) {
+                self.submissions.record(*cost);
+                operation += 1;
+            }
+            let dispatches = plan.start_of(first)..plan.start_of(operation);
+            self.launches.dispatches += dispatches.len() as u64;
+            if !dispatches.is_empty() {
+                plan.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), args, dispatches);
+            }
+            if operation == plan.costs().len() {
+                return Ok(());
+            }
+            self.submit()?;
+        }
     }
 
     fn results_ahead(&self) -> usize {

@@ -11,12 +11,14 @@
 
 mod device;
 mod format16;
+mod mapped;
 mod memory;
 mod shader;
 mod kernels;
 mod profile;
 mod pipelines;
 mod recording;
+mod submissions;
 mod timestamps;
 mod backend;
 mod tuning;

@@ -62,7 +62,7 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
         lowering
             .push(shader(entry), operands.map(tensor).into(), words, Vec::new(), groups)
             .map_err(BackendError::InvalidProgram)?;
-        let mut plan = Plan::new(gpu, vec![lowering], &memory, &mut Pipelines::new(None))?;
+        let mut plan = Plan::new(gpu, vec![lowering], vec![0], &memory, &mut Pipelines::new(None))?;
         let mut best = f64::INFINITY;
         for _ in 0..=ROUNDS {
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -66,7 +66,7 @@ impl Pipelines {
         let module = if gpu.checked {
             gpu.device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the kernels index within their operands' windows, which `Program::verify` and the windows keep inside
+            // SAFETY: the kernels index within their operands' windows, which a verified `Program` and the windows keep inside
             // the regions; they divide by no zero and have no endless loop. Tests run every kernel with the checks on, on
             // odd shapes, before any is run without.
             unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }

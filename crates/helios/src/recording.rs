@@ -23,13 +23,15 @@ struct Bound {
 pub(crate) struct Plan {
     dispatches: Vec<Bound>,
     ends: Vec<usize>,
+    /// Of each operation.
+    costs: Vec<u64>,
 }
 
 /// Lowers every operation of a program; an error names the first that cannot run.
 pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
     let unsupported = |op, why| BackendError::Unsupported { op, backend: "helios", why };
     program
-        .ops
+        .ops()
         .iter()
         .map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why)))
         .collect()
@@ -40,10 +42,11 @@ impl Plan {
     pub(crate) fn new(
         gpu: &Gpu,
         lowered: Vec<Lowering<'_>>,
+        costs: Vec<u64>,
         memory: &Memory,
         pipelines: &mut Pipelines,
     ) -> Result<Plan, BackendError> {
-        let mut plan = Plan { dispatches: Vec::new(), ends: Vec::new() };
+        let mut plan = Plan { dispatches: Vec::new(), ends: Vec::new(), costs };
         for lowering in lowered {
             for dispatch in lowering.dispatches {
                 plan.dispatches.push(bind(gpu, dispatch, memory, pipelines)?);
@@ -60,7 +63,17 @@ impl Plan {
 
     /// Operations, each in its range of dispatches.
     pub(crate) fn operations(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        (0..self.ends.len()).map(|index| if index == 0 { 0 } else { self.ends[index - 1] }..self.ends[index])
+        (0..self.ends.len()).map(|index| self.start_of(index)..self.ends[index])
+    }
+
+    /// What each operation costs.
+    pub(crate) fn costs(&self) -> &[u64] {
+        &self.costs
+    }
+
+    /// The first dispatch of an operation.
+    pub(crate) fn start_of(&self, operation: usize) -> usize {
+        if operation == 0 { 0 } else { self.ends[operation - 1] }
     }
 
     /// Records some of the dispatches.

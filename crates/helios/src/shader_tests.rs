@@ -52,7 +52,7 @@ fn shaders(programs: &[Program]) -> BTreeMap<String, Shader> {
     let mut found = vec![peaks::shader("FMA"), peaks::shader("TRIAD")];
     let mut known: HashSet<Shader> = HashSet::new();
     for profile in &profiles() {
-        for call in programs.iter().flat_map(|program| &program.ops) {
+        for call in programs.iter().flat_map(alpha_tensor::Program::ops) {
             let lowering = Lowering::of(&call.op, profile).expect("it can be lowered");
             for dispatch in lowering.dispatches {
                 if known.insert(dispatch.shader.clone()) {

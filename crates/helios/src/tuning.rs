@@ -131,7 +131,7 @@ fn product(sort: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program 
 
 /// The shortest time of one run, waiting shared by many.
 fn time_ms(backend: &mut HeliosBackend, program: &Program) -> Result<f64, BackendError> {
-    backend.prepare(&program.sizes, &[program])?;
+    backend.prepare(program.sizes(), &[program])?;
     let mut run = |repeats: usize| -> Result<f64, BackendError> {
         let start = Instant::now();
         for _ in 0..repeats {

@@ -137,7 +137,7 @@ fn args(step: u64) -> RunArgs {
 
 /// Parameters and tokens, the same for every backend.
 fn load(backend: &mut dyn Backend, program: &Program) {
-    backend.prepare(&program.sizes, &[program]).unwrap();
+    backend.prepare(program.sizes(), &[program]).unwrap();
     let key = Key::new(1, Purpose::Synthetic);
     let params: Vec<f32> = (0..PARAMS as u64).map(|i| 0.1 * key.normal_pair(i)[0] as f32).collect();
     backend.write(Region::Params, 0, &params).unwrap();
@@ -181,7 +181,7 @@ fn what_cannot_be_cut_is_an_error_before_anything_runs() {
     let options = Options { max_binding_bytes: Some(4 << 10), ..Options::default() };
     let Some(mut backend) = open(&options) else { return };
     let program = step();
-    let error = backend.prepare(&program.sizes, &[&program]).unwrap_err();
+    let error = backend.prepare(program.sizes(), &[&program]).unwrap_err();
     let BackendError::Unsupported { op, why, .. } = &error else { panic!("{error}") };
     assert!(!op.is_empty() && why.contains("binding"), "{error}");
 }
@@ -284,7 +284,7 @@ fn a_lost_device_is_an_error_of_whatever_comes_next() {
     let read = backend.read(Region::Params, 0, &mut [0.0]);
     assert!(matches!(read, Err(BackendError::DeviceFailed { .. })), "{read:?}");
     assert!(backend.write(Region::Params, 0, &[0.0]).is_err());
-    assert!(backend.prepare(&program.sizes, &[&program]).is_err());
+    assert!(backend.prepare(program.sizes(), &[&program]).is_err());
 }
 
 #[test]
@@ -305,13 +305,13 @@ fn programs_that_were_not_prepared_run_where_they_fit() {
     let Some(mut backend) = open(&Options::default()) else { return };
     let program = step();
     load(&mut backend, &program);
-    let mut other = program.clone();
-    other.ops.truncate(2);
+    let other = Program::new(program.ops()[..2].to_vec(), *program.sizes()).unwrap();
     backend.run(&other, &args(1), None).unwrap();
     backend.run(&program, &args(1), None).unwrap();
     assert!(backend.results().unwrap().is_applied);
-    let mut larger = other.clone();
-    larger.sizes.set(Region::Activations, 1 << 28);
+    let mut sizes = *program.sizes();
+    sizes.set(Region::Activations, 1 << 28);
+    let larger = Program::new(program.ops()[..2].to_vec(), sizes).unwrap();
     assert!(matches!(backend.run(&larger, &args(1), None), Err(BackendError::InvalidProgram(_))));
 }
 
@@ -354,8 +354,8 @@ fn memory_is_what_was_predicted() {
         let Some(before) = backend.driver_bytes() else { return println!("SKIPPED: no account of the driver's") };
         let train = train_step(shape, activations16);
         let program = train.program(0);
-        let predicted = (program.sizes.total_bytes() + backend.scratch_bytes(&[program])) as f64;
-        backend.prepare(&program.sizes, &[program]).unwrap();
+        let predicted = (program.sizes().total_bytes() + backend.scratch_bytes(&[program])) as f64;
+        backend.prepare(program.sizes(), &[program]).unwrap();
         let taken = (backend.driver_bytes().unwrap() - before) as f64;
         assert!((taken - predicted).abs() < 0.05 * predicted, "{shape:?}: {predicted} predicted, {taken} taken");
     }

@@ -2,7 +2,7 @@
 //!
 //! `char`, `byte` and `word` are written down as `tokenizer.json` directly. BPE is trained by the
 //! `tokenizers` crate on at most 256 MiB of text (larger data: evenly spaced pieces); pairs seen
-//! only once are not merged. The same text always gives the same bytes.
+//! only once are not merged. The same text always gives the same bytes, whatever the number of threads.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,17 +12,18 @@ use tokenizers::{
     models::bpe::{BPE, BpeTrainer},
     normalizers::NormalizerWrapper,
     pre_tokenizers::byte_level::ByteLevel,
+    utils::parallelism,
 };
 
-use super::{END_OF_TEXT, Kind, Tokenizer, pattern, scheme};
-use crate::{Corpus, DataError};
+use super::{END_OF_TEXT, Kind, Tokenizer, char_start, pattern, scheme};
+use crate::{Corpus, DataError, Work};
 
 /// Most text that BPE is trained on.
 const BPE_TRAINING_BYTES: u64 = 256 << 20;
 
 impl Tokenizer {
     /// Builds a tokenizer for a corpus (or loads it, for [`Kind::File`]), with warnings.
-    pub fn build(kind: &Kind, corpus: &Corpus) -> Result<(Tokenizer, Vec<String>), DataError> {
+    pub fn build(kind: &Kind, corpus: &Corpus, work: &Work<'_>) -> Result<(Tokenizer, Vec<String>), DataError> {
         let mut warnings = Vec::new();
         let with_end_of_text = corpus.has_documents();
         let json = match kind {
@@ -30,14 +31,12 @@ impl Tokenizer {
             Kind::Byte => scheme::byte_json(with_end_of_text),
             Kind::Char => {
                 let mut chars = BTreeSet::new();
-                for piece in corpus.pieces() {
-                    chars.extend(piece?.text.chars());
-                }
+                for_each_piece(corpus, 1, work, |text| chars.extend(text.chars()))?;
                 let tokens = chars.into_iter().map(String::from).collect();
                 scheme::char_json(&closed_vocab(tokens, with_end_of_text, corpus)?)
             }
-            Kind::Word => scheme::word_json(&closed_vocab(count_words(corpus)?, with_end_of_text, corpus)?),
-            Kind::Bpe { vocab } => train_bpe(*vocab, corpus, &mut warnings)?,
+            Kind::Word => scheme::word_json(&closed_vocab(count_words(corpus, work)?, with_end_of_text, corpus)?),
+            Kind::Bpe { vocab } => train_bpe(*vocab, corpus, work, &mut warnings)?,
         };
         let tokenizer = Tokenizer::from_json(json).map_err(|why| DataError::Tokenizer { why })?;
         if let Kind::Bpe { vocab } = kind {
@@ -71,18 +70,16 @@ fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus
 }
 
 /// The words of a corpus: the newline, then by falling count, then by spelling.
-fn count_words(corpus: &Corpus) -> Result<Vec<String>, DataError> {
+fn count_words(corpus: &Corpus, work: &Work<'_>) -> Result<Vec<String>, DataError> {
     let mut counts: HashMap<String, u64> = HashMap::new();
-    for piece in corpus.pieces() {
-        count_all(scheme::words(&piece?.text).map(|(word, _)| word), &mut counts);
-    }
+    for_each_piece(corpus, 1, work, |text| count_all(scheme::words(text).map(|(word, _)| word), &mut counts))?;
     counts.insert("\n".to_owned(), u64::MAX);
     let mut words: Vec<(String, u64)> = counts.into_iter().collect();
     words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     Ok(words.into_iter().map(|(word, _)| word).collect())
 }
 
-fn train_bpe(vocab: usize, corpus: &Corpus, warnings: &mut Vec<String>) -> Result<Vec<u8>, DataError> {
+fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<String>) -> Result<Vec<u8>, DataError> {
     let special_tokens: Vec<AddedToken> =
         corpus.has_documents().then(|| AddedToken::from(END_OF_TEXT, true)).into_iter().collect();
     let least = 256 + special_tokens.len();
@@ -101,21 +98,64 @@ fn train_bpe(vocab: usize, corpus: &Corpus, warnings: &mut Vec<String>) -> Resul
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
     let mut counts: HashMap<String, u64> = HashMap::new();
-    for piece in corpus.pieces().step_by(stride) {
-        count_all(pattern::words(&piece?.text), &mut counts);
-    }
-    let refused = |error: tokenizers::Error| DataError::Tokenizer { why: error.to_string() };
+    for_each_piece(corpus, stride, work, |text| count_all(pattern::words(text).flat_map(parts), &mut counts))?;
+    let refused = |error: tokenizers::Error| super::refused(&error);
     let byte_chars: Vec<char> = (0..=255).map(scheme::byte_char).collect();
     let byte_level = |word: &str| word.bytes().map(|byte| byte_chars[byte as usize]).collect();
     let counts = counts.into_iter().map(|(word, count)| (byte_level(&word), count)).collect();
     let mut model = BPE::default();
-    let special_tokens = trainer.do_train(&counts, &mut model).map_err(refused)?;
+    work.progress.update("building the tokenizer", 0, 0);
+    let special_tokens = with_threads(work.threads, || trainer.do_train(&counts, &mut model)).map_err(refused)?;
     let byte_level = ByteLevel::new(false, true, true);
     let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
         TokenizerImpl::new(model);
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
     tokenizer.add_special_tokens(special_tokens).map_err(refused)?;
     Ok(tokenizer.to_string(true).map_err(refused)?.into_bytes())
+}
+
+/// Longest part of a word that merges are counted in: a text without spaces, like DNA, is one word, and a merge goes through
+/// all of every word that has it.
+const MOST_WORD_BYTES: usize = 512;
+
+/// A word, or its parts where it is long.
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let (part, after) = rest.split_at(char_start(rest, MOST_WORD_BYTES));
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// Gives every `stride`th piece of a corpus to `take`.
+fn for_each_piece(
+    corpus: &Corpus,
+    stride: usize,
+    work: &Work<'_>,
+    mut take: impl FnMut(&str),
+) -> Result<(), DataError> {
+    let mut pieces = corpus.pieces();
+    let mut number = 0;
+    while let Some(piece) = pieces.next().transpose()? {
+        if number % stride == 0 {
+            take(&piece.text);
+        }
+        number += 1;
+        work.progress.update("reading words", pieces.passed_bytes(), corpus.bytes());
+    }
+    Ok(())
+}
+
+/// Runs what the `tokenizers` crate does on a pool of so many threads, or on this one where the system gives none.
+fn with_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
+    // The crate asks this of the whole process; without a pool of ours it would start one with a thread for each processor.
+    parallelism::set_parallelism(pool.is_some());
+    match pool {
+        Some(pool) => pool.install(job),
+        None => job(),
+    }
 }
 
 fn count_all<'t>(words: impl Iterator<Item = &'t str>, counts: &mut HashMap<String, u64>) {

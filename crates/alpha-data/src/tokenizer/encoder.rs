@@ -8,41 +8,50 @@ use std::collections::HashMap;
 
 use tokenizers::Model;
 
-use super::{END_OF_TEXT, Scheme, Tokenizer, pattern, scheme};
-use crate::DataError;
+use super::{END_OF_TEXT, Scheme, Tokenizer, char_start, pattern, scheme};
+use crate::{DataError, work};
 
 /// Most words whose ids are remembered.
 const MOST_WORDS: usize = 1 << 18;
+
+/// A text, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text<'t> {
+    pub(crate) text: &'t str,
+    /// The end of what stands before it; empty at the start of a document.
+    pub(crate) context: &'t str,
+}
 
 /// Encodes one text after another and remembers BPE's words.
 #[derive(Debug)]
 pub(crate) struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
+    threads: usize,
     words: HashMap<Box<str>, Box<[u32]>>,
     byte_chars: Vec<char>,
 }
 
 impl<'t> Encoder<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer) -> Encoder<'t> {
-        Encoder { tokenizer, words: HashMap::new(), byte_chars: (0..=255).map(scheme::byte_char).collect() }
+    pub(super) fn new(tokenizer: &'t Tokenizer, threads: usize) -> Encoder<'t> {
+        let byte_chars = (0..=255).map(scheme::byte_char).collect();
+        Encoder { tokenizer, threads, words: HashMap::new(), byte_chars }
     }
 
     /// Ids of several texts; an error comes with the index of its text.
-    pub(crate) fn encode_batch(&mut self, texts: &[&str]) -> Result<Vec<Vec<u32>>, (usize, DataError)> {
-        if matches!(self.tokenizer.scheme, Scheme::Foreign) {
-            let encodings = self.tokenizer.inner.encode_batch_fast(texts.to_vec(), false);
-            let encodings = encodings.map_err(|error| (0, refused(&error)))?;
-            return Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect());
-        }
-        texts.iter().enumerate().map(|(index, text)| self.encode(text).map_err(|error| (index, error))).collect()
+    pub(crate) fn encode_batch(&mut self, texts: &[Text<'_>]) -> Result<Vec<Vec<u32>>, (usize, DataError)> {
+        let results = if matches!(self.tokenizer.scheme, Scheme::Foreign) {
+            work::in_parallel(texts, self.threads, |text| self.tokenizer.encode_foreign(*text))
+        } else {
+            texts.iter().map(|text| self.encode(text.text)).collect()
+        };
+        results.into_iter().enumerate().map(|(index, result)| result.map_err(|error| (index, error))).collect()
     }
 
     /// Ids of a text.
     pub(super) fn encode(&mut self, text: &str) -> Result<Vec<u32>, DataError> {
         let tokenizer = self.tokenizer;
         if matches!(tokenizer.scheme, Scheme::Foreign) {
-            let encoding = tokenizer.inner.encode_fast(text, false).map_err(|error| refused(&error))?;
-            return Ok(encoding.get_ids().to_vec());
+            return tokenizer.encode_foreign(Text { text, context: "" });
         }
         let mut tokens = Vec::with_capacity(text.len() / 2);
         let mut start = 0;
@@ -63,6 +72,7 @@ impl<'t> Encoder<'t> {
             token: token.to_owned(),
             offset: (start + offset) as u64,
             path: None,
+            line: None,
         };
         let tokenizer = self.tokenizer;
         match &tokenizer.scheme {
@@ -88,7 +98,17 @@ impl<'t> Encoder<'t> {
                         continue;
                     }
                     let byte_level: String = word.bytes().map(|byte| self.byte_chars[byte as usize]).collect();
-                    let merged = tokenizer.inner.get_model().tokenize(&byte_level).map_err(|error| refused(&error))?;
+                    let merged =
+                        tokenizer.inner.get_model().tokenize(&byte_level).map_err(|error| super::refused(&error))?;
+                    if merged.last().map_or(0, |token| token.offsets.1) < byte_level.len() {
+                        // A byte without a token is passed over by the model.
+                        let is_missing = |char: &char| tokenizer.inner.token_to_id(&char.to_string()).is_none();
+                        let missing = byte_level.chars().position(|char| is_missing(&char)).unwrap_or_default();
+                        let offset = word.as_ptr() as usize - text.as_ptr() as usize;
+                        let at = char_start(word, missing);
+                        let char: String = word[at..].chars().take(1).collect();
+                        return Err(unknown(&char, offset + at));
+                    }
                     let ids: Box<[u32]> = merged.iter().map(|token| token.id).collect();
                     tokens.extend_from_slice(&ids);
                     if self.words.len() < MOST_WORDS {
@@ -100,8 +120,4 @@ impl<'t> Encoder<'t> {
         }
         Ok(())
     }
-}
-
-fn refused(error: &tokenizers::Error) -> DataError {
-    DataError::Tokenizer { why: error.to_string() }
 }

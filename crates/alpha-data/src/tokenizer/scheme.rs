@@ -63,16 +63,14 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = (&str, usize)> {
 
 impl Scheme {
     /// Recognises what this module writes.
-    pub(super) fn detect(json: &[u8], vocab: &HashMap<String, u32>) -> Scheme {
-        let Some(json) = serde_json::from_slice::<Value>(json).ok() else { return Scheme::Foreign };
-        let is_plain = ["normalizer", "truncation", "padding"].iter().all(|key| json[key].is_null());
+    pub(super) fn detect(json: &Value, vocab: &HashMap<String, u32>) -> Scheme {
         let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
         let flags = ["single_word", "lstrip", "rstrip"];
         let is_known = |token: &Value| token["content"] == END_OF_TEXT && flags.iter().all(|flag| token[flag] == false);
-        if !is_plain || !added.iter().all(is_known) {
+        if !json["normalizer"].is_null() || !added.iter().all(is_known) {
             return Scheme::Foreign;
         }
-        if is_gpt2_like(&json) {
+        if is_gpt2_like(json) {
             return Scheme::Bpe;
         }
         let unknown = json["model"]["unk_token"].as_str();

@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
         let scratch =
             unsafe { std::slice::from_raw_parts_mut(self.scratch.load(Ordering::Relaxed).add(thread * len), len) };
         let mut progress = self.progress.iter();
-        for (index, call) in self.program.ops.iter().enumerate() {
+        for (index, call) in self.program.ops().iter().enumerate() {
             let start_ns = self.now_ns();
             for stage in 0..stages(&call.op) {
                 let tasks = tasks(&call.op, stage, self.threads);
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
 
 /// The regions during a run.
 ///
-/// Safety rests on two facts: [`Program::verify`] has shown that every operand lies inside its
+/// Safety rests on two facts: A [`Program`] is verified: every operand lies inside its
 /// region and that operands which an operation writes overlap none of its others (but for exact
 /// in-place use), and tasks of one stage write disjoint parts.
 pub(super) struct Memory<'a> {

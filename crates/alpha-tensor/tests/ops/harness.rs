@@ -180,15 +180,16 @@ impl Case {
     pub(crate) fn finish(self) -> Runnable {
         let activations: Vec<Tensor> =
             self.contents.iter().map(|(tensor, _)| *tensor).filter(|t| t.region == Region::Activations).collect();
-        let (mut program, planned) = self.builder.finish(&activations);
-        self.sizes.0.iter().zip(&mut program.sizes.0).for_each(|(&fixed, size)| *size = fixed.max(*size));
+        let mut builder = self.builder;
+        builder.reserve(&self.sizes);
+        let (program, planned) = builder.finish(&activations);
         let planned: Vec<(Tensor, Tensor)> = activations.into_iter().zip(planned).collect();
         let place = |tensor: &Tensor| {
             planned.iter().find(|(virtual_, _)| virtual_ == tensor).map_or(*tensor, |(_, planned)| *planned)
         };
         let private: Vec<Tensor> = self.private.iter().map(place).collect();
         let mut outputs: Vec<Output> = Vec::new();
-        for call in &program.ops {
+        for call in program.ops() {
             let mut number = 0;
             call.op.clone().visit(&mut |tensor, access| {
                 let is_known = outputs.iter().any(|output| output.tensor == *tensor);
@@ -236,8 +237,9 @@ impl Case {
     /// operations. What a gradient tensor held before is subtracted if it is a number.
     pub(crate) fn check_grad(self, forward_ops: usize, out: Tensor, weights: &[f64], gradients: &[(Tensor, Tensor)]) {
         let runnable = self.finish();
-        let mut forward = runnable.program.clone();
-        forward.ops.truncate(forward_ops);
+        let program = &runnable.program;
+        let forward =
+            Program::new(program.ops()[..forward_ops].to_vec(), *program.sizes()).expect("a part of a program");
         let mut backend = RefBackend::<f64>::new();
         let mut scalar = |contents: &[(Tensor, Vec<f64>)]| {
             runnable.run_f64(&mut backend, &forward, contents);
@@ -312,7 +314,7 @@ impl Runnable {
     }
 
     fn run_f64(&self, backend: &mut RefBackend<f64>, program: &Program, contents: &[(Tensor, Vec<f64>)]) {
-        backend.prepare(&program.sizes, &[program]).expect("the reference runs everything");
+        backend.prepare(program.sizes(), &[program]).expect("the reference runs everything");
         for (tensor, values) in contents {
             backend.region_mut(tensor.region)[tensor.offset..][..tensor.len()].copy_from_slice(values);
         }
@@ -331,7 +333,9 @@ impl Runnable {
 
     /// Prepares a backend for the program and writes all contents.
     pub(crate) fn load(&self, backend: &mut dyn Backend) {
-        backend.prepare(&self.program.sizes, &[&self.program]).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        backend
+            .prepare(self.program.sizes(), &[&self.program])
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         for (tensor, values) in &self.contents {
             let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
             backend.write(tensor.region, tensor.offset, &values).expect("it is prepared");
@@ -344,9 +348,9 @@ impl Runnable {
     /// The same with the model's wide activations in 16 bits, and their contents rounded; none where there are no such
     /// activations, or one's rows or heads are no whole groups of four.
     fn in_16_bits(mut self, format: Format16) -> Option<Runnable> {
-        let wide: Vec<Tensor> = self.program.ops.iter().flat_map(|call| wide_operands(&call.op)).collect();
+        let wide: Vec<Tensor> = self.program.ops().iter().flat_map(|call| wide_operands(&call.op)).collect();
         let is_wide = |tensor: &Tensor| tensor.region == Region::Activations && wide.contains(tensor);
-        let has_whole_heads = self.program.ops.iter().all(|call| match &call.op {
+        let has_whole_heads = self.program.ops().iter().all(|call| match &call.op {
             Op::Attention(op) => (op.out.cols / op.heads).is_multiple_of(4),
             Op::Swiglu(op) => op.out.cols.is_multiple_of(4),
             Op::SwigluBwd(op) => op.out.cols.is_multiple_of(4),
@@ -356,7 +360,8 @@ impl Runnable {
             return None;
         }
         // Both regions have the places of all activations.
-        self.program.sizes.set(Region::Activations16, self.program.sizes.get(Region::Activations));
+        let mut sizes = *self.program.sizes();
+        sizes.set(Region::Activations16, sizes.get(Region::Activations));
         let moved = |tensor: &mut Tensor| {
             if is_wide(tensor) {
                 tensor.region = Region::Activations16;
@@ -370,7 +375,11 @@ impl Runnable {
             }
             moved(tensor);
         }
-        self.program.ops.iter_mut().for_each(|call| call.op.visit(&mut |tensor, _| moved(tensor)));
+        let mut ops = self.program.ops().to_vec();
+        for call in &mut ops {
+            call.op.visit(&mut |tensor, _| moved(tensor));
+        }
+        self.program = Program::new(ops, sizes).expect("the same program in two regions");
         self.outputs.iter_mut().for_each(|output| moved(&mut output.tensor));
         Some(self)
     }
@@ -430,7 +439,7 @@ pub(crate) fn check_in_16_bits(
             case.outputs.iter().map(|output| slice(&reference, output.tensor).to_vec()).collect();
         let tolerance = f32_tolerance(case.reduction) + SIXTEEN_ROUNDINGS * unit_roundoff(format);
         failures.extend(case.mismatches(&expected, backend, tolerance));
-        tested.extend(case.program.ops.iter().map(|call| call.op.name()));
+        tested.extend(case.program.ops().iter().map(|call| call.op.name()));
     }
     let shown = &failures[..failures.len().min(SHOWN_MISMATCHES)];
     assert!(failures.is_empty(), "{format:?}: {} mismatches, of them\n{}", failures.len(), shown.join("\n"));

@@ -115,7 +115,7 @@ fn sixteen_bits_are_rounded_to_nearest_by_the_kernels() {
         let out = b.activation16(1, cols);
         b.push(Swiglu { pre, out });
         let (program, places) = b.finish(&[pre, out]);
-        backend.prepare(&program.sizes, &[&program]).expect("it runs");
+        backend.prepare(program.sizes(), &[&program]).expect("it runs");
         let mut content = vec![64.0f32; cols];
         content.extend(values.iter().map(|value| value / 64.0));
         backend.write(Region::Activations, places[0].offset, &content).expect("it is prepared");

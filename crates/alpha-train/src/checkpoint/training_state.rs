@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alpha_data::DataHash;
+use alpha_data::{DataHash, DataIdentity};
 use alpha_nn::ParamLayout;
 use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,18 @@ pub const FILE_NAME: &str = "training_state.safetensors";
 const METADATA_KEY: &str = "training_state";
 
 const MOMENTS: [(&str, Region); 2] = [("exp_avg", Region::Moment1), ("exp_avg_sq", Region::Moment2)];
+
+/// What a run trains on, to see whether it is still the same when the run is resumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// What the files hold.
+    #[serde(flatten)]
+    pub identity: DataIdentity,
+    /// Tokens that are trained on; the rest validates.
+    pub train_tokens: u64,
+    /// The folder that relative paths of the configuration count from.
+    pub folder: PathBuf,
+}
 
 /// Counters of a run after a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +64,9 @@ pub struct TrainingState {
     /// Of all data consumed; none in checkpoints of versions that kept none, and in what follows from them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_hash: Option<DataHash>,
+    /// What it was consumed of; none in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataRecord>,
     /// The lowest validation loss so far.
     #[serde(default)]
     pub best_val_loss: Option<f32>,
@@ -142,7 +157,10 @@ fn check(file: &SafetensorsFile, specs: &[(TensorSpec, Region, usize)]) -> Resul
     for (TensorSpec { name, dims }, ..) in specs {
         let (tensor, expected) = (name.clone(), dims.clone());
         match tensors.get(name) {
-            None => return Err(TrainError::MissingTensor { path: path(), tensor, expected }),
+            None => {
+                let there = tensors.keys().cloned().collect();
+                return Err(TrainError::MissingTensor { path: path(), tensor, expected, there });
+            }
             Some(info) if info.shape != *dims => {
                 let found = info.shape.clone();
                 return Err(TrainError::TensorShape { path: path(), tensor, found, expected });

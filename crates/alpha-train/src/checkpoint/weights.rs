@@ -1,8 +1,10 @@
 //! The weights of a checkpoint, to and from the backend.
 //!
-//! Written as f32 under `transformer.…` names. Read with or without that prefix, as f32, f16 or
-//! bf16, from one file or from the shards of an index, `attn.bias` and `attn.masked_bias` (the
-//! causal mask of old files) left out. A model without biases has them in the file as zeros.
+//! Written as f32 under `transformer.…` names. Read with that prefix, without, or with those that wrappers of PyTorch put
+//! before it; as f32, f16 or bf16; from one file or from the shards of an index; `attn.bias` and `attn.masked_bias` (the
+//! causal mask of old files) left out. Tied weights may be there under either name. Linear layers may be transposed, as
+//! `nn.Linear` keeps them where GPT-2's own `Conv1D` does not: the shape of `attn.c_attn.weight`, which is never square, tells
+//! for all. A model without biases has them in the file as zeros.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -57,9 +59,21 @@ fn is_embedding(prefix: &str) -> bool {
     matches!(bare(prefix), "wte" | "wpe" | "lm_head")
 }
 
-/// A name without the prefix that some files have.
-fn bare(name: &str) -> &str {
-    name.strip_prefix("transformer.").unwrap_or(name)
+/// What stands before the names of GPT-2's tensors in some files: of `torch.compile`, of `DistributedDataParallel`, of
+/// whatever holds the model as `model`, and of transformers.
+const PREFIXES: [&str; 4] = ["_orig_mod.", "module.", "model.", "transformer."];
+
+/// A name without the prefixes that some files have.
+fn bare(mut name: &str) -> &str {
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        name = rest;
+    }
+    name
+}
+
+/// Whether a tensor is the matrix of a linear layer, by its bare name.
+fn is_linear(bare: &str) -> bool {
+    bare.starts_with("h.") && [".c_attn.weight", ".c_proj.weight", ".c_fc.weight"].iter().any(|end| bare.ends_with(end))
 }
 
 /// Writes `model.safetensors`.
@@ -85,6 +99,17 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
     let plan = source.plan(&entries, dir)?;
     for (entry, found) in entries.iter().zip(plan) {
         match (entry.place, found) {
+            (Some(place), Some(found)) if found.is_transposed => {
+                let [rows, cols] = [place.rows, place.cols];
+                let mut content = vec![0.0; entry.len()];
+                source.files[found.file].read_f32(&found.name, entry.len(), |first, values| {
+                    for (index, value) in (first..).zip(values) {
+                        content[index % rows * cols + index / rows] = *value;
+                    }
+                    Ok(())
+                })?;
+                backend.write(Region::Params, place.offset, &content)?;
+            }
             (Some(place), Some(found)) => {
                 source.files[found.file].read_f32(&found.name, entry.len(), |first, values| {
                     Ok(backend.write(Region::Params, place.offset + first, values)?)
@@ -120,6 +145,8 @@ pub fn load_finite_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Ba
 struct Found {
     file: usize,
     name: String,
+    /// Its rows are the model's columns.
+    is_transposed: bool,
 }
 
 /// All files of a folder's weights.
@@ -152,7 +179,7 @@ impl Source {
     fn add(&mut self, path: &Path) -> Result<(), TrainError> {
         let file = SafetensorsFile::open(path)?;
         for name in file.header().tensors.keys().filter(|name| !is_mask(name)) {
-            let found = Found { file: self.files.len(), name: name.clone() };
+            let found = Found { file: self.files.len(), name: name.clone(), is_transposed: false };
             if self.tensors.insert(bare(name).into(), found).is_some() {
                 return Err(TrainError::broken(path, format!("tensor `{name}` is there twice")));
             }
@@ -198,18 +225,26 @@ impl Source {
         let mut rest = self.tensors.clone();
         let mut plan = Vec::with_capacity(entries.len());
         let path = || if let [file] = &self.files[..] { file.path().into() } else { dir.into() };
+        let are_transposed = self.are_linear_transposed(entries);
+        let is_tied = !entries.iter().any(|entry| bare(&entry.spec.name) == HEAD);
         for Entry { spec, place } in entries {
-            let found = rest.remove(bare(&spec.name));
-            if let Some(found) = &found {
+            let name = bare(&spec.name);
+            let mut found = rest.remove(name);
+            if name == EMBEDDING && is_tied && found.is_none() {
+                found = rest.remove(HEAD);
+            }
+            if let Some(found) = &mut found {
+                found.is_transposed = are_transposed && is_linear(name);
                 self.check_shape(found, spec)?;
             } else if place.is_some() {
                 let (tensor, expected) = (spec.name.clone(), spec.dims.clone());
-                return Err(TrainError::MissingTensor { path: path(), tensor, expected });
+                let there = self.tensors.values().map(|found| found.name.clone()).collect();
+                return Err(TrainError::MissingTensor { path: path(), tensor, expected, there });
             }
             plan.push(found);
         }
-        if let Some(head) = rest.remove("lm_head.weight") {
-            let wte = entries.iter().find(|entry| bare(&entry.spec.name) == "wte.weight");
+        if let Some(head) = rest.remove(HEAD) {
+            let wte = entries.iter().find(|entry| bare(&entry.spec.name) == EMBEDDING);
             wte.map_or(Ok(()), |wte| self.check_shape(&head, &wte.spec))?;
         }
         if let Some(extra) = rest.into_values().next() {
@@ -218,17 +253,31 @@ impl Source {
         Ok(plan)
     }
 
+    /// Whether linear layers lie in the file as `nn.Linear` keeps them.
+    fn are_linear_transposed(&self, entries: &[Entry]) -> bool {
+        entries.iter().find(|entry| bare(&entry.spec.name).ends_with(".attn.c_attn.weight")).is_some_and(|entry| {
+            self.tensors.get(bare(&entry.spec.name)).is_some_and(|found| {
+                let shape = &self.files[found.file].header().tensors[&found.name].shape;
+                shape.iter().eq(entry.spec.dims.iter().rev())
+            })
+        })
+    }
+
     fn check_shape(&self, found: &Found, spec: &TensorSpec) -> Result<(), TrainError> {
         let file = &self.files[found.file];
         let shape = &file.header().tensors[&found.name].shape;
         let is_longer_positions = bare(&spec.name) == "wpe.weight"
             && matches!((&shape[..], &spec.dims[..]), ([rows, cols], [block, dim]) if rows >= block && cols == dim);
-        if *shape != spec.dims && !is_longer_positions {
+        let mut expected = spec.dims.clone();
+        if found.is_transposed {
+            expected.reverse();
+        }
+        if *shape != expected && !is_longer_positions {
             return Err(TrainError::TensorShape {
                 path: file.path().into(),
                 tensor: found.name.clone(),
                 found: shape.clone(),
-                expected: spec.dims.clone(),
+                expected,
             });
         }
         Ok(())
@@ -255,7 +304,8 @@ impl Source {
     /// A head in the file of a tied model must be the token embedding.
     fn check_head(&mut self, layout: &ParamLayout, backend: &mut dyn Backend) -> Result<(), TrainError> {
         let (head, wte) = (layout.places.head, layout.places.wte);
-        let Some(found) = self.tensors.get("lm_head.weight").filter(|_| head == wte).cloned() else {
+        let has_both = self.tensors.contains_key(EMBEDDING);
+        let Some(found) = self.tensors.get(HEAD).filter(|_| head == wte && has_both).cloned() else {
             return Ok(());
         };
         let why = "differs from `wte.weight`, but `config.json` says that the two are tied\n\n\
@@ -268,6 +318,10 @@ impl Source {
         })
     }
 }
+
+/// Bare names of the two weights that may be tied.
+const EMBEDDING: &str = "wte.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// The causal mask that old files carry as a buffer.
 fn is_mask(name: &str) -> bool {

@@ -114,12 +114,18 @@ impl Training<'_> {
                 }
                 let lr = schedule.lr_at(done + 1) as f32;
                 match self.enqueue(done + 1, lr, host, &mut batch, &enqueued) {
-                    Ok(step) => enqueued.push_back(step),
+                    Ok(Some(step)) => enqueued.push_back(step),
+                    Ok(None) => break, // asked to stop within it
                     Err(error) => failure = Some(error),
                 }
             }
             let Some(oldest) = enqueued.pop_front() else {
-                let Some(error) = failure else { break };
+                let Some(error) = failure else {
+                    if self.state.step < config.steps {
+                        return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
+                    }
+                    break;
+                };
                 // The optimiser has not run: what the steps before gained is kept.
                 return Err(self.fail(error)?);
             };
@@ -188,6 +194,14 @@ impl Training<'_> {
             if let Some(checkpoint) = checkpoint.filter(|_| is_stopped && !is_last) {
                 return Ok(Outcome::Stopped { step, checkpoint });
             }
+        }
+        if self.state.updates == 0 {
+            host.sink.note("warning: no update was applied at all: the weights are those that the run began with");
+        }
+        if let Some(param) = nonfinite::first_bad_param(&self.layout, &mut *self.backend)? {
+            let param = param.name.clone();
+            let checkpoint = checkpoint::newest(self.run_dir.path())?.map(|saved| saved.path).unwrap_or_default();
+            return Err(TrainError::NonfiniteEnd { param, checkpoint });
         }
         let TrainingState {
             spikes_skipped: spikes, nonfinite_skipped: nonfinite, overflows_skipped: overflows, ..
@@ -286,7 +300,8 @@ impl Training<'_> {
         }
     }
 
-    /// Hands a step to the backend, behind those that are under way.
+    /// Hands a step to the backend, behind those that are under way. None where the run is asked to stop before its last
+    /// micro-step: nothing has been updated, and the step is done again when the run is resumed.
     fn enqueue(
         &mut self,
         step: u64,
@@ -294,7 +309,7 @@ impl Training<'_> {
         host: &Host<'_>,
         Batch { tokens, targets }: &mut Batch,
         before: &VecDeque<Enqueued>,
-    ) -> Result<Enqueued, TrainError> {
+    ) -> Result<Option<Enqueued>, TrainError> {
         let config = self.config;
         let allocations = (host.allocations)();
         let launches = self.backend.launches();
@@ -305,6 +320,12 @@ impl Training<'_> {
             trace.tracer.begin_step(step, start);
         }
         for micro_step in 0..config.accum_steps {
+            if micro_step > 0 {
+                host.progress.update("step", micro_step as u64, config.accum_steps as u64);
+                if (host.is_stop_requested)() {
+                    return Ok(None);
+                }
+            }
             let data_start = Instant::now();
             self.loaders.train.batch(step, micro_step as u32, tokens, targets)?;
             if let Some(data_hash) = &mut data_hash {
@@ -331,7 +352,7 @@ impl Training<'_> {
         self.backend.request_results()?;
         let launches = self.backend.launches().zip(launches).map(|(now, before)| now - before);
         let allocations = (host.allocations)() - allocations;
-        Ok(Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale })
+        Ok(Some(Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale }))
     }
 
     /// Waits for a step's results. One that was enqueued behind another began when that one ended.
@@ -418,7 +439,7 @@ impl Training<'_> {
         let mut lines = JsonLines::open(&self.run_dir.path().join(metrics::SAMPLES_FILE_NAME))?;
         let options = SampleOptions { seed: self.config.seed, ..SampleOptions::default() };
         let tokenizer = self.data.tokenizer.as_ref();
-        let mut sampler = Sampler::new(&self.model, &self.layout);
+        let mut sampler = Sampler::new(&self.model, &self.layout, tokenizer);
         for prompt in &self.config.sample_prompts {
             let ids = match prompt_ids(prompt, tokenizer, self.model.vocab) {
                 Ok(ids) if ids.is_empty() => {
@@ -433,7 +454,7 @@ impl Training<'_> {
             };
             let end_of_text = tokenizer.and_then(Tokenizer::end_of_text);
             let sample = sampler.sample(&mut *self.backend, &ids, &options, end_of_text)?;
-            let text = decode(&sample.tokens, tokenizer)?;
+            let text = decode(&ids, &sample.tokens, tokenizer)?;
             host.sink.note(&format!("sample at step {step}: {prompt}{text}"));
             let SampleOptions { temp, topk, topp, seed, .. } = options;
             lines.append(&SampleRecord { step, prompt: prompt.clone(), text, seed, temp, topk, topp })?;

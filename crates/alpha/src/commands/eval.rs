@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, open_stream};
-use alpha_train::{checkpoint, config::TokenDtype, evaluate::evaluate_stream, trainer};
+use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, Work, open_stream};
+use alpha_train::{
+    TrainError, checkpoint,
+    config::TokenDtype,
+    evaluate::{EvaluateOptions, evaluate_stream},
+    trainer,
+};
 use clap::Args;
 
 use super::model::{Model, backend};
@@ -14,6 +19,7 @@ use crate::{
         value::{count, named, path, size},
     },
     output,
+    progress::Progress,
     resolve::place,
 };
 
@@ -61,11 +67,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     place.notes.iter().for_each(|note| output::note(note));
     let model = Model::open(&flags.checkpoint)?;
     let cache = Cache::from_environment();
+    let progress = Progress::new(0);
+    progress.watch();
+    let work = Work { cache: &cache, threads: place.threads, progress: &progress };
     let tokenizer = model.tokenizer.as_ref();
     let mut warnings = Vec::new();
     let token_dtype = flags.token_dtype.map(trainer::token_dtype);
     let stream = match flags.split.as_str() {
-        "all" => open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, &cache, &mut warnings)?,
+        "all" => open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, &work, &mut warnings)?,
         part => {
             let options = DataOptions {
                 data: flags.data.clone(),
@@ -75,20 +84,24 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
                 block: model.config.block,
                 ..DataOptions::default()
             };
-            let data = Dataset::open(&options, &cache)?;
+            let data = Dataset::open(&options, &work)?;
             warnings.extend(data.warnings);
             if part == "val" { data.val } else { data.train }
         }
     };
     for warning in warnings {
-        output::note(&format!("warning: {warning}"));
+        progress.note(&format!("warning: {warning}"));
     }
     let mut backend = backend(&place)?;
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
+    let options = EvaluateOptions { batch: flags.batch, part, progress: &progress };
     let (evaluation, windows) =
-        evaluate_stream(&mut *backend, &model.config, &model.layout, flags.batch, &stream, part, |backend| {
+        evaluate_stream(&mut *backend, &model.config, &model.layout, &stream, options, |backend| {
             checkpoint::load_finite_params(&flags.checkpoint, &model.layout, backend)
         })?;
+    if !evaluation.loss.is_finite() {
+        return Err(TrainError::NonfiniteLoss { loss: evaluation.loss }.into());
+    }
     let bits_per_byte = match tokenizer {
         Some(tokenizer) => {
             let bytes = predicted_bytes(tokenizer, &stream, model.config.block, &windows)?;
@@ -96,6 +109,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         }
         None => None,
     };
+    progress.finish();
     let (loss, perplexity, tokens) = (evaluation.loss, evaluation.loss.exp(), evaluation.tokens);
     let text = if flags.json {
         let object = serde_json::json!({
@@ -122,7 +136,7 @@ fn predicted_bytes(
     let mut bytes = 0;
     for &window in windows {
         let predicted = all.fill(window, &mut tokens, &mut targets)?;
-        bytes += tokenizer.text_bytes(&targets[..predicted])?;
+        bytes += tokenizer.text_bytes(&tokens[..1], &targets[..predicted])?;
     }
     Ok(bytes)
 }

@@ -5,6 +5,10 @@ pub(crate) mod completions;
 pub(crate) mod datagen;
 pub(crate) mod devices;
 pub(crate) mod eval;
+#[cfg(target_os = "linux")]
+pub(crate) mod feedback;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_feedback.rs"]
 pub(crate) mod feedback;
 mod model;
 pub(crate) mod sample;

@@ -69,8 +69,15 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         // Of what cannot be encoded the tokenizer only knows that it is not in its vocabulary.
         if tokenizer.is_some() { failure.hint("give a prompt that the model knows with `--prompt`") } else { failure }
     })?;
+    if prompt.len() > model.config.block {
+        output::note(&format!(
+            "warning: the prompt has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+            prompt.len(),
+            model.config.block
+        ));
+    }
     let programs = [model.config.block, 1].map(|rows| decode_program(&model.config, &model.layout, rows).0);
-    let sizes = programs[0].sizes.max(&programs[1].sizes);
+    let sizes = programs[0].sizes().max(programs[1].sizes());
     backend.prepare(&sizes, &[&programs[0], &programs[1]]).map_err(TrainError::from)?;
     checkpoint::load_finite_params(&flags.checkpoint, &model.layout, &mut *backend)?;
     let options = SampleOptions {
@@ -81,14 +88,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         seed: flags.seed,
     };
     let end_of_text = tokenizer.and_then(alpha_data::Tokenizer::end_of_text);
-    let mut sampler = Sampler::new(&model.config, &model.layout);
+    let mut sampler = Sampler::new(&model.config, &model.layout, tokenizer);
     let Sample { tokens, margins, prefill_tok_s, decode_tok_s } =
         sampler.sample(&mut *backend, &prompt, &options, end_of_text)?;
     let written = match tokens.split_last() {
         Some((last, before)) if Some(*last) == end_of_text => before,
         _ => &tokens,
     };
-    let text = decode(written, tokenizer)?;
+    let text = decode(&prompt, written, tokenizer)?;
     if flags.json {
         // The end-of-text token is among the tokens, for it was chosen, and not in the text.
         let object = serde_json::json!({
@@ -97,7 +104,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         });
         output::print(&format!("{object}\n"))?;
     } else {
-        output::print(&format!("{}{text}\n", flags.prompt))?;
+        output::print(&output::printable(&format!("{}{text}\n", flags.prompt)))?;
     }
     let count = written.len();
     output::note(&format!("{count} tokens | prefill {prefill_tok_s:.0} tok/s | decode {decode_tok_s:.0} tok/s"));

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use alpha_data::{Corpus, Kind, Source, Tokenizer};
+use alpha_data::{Cache, Corpus, Kind, Source, Tokenizer, Work};
 use clap::{Args, Subcommand};
 
 use crate::{
     exit::Failure,
     flags::value::{named, path, size},
     output,
+    progress::Progress,
 };
 
 /// What to do.
@@ -59,10 +60,17 @@ pub(crate) fn run(action: &Action) -> Result<(), Failure> {
         Some(vocab) => Kind::Bpe { vocab },
         None => flags.kind.parse()?,
     };
-    let corpus = Corpus::open(&Source::resolve(&flags.input, None)?)?.ok_or_else(|| {
+    let cache = Cache::from_environment();
+    let progress = Progress::new(0);
+    progress.watch();
+    let work = Work { cache: &cache, progress: &progress, ..Work::default() };
+    let mut warnings = Vec::new();
+    let corpus = Corpus::open(&Source::resolve(&flags.input, None, &work, &mut warnings)?)?.ok_or_else(|| {
         Failure::failed(format!("`{}` holds tokens, not text", flags.input)).hint("`--input` takes text or jsonl")
     })?;
-    let (tokenizer, warnings) = Tokenizer::build(&kind, &corpus)?;
+    let (tokenizer, of_building) = Tokenizer::build(&kind, &corpus, &work)?;
+    progress.finish();
+    warnings.extend(of_building);
     for warning in warnings {
         output::note(&format!("warning: {warning}"));
     }

@@ -32,16 +32,23 @@ fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), 
         output::note(&note);
     }
     let stop = StopRequest::install()?;
-    let mut console = Console { progress: Progress::new(0, config.steps), print_error: None };
+    let progress = Progress::new(config.steps);
+    let mut console = Console { progress: &progress, print_error: None };
+    let turns = std::env::var_os(TURNS_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    if turns.is_none() {
+        progress.watch(); // in turns silence is waiting
+    }
     let mut host = Host {
         sink: &mut console,
+        progress: &progress,
+        begin_saving: &|| stop.hold(),
         is_stop_requested: &|| stop.received().is_some(),
         allocations: alloc::allocations,
         started,
-        turns: std::env::var_os(TURNS_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from),
+        turns,
     };
     let outcome = alpha_train::train(&config, &mut host, make);
-    console.progress.finish();
+    progress.finish();
     let outcome = outcome?;
     if let Some(error) = console.print_error {
         return Err(Failure::failed(format!("the run is done, but its lines could not be written: {error}")));
@@ -57,23 +64,23 @@ fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), 
 }
 
 /// The console of a run. An error of stdout is kept for the end: training goes on.
-struct Console {
-    progress: Progress,
+struct Console<'a> {
+    progress: &'a Progress,
     print_error: Option<std::io::Error>,
 }
 
-impl Sink for Console {
+impl Sink for Console<'_> {
     fn line(&mut self, line: &str) {
         let printed = self.progress.print(&format!("{line}\n"));
         self.print_error = self.print_error.take().or(printed.err());
     }
 
     fn note(&mut self, line: &str) {
-        self.progress.note(line);
+        self.progress.note(&output::shown(line));
     }
 
     fn progress(&mut self, step: u64, total_steps: u64, loss: f32, tok_s: f64) {
-        self.progress.update(step, total_steps, loss, tok_s);
+        self.progress.step(step, total_steps, loss, tok_s);
     }
 }
 

@@ -210,4 +210,10 @@ pub(crate) struct TrainFlags {
     /// Make warnings of the planning check fatal
     #[arg(long, action = ArgAction::Set, default_value = "false", help_heading = "Presets and checks")]
     pub(crate) strict_planning: bool,
+    /// Begin although less memory is free than the run is predicted to take
+    #[arg(long, action = ArgAction::Set, default_value = "false", help_heading = "Presets and checks")]
+    pub(crate) ignore_memory_check: bool,
+    /// With `--resume`: go on although the data is not what the run began with
+    #[arg(long, action = ArgAction::Set, default_value = "false", help_heading = "Presets and checks")]
+    pub(crate) allow_data_change: bool,
 }

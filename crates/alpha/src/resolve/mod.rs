@@ -137,6 +137,9 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
             $flag = value;
         }};
     }
+    if !given.has("tokenizer") {
+        flags.tokenizer = None; // a preset's is not that of the weights
+    }
     take!("layers", flags.shape.layers, shape.layers);
     take!("dim", flags.shape.dim, shape.dim);
     take!("heads", flags.shape.heads, shape.heads);
@@ -226,6 +229,8 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place, sched
         remote: flags.remote,
         run_dir,
         strict_planning: flags.strict_planning,
+        ignore_memory_check: flags.ignore_memory_check,
+        allow_data_change: flags.allow_data_change,
     }
 }
 

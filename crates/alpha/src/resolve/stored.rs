@@ -16,11 +16,14 @@ use crate::{
 };
 
 /// Flags that may differ when a run is resumed: the number of steps, logging, evaluation,
-/// sampling, and what does not touch the model.
+/// sampling, where the data lies (whether it is the same is seen by its content), and what does not touch the model.
 const FREE: &[&str] = &[
+    "allowDataChange",
     "config",
+    "data",
     "evalInterval",
     "evalIters",
+    "ignoreMemoryCheck",
     "keepCheckpoints",
     "logEvery",
     "postSamples",
@@ -31,9 +34,13 @@ const FREE: &[&str] = &[
     "samplePrompts",
     "steps",
     "strictPlanning",
+    "threads",
     "trace",
     "valData",
 ];
+
+/// Flags that a resumed run does not take over: another machine has another number of threads, which changes no bit.
+const OF_THE_PROCESS: &[&str] = &["allowDataChange", "config", "ignoreMemoryCheck", "resume", "runDir", "threads"];
 
 /// The run folder that a checkpoint lies in.
 pub(crate) fn run_dir_of(checkpoint: &Path) -> PathBuf {
@@ -48,7 +55,7 @@ pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
     let flags = stored
         .iter()
         .filter(|(key, _)| crate::flags::layer::documented_name(key).is_some_and(|name| name == **key))
-        .filter(|(key, _)| !["config", "resume", "runDir"].contains(&key.as_str()))
+        .filter(|(key, _)| !OF_THE_PROCESS.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let layer = config_file::from_json(&flags)?;

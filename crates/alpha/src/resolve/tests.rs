@@ -182,8 +182,9 @@ fn a_flag_that_differs_from_the_stored_one_is_refused() {
     for (name, value, known) in [
         ("lr", "0.001", "0.00005"),
         ("batch", "8", "64"),
-        ("threads", "1", "2"),
         ("domain", "abc", "chat"),
+        ("threads", "1", ""),
+        ("data", "moved.txt", ""),
         ("valData", "", ""),
     ] {
         let result = resumed(&[("resume", "auto"), ("runDir", "run"), (name, value)]);

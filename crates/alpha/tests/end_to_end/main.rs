@@ -8,6 +8,7 @@
 mod bad_input;
 mod checkpoints;
 mod damage;
+mod edges;
 mod data_hash;
 #[path = "../outcome/mod.rs"]
 mod outcome;

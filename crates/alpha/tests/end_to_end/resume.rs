@@ -148,9 +148,7 @@ fn flags_must_equal_the_stored_ones() {
         ("--batch=8", "4"),
         ("--seed=43", "42"),
         ("--dropout=0.5", "0"),
-        ("--threads=1", "2"),
         ("--activation=relu", "gelu"),
-        ("--data=other.txt", "text.txt"),
     ] {
         let done = place.resume("run", &["--steps=9", flag]);
         done.refused(2, &[flag, stored]);

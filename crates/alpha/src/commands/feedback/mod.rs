@@ -98,8 +98,9 @@ struct Context {
 
 /// Runs the command. With `--json`, what goes wrong is an object on stdout too.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
-    let context =
-        Context { console: Console::new(StopRequest::install()?), json: flags.json, target: flags.target.clone() };
+    let stop = StopRequest::install()?;
+    stop.hold(); // an attempt that was begun is closed
+    let context = Context { console: Console::new(stop), json: flags.json, target: flags.target.clone() };
     let done = match &flags.action {
         Action::Init(flags) => init::run(flags, &context),
         Action::Doctor(flags) => doctor::run(flags, &context),

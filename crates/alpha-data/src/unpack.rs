@@ -1,0 +1,245 @@
+//! Files that are packed by gzip or zstd, unpacked once: into the cache, or into a file without a name where there is none.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::StreamingDecoder;
+
+use crate::{DataError, Work, cache, data_file::DataFile, format::Packing};
+
+/// Changes when the same file no longer gives the same bytes.
+const VERSION: &[u8] = b"unpacked 1";
+
+/// Where unpacked bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Unpacked {
+    At(PathBuf),
+    Unnamed(Arc<File>),
+}
+
+/// Unpacks a file; what the user should know comes as a warning.
+pub(crate) fn unpack(
+    file: &DataFile,
+    packing: Packing,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Unpacked, DataError> {
+    let key = cache::key(&[VERSION, hash(file, work)?.as_bytes()]);
+    if let Some(path) = work.cache.path(&key, "unpacked") {
+        // Written whole or not at all; its length is kept beside it, so that one that was cut short later is seen.
+        let kept_len = work.cache.read(&key, "length").and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        if kept_len.is_some() && path.metadata().map(|metadata| metadata.len()).ok() == kept_len {
+            return Ok(Unpacked::At(path));
+        }
+        let mut len = 0;
+        match cache::write_with(&path, |out| {
+            let _: () = len = copy(file, packing, out, work)?;
+            Ok::<_, Failed>(())
+        }) {
+            Ok(()) => match work.cache.write(&key, "length", &len.to_le_bytes()) {
+                Ok(()) => return Ok(Unpacked::At(path)),
+                Err(warning) => warnings.push(warning),
+            },
+            Err(Failed::Data(error)) => return Err(error),
+            Err(Failed::Io(error)) => warnings.push(cache::unwritable(&path, &error)),
+        }
+    }
+    let (mut out, path) = cache::unnamed_file()?;
+    match copy(file, packing, &mut out, work) {
+        Ok(_) => Ok(Unpacked::Unnamed(Arc::new(out))),
+        Err(Failed::Data(error)) => Err(error),
+        Err(Failed::Io(error)) => Err(DataError::io("write", &path, error)),
+    }
+}
+
+/// Whose fault it was.
+enum Failed {
+    /// The packed file's.
+    Data(DataError),
+    /// That of the place that is written to.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Io(error)
+    }
+}
+
+fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut position = 0;
+    loop {
+        let bytes = file.read_up_to(position, 1 << 20)?;
+        if bytes.is_empty() {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&bytes);
+        position += bytes.len() as u64;
+        work.progress.update("reading", position, file.len());
+    }
+}
+
+/// Unpacks into `out`; returns how many bytes came out.
+fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> Result<u64, Failed> {
+    let mut out = BufWriter::with_capacity(1 << 20, out);
+    let mut source = BufReader::with_capacity(1 << 20, Packed { file, position: 0, work });
+    let mut total = 0;
+    match packing {
+        // Several members follow one another where a file was packed in parts.
+        Packing::Gzip => total += pump(&mut MultiGzDecoder::new(&mut source), &mut out, file)?,
+        Packing::Zstd => {
+            let broken = |error: io::Error| Failed::Data(of_source(error, file));
+            while !source.fill_buf().map_err(broken)?.is_empty() {
+                if !skip_frame(&mut source).map_err(broken)? {
+                    let frame = StreamingDecoder::new(&mut source);
+                    let mut frame = frame.map_err(|error| broken(io::Error::other(error.to_string())))?;
+                    total += pump(&mut frame, &mut out, file)?;
+                }
+            }
+        }
+    }
+    out.flush()?;
+    Ok(total)
+}
+
+/// Passes over a frame that holds no data (RFC 8878, section 3.1.2); false where there is none.
+fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
+    let start = source.fill_buf()?;
+    // A magic that is cut in two by the buffer is not recognised, and then refused by the decoder.
+    let is_skippable = start.len() >= 8 && start[0] & 0xF0 == 0x50 && start[1..4] == [0x2A, 0x4D, 0x18];
+    if !is_skippable {
+        return Ok(false);
+    }
+    let len = u64::from(u32::from_le_bytes([start[4], start[5], start[6], start[7]]));
+    source.consume(8);
+    let passed = io::copy(&mut source.take(len), &mut io::sink())?;
+    if passed < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
+}
+
+/// From a decoder to the output.
+fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, Failed> {
+    let mut bytes = vec![0; 1 << 18];
+    let mut total = 0;
+    loop {
+        match decoder.read(&mut bytes) {
+            Ok(0) => return Ok(total),
+            Ok(count) => {
+                out.write_all(&bytes[..count])?;
+                total += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failed::Data(of_source(error, file))),
+        }
+    }
+}
+
+/// What went wrong with the packed file: what its reader said, or that it does not unpack.
+fn of_source(error: io::Error, file: &DataFile) -> DataError {
+    match error.downcast::<DataError>() {
+        Ok(error) => error,
+        Err(error) => DataError::BrokenPacking { path: file.path.clone(), why: error.to_string() },
+    }
+}
+
+/// Reads a packed file from its start.
+struct Packed<'a> {
+    file: &'a DataFile,
+    position: u64,
+    work: &'a Work<'a>,
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = (self.file.len() - self.position).min(out.len() as u64) as usize;
+        self.file.read_at(self.position, &mut out[..count]).map_err(io::Error::other)?;
+        self.position += count as u64;
+        self.work.progress.update("unpacking", self.position, self.file.len());
+        Ok(count)
+    }
+}
+
+/// Reads a file that several may read at a time, from its start.
+pub(crate) struct FromStart(DataFile, u64);
+
+impl FromStart {
+    pub(crate) fn of(file: DataFile) -> FromStart {
+        FromStart(file, 0)
+    }
+}
+
+impl Read for FromStart {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = (self.0.len() - self.1).min(out.len() as u64) as usize;
+        self.0.read_at(self.1, &mut out[..count]).map_err(io::Error::other)?;
+        self.1 += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+    use crate::Cache;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn unpacked(bytes: Vec<u8>, packing: Packing, cache: &Cache) -> Result<Vec<u8>, DataError> {
+        let work = Work { cache, ..Work::default() };
+        let mut warnings = Vec::new();
+        let found = unpack(&DataFile::owned("x".into(), bytes), packing, &work, &mut warnings)?;
+        assert!(warnings.is_empty(), "{warnings:?}");
+        Ok(match found {
+            Unpacked::At(path) => std::fs::read(path).unwrap(),
+            Unpacked::Unnamed(file) => {
+                let mut bytes = Vec::new();
+                FromStart::of(DataFile::shared(file, Path::new("x")).unwrap()).read_to_end(&mut bytes).unwrap();
+                bytes
+            }
+        })
+    }
+
+    #[test]
+    fn parts_that_follow_one_another_are_all_unpacked() {
+        let folder = tempfile::tempdir().unwrap();
+        let text: Vec<u8> = (0..300_000u32).flat_map(|number| number.to_string().into_bytes()).collect();
+        let skippable = [&[0x5E, 0x2A, 0x4D, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let expected = [&text[..], b"second"].concat();
+        for (bytes, packing) in [
+            ([gzip(&text), gzip(b"second")].concat(), Packing::Gzip),
+            ([skippable.clone(), zstd(&text), skippable, zstd(b"second")].concat(), Packing::Zstd),
+        ] {
+            for cache in [Cache::none(), Cache::in_folder(folder.path()), Cache::in_folder(folder.path())] {
+                assert!(unpacked(bytes.clone(), packing, &cache).unwrap() == expected, "{packing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_refused() {
+        let text = b"some text that is long enough to be packed ".repeat(1000);
+        for (bytes, packing) in [(gzip(&text), Packing::Gzip), (zstd(&text), Packing::Zstd)] {
+            for len in [bytes.len() - 1, bytes.len() / 2, 11] {
+                let found = unpacked(bytes[..len].to_vec(), packing, &Cache::none());
+                assert!(matches!(found, Err(DataError::BrokenPacking { .. })), "{packing:?} {len}");
+            }
+        }
+    }
+}
