@@ -54,7 +54,7 @@ pub enum DataError {
     },
     /// Headerless tokens and no word about the vocabulary.
     #[error(
-        "the vocabulary of `{data}` is unknown: its tokens carry no header and no tokenizer is given\nhint: add `--vocabSize=N`"
+        "the vocabulary of `{data}` is unknown: its tokens do not say, and no tokenizer is given\nhint: add `--vocabSize=N`"
     )]
     VocabUnknown {
         /// The data.
@@ -132,7 +132,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// Reading or writing failed.
-    #[error("cannot {doing} `{}`: {source}", path.display())]
+    #[error("cannot {doing} `{}`: {source}{}", path.display(), limit_hint(source))]
     Io {
         /// `read`, `write` …
         doing: &'static str,
@@ -359,6 +359,18 @@ pub enum DataError {
         /// Model's vocabulary.
         model: usize,
     },
+}
+
+/// What to do about a limit of the system that was reached.
+fn limit_hint(error: &io::Error) -> &'static str {
+    const TOO_MANY_OPEN_FILES: i32 = 24;
+    match (error.raw_os_error(), error.kind()) {
+        (Some(TOO_MANY_OPEN_FILES), _) => {
+            "\nhint: a process may have more files open after `ulimit -n 65536`; or join shards"
+        }
+        (_, io::ErrorKind::PermissionDenied) => "\nhint: check who may read it: `ls -l`",
+        _ => "",
+    }
 }
 
 impl DataError {

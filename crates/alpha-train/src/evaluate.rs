@@ -4,7 +4,7 @@ use alpha_data::{EvalLoader, Progress, TokenStream, Windows};
 use alpha_nn::{ModelConfig, ParamLayout, programs};
 use alpha_tensor::{Backend, Program, RegionSizes, RunArgs};
 
-use crate::TrainError;
+use crate::{TrainError, host::Host};
 
 /// The fixed validation batches of a training run.
 #[derive(Debug)]
@@ -21,18 +21,19 @@ impl Validator {
         Validator { loader, tokens: vec![0; tokens], targets: vec![0; tokens] }
     }
 
-    /// Mean loss over all batches; none if asked to stop on the way.
+    /// Mean loss over all batches; none if the host asks to stop on the way.
     pub fn evaluate(
         &mut self,
         backend: &mut dyn Backend,
         (program, inputs): &(Program, programs::Inputs),
-        is_stop_requested: &dyn Fn() -> bool,
+        host: &Host<'_>,
     ) -> Result<Option<f32>, TrainError> {
         let mut sum = 0.0;
         for index in 0..self.loader.batches() {
-            if is_stop_requested() {
+            if (host.is_stop_requested)() {
                 return Ok(None);
             }
+            host.progress.update("evaluating", u64::from(index), u64::from(self.loader.batches()));
             self.loader.batch(index, &mut self.tokens, &mut self.targets)?;
             backend.write_tokens(inputs.tokens.offset, &self.tokens)?;
             backend.write_tokens(inputs.targets.offset, &self.targets)?;

@@ -79,13 +79,15 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Continues `prompt` (at least one token) until `end_of_text` or for `options.steps` tokens.
+    /// Continues `prompt` (at least one token) until `end_of_text`, for `options.steps` tokens, or until `goes_on`, asked with
+    /// the number of new tokens before each, says no.
     pub fn sample(
         &mut self,
         backend: &mut dyn Backend,
         prompt: &[u32],
         options: &SampleOptions,
         end_of_text: Option<u32>,
+        goes_on: &dyn Fn(usize) -> bool,
     ) -> Result<Sample, TrainError> {
         if let Some(&token) = prompt.iter().find(|&&token| token as usize >= self.config.vocab) {
             return Err(TrainError::PromptToken { token, vocab: self.config.vocab });
@@ -102,6 +104,9 @@ impl<'a> Sampler<'a> {
         let mut margins = Vec::new();
         let start = Instant::now();
         for index in 0..options.steps {
+            if !goes_on(index) {
+                break;
+            }
             // Ids that pad the vocabulary stand for no text.
             let logits = &self.logits[..self.known_ids];
             if !logits.iter().all(|logit| logit.is_finite()) {

@@ -98,6 +98,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
+    host.progress.update("preparing", 0, 0);
     let mut backend = make(config)?;
     backend.take_notes().iter().for_each(|note| host.sink.note(note));
     let plan = planning::check(config, &model, &layout, &programs, &*backend, data.train.len())?;

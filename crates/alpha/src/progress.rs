@@ -134,10 +134,7 @@ impl alpha_data::Progress for Progress {
     fn update(&self, doing: &'static str, done: u64, total: u64) {
         let mut now = self.doing.now();
         if now.what != doing {
-            // Steps follow one another: what counts is when the last one ended.
-            if !(now.what == "step" || doing == "step") || now.what.is_empty() {
-                (now.since, now.said) = (Instant::now(), None);
-            }
+            (now.since, now.said) = (Instant::now(), None);
             now.what = doing;
         }
         (now.done, now.total) = (done, total);

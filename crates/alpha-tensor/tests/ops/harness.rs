@@ -19,7 +19,7 @@ use alpha_tensor::{
 use helios::Format16;
 
 use crate::{
-    backends::{NamedBackend, backends, every},
+    backends::{NamedBackend, backends, runs},
     sixteen::{rounded, unit_roundoff, wide_operands},
 };
 
@@ -411,7 +411,7 @@ pub(crate) fn check_ops(cases: Vec<Case>) {
         let expected: Vec<Vec<f64>> =
             runnable.outputs.iter().map(|output| slice(&reference, output.tensor).to_vec()).collect();
         for (name, backend) in &mut backends {
-            if !number.is_multiple_of(every(name)) {
+            if !runs(name, number) {
                 continue;
             }
             let lines = runnable.mismatches(&expected, backend.as_mut(), f32_tolerance(runnable.reduction));

@@ -5,7 +5,7 @@ use alpha_tensor::op::{Activation, Linear, LinearBwdInput, LinearBwdWeight};
 use crate::harness::{Case, check_ops};
 
 /// `[r, k, n]`.
-const SHAPES: [[usize; 3]; 19] = [
+const SHAPES: [[usize; 3]; 22] = [
     [1, 1, 1],
     [1, 7, 1],
     [1, 64, 192],
@@ -25,6 +25,10 @@ const SHAPES: [[usize; 3]; 19] = [
     [257, 96, 131],
     [0, 5, 7],
     [256, 130, 520],
+    // Rows whose starts fall into the same few sets of a cache.
+    [9, 1024, 40],
+    [7, 36, 2048],
+    [1024, 8, 1024],
 ];
 const ACTIVATIONS: [Activation; 3] = [Activation::Gelu, Activation::Silu, Activation::Relu];
 

@@ -39,7 +39,9 @@ type Group = (PathBuf, PathBuf, &'static Hierarchy);
 
 /// The process's groups that count memory.
 fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
-    let mut groups = Vec::new();
+    // Where version 2 is by custom, also where that cannot be told.
+    let custom = PathBuf::from("/sys/fs/cgroup");
+    let mut groups = vec![(custom.clone(), custom, &V2)];
     for line in memberships.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
@@ -48,10 +50,7 @@ fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
             controllers if controllers.split(',').any(|name| name == "memory") => &V1,
             _ => continue,
         };
-        // Version 2 is where it is by custom, also where the mount cannot be told.
-        let mount =
-            mount_of(mounts, version).or((version.kind == "cgroup2").then(|| ("/".into(), "/sys/fs/cgroup".into())));
-        let Some((root, mount_point)) = mount else { continue };
+        let Some((root, mount_point)) = mount_of(mounts, version) else { continue };
         // In a container the mount shows the container's group as its root, whatever the path says.
         let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
         groups.push((mount_point.join(below), mount_point, version));
@@ -107,6 +106,7 @@ mod tests {
         let of = |memberships: &str, mounts: &str| {
             groups(memberships, mounts)
                 .into_iter()
+                .skip(1)
                 .map(|(folder, top, version)| (folder, top, version.kind))
                 .collect::<Vec<_>>()
         };
@@ -115,7 +115,8 @@ mod tests {
             of("0::/user.slice/job.scope\n", MOUNTS_V2),
             [("/sys/fs/cgroup/user.slice/job.scope".into(), system.clone(), "cgroup2")]
         );
-        assert_eq!(of("0::/\n", ""), [(system.join(""), system, "cgroup2")]);
+        assert_eq!(of("0::/\n", ""), []);
+        assert_eq!(groups("", "")[0].0, system);
         let memory: PathBuf = "/sys/fs/cgroup/memory".into();
         assert_eq!(
             of("5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc/step\n", MOUNTS_V1),

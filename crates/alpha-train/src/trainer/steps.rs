@@ -158,7 +158,7 @@ impl Training<'_> {
             let is_last = step == config.steps;
             let is_evaluation = config.eval_interval > 0 && step.is_multiple_of(config.eval_interval);
             if is_evaluation {
-                match self.validate(host.is_stop_requested) {
+                match self.validate(host) {
                     Ok(val_loss) => record.val_loss = val_loss,
                     Err(error) => {
                         // The step itself is done and counts.
@@ -185,6 +185,7 @@ impl Training<'_> {
             let is_stopped = (host.is_stop_requested)();
             let mut checkpoint = None;
             if is_evaluation || is_last || is_stopped {
+                host.progress.update("saving", 0, 0);
                 checkpoint = Some(self.save()?);
             }
             let is_sampled = config.sample_interval > 0 && step.is_multiple_of(config.sample_interval);
@@ -315,6 +316,7 @@ impl Training<'_> {
         let launches = self.backend.launches();
         let mut data_hash = before.back().map_or(self.state.data_hash, |before| before.data_hash);
         let loss_scale = self.state.loss_scale.map(|scale| scale.after(before.len()).scale);
+        host.progress.update("step", 0, config.accum_steps as u64);
         let start = Instant::now();
         if let Some(trace) = &mut self.tracer {
             trace.tracer.begin_step(step, start);
@@ -395,11 +397,11 @@ impl Training<'_> {
     }
 
     /// The validation loss; none where the run does not evaluate or is asked to stop meanwhile.
-    fn validate(&mut self, is_stop_requested: &dyn Fn() -> bool) -> Result<Option<f32>, TrainError> {
+    fn validate(&mut self, host: &Host<'_>) -> Result<Option<f32>, TrainError> {
         let (Some(validator), Some(program)) = (&mut self.loaders.validator, &self.programs.eval) else {
             return Ok(None);
         };
-        let Some(loss) = validator.evaluate(&mut *self.backend, program, is_stop_requested)? else { return Ok(None) };
+        let Some(loss) = validator.evaluate(&mut *self.backend, program, host)? else { return Ok(None) };
         if loss.is_finite() && self.state.best_val_loss.is_none_or(|best| loss < best) {
             self.state.best_val_loss = Some(loss);
             self.state.best_step = Some(self.state.step);
@@ -453,7 +455,14 @@ impl Training<'_> {
                 }
             };
             let end_of_text = tokenizer.and_then(Tokenizer::end_of_text);
-            let sample = sampler.sample(&mut *self.backend, &ids, &options, end_of_text)?;
+            let goes_on = |done: usize| {
+                host.progress.update("sampling", done as u64, options.steps as u64);
+                !(host.is_stop_requested)()
+            };
+            let sample = sampler.sample(&mut *self.backend, &ids, &options, end_of_text, &goes_on)?;
+            if (host.is_stop_requested)() {
+                break; // cut off
+            }
             let text = decode(&ids, &sample.tokens, tokenizer)?;
             host.sink.note(&format!("sample at step {step}: {prompt}{text}"));
             let SampleOptions { temp, topk, topp, seed, .. } = options;

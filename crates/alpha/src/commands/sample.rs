@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use alpha_data::Progress as _;
 use alpha_nn::programs::decode_program;
 use alpha_train::{
     TrainError, checkpoint,
@@ -17,6 +18,7 @@ use crate::{
         value::{count, number, path, size},
     },
     output,
+    progress::Progress,
     resolve::{in_range, place},
 };
 
@@ -61,6 +63,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     in_range("topp", flags.topp, f64::MIN_POSITIVE..=1.0, "above 0 and at most 1")?;
     let place = place(&flags.place)?;
     place.notes.iter().for_each(|note| output::note(note));
+    let progress = Progress::new(0);
+    progress.watch();
     let model = Model::open(&flags.checkpoint)?;
     let mut backend = backend(&place)?;
     let tokenizer = model.tokenizer.as_ref();
@@ -90,7 +94,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let end_of_text = tokenizer.and_then(alpha_data::Tokenizer::end_of_text);
     let mut sampler = Sampler::new(&model.config, &model.layout, tokenizer);
     let Sample { tokens, margins, prefill_tok_s, decode_tok_s } =
-        sampler.sample(&mut *backend, &prompt, &options, end_of_text)?;
+        sampler.sample(&mut *backend, &prompt, &options, end_of_text, &|done| {
+            progress.update("sampling", done as u64, options.steps as u64);
+            true
+        })?;
+    progress.finish();
     let written = match tokens.split_last() {
         Some((last, before)) if Some(*last) == end_of_text => before,
         _ => &tokens,
