@@ -21,13 +21,13 @@ use crate::{
 
 /// Seeds that are trained by both.
 const SEEDS: usize = 6;
-/// Commits along first parents that are looked at.
+/// Ancestors that are looked at.
 const MOST_COMMITS: usize = 100_000;
 
 /// The commit that a T2 on top of `parent` is judged beside; none where the parent is that one.
 pub fn find(session: &Session, parent: &str, manifest: &Manifest) -> Result<Option<String>, LoopError> {
     let mut anchor = None;
-    for entry in session.repository.line(parent, MOST_COMMITS)? {
+    for entry in session.repository.ancestors(parent, MOST_COMMITS)? {
         let name = entry.trailers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(claim::RECORD));
         let record = name.and_then(|(_, id)| session.ledger.get(id).ok()?.body::<AttemptRecord>().ok());
         let Some(record) = record.filter(|record| record.attempt.manifest.target == manifest.target) else {

@@ -31,6 +31,8 @@ pub(crate) struct Cgroup {
     events: File,
     freeze: File,
     cpu: File,
+    /// The folder itself, locked while it is somebody's.
+    _lock: File,
 }
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -50,6 +52,11 @@ impl CgroupRoot {
 
     /// A new group; none where it cannot be made.
     pub(crate) fn make(&self) -> Option<Cgroup> {
+        // Another loop may find it in the moment before it is locked.
+        (0..3).find_map(|_| self.try_make())
+    }
+
+    fn try_make(&self) -> Option<Cgroup> {
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = self.0.join(name);
         fs::create_dir(&folder).ok()?;
@@ -61,14 +68,15 @@ impl CgroupRoot {
         group.ok()
     }
 
-    /// Ends and removes groups of processes that are gone.
+    /// Ends and removes groups that nobody holds. Whether a process is gone its number alone does not tell: a loop in another
+    /// container has other numbers, so that the lock has to say it too.
     fn clean(&self) {
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let maker =
                 name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
             let Some(maker) = maker.and_then(|maker| maker.parse::<u32>().ok()) else { continue };
-            if !Path::new("/proc").join(maker.to_string()).exists() {
+            if !Path::new("/proc").join(maker.to_string()).exists() && is_let_go(&entry.path()) {
                 end(&entry.path());
             }
         }
@@ -80,7 +88,9 @@ impl Cgroup {
         let file = |name: &str| File::open(folder.join(name));
         let (events, cpu) = (file("cgroup.events")?, file("cpu.stat")?);
         let freeze = File::options().write(true).open(folder.join("cgroup.freeze"))?;
-        Ok(Cgroup { folder, events, freeze, cpu })
+        let lock = File::open(&folder)?;
+        lock.lock_shared()?;
+        Ok(Cgroup { folder, events, freeze, cpu, _lock: lock })
     }
 
     /// Where a process enters by writing 0.
@@ -195,9 +205,26 @@ fn own_group_in(mounts: &str, groups: &str) -> Option<PathBuf> {
     (is_plain && folder.is_dir()).then_some(folder)
 }
 
+/// Whether no process holds a group's lock.
+fn is_let_go(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|folder| folder.try_lock().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_its_makers_while_it_lives() {
+        let Some(root) = CgroupRoot::detect() else { return };
+        let group = root.make().unwrap();
+        assert!(!is_let_go(group.folder()));
+        let folder = group.folder().to_owned();
+        let other = root.0.join(format!("{PREFIX}{}-let-go", u32::MAX));
+        fs::create_dir(&other).unwrap();
+        root.clean(); // as a loop does that sees neither maker
+        assert!(folder.exists() && !other.exists());
+    }
 
     #[test]
     fn the_own_group_is_found() {

@@ -83,7 +83,7 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         return Err(LoopError::Usage("`--weakens` is about a change of the instrument".into())
             .hint("`alpha loop commit --instrument --weakens=<why> -m …`; a gain outside its area takes `--widen`"));
     }
-    let contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
+    let mut contest = contest::of_working_tree(session, &CompareOptions::default(), watch)?;
     // The programs may be those that were compared, and what measures another.
     if let Some(finding) = contest.sealed(session) {
         return Err(LoopError::Refused(finding.text())
@@ -93,8 +93,9 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         LoopError::Refused("this tree has not been compared with its baseline".into())
             .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
     })?;
-    check_head(session, &contest)?;
+    stand_on_head(session, &mut contest)?;
     untouched(session, &attempt)?;
+    same_walls(session, &attempt)?;
     let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
     match attempt.verdict {
         None => {
@@ -145,6 +146,16 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
     let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
     let takes_back = attempt.reference.as_ref().is_some_and(Reference::takes_back);
     land(session, &contest, &attempt, options, claims && !takes_back, record)
+}
+
+/// What confirms a gain runs behind the walls that the record says the comparison had.
+fn same_walls(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
+    let [then, now] = [&attempt.manifest.protection, &session.isolation.protection()];
+    if (&then.walls, then.cgroup) == (&now.walls, now.cgroup) {
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!("the walls of the comparison were {}, here they are {}", then.text(), now.text()))
+        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare anew here"))
 }
 
 /// What lies on disk must be what the ledger has of it, with rows added.
@@ -265,11 +276,13 @@ fn not_confirmed(attempt: &Attempt) -> LoopError {
         .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
 }
 
-/// The parent must be the baseline: the gain was measured against that.
-fn check_head(session: &Session, contest: &Contest) -> Result<(), LoopError> {
+/// The parent must be the baseline: the gain was measured against that. Where another commit of the same measured tree was
+/// named, HEAD takes its place: the commit's history, in which earlier claims are looked for, is HEAD's.
+fn stand_on_head(session: &Session, contest: &mut Contest) -> Result<(), LoopError> {
     let head = session.repository.head()?;
     let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
     if measured == contest.sides[0].measured_tree {
+        (contest.sides[0].commit, contest.sides[0].tree) = (head.commit, head.tree);
         return Ok(());
     }
     Err(LoopError::Refused(format!(
@@ -327,8 +340,10 @@ fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) 
         return Err(LoopError::Refused("the working tree was changed meanwhile".into())
             .hint("`alpha loop compare` measures it as it is now"));
     }
-    check_head(session, contest)?;
     let head = repository.head()?;
+    if head.commit != contest.sides[0].commit {
+        return Err(LoopError::Refused("HEAD was moved meanwhile".into()).hint("`alpha loop commit` again"));
+    }
     let ledger = &session.config.ledger;
     // The snapshot has unmeasured files as HEAD has them.
     let tree =
@@ -418,8 +433,8 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
 
 /// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
 fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
-    let contest = contest::of_instrument(session, watch)?;
-    check_head(session, &contest)?;
+    let mut contest = contest::of_instrument(session, watch)?;
+    stand_on_head(session, &mut contest)?;
     let trees = contest.sides.each_ref().map(|side| side.tree.as_str());
     let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
     let record = crate::bridge::measure(session, &contest, watch)?;

@@ -164,8 +164,16 @@ fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) ->
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
     parts.extend([contest.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
+    // Two targets may run the same command behind other guards; trainers may read a variable.
+    parts.push(format!("target {:?}", session.config.target));
+    parts.extend(workload_environment(session));
     parts.extend(anew.map(|coins| coins.seed.to_string()));
     blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// The variables that trainers get, with their values.
+fn workload_environment(session: &Session) -> impl Iterator<Item = String> + '_ {
+    session.config.environment.iter().map(|name| format!("{name}={:?}", std::env::var_os(name)))
 }
 
 /// The open attempt of these two, or a new one.

@@ -19,8 +19,8 @@ use crate::{
 /// Digits of a hash in messages and labels.
 pub const SHORT: usize = 12;
 
-/// So many untracked files are listed.
-const SHOWN_UNTRACKED: usize = 10;
+/// So many untracked files are listed by name.
+const SHOWN_UNTRACKED: usize = 100;
 
 /// Both sides, built, with everything their runs need.
 #[derive(Debug)]

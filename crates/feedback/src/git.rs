@@ -177,9 +177,9 @@ impl Repository {
         self.log_with(range, &["--full-history"], Some(path))
     }
 
-    /// The commits along first parents, the newest first, at most so many.
-    pub fn line(&self, revision: &str, most: usize) -> Result<Vec<LogEntry>, LoopError> {
-        self.log_with(revision, &["--first-parent", &format!("--max-count={most}")], None)
+    /// A commit and its ancestors on all branches that were merged, children before parents, at most so many.
+    pub fn ancestors(&self, revision: &str, most: usize) -> Result<Vec<LogEntry>, LoopError> {
+        self.log_with(revision, &[&format!("--max-count={most}")], None)
     }
 
     /// Files below a folder that some commit of a revision's history took away.

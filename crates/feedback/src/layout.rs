@@ -58,7 +58,10 @@ pub enum Basis {
     /// The self-test's layouts ran in an hour too noisy to see how they differ: less than with [`Basis::Fixed`] is not called
     /// faster, and everything is confirmed over other layouts.
     Unresolved(LayoutNoise),
-    /// Layouts are not measured: [`DEFAULT_FLOOR_PCT`], or `layout_floor_pct` of the configuration.
+    /// Builds can be had in other layouts, but the self-test has not measured how they differ, since it would take long or they
+    /// do not build: as with [`Basis::Unresolved`].
+    Unmeasured,
+    /// Layouts cannot be varied: [`DEFAULT_FLOOR_PCT`], or `layout_floor_pct` of the configuration.
     Fixed,
 }
 
@@ -83,6 +86,7 @@ impl Floors {
         let faster_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
         match measured {
             Some(noise) => Floors { faster_pct, sure_pct: f64::MAX, basis: Basis::Unresolved(noise) },
+            None if is_varied(config) => Floors { faster_pct, sure_pct: f64::MAX, basis: Basis::Unmeasured },
             None => Floors { faster_pct, sure_pct: faster_pct, basis: Basis::Fixed },
         }
     }
@@ -92,7 +96,12 @@ impl Floors {
     pub fn again(&self, config: &LoopConfig) -> Floors {
         match self.basis {
             Basis::Measured(noise) | Basis::Unresolved(noise) => Floors::of(config, Some(noise)),
-            Basis::Fixed => Floors::of(config, None),
+            Basis::Unmeasured => Floors::of(config, None),
+            // Of records from before there was another word for it.
+            Basis::Fixed => {
+                let faster_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
+                Floors { faster_pct, sure_pct: faster_pct, basis: Basis::Fixed }
+            }
         }
     }
 
@@ -124,6 +133,11 @@ impl fmt::Display for Floors {
                  layout, and every gain is confirmed over {CONFIRMED_OVER} layouts of both sides; `alpha loop selftest` in a \
                  quiet hour measures them",
                 noise.layouts, noise.pair_sd_pct
+            ),
+            Basis::Unmeasured => write!(
+                f,
+                "the self-test has not measured how layouts differ: up to {faster_pct:.2} % counts as luck of layout, and every gain \
+                 is confirmed over {CONFIRMED_OVER} layouts of both sides"
             ),
             Basis::Fixed => write!(f, "layout is not varied: up to {faster_pct:.2} % counts as luck of it"),
         }

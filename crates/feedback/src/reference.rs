@@ -21,8 +21,10 @@ use crate::{
     verdict::{Estimate, Verdict},
 };
 
-/// Commits that are looked at for a reference.
-const WINDOW: usize = 30;
+/// Commits that are looked at for a claim.
+const WINDOW: usize = 10_000;
+/// Where there is no claim: of so many, the oldest is the reference.
+const WITHOUT_A_CLAIM: usize = 30;
 /// Longest comparison with it, builds aside.
 const BUDGET: Duration = Duration::from_secs(60);
 /// What its measurements are for.
@@ -103,24 +105,29 @@ impl Reference {
     }
 }
 
-/// The commit to measure against besides the parent: the last claim of the target among the last commits, else the oldest
-/// of them that has a loop. None where the parent's measured tree is that one's: nothing came between.
+/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest of the
+/// last ones that has a loop. None where the parent's measured tree is that one's: nothing came between.
 pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
-    let line = repository.line(parent, WINDOW)?;
+    let ancestors = repository.ancestors(parent, WINDOW)?;
     let measured = |commit: &str| repository.measured_tree(&repository.tree_of(commit)?, &unmeasured);
     let mut found = None;
-    for entry in &line {
-        // The tree that was measured: what was picked, or only names a record, is no reference.
+    for entry in &ancestors {
+        // The tree that was measured: what was picked, or only names a record, is not a reference.
         if let Some(tree) = claimed_tree(session, entry, target)
             && tree == measured(&entry.id)?
         {
             found = Some(entry);
             break;
         }
-        if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
-            found = Some(entry);
+    }
+    if found.is_none() {
+        for entry in ancestors.iter().take(WITHOUT_A_CLAIM).rev() {
+            if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
+                found = Some(entry);
+                break;
+            }
         }
     }
     let Some(found) = found else { return Ok(None) };
@@ -147,7 +154,8 @@ pub fn measure(
         attempt.reference = None;
         return Ok(());
     };
-    let epsilon_pct = attempt.epsilon_pct;
+    // A larger ε on the command line must not hide what was lost.
+    let epsilon_pct = attempt.epsilon_pct.min(session.config.epsilon_pct);
     watch.note(&format!(
         "commits came between `{}`, the best accepted before, and the baseline: beside each other",
         short(&commit)

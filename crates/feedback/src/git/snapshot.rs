@@ -154,15 +154,20 @@ impl Repository {
         index.write_tree()
     }
 
-    /// The tree with these files as they lie on disk, whether git ignores them or not.
+    /// The tree with these files as they lie on disk, byte for byte: whether git ignores them or not, and whatever filters
+    /// attributes ask for. Their names have no line break.
     pub fn with_files(&self, tree: &str, paths: &[PathBuf]) -> Result<String, LoopError> {
         let index = PrivateIndex::empty(self);
         index.git(["read-tree", tree]).output()?;
-        let mut named = Vec::new();
-        for path in paths {
-            push_path(&mut named, path);
+        let named: Vec<u8> = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\n"].concat()).collect();
+        let hashes = self.git(["hash-object", "-w", "--no-filters", "--stdin-paths"]).input(named).output()?;
+        let hashes = String::from_utf8_lossy(&hashes).into_owned();
+        let mut entries = Vec::new();
+        for (hash, path) in hashes.lines().zip(paths) {
+            entries.extend_from_slice(format!("100644 {hash}\t").as_bytes());
+            push_path(&mut entries, path);
         }
-        index.git(["update-index", "-z", "--add", "--replace", "--stdin"]).input(named).output()?;
+        index.git(["update-index", "-z", "--add", "--replace", "--index-info"]).input(entries).output()?;
         index.write_tree()
     }
 
