@@ -25,9 +25,9 @@ use crate::{
 /// Longest start of a trainer, and longest end after its last step.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// Processor time that a frozen arm may seem to use: the bookkeeping of its stop.
-const STILL_MS: f64 = 2.0;
+pub(crate) const STILL_MS: f64 = 2.0;
 /// The same as a share of the time in turns.
-const STILL_SHARE: f64 = 0.001;
+pub(crate) const STILL_SHARE: f64 = 0.001;
 
 /// A pair to be run.
 pub struct PairRequest<'a> {

@@ -16,7 +16,8 @@ use crate::{
     arm::{Arm, ArmFolder, Kit},
     coins::{Coins, Purpose},
     config::{self, Workload},
-    process::{NothingStays, Process},
+    pair::{STILL_MS, STILL_SHARE},
+    process::{self, NothingStays, Process},
 };
 
 /// Shortest slice: long beside a change of turns (0.1 ms), short beside what neighbours do.
@@ -77,9 +78,10 @@ impl PlainRun {
 /// Runs the pair.
 ///
 /// # Errors
-/// [`LoopError::Trainer`] where a trainer fails.
+/// [`LoopError::Trainer`] where a trainer fails; [`LoopError::Refused`] where one works while it is to wait, or leaves a process
+/// behind: no time of such a pair means anything, and here nobody needs to give it another chance.
 pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, LoopError> {
-    let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
+    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let order = request.coins.order(Purpose::Pair, request.number, 0);
     let seed = request.coins.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
     let mut trainers = Vec::with_capacity(2);
@@ -107,16 +109,32 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, Lo
                 }
                 for arm in request.coins.order(Purpose::Block, request.number, turn) {
                     let spread = request.coins.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
-                    let trainer = &mut trainers[arm.index()];
-                    if !trainer.has_ended() {
-                        trainer.slice(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
-                        trainer.stop()?;
+                    if trainers[arm.index()].has_ended() {
+                        continue;
                     }
+                    let waiting_before = trainers[arm.other().index()].cpu_ns();
+                    let trainer = &mut trainers[arm.index()];
+                    trainer.slice(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
+                    trainer.stop()?;
+                    let waiting = &mut trainers[arm.other().index()];
+                    waiting.still_ns += waiting.cpu_ns().saturating_sub(waiting_before);
                 }
             }
         }
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
+    let limit_ms = STILL_MS.max((ms[0] + ms[1]) * STILL_SHARE);
+    for trainer in &mut trainers {
+        if let Some(why) = trainer.disturbance(limit_ms) {
+            return Err(LoopError::Refused(format!("the {} {why} in a plain run", trainer.arm.name())));
+        }
+    }
+    let known: Vec<&Process> = trainers.iter().filter_map(|trainer| trainer.process.as_ref()).collect();
+    if let Some(pid) = nothing_stays.strays(&known).first().copied() {
+        let name = process::program_name(pid);
+        process::end_stray(pid);
+        return Err(LoopError::Refused(format!("a trainer left a process behind (`{name}`) in a plain run")));
+    }
     Ok(PlainRun {
         folders: trainers.map(|trainer| trainer.folder),
         ms,
@@ -133,6 +151,8 @@ struct Trainer<'a> {
     arm: Arm,
     workload: &'a Workload,
     time: Duration,
+    /// Processor time in the other's slices.
+    still_ns: u64,
     has_ended: bool,
 }
 
@@ -144,11 +164,26 @@ impl<'a> Trainer<'a> {
         let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
         let launch = folder.command(&words, kit)?;
         let workload = request.workload;
-        Ok(Trainer { process: None, folder, launch, arm, workload, time: Duration::ZERO, has_ended: false })
+        Ok(Trainer { process: None, folder, launch, arm, workload, time: Duration::ZERO, still_ns: 0, has_ended: false })
     }
 
     fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// Processor time of its family so far.
+    fn cpu_ns(&self) -> u64 {
+        self.process.as_ref().filter(|_| !self.has_ended).map_or(0, Process::cpu_ns)
+    }
+
+    /// What makes its time mean nothing.
+    fn disturbance(&mut self, limit_ms: f64) -> Option<String> {
+        let still_ms = self.still_ns as f64 / 1e6;
+        if still_ms > limit_ms {
+            return Some(format!("used {still_ms:.1} ms of the processor while it was to wait"));
+        }
+        let name = self.process.as_mut()?.survivor()?;
+        Some(format!("left a process behind (`{name}`), which was ended,"))
     }
 
     /// Lets it run for so long, or to its end.
