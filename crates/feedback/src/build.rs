@@ -313,6 +313,7 @@ impl BuildStore {
         let outside = layer.outside(stage.tree());
         let wrapper = layer.wrapper(stage.tree())?;
         let elsewhere = Elsewhere { outside: outside.clone(), wrapper: wrapper.clone() };
+        forget_artifacts(repository, source, &outside)?;
         repository.checkout_elsewhere(&source.measured_tree, stage.tree(), elsewhere)?;
         let timeout = source.config.build.timeout;
         let mut kept = Vec::with_capacity(orders.len());
@@ -353,6 +354,7 @@ impl BuildStore {
     ) -> Result<f64, LoopError> {
         stage.begin()?;
         let source = order.source;
+        forget_artifacts(repository, source, stage.tree())?;
         repository.checkout(&source.measured_tree, stage.tree())?;
         let timeout = source.config.build.timeout;
         source.environment.make_home()?;
@@ -404,6 +406,17 @@ impl BuildStore {
         }
         Ok(())
     }
+}
+
+/// Removes the artifacts that an earlier build has left in a tree, but for tracked ones: what a build does not make anew, or
+/// makes of them, a user with a clean clone does not get.
+fn forget_artifacts(repository: &Repository, source: &Source<'_>, place: &Path) -> Result<(), LoopError> {
+    for artifact in &source.config.build.artifacts {
+        if !repository.holds(&source.measured_tree, artifact)? {
+            files::remove(&place.join(artifact))?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies kept artifacts into a folder, and checks on the way that they are those that were built.

@@ -79,7 +79,9 @@ impl Entry {
     /// Of an attempt as it stands.
     pub fn of(attempt: &Attempt, began: Timestamp) -> Entry {
         let sides = [&attempt.baseline, &attempt.candidate];
-        let hash = blake3::hash(attempt.manifest.command.as_bytes()).to_hex();
+        // Another blank is not another command.
+        let words: Vec<&str> = attempt.manifest.command.split_whitespace().collect();
+        let hash = blake3::hash(words.join(" ").as_bytes()).to_hex();
         Entry {
             schema: SCHEMA.to_owned(),
             key: attempt.key.clone(),
@@ -199,15 +201,16 @@ impl Registry {
     }
 
     /// An attempt at the same two programs on this machine, under another key or with lost state, that was confirmed or
-    /// is to be.
+    /// is to be. One under another key that was confirmed counts too: whatever refused it then is not asked again.
     pub fn asked_before(&self, attempt: &Attempt) -> Option<(&Entry, Asked)> {
         let own = Entry::of(attempt, Timestamp::UNIX_EPOCH);
         let is_same = |entry: &&Entry| {
             entry.binaries == own.binaries && entry.machine == own.machine && entry.command == own.command
         };
         let asked = self.entries.values().filter(is_same).filter_map(|entry| Some((entry, entry.confirmation?)));
+        let counts = |(entry, asked): &(&Entry, Asked)| asked.accepted != Some(true) || entry.key != own.key;
         // One that failed says more than one that is open.
-        asked.filter(|(_, asked)| asked.accepted != Some(true)).min_by_key(|(_, asked)| asked.accepted.is_none())
+        asked.filter(counts).min_by_key(|(_, asked)| (asked.accepted != Some(false), asked.accepted.is_none()))
     }
 }
 

@@ -550,6 +550,20 @@ fn no_build_of_an_attempt_leaves_anything_to_another() {
 }
 
 #[test]
+fn a_build_does_not_find_what_an_earlier_one_made() {
+    let script = |word: &str| format!("test -e out/trainer && echo found >>out/trainer || echo {word} >out/trainer");
+    let project = Project::new(&script("first"));
+    assert_eq!(trainer(&project.build()), "first\n");
+    // Another accepted tree, in the same stage, and a candidate in a layer over it.
+    project.set_script(&script("second"));
+    assert_eq!(trainer(&project.build()), "second\n");
+    project.sandbox.write("build.sh", script("candidate"));
+    let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
+    let built = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.watch).unwrap();
+    assert_eq!(trainer(&built), "candidate\n");
+}
+
+#[test]
 fn an_accepted_tree_that_does_not_build_is_no_obstacle_to_another() {
     let project = Project::new("echo fine >out/trainer");
     project.set_script("exit 1");
