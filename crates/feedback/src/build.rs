@@ -89,6 +89,18 @@ impl Default for StoreLimits {
     }
 }
 
+/// Files in a tree's top folder by which rustup, asdf, pyenv, nvm and others choose what builds it.
+const TOOLCHAIN_FILES: [&str; 8] = [
+    "rust-toolchain",
+    "rust-toolchain.toml",
+    ".tool-versions",
+    "mise.toml",
+    ".python-version",
+    ".node-version",
+    ".nvmrc",
+    "global.json",
+];
+
 /// Beside the artifacts; last to be written.
 const DESCRIPTION: &str = "built.json";
 
@@ -191,13 +203,20 @@ impl BuildStore {
         self.run_in_stage(repository, &stage, &order, tree, &log, watch)
     }
 
-    /// What the toolchain's commands say, in the environment of builds.
-    pub fn toolchain(&self, config: &LoopConfig) -> Result<String, LoopError> {
+    /// What the toolchain's commands say, in the environment of builds and beside the files by which a tree chooses one.
+    pub fn toolchain(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<String, LoopError> {
         if config.build.toolchain.is_empty() {
             return Ok(String::new());
         }
         let environment = Environment::new(&config.build, self.state.build_home()?);
         environment.make_home()?;
+        for name in TOOLCHAIN_FILES {
+            let place = environment.home().join(name);
+            match repository.read_file(tree, name)? {
+                Some(content) => files::write(&place, &content)?,
+                None => files::remove(&place)?,
+            }
+        }
         let mut said = String::new();
         for command in &config.build.toolchain {
             let words = config::words(command).map_err(LoopError::Usage)?;
@@ -206,7 +225,7 @@ impl BuildStore {
                     .hint("each command there names a part of the toolchain, such as `cc --version`")
             };
             let mut command = Command::new(&words[0]);
-            // Not in the working tree, whose files may choose another toolchain than those of the tree that is built.
+            // Not in the working tree, which may choose another toolchain than the tree that is built.
             command.args(&words[1..]).current_dir(environment.home());
             environment.apply(&mut command);
             let output = command.output().map_err(|error| failed(format!("cannot be run: {error}")))?;
@@ -222,7 +241,7 @@ impl BuildStore {
 
     /// What is to be built, and everything but the layout that decides what comes of it.
     fn source<'a>(&self, repository: &Repository, tree: &str, config: &'a LoopConfig) -> Result<Source<'a>, LoopError> {
-        let toolchain = self.toolchain(config)?;
+        let toolchain = self.toolchain(repository, tree, config)?;
         let environment = Environment::new(&config.build, self.state.build_home()?);
         let measured_tree = repository.measured_tree(tree, &config.unmeasured())?;
         Ok(Source { config, measured_tree, environment, toolchain })

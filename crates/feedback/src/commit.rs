@@ -144,8 +144,8 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         return Err(not_confirmed(&attempt));
     }
     let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
-    let takes_back = attempt.reference.as_ref().is_some_and(Reference::takes_back);
-    land(session, &contest, &attempt, options, claims && !takes_back, record)
+    let is_claim = claims && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
+    land(session, &contest, &attempt, options, is_claim, record)
 }
 
 /// What confirms a gain runs behind the walls that the record says the comparison had.
@@ -387,6 +387,7 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
     let files: Vec<String> = contest.changed.iter().take(6).map(|path| path.display().to_string()).collect();
     let more = if contest.changed.len() > files.len() { ", …" } else { "" };
     lines.push(format!("What: {}{more} (+{} -{} lines)", files.join(", "), stat.insertions, stat.deletions));
+    lines.extend(attempt.manifest.target.as_ref().map(|target| format!("Target: {target}")));
     lines.push(format!("Command: {}", attempt.manifest.command));
     if let Some(estimate) = attempt.estimate {
         lines.push(format!("Comparison: {} over {} pairs in turns", estimate.text(), attempt.pairs.len()));

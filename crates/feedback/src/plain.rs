@@ -34,6 +34,8 @@ use crate::{
     watch::PairProgress,
 };
 
+/// Of so many pairs one is evaluated, drawn, beside the first.
+const EVALUATED_ONE_IN: u64 = 4;
 /// Pairs in slices at each look: at the last one a gain that is not shown is refused.
 const LOOKS: [usize; 3] = [10, 20, 40];
 /// One-sided level of "there is a gain", shared among the looks.
@@ -222,6 +224,9 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
         return Ok(Some(refusal));
     }
     // Another precision is judged by all seeds together.
+    if source.evidence.tier == Tier::T2 && !source.has_all_seeds() {
+        return Ok(Some("plain runs of a T2 were interrupted, so that nobody knows what they learned".to_owned()));
+    }
     if let Some(check) =
         same_training::of_records(&source.evidence).failures().next().filter(|_| source.has_all_seeds())
     {
@@ -372,7 +377,16 @@ impl PairSource for PlainPairs<'_> {
             path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
-        self.evidence.pairs.push(PairEvidence { seed: run.seed, records, held_out: None });
+        // What a user keeps of a run is its last checkpoint: of the first pair, of drawn ones, and of all of a T2.
+        let is_drawn = self.coins.below(EVALUATED_ONE_IN, Purpose::CheckedPair, number, 1) == 0;
+        let is_evaluated = self.evidence.pairs.is_empty() || is_drawn || self.evidence.tier == Tier::T2;
+        let held_out = if is_evaluated {
+            let folders = run.folders.each_ref();
+            same_training::held_out_of(self.session, self.contest, folders, self.evidence.steps, self.watch)?
+        } else {
+            None
+        };
+        self.evidence.pairs.push(PairEvidence { seed: run.seed, records, held_out });
         if let Some(plain) = &mut attempt.plain {
             let ms = run.ms.map(|ms| (ms * 1e3).round() / 1e3);
             let (baseline_first, d) = (run.baseline_first, round_log(run.log_ratio()));

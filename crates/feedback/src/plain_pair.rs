@@ -164,7 +164,16 @@ impl<'a> Trainer<'a> {
         let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
         let launch = folder.command(&words, kit)?;
         let workload = request.workload;
-        Ok(Trainer { process: None, folder, launch, arm, workload, time: Duration::ZERO, still_ns: 0, has_ended: false })
+        Ok(Trainer {
+            process: None,
+            folder,
+            launch,
+            arm,
+            workload,
+            time: Duration::ZERO,
+            still_ns: 0,
+            has_ended: false,
+        })
     }
 
     fn has_ended(&self) -> bool {

@@ -19,7 +19,6 @@ use crate::{
     layout::{self, Needs},
     ledger::{Ledger, RecordId},
     parity, plain,
-    reference::Reference,
     stats::{conditional::conditional, sequential::Plan},
     verdict::{Estimate, Judgement, Verdict, judge, log_of_pct},
 };
@@ -68,10 +67,10 @@ pub struct Asked<'a> {
 
 /// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
 /// published because it passed ([`conditional`](crate::stats::conditional)), or what plain runs show, or what it gains beside the best
-/// accepted tree where that is less. None where it takes back a slowdown.
+/// accepted tree where that is less. None where it takes back a slowdown, or nobody could see whether it does.
 pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let confirmation = attempt.confirmation.as_ref()?;
-    if attempt.reference.as_ref().is_some_and(Reference::takes_back) {
+    if attempt.reference.as_ref().is_some_and(|reference| !reference.allows_a_claim()) {
         return None;
     }
     let again = outcome(confirmation);

@@ -16,6 +16,7 @@ use crate::{
     contest::{self, Contest, short},
     evidence::AttemptRecord,
     git::LogEntry,
+    ledger::Record,
     measure::{self, Measurement},
     session::Session,
     verdict::{Estimate, Verdict},
@@ -76,11 +77,18 @@ impl Reference {
         self.candidate.as_ref().is_some_and(|candidate| candidate.verdict != Verdict::Faster)
     }
 
+    /// Whether a gain over the parent may be claimed: not where it takes back what was lost, nor where nobody could see that.
+    pub fn allows_a_claim(&self) -> bool {
+        !self.takes_back() && self.unmeasured.is_none()
+    }
+
     /// Lines for a commit's message.
     pub fn text(&self) -> String {
         let commit = short(&self.commit);
         if let Some(why) = &self.unmeasured {
-            return format!("Reference: NOT measured against `{commit}`, the best accepted before: {why}");
+            return format!(
+                "Reference: NOT measured against `{commit}`, the best accepted before, so no gain is claimed: {why}"
+            );
         }
         match (&self.parent, &self.candidate) {
             (None, _) => {
@@ -137,9 +145,22 @@ pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Opt
 /// The tree that a commit claims a gain of, if it is one of this target.
 fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Option<String> {
     let claim = Claim::parse(&entry.message()).filter(Claim::is_gain);
-    let record = claim.and_then(|claim| session.ledger.get(&claim.record?).ok()?.body::<AttemptRecord>().ok());
+    let id = claim.and_then(|claim| claim.record);
+    let record = id.and_then(|id| record_of(session, entry, &id)?.body::<AttemptRecord>().ok());
     let record = record.filter(|record| record.attempt.manifest.target.as_deref() == target)?;
     Some(record.candidate.measured_tree)
+}
+
+/// A claim's record: the ledger's, else that of the claim's own commit, which a revert takes out of the tree and not out of
+/// the history.
+fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
+    if let Ok(record) = session.ledger.get(id) {
+        return Some(record.clone());
+    }
+    let tree = session.repository.tree_of(&entry.id).ok()?;
+    let name = session.config.ledger.join(format!("{id}.json"));
+    let bytes = session.repository.read_file(&tree, &name.to_string_lossy()).ok()??;
+    Record::decode(id.parse().ok()?, &bytes).ok()
 }
 
 /// Measures what is needed for a claim on top of its parent; notes it in the attempt.
@@ -246,6 +267,9 @@ pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Ve
     }
     if reference.takes_back() {
         problems.push(format!("it takes back a slowdown since `{name}`: that is not a gain"));
+    }
+    if let Some(why) = &reference.unmeasured {
+        problems.push(format!("it was not measured beside `{name}`, the best accepted before: {why}"));
     }
     Ok(problems)
 }

@@ -82,11 +82,14 @@ pub fn without_a_gain(
     SameTraining::new(session, contest, attempt, watch)?.judge_all(attempt, watch)
 }
 
-/// Judges what the records alone show: losses, norms and tokens. For runs whose weights nobody asked for.
+/// Judges what the records show, and the loss on other data where it was measured: losses, norms and tokens. For runs whose
+/// weights nobody asked for.
 pub fn of_records(evidence: &Evidence) -> Parity {
     let judged = Parity::judge(evidence);
+    let is_evaluated = evidence.pairs.iter().any(|pair| pair.held_out.is_some());
     let asks_more = |check: &Check| {
-        OF_WEIGHTS.iter().any(|name| check.name.starts_with(name)) || check.name.starts_with(OF_HELD_OUT)
+        let is_of_held_out = check.name.starts_with(OF_HELD_OUT);
+        OF_WEIGHTS.iter().any(|name| check.name.starts_with(name)) || is_of_held_out && !is_evaluated
     };
     let checks: Vec<Check> = judged.checks.into_iter().filter(|check| !asks_more(check)).collect();
     Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
@@ -259,16 +262,9 @@ impl<'a> SameTraining<'a> {
         Ok(Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? })
     }
 
-    /// The loss of both arms' trained weights on other data, by the baseline's program.
     fn held_out(&self, run: &PairRun, watch: &dyn Watch) -> Result<Option<Arms<f64>>, LoopError> {
-        let workload = &self.session.config.workload;
-        let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
-        let of = |arm: &ArmRun| -> Result<f64, LoopError> {
-            let checkpoint = checkpoint_of(workload, arm)?;
-            let ended = self.once(Arm::Baseline, command, &checkpoint, &[], watch)?;
-            loss(command, &ended.stdout)
-        };
-        Ok(Some(Arms { baseline: of(&run.arms[0])?, candidate: of(&run.arms[1])? }))
+        let steps = self.session.config.workload.steps;
+        held_out_of(self.session, self.contest, run.arms.each_ref().map(|arm| &arm.folder), steps, watch)
     }
 
     fn keep_checkpoint(&self, arm: &ArmRun) -> Result<(), LoopError> {
@@ -278,7 +274,7 @@ impl<'a> SameTraining<'a> {
         }
         let kept = kept_checkpoint_path(self.session);
         files::remove(&kept)?;
-        arm::copy(&checkpoint_of(workload, arm)?, &kept)
+        arm::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
     }
 
     /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
@@ -326,18 +322,50 @@ impl<'a> SameTraining<'a> {
         values: &[(&str, &str)],
         watch: &dyn Watch,
     ) -> Result<once::Ended, LoopError> {
-        let kit = self.kit(arm);
-        let mut folder = ArmFolder::create(&self.session.work()?.join("e"), &kit)?;
-        let given = folder.give(checkpoint).display().to_string();
-        let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
-        let words = config::fill(command, &values)?;
-        let limit = self.session.config.workload.turn_timeout;
-        once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command)
+        on_checkpoint(self.session, &self.kit(arm), arm, command, (checkpoint, values), watch)
     }
 
     fn kit(&self, arm: Arm) -> Kit {
         self.contest.kits[arm.index()].clone()
     }
+}
+
+/// The loss of both arms' trained weights, after so many steps, on other data, by the baseline's program; none where nothing
+/// evaluates.
+pub(crate) fn held_out_of(
+    session: &Session,
+    contest: &Contest,
+    folders: [&ArmFolder; 2],
+    steps: u64,
+    watch: &dyn Watch,
+) -> Result<Option<Arms<f64>>, LoopError> {
+    let workload = &session.config.workload;
+    let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
+    let kit = &contest.kits[Arm::Baseline.index()];
+    let of = |arm: Arm| -> Result<f64, LoopError> {
+        let found = checkpoint_of(workload, folders[arm.index()], steps);
+        let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
+        let ended = on_checkpoint(session, kit, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), watch)?;
+        loss(command, &ended.stdout)
+    };
+    Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
+}
+
+/// Runs a command of an arm on a checkpoint, in a clean folder.
+fn on_checkpoint(
+    session: &Session,
+    kit: &Kit,
+    arm: Arm,
+    command: &str,
+    (checkpoint, values): (&Path, &[(&str, &str)]),
+    watch: &dyn Watch,
+) -> Result<once::Ended, LoopError> {
+    let mut folder = ArmFolder::create(&session.work()?.join("e"), kit)?;
+    let given = folder.give(checkpoint).display().to_string();
+    let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
+    let words = config::fill(command, &values)?;
+    let limit = session.config.workload.turn_timeout;
+    once::run(&folder, kit, &words, limit, watch)?.success(arm.name(), command)
 }
 
 /// How far the weights of both arms moved in a pair: in single steps and over the whole run.
@@ -432,9 +460,9 @@ fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
     totals.into_iter().map(|(name, (sum, steps))| ((name.to_owned(), steps), sum)).collect()
 }
 
-fn checkpoint_of(workload: &Workload, arm: &ArmRun) -> Result<PathBuf, LoopError> {
+fn checkpoint_of(workload: &Workload, folder: &ArmFolder, steps: u64) -> Result<PathBuf, LoopError> {
     let name = workload.checkpoint.clone().unwrap_or_default();
-    arm.folder.written(Path::new(&name.replace("{step}", &workload.steps.to_string())))
+    folder.written(Path::new(&name.replace("{step}", &steps.to_string())))
 }
 
 fn kept_checkpoint_path(session: &Session) -> PathBuf {

@@ -309,7 +309,7 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
     let parts = [
         session.machine.fingerprint(),
         session.machine.kernel_release.clone().unwrap_or_default(),
-        session.builds.toolchain(config)?,
+        session.builds.toolchain(&session.repository, &session.repository.head()?.tree, config)?,
         format!("{:?}", config.workload),
         format!("{:?}", config.trace),
         config.build.command.clone(),

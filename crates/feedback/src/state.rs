@@ -61,6 +61,8 @@ impl Cycle {
 #[derive(Clone, Debug)]
 pub struct State {
     folder: PathBuf,
+    /// Of the working tree: each linked one has a cycle of its own.
+    of_worktree: PathBuf,
     scratch: Option<PathBuf>,
 }
 
@@ -94,10 +96,13 @@ impl State {
     fn open_with(repository: &Repository, cache: Option<PathBuf>) -> Result<State, LoopError> {
         let common = repository.common_dir();
         let folder = common.join("alpha-loop");
-        fs::create_dir_all(&folder).map_err(|error| LoopError::io("make", &folder, &error))?;
+        let of_worktree = repository.git_dir().join("alpha-loop");
+        for folder in [&folder, &of_worktree] {
+            fs::create_dir_all(folder).map_err(|error| LoopError::io("make", folder, &error))?;
+        }
         let name = &blake3::hash(common.as_os_str().as_bytes()).to_hex()[..16];
         let scratch = cache.map(|cache| cache.join("loop").join(name));
-        Ok(State { folder, scratch })
+        Ok(State { folder, of_worktree, scratch })
     }
 
     /// Where it is.
@@ -107,7 +112,8 @@ impl State {
 
     /// All folders of the loop's own.
     pub fn folders(&self) -> Vec<PathBuf> {
-        [Some(self.folder.clone()), self.scratch.clone()].into_iter().flatten().collect()
+        let of_worktree = Some(self.of_worktree.clone()).filter(|folder| *folder != self.folder);
+        [Some(self.folder.clone()), of_worktree, self.scratch.clone()].into_iter().flatten().collect()
     }
 
     /// The one folder in which trees of this repository are built, one after the other, under the lock. What belongs to
@@ -176,7 +182,7 @@ impl State {
     }
 
     fn cycle_path(&self) -> PathBuf {
-        self.folder.join("cycle.json")
+        self.of_worktree.join("cycle.json")
     }
 
     /// The open cycle. A file that cannot be read is moved aside, never dropped.
@@ -192,7 +198,7 @@ impl State {
             Err(error) => {
                 // Down to the nanosecond, so that no earlier one is written over.
                 let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
-                let aside = self.folder.join(format!("cycle.json.broken-{time}"));
+                let aside = self.of_worktree.join(format!("cycle.json.broken-{time}"));
                 fs::rename(&path, &aside).map_err(|error| LoopError::io("move", &path, &error))?;
                 Err(LoopError::Failed(format!(
                     "the open cycle's file is broken ({error}); it was moved to `{}`",
@@ -232,7 +238,8 @@ mod tests {
 
     fn state() -> (TempDir, State) {
         let dir = tempfile::tempdir().unwrap();
-        let state = State { folder: dir.path().to_owned(), scratch: None };
+        let folder = dir.path().to_owned();
+        let state = State { of_worktree: folder.clone(), folder, scratch: None };
         (dir, state)
     }
 

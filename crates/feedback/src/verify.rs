@@ -20,7 +20,7 @@ use crate::{
     contest::{self, short},
     evidence::{self, AttemptRecord},
     git::LogEntry,
-    ledger::RecordId,
+    ledger::{Record, RecordId},
     measure,
     recompute::{self, Asked, Lands},
     reference::{self, Reference},
@@ -155,11 +155,14 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
             verification.repeats = verification
                 .record
                 .as_ref()
-                .and_then(|record| first.get(record))
+                .and_then(|record| first.get(&attempt_of(session.ledger.get(record).ok()?)))
                 .filter(|id| **id != entry.id)
                 .cloned();
             if let Some(earlier) = &verification.repeats {
-                let what = format!("its record is that of `{}` already: one gain counts once", short(earlier));
+                let what = format!(
+                    "its record is of the attempt that `{}` landed already: one gain counts once",
+                    short(earlier)
+                );
                 verification.problems.push(what);
             }
             found.push(verification);
@@ -168,8 +171,8 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     Ok(found)
 }
 
-/// By the whole id of a record, the first commit that names it: of the history that ends in the last of these commits,
-/// the oldest first, and of themselves.
+/// By attempt, the first commit that names one of its records: of the history that ends in the last of these commits, the
+/// oldest first, and of themselves.
 fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<String, String>, LoopError> {
     let Some(newest) = entries.last() else { return Ok(BTreeMap::new()) };
     let mut first = BTreeMap::new();
@@ -177,10 +180,15 @@ fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<Stri
     for entry in history.iter().rev().chain(entries) {
         let name = Claim::parse(&entry.message()).and_then(|claim| claim.record).or_else(|| record_of(entry));
         if let Some(record) = name.and_then(|name| session.ledger.get(&name).ok()) {
-            first.entry(record.id.to_string()).or_insert_with(|| entry.id.clone());
+            first.entry(attempt_of(record)).or_insert_with(|| entry.id.clone());
         }
     }
     Ok(first)
+}
+
+/// What a record is one of: the same pairs may be recorded again and again. Other records stand for themselves.
+fn attempt_of(record: &Record) -> String {
+    record.body::<AttemptRecord>().map_or_else(|_| record.id.to_string(), |body| body.attempt.key)
 }
 
 fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Verification, LoopError> {

@@ -28,19 +28,17 @@ pub struct Weakening {
 /// Where one of them cannot be read.
 pub fn between(old: &str, new: &str) -> Result<Vec<Weakening>, LoopError> {
     let mut found = weakenings(&LoopConfig::parse(old, None)?, &LoopConfig::parse(new, None)?);
-    let known: Vec<String> = found.iter().map(|weakening| weakening.item.clone()).collect();
+    let known = found.clone();
     for target in LoopConfig::targets(old)? {
         if !LoopConfig::has_target(new, &target) {
             found.push(Weakening { item: format!("target {target}"), text: format!("target `{target}` is gone") });
             continue;
         }
         let of_target = weakenings(&LoopConfig::parse(old, Some(&target))?, &LoopConfig::parse(new, Some(&target))?);
-        // What is everybody's has been said.
-        found.extend(of_target.into_iter().filter(|weakening| !known.contains(&weakening.item)).map(|weakening| {
-            Weakening {
-                item: format!("target {target}: {}", weakening.item),
-                text: format!("target `{target}`: {}", weakening.text),
-            }
+        // What is everybody's, and just as weak, has been said.
+        found.extend(of_target.into_iter().filter(|weakening| !known.contains(weakening)).map(|weakening| Weakening {
+            item: format!("target {target}: {}", weakening.item),
+            text: format!("target `{target}`: {}", weakening.text),
         }));
     }
     Ok(found)
@@ -78,9 +76,19 @@ pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
             Some(_) => {}
         }
     }
-    if old.trace.is_some() && new.trace.is_none() {
-        list.add("trace", "`[trace]` is gone: gains are attributed to nothing");
+    match (&old.trace, &new.trace) {
+        (Some(_), None) => list.add("trace", "`[trace]` is gone: gains are attributed to nothing"),
+        (Some(old), Some(new)) => {
+            list.kept("trace.peaks", old.peaks.as_ref(), new.peaks.as_ref(), |_| "`trace.peaks`".to_owned());
+            if new.steps < old.steps {
+                list.add("trace.steps", format!("`trace.steps` is {} instead of {}", new.steps, old.steps));
+            }
+        }
+        _ => {}
     }
+    list.missing("build.toolchain", &old.build.toolchain, &new.build.toolchain, "is asked of the toolchain no more");
+    list.missing("environment", &new.environment, &old.environment, "reaches trainers");
+    list.missing("build.environment", &new.build.environment, &old.build.environment, "reaches builds");
     list.of_sampling(old.sampling.as_ref(), new.sampling.as_ref());
     list.0
 }
@@ -219,6 +227,8 @@ mod tests {
                 "target gpu: guard first measures",
             ),
             ("margin_pct = 9", "margin_pct = 10", "target gpu: guard first"),
+            ("steps = 9", "steps = 8", "trace.steps"),
+            ("schema = 1", "schema = 1\nenvironment = [\"FAST\"]", "environment FAST"),
             ("targets.gpu", "targets.other", "target gpu"),
         ] {
             let new = full.replace(from, to);

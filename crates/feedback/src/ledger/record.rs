@@ -126,7 +126,7 @@ impl Record {
     }
 
     /// Reads the bytes of the file that is named after `id`.
-    pub(super) fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, Fault> {
+    pub(crate) fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, Fault> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::TooLong);
         }
