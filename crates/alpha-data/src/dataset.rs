@@ -65,7 +65,7 @@ pub enum ValSource {
 }
 
 /// What data holds, whatever its files are called and wherever they lie: two that differ were, next to certainly, made of
-/// other data. Of token shards beyond [`shard::WHOLE_BYTES`] a sample of their bytes is compared, and their lengths.
+/// other data. Of token shards beyond 64 MiB a sample of their bytes is compared, and their lengths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// Of `--data`.
