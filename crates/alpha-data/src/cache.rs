@@ -50,7 +50,7 @@ impl Cache {
 
     /// The path of an entry; the folder may not exist yet.
     pub(crate) fn path(&self, key: &blake3::Hash, extension: &str) -> Option<PathBuf> {
-        let name = format!("{}.{extension}", &key.to_hex().as_str()[..40]);
+        let name = format!("{}.{extension}", &key.to_hex().as_str()[..NAME_DIGITS]);
         self.folder.as_ref().map(|folder| folder.join(name))
     }
 
@@ -136,17 +136,30 @@ pub(crate) fn write_with<E: From<io::Error>>(
     })
 }
 
+/// Hexadecimal digits in the name of an entry.
+const NAME_DIGITS: usize = 40;
 /// In the name of a file that is being written.
 const TEMPORARY: &str = ".tmp-";
 /// A file that was being written and was not written to for so long belongs to a process that is gone.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes what processes left that died while they wrote beside `path`. That it cannot be removed costs space alone.
+/// Whether a file is a cache entry that was being written, by its whole name: files of the user's may lie beside it.
+fn is_unfinished_entry(name: &str) -> bool {
+    let Some((entry, writer)) = name.split_once(TEMPORARY) else { return false };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_hash = |text: &str| text.len() == NAME_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    entry
+        .split_once('.')
+        .is_some_and(|(hash, extension)| is_hash(hash) && extension.bytes().all(|byte| byte.is_ascii_alphabetic()))
+        && writer.split_once('-').is_some_and(|(process, count)| is_number(process) && is_number(count))
+}
+
+/// Removes cache entries beside `path` whose writers died. An entry that cannot be removed costs space alone.
 fn remove_abandoned(path: &Path) {
     let entries = path.parent().map(fs::read_dir);
     let Some(Ok(entries)) = entries else { return };
     for entry in entries.flatten() {
-        let is_temporary = entry.file_name().to_string_lossy().contains(TEMPORARY);
+        let is_temporary = is_unfinished_entry(&entry.file_name().to_string_lossy());
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         if is_temporary && age().is_some_and(|age| age > ABANDONED) {
             let _ = fs::remove_file(entry.path());
@@ -173,6 +186,23 @@ mod tests {
             assert_eq!(cache.read(&key, "json"), None);
         }
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_our_own_unfinished_entries_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = "0123456789".repeat(4);
+        let ours = format!("{hash}.tokens.tmp-12-3");
+        let theirs = ["notes.tmp-old".to_owned(), "tokenizer.json.tmp-1-2".to_owned(), format!("{hash}.tokens")];
+        for name in theirs.iter().chain([&ours]) {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - 2 * ABANDONED).unwrap();
+        }
+        let young = format!("{hash}.tokens.tmp-12-4");
+        fs::write(folder.path().join(&young), "x").unwrap();
+        write_whole(&folder.path().join("out.json"), b"x").unwrap();
+        assert!(!folder.path().join(&ours).exists());
+        assert!(theirs.iter().chain([&young]).all(|name| folder.path().join(name).exists()));
     }
 
     #[test]

@@ -105,7 +105,11 @@ impl Dataset {
                 return Err(DataError::VocabSizeForText { data: options.data.clone() });
             }
             Some(corpus) => {
-                if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| options.tokenizer.is_none()) {
+                // One that would be built now is not the one that the weights know.
+                let named =
+                    options.tokenizer_artifacts.as_deref().map(artifacts_file).is_some_and(|path| path.exists())
+                        || matches!(options.tokenizer, Some(Kind::File(_)));
+                if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| !named) {
                     let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
                     return Err(DataError::NoTokenizerOf { folder, has_parts });
                 }
@@ -279,14 +283,22 @@ pub(crate) fn encode_corpus(
     let key = cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), hash.as_bytes()]);
     if let Some(path) = work.cache.path(&key, "tokens") {
         if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
+            // What was said when it was encoded is as true now.
+            let said = work.cache.read(&key, "said").and_then(|text| String::from_utf8(text).ok());
+            warnings.extend(said.iter().flat_map(|text| text.lines().map(str::to_owned)));
             return Ok(file);
         }
+        let mut said = Vec::new();
         let written = cache::write_with(&path, |file| {
             let mut out = BufWriter::with_capacity(1 << 20, file);
-            token_file::write(&mut out, corpus, tokenizer, work, warnings)
+            token_file::write(&mut out, corpus, tokenizer, work, &mut said)
         });
         match written {
             Ok(()) => {
+                if !said.is_empty() {
+                    warnings.extend(work.cache.write(&key, "said", said.join("\n").as_bytes()).err());
+                }
+                warnings.extend(said);
                 if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
                     return Ok(file);
                 }

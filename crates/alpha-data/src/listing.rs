@@ -199,7 +199,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
+// Links are made as on Unix.
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 

@@ -83,9 +83,15 @@ fn a_cache_never_changes_a_result() {
     for (data, kind) in [
         (fixture.write("one.txt", TEXT.repeat(9)), Kind::Bpe { vocab: 280 }),
         (fixture.write("docs.jsonl", "{\"text\":\"one two three four\"}\n".repeat(20)), Kind::Word),
+        // Cut within a word, which is said.
+        (fixture.write("dna.txt", "acgt".repeat(3 << 20)), Kind::Byte),
     ] {
         let options = options(&data, Some(kind));
         let without = Dataset::open(&options, &Work::default()).unwrap();
+        assert_eq!(
+            without.warnings.iter().any(|warning| warning.contains("without a space")),
+            data.ends_with("dna.txt")
+        );
         let cold = fixture.open(&options).unwrap();
         let warm = fixture.open(&options).unwrap();
         for entry in fs::read_dir(fixture.folder.path().join("cache")).unwrap() {

@@ -107,14 +107,12 @@ pub fn check(
     );
     let mut warnings = Vec::new();
     if let Some(free_bytes) = free.filter(|&free| free < predicted) {
-        if config.ignore_memory_check {
-            warnings.push("the memory check was ignored: the system may end the run".to_owned());
-            return Ok(Plan { summary, warnings, predicted_bytes: predicted });
+        if !config.ignore_memory_check {
+            let fitting = fitting_batch(config, model, layout, backend, free_bytes);
+            return Err(TrainError::TooLittleMemory { predicted_bytes: predicted, free_bytes, fitting });
         }
-        let fitting = fitting_batch(config, model, layout, backend, free_bytes);
-        return Err(TrainError::TooLittleMemory { predicted_bytes: predicted, free_bytes, fitting });
-    }
-    if free.is_some_and(|free| predicted as f64 > MEMORY_SHARE * free as f64) {
+        warnings.push("the memory check was ignored: the system may end the run".to_owned());
+    } else if free.is_some_and(|free| predicted as f64 > MEMORY_SHARE * free as f64) {
         warnings.push(format!(
             "the run will take {} of {free_text} free memory; a smaller `--batch` with more `--accumSteps` takes less",
             format_bytes(predicted)

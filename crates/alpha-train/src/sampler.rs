@@ -225,7 +225,7 @@ pub fn prompt_ids(prompt: &str, tokenizer: Option<&Tokenizer>, vocab: usize) -> 
     }
 }
 
-/// Text of tokens that were generated behind `prompt`; ids separated by spaces where there is no tokenizer.
+/// The text of tokens that were generated after `prompt`. Without a tokenizer it is their ids, each after a space.
 pub fn decode(prompt: &[u32], tokens: &[u32], tokenizer: Option<&Tokenizer>) -> Result<String, TrainError> {
     match tokenizer {
         Some(tokenizer) => Ok(tokenizer.decode_after(prompt, tokens)?),

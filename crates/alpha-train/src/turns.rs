@@ -163,6 +163,7 @@ fn unknown(line: &[u8]) -> TrainError {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 

@@ -84,8 +84,8 @@ impl Progress {
     /// Step `step` of `total_steps` is done.
     pub(crate) fn step(&self, step: u64, total_steps: u64, loss: f32, tok_s: f64) {
         {
-            let mut now = self.doing.now();
-            (now.since, now.said) = (Instant::now(), None);
+            // When something was said last stays: a line for each of many slow steps would be too many.
+            self.doing.now().since = Instant::now();
         }
         if let Some(bar) = &self.bar {
             bar.set_length(total_steps);

@@ -24,7 +24,7 @@ use crate::{
 
 /// Commits that are looked at for a claim.
 const WINDOW: usize = 10_000;
-/// Where there is no claim: of so many, the oldest is the reference.
+/// Without a claim, the reference is the oldest of this many commits that has a loop.
 const WITHOUT_A_CLAIM: usize = 30;
 /// Longest comparison with it, builds aside.
 const BUDGET: Duration = Duration::from_secs(60);

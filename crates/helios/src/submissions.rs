@@ -42,13 +42,12 @@ pub(crate) struct Submissions {
     next_number: u64,
     recorded_cost: u64,
     most_cost: u64,
-    last_done: Instant,
 }
 
 impl Submissions {
     pub(crate) fn new() -> Submissions {
-        let (pending, last_done) = (VecDeque::with_capacity(64), Instant::now());
-        Submissions { pending, next_number: 0, recorded_cost: 0, most_cost: FIRST_COST, last_done }
+        let pending = VecDeque::with_capacity(64);
+        Submissions { pending, next_number: 0, recorded_cost: 0, most_cost: FIRST_COST }
     }
 
     /// Whether what is recorded is to be submitted before an operation of this cost is added.
@@ -76,12 +75,12 @@ impl Submissions {
         (oldest.number <= last.number).then(|| oldest.clone())
     }
 
-    /// The oldest is done.
+    /// The oldest was found done, `now`.
     pub(crate) fn oldest_done(&mut self, now: Instant) {
         let Some(Pending { cost, at, .. }) = self.pending.pop_front() else { return };
-        // It began when the one before it was done. What the host waited for otherwise makes the device look slower.
-        let seconds = now.saturating_duration_since(at.max(self.last_done)).as_secs_f64();
-        self.last_done = now;
+        // It took no longer than since it was submitted. What came before it, and a host that asks late, make the device look
+        // slower than it is, never faster.
+        let seconds = now.saturating_duration_since(at).as_secs_f64();
         if cost > 0 && seconds > 0.0 {
             self.most_cost = self.most_cost.max((cost as f64 / seconds * LONGEST_S) as u64);
         }

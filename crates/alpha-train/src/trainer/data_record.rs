@@ -36,7 +36,7 @@ pub(super) fn check(
         )
     } else if began.train_tokens != now.train_tokens {
         format!(
-            "{} of its tokens are trained on, and {} were: what validates was split off from it, or is no longer (`--valData`)",
+            "now {} of its tokens are trained on, and {} were before: with `--valData` no part of `--data` is held out",
             now.train_tokens, began.train_tokens
         )
     } else {

@@ -20,7 +20,7 @@ use crate::{
     },
     output,
     progress::Progress,
-    resolve::place,
+    resolve::{MAX_ELEMENTS, place},
 };
 
 /// Names that `--split` takes.
@@ -91,6 +91,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     };
     for warning in warnings {
         progress.note(&format!("warning: {warning}"));
+    }
+    let row = model.config.block.saturating_mul(model.config.ffn_dim.max(3 * model.config.dim));
+    if flags.batch.saturating_mul(row) > MAX_ELEMENTS {
+        return Err(Failure::usage(format!("`--batch={}` is too large for this model", flags.batch))
+            .hint(format!("at most {}", (MAX_ELEMENTS / row).max(1))));
     }
     let mut backend = backend(&place)?;
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));

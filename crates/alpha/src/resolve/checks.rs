@@ -102,7 +102,7 @@ pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, wor
 const MAX_EVAL_ITERS: usize = 1_000_000;
 
 /// Elements that a tensor may have: positions in it are 32-bit in places, and nobody has more memory.
-const MAX_ELEMENTS: usize = u32::MAX as usize;
+pub(crate) const MAX_ELEMENTS: usize = u32::MAX as usize;
 
 fn shape(flags: &TrainFlags) -> Result<(), Failure> {
     let shape = &flags.shape;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::{
     backend::{Place, place},
-    checks::in_range,
+    checks::{MAX_ELEMENTS, in_range},
 };
 use crate::{
     config_file, domains,
