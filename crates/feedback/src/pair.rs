@@ -273,6 +273,11 @@ impl Live {
         LoopError::Trainer { arm: self.arm, message }
     }
 
+    /// What its processes are known by.
+    fn traces(&self) -> (Arm, &Process, &Path) {
+        (self.arm, &self.process, self.run.folder.path())
+    }
+
     fn is_disturbed(&mut self) -> Option<&'static str> {
         let (listener, turns) = self.turns.as_mut()?;
         if turns.has_unasked() {
@@ -338,8 +343,8 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
             }
             // A member that is gone takes its time with it.
-            let waited = live[arm.other().index()].process.cpu_ns().saturating_sub(waiting_before);
-            still_ns[arm.other().index()] += waited;
+            let waiting = &live[arm.other().index()].process;
+            still_ns[arm.other().index()] += waiting.cpu_ns_while_frozen(waiting_before);
         }
         if done[0] != done[1] {
             let why = format!("said `done {}` where the baseline had said `done {}`", done[1], done[0]);
@@ -368,8 +373,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
             void = void.or(Some(Void { arm, why }));
         }
     }
-    let [baseline, candidate] = &live;
-    void = void.or_else(|| stray_void(&nothing_stays, &[baseline, candidate]));
+    void = void.or_else(|| stray_void(&nothing_stays, &live.each_ref().map(Live::traces)));
     Ok(PairRun {
         arms: live.map(|trainer| trainer.run),
         seed: request.seed(),
@@ -437,7 +441,7 @@ fn run_alone(
         trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + ms_since(wait) });
         trainer.run.finish_ms = 0.0;
     }
-    let void = stray_void(&nothing_stays, &[&trainer]);
+    let void = stray_void(&nothing_stays, &[trainer.traces()]);
     Ok((trainer.run, void))
 }
 
@@ -478,14 +482,13 @@ fn pause(ms: f64) -> f64 {
 
 /// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still
 /// have, else the candidate's, since the baseline was accepted without any.
-fn stray_void(nothing_stays: &NothingStays, trainers: &[&Live]) -> Option<Void> {
-    let known: Vec<&Process> = trainers.iter().map(|trainer| &trainer.process).collect();
+pub(crate) fn stray_void(nothing_stays: &NothingStays, trainers: &[(Arm, &Process, &Path)]) -> Option<Void> {
+    let known: Vec<&Process> = trainers.iter().map(|(_, process, _)| *process).collect();
     let mut void = None;
     for pid in nothing_stays.strays(&known) {
         let folder = process::working_folder(pid);
-        let of_baseline = trainers.iter().any(|trainer| {
-            trainer.arm == Arm::Baseline
-                && folder.as_deref().is_some_and(|folder| folder.starts_with(trainer.run.folder.path()))
+        let of_baseline = trainers.iter().any(|(arm, _, own)| {
+            *arm == Arm::Baseline && folder.as_deref().is_some_and(|folder| folder.starts_with(own))
         });
         let arm = if of_baseline { Arm::Baseline } else { Arm::Candidate };
         let name = process::program_name(pid);

@@ -62,7 +62,7 @@ pub struct PlainRuns {
     pub slices: Vec<PlainRow>,
     /// Pairs one after the other.
     pub whole: Vec<PlainRow>,
-    /// By series, pairs that the baseline spoiled.
+    /// Pairs that were spoiled, and by whom; those that the candidate spoiled are among the rows as lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voids: Vec<VoidRow>,
     /// Whether the gain is there; none while pairs are missing.
@@ -368,7 +368,7 @@ impl PairSource for PlainPairs<'_> {
             work: &work,
             mode: self.mode,
         };
-        plain_pair::run(&request, self.watch).map(Outcome::Measured)
+        plain_pair::run(&request, self.watch)
     }
 
     fn add(&mut self, number: u64, run: PlainRun, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {

@@ -16,8 +16,9 @@ use crate::{
     arm::{Arm, ArmFolder, Kit},
     coins::{Coins, Purpose},
     config::{self, Workload},
-    pair::{STILL_MS, STILL_SHARE},
-    process::{self, NothingStays, Process},
+    driver::Outcome,
+    pair::{STILL_MS, STILL_SHARE, Void, stray_void},
+    process::{NothingStays, Process},
 };
 
 /// Shortest slice: long beside a change of turns (0.1 ms), short beside what neighbours do.
@@ -75,12 +76,11 @@ impl PlainRun {
     }
 }
 
-/// Runs the pair.
+/// Runs the pair. One in which a trainer works while it is to wait, or leaves a process behind, is void.
 ///
 /// # Errors
-/// [`LoopError::Trainer`] where a trainer fails; [`LoopError::Refused`] where one works while it is to wait, or leaves a process
-/// behind: no time of such a pair means anything, and here nobody needs to give it another chance.
-pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, LoopError> {
+/// [`LoopError::Trainer`] where a trainer fails.
+pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<PlainRun>, LoopError> {
     let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
     let order = request.coins.order(Purpose::Pair, request.number, 0);
     let seed = request.coins.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
@@ -117,30 +117,29 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<PlainRun, Lo
                     trainer.slice(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
                     trainer.stop()?;
                     let waiting = &mut trainers[arm.other().index()];
-                    waiting.still_ns += waiting.cpu_ns().saturating_sub(waiting_before);
+                    waiting.still_ns += waiting.cpu_ns_while_frozen(waiting_before);
                 }
             }
         }
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
     let limit_ms = STILL_MS.max((ms[0] + ms[1]) * STILL_SHARE);
+    let mut void = None;
     for trainer in &mut trainers {
-        if let Some(why) = trainer.disturbance(limit_ms) {
-            return Err(LoopError::Refused(format!("the {} {why} in a plain run", trainer.arm.name())));
-        }
+        let arm = trainer.arm;
+        void = void.or(trainer.disturbance(limit_ms).map(|why| Void { arm, why: format!("{why} in a plain run") }));
     }
-    let known: Vec<&Process> = trainers.iter().filter_map(|trainer| trainer.process.as_ref()).collect();
-    if let Some(pid) = nothing_stays.strays(&known).first().copied() {
-        let name = process::program_name(pid);
-        process::end_stray(pid);
-        return Err(LoopError::Refused(format!("a trainer left a process behind (`{name}`) in a plain run")));
+    let traces: Vec<_> = trainers.iter().filter_map(Trainer::traces).collect();
+    void = void.or_else(|| stray_void(&nothing_stays, &traces));
+    if let Some(void) = void {
+        return Ok(Outcome::Void(void));
     }
-    Ok(PlainRun {
+    Ok(Outcome::Measured(PlainRun {
         folders: trainers.map(|trainer| trainer.folder),
         ms,
         seed,
         baseline_first: order[0] == Arm::Baseline,
-    })
+    }))
 }
 
 struct Trainer<'a> {
@@ -180,12 +179,26 @@ impl<'a> Trainer<'a> {
         self.has_ended
     }
 
-    /// Processor time of its family so far.
-    fn cpu_ns(&self) -> u64 {
-        self.process.as_ref().filter(|_| !self.has_ended).map_or(0, Process::cpu_ns)
+    /// What its processes are known by.
+    fn traces(&self) -> Option<(Arm, &Process, &Path)> {
+        self.process.as_ref().map(|process| (self.arm, process, self.folder.path()))
     }
 
-    /// What makes its time mean nothing.
+    /// Its processes, until they end.
+    fn running(&self) -> Option<&Process> {
+        self.process.as_ref().filter(|_| !self.has_ended)
+    }
+
+    /// Processor time of its family so far.
+    fn cpu_ns(&self) -> u64 {
+        self.running().map_or(0, Process::cpu_ns)
+    }
+
+    fn cpu_ns_while_frozen(&self, before: u64) -> u64 {
+        self.running().map_or(0, |process| process.cpu_ns_while_frozen(before))
+    }
+
+    /// What it did that makes its time mean nothing.
     fn disturbance(&mut self, limit_ms: f64) -> Option<String> {
         let still_ms = self.still_ns as f64 / 1e6;
         if still_ms > limit_ms {

@@ -64,5 +64,6 @@ fn where_a_gain_may_be_is_what_the_open_cycle_says() {
     assert!(attempts.to_string().contains("the head is slow"), "{attempts:#}");
     toy.alpha(&["drop"]).succeeded();
     toy.begin();
-    assert_eq!(toy.json(&["commit", "-m", "no waste in attention"]).code, Some(0));
+    let landed = toy.json(&["commit", "-m", "no waste in attention"]);
+    assert_eq!(landed.code, Some(0), "{:#}\n{}", landed.object, landed.stderr);
 }
