@@ -5,7 +5,7 @@
 
 Written from the definitions, not from the Rust code, and on purpose by other means: p-values by listing all signs (or
 by scipy), medians by sorting, products instead of sums of logarithms, segmentations by the plain triple loop, the law of
-the sequential test by ranking random magnitudes. `crates/feedback/tests/statistics.rs` compares. The file carries the
+the sequential test by ranking random magnitudes. `crates/pairbench/tests/statistics.rs` compares. The file carries the
 SHA-256 of this script (`script_sha256`), which scripts/tidy.py compares: a change here means writing it again.
 """
 import hashlib

@@ -3,17 +3,20 @@
 //!
 //! A T0 or T1 in between does not move the anchor: it learns what its parent learns.
 
+use pairbench::{
+    draws::Coins,
+    pair::{plan, schedule::Script},
+};
+
 use crate::{
     LoopError, Watch,
     attempt::{Attempt, Manifest},
-    blocks::Script,
     claim,
-    coins::Coins,
     compare::PairRunner,
     contest::{self, Contest, short},
     evidence::AttemptRecord,
     gaming::MAX_VOIDS,
-    parity, plan,
+    parity,
     same_training::SameTraining,
     session::Session,
     state::Tier,

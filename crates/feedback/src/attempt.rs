@@ -11,23 +11,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pairbench::{
+    draws::Coins,
+    pair::plan::PairPlan,
+    process::isolation::Protection,
+    verdict::{Estimate, Verdict},
+};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     LoopError,
     attribution::Attribution,
     bookkeeping::{Bookkeeping, LOST_D, bounded},
-    coins::Coins,
     guards::GuardResult,
-    isolation::Protection,
     kept_evidence::KeptEvidence,
     layout::{Floors, Needs},
     machine::Machine,
     parity::Parity,
     plain::PlainRuns,
-    plan::PairPlan,
     state::Tier,
-    verdict::{Estimate, Verdict},
 };
 
 /// Loss of speed that LEANER lets through.
@@ -194,7 +196,7 @@ pub struct VoidRow {
     /// Its number.
     pub number: u64,
     /// `baseline` or `candidate`.
-    pub arm: crate::arm::Arm,
+    pub arm: pairbench::Arm,
     /// What it did.
     pub why: String,
 }
@@ -320,7 +322,7 @@ impl Attempt {
         let steps = self.plan?.blocks.steps as f64;
         // Both arms' turns take about the same time together as two of the baseline's.
         let runs: Vec<f64> = self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
-        (!runs.is_empty()).then(|| crate::stats::robust::median(&runs))
+        (!runs.is_empty()).then(|| pairbench::stats::robust::median(&runs))
     }
 
     /// What layouts ask of its estimate, where it is one of a gain.
@@ -413,7 +415,7 @@ impl AttemptFolder {
     pub fn save(&self, attempt: &Attempt) -> Result<(), LoopError> {
         let json = serde_json::to_vec(attempt)
             .map_err(|error| LoopError::Failed(format!("an attempt cannot be written: {error}")))?;
-        crate::files::write(&self.path(&attempt.key), &json)
+        pairbench::files::write(&self.path(&attempt.key), &json)
     }
 }
 

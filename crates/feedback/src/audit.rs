@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pairbench::verdict::{Estimate, Verdict, log_of_pct, pct_of_log};
 use serde::Serialize;
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     measure::{self, Measurement},
     registry::Registry,
     session::Session,
-    verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
     verify::{self, Agreement, Rerun, Verification},
     weakened::{self, Weakened},
 };

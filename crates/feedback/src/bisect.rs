@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pairbench::verdict::{Estimate, Verdict, log_of_pct, pct_of_log};
 use serde::Serialize;
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     contest::{self, short},
     measure::{self, Measurement},
     session::Session,
-    verdict::{Estimate, Verdict, log_of_pct, pct_of_log},
 };
 
 /// Version of [`Bisection`].

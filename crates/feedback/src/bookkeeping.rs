@@ -20,17 +20,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    pair::plain::PlainMode,
+    stats::sequential::Plan,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
-    arm::Arm,
     attempt::{Attempt, PairRow, VoidRow},
-    coins::{Coins, Purpose},
     guards::FIRST_NUMBER,
     plain::PlainRow,
-    plain_pair::PlainMode,
-    stats::sequential::Plan,
     visible,
 };
 

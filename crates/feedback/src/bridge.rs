@@ -1,21 +1,23 @@
 //! A change of the instrument, measured by both instruments, so that the series can be joined.
 
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    pair::{self, PairRequest, schedule::Script},
+    process::sandbox::Kit,
+    stats::{robust::median, signed_rank::WalshAverages},
+    verdict::pct_of_log,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    arm::{Arm, Kit},
     attempt::Side,
-    blocks::Script,
-    coins::{Coins, Purpose},
     config::{LoopConfig, Workload},
     contest::Contest,
     inputs,
     ledger::RecordId,
-    pair::{self, PairRequest},
     session::{Session, config_text},
-    stats::{robust::median, signed_rank::WalshAverages},
-    verdict::pct_of_log,
 };
 
 /// The kind of its records.
@@ -70,7 +72,15 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
         for arm in coins.order(Purpose::Pair, number, 0) {
             let workload = if arm == Arm::Baseline { &old } else { &new };
             let kits = [&kits[0], &kits[1]];
-            let request = PairRequest { workload, kits, script: &script, coins, number, work: &work, slowed: None };
+            let request = PairRequest {
+                command: workload.timed(),
+                kits,
+                script: &script,
+                coins,
+                number,
+                work: &work,
+                slowed: None,
+            };
             let run = pair::alone(&request, arm, watch)?;
             seconds_per_token[arm.index()] = steady_step_s(&run) / workload_tokens(workload);
         }

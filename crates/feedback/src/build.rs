@@ -22,14 +22,18 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pairbench::{
+    files::{self, remove},
+    folder_content,
+    pair::timed_command,
+    process::isolation::{Isolation, Room},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    config::{self, LoopConfig},
-    files::{self, remove},
+    config::LoopConfig,
     git::{Elsewhere, Repository},
-    isolation::{Isolation, Room},
     state::State,
 };
 
@@ -219,7 +223,7 @@ impl BuildStore {
         }
         let mut said = String::new();
         for command in &config.build.toolchain {
-            let words = config::words(command).map_err(LoopError::Usage)?;
+            let words = timed_command::words(command).map_err(LoopError::Usage)?;
             let failed = |what: String| {
                 LoopError::Failed(format!("`{command}` of `build.toolchain` {what}"))
                     .hint("each command there names a part of the toolchain, such as `cc --version`")
@@ -266,7 +270,7 @@ impl BuildStore {
             let (time, bytes) = builds.entry(key.to_owned()).or_insert((used, 0));
             // A log is as old as the build; its folder may have been used since.
             *time = used.max(*time);
-            *bytes += artifacts::size_bytes(&path).map_err(failed)?;
+            *bytes += folder_content::size_bytes(&path).map_err(failed)?;
         }
         let mut builds: Vec<(SystemTime, String, u64)> =
             builds.into_iter().map(|(key, (used, bytes))| (used, key, bytes)).collect();
@@ -293,7 +297,7 @@ impl BuildStore {
         }
         let description = folder.join(DESCRIPTION);
         let kept = fs::read(&description).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        let found = artifacts::hash(&folder.join("artifacts"));
+        let found = folder_content::hash(&folder.join("artifacts"));
         let Some(kept) = kept.filter(|kept| kept.key == key && found.is_ok_and(|hash| hash == kept.binary_hash)) else {
             watch.note(&format!("the stored build {} is not what it was: building it again", &key[..12]));
             return Ok(None);
@@ -403,7 +407,7 @@ impl BuildStore {
         let fill = || -> Result<Kept, LoopError> {
             let folder = new.join("artifacts");
             artifacts::take(place, path, &order.source.config.build.artifacts, &folder)?;
-            let binary_hash = artifacts::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
+            let binary_hash = folder_content::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
             let kept = Kept { key: order.key.clone(), binary_hash, seconds, time: Timestamp::now() };
             let json = serde_json::to_vec_pretty(&kept)
                 .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
@@ -438,19 +442,6 @@ fn forget_artifacts(repository: &Repository, source: &Source<'_>, place: &Path) 
     Ok(())
 }
 
-/// Copies kept artifacts into a folder, and checks on the way that they are those that were built.
-///
-/// # Errors
-/// [`LoopError::Refused`] where something changed them since.
-pub fn copy_artifacts(from: &Path, into: &Path, binary_hash: &str) -> Result<(), LoopError> {
-    let hash = artifacts::copy(from, into).map_err(|error| LoopError::io("copy", from, &error))?;
-    if hash == binary_hash {
-        return Ok(());
-    }
-    Err(LoopError::Refused(format!("the kept build `{}` is not what was built: something changed it", from.display()))
-        .hint("a trainer or a build must not reach it; the next command builds it again"))
-}
-
 /// A tree and what turns it into programs.
 struct Source<'a> {
     config: &'a LoopConfig,
@@ -471,7 +462,7 @@ impl Source<'_> {
     fn order(&self, layout: u32) -> Result<Order<'_>, LoopError> {
         let layout = if self.config.build.command.contains(LAYOUT) { layout } else { 0 };
         let key = key(&self.measured_tree, self.config, &self.toolchain, &self.environment, layout);
-        let words = config::fill(&self.config.build.command, &[("layout", &layout.to_string())])?;
+        let words = timed_command::fill(&self.config.build.command, &[("layout", &layout.to_string())])?;
         Ok(Order { source: self, layout, words, key })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     git::LogEntry,
     import::{self, Levels},
     session::Session,
-    verdict::Verdict,
     visible,
 };
 

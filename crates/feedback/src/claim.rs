@@ -4,7 +4,7 @@
 //! Writing is strict, reading is not: what a person would take for a claim of speed is one, however it is spelled. One of
 //! another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers, as the loop's own do.
 //! Number and interval are the confirmation's. The comparison did not select them; the confirmation's own test did, since
-//! only what passes is published: that is corrected for, see [`crate::stats::conditional`].
+//! only what passes is published: that is corrected for, see [`pairbench::stats::conditional`].
 
 mod plain;
 mod speedup;
@@ -17,14 +17,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 pub use self::subject::{Reading, read};
 use self::subject::{number_at_end, subject};
-use crate::{
-    LoopError,
-    attempt::Side,
-    evidence::ConfirmationOutcome,
-    ledger::RecordId,
-    verdict::{Estimate, Verdict},
-    visible,
-};
+use pairbench::verdict::{Estimate, Verdict};
+
+use crate::{LoopError, attempt::Side, evidence::ConfirmationOutcome, ledger::RecordId, visible};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;

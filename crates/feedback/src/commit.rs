@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use pairbench::verdict::{Estimate, Verdict};
 use serde::Serialize;
 
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     session::Session,
     state::Tier,
     trace_runs::{self, Corroboration},
-    verdict::{Estimate, Verdict},
     verify, visible,
     weakened::{self, Weakened},
 };

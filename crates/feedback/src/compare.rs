@@ -10,29 +10,36 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pairbench::{
+    Arm,
+    draws::Coins,
+    pair::{
+        self, Outcome, PairRequest, PairRun,
+        plan::{self, PairPlan},
+        schedule::{Blocks, Script},
+        timed_command::Sharing,
+    },
+    process::sandbox::Kit,
+    progress::PairProgress,
+    stats::{power, sequential::Plan},
+    verdict::{self, Judgement, Verdict},
+};
+
 use crate::{
     LoopError, Watch,
-    arm::{Arm, Kit},
     attempt::{Attempt, Manifest, PairRow, RULES, Seconds},
-    blocks::{Blocks, Script},
     bookkeeping::{Bookkeeping, Series},
-    coins::Coins,
-    config::{Guard, Sharing, Workload},
+    config::{Guard, Workload},
     contest::{self, Contest},
-    driver::{self, Outcome, PairSource},
+    driver::{self, PairSource},
     gaming,
     guards::{self, GuardPairs, GuardRequest, Measure},
     layout::{Floors, Needs},
-    pair::{self, PairRequest, PairRun},
     pair_source::TrainerPairs,
-    plan::{self, PairPlan},
     registry::{self, Registry},
     same_training::{self, SameTraining},
     session::{Session, hash_file},
     state::{Cycle, Tier},
-    stats::{power, sequential::Plan},
-    verdict::{self, Judgement, Verdict},
-    watch::PairProgress,
 };
 
 /// What is compared, and how long it may take.
@@ -367,7 +374,7 @@ impl<'a> PairRunner<'a> {
     /// What [`pair::run`] takes.
     pub fn request<'s>(&'s self, number: u64, script: &'s Script) -> PairRequest<'s> {
         let PairRunner { workload, kits, coins, work } = self;
-        PairRequest { workload, kits: *kits, script, coins: *coins, number, work, slowed: None }
+        PairRequest { command: workload.timed(), kits: *kits, script, coins: *coins, number, work, slowed: None }
     }
 
     /// The same with the files of other layouts.
@@ -573,7 +580,7 @@ pub fn progress(
         pairs: d.len(),
         planned,
         estimate_pct: (!d.is_empty())
-            .then(|| verdict::pct_of_log(crate::stats::signed_rank::WalshAverages::of(d).estimate())),
+            .then(|| verdict::pct_of_log(pairbench::stats::signed_rank::WalshAverages::of(d).estimate())),
         interval_pct: attempt.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
         elapsed_s,
         left_s: planned.saturating_sub(d.len()) as f64 * seconds_per_pair,

@@ -13,7 +13,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer};
 
-use crate::{LoopError, visible};
+use pairbench::pair::timed_command::{Sharing, TimedCommand, words};
+
+use crate::visible;
 
 /// Variables that lead to files of the user's own, which nobody would see change.
 const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
@@ -141,18 +143,17 @@ pub struct Workload {
     pub turn_timeout: Duration,
 }
 
-/// How the two trainers of a pair share the machine.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Sharing {
-    /// Both live at once and run in turns: the trainer speaks the turn protocol.
-    #[default]
-    Turns,
-    /// One after the other, with the turn protocol: for machines that cannot hold both. Noisier.
-    Sequential,
-    /// One after the other, whole processes timed: for trainers that do not speak the protocol. Start and end are
-    /// part of the time.
-    Whole,
+impl Workload {
+    /// The command that is timed.
+    pub fn timed(&self) -> TimedCommand {
+        TimedCommand {
+            line: self.command.clone(),
+            steps: self.steps,
+            sharing: self.sharing,
+            turn_timeout: self.turn_timeout,
+            writes_weights: self.weights.is_some(),
+        }
+    }
 }
 
 /// The 5-step test.
@@ -483,34 +484,10 @@ fn relative<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Stri
     Ok(())
 }
 
-/// Splits a command as a shell would, without expanding anything.
-pub fn words(command: &str) -> Result<Vec<String>, String> {
-    match shlex::split(command) {
-        Some(words) if !words.is_empty() => Ok(words),
-        Some(_) => Err("a command is empty".into()),
-        None => Err(format!("`{command}` cannot be split into words: a quote is open")),
-    }
-}
-
-/// Splits a command and fills in its placeholders, each in the word it stands in.
-pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopError> {
-    let mut words = words(command).map_err(LoopError::Usage)?;
-    for word in &mut words {
-        for (name, value) in values {
-            *word = word.replace(&format!("{{{name}}}"), value);
-        }
-        let open = ["steps", "seed", "step", "checkpoint", "prompt", "layout"]
-            .into_iter()
-            .find(|name| word.contains(&format!("{{{name}}}")) && !values.iter().any(|(known, _)| known == name));
-        if let Some(name) = open {
-            return Err(LoopError::Usage(format!("`{{{name}}}` has no value in `{command}`")));
-        }
-    }
-    Ok(words)
-}
-
 #[cfg(test)]
 mod tests {
+    use pairbench::pair::timed_command;
+
     use super::*;
 
     pub(in crate::config) const SMALL: &str = r#"
@@ -535,7 +512,7 @@ mod tests {
         assert_eq!(config.guards["memory"], Guard::PeakMemory { margin_pct: 5.0 });
         assert!(config.unmeasured().is_match("perf/ledger/a.json"));
         assert!(config.sealed().is_match("loop.toml"));
-        let words = fill(&config.workload.command, &[("steps", "7")]).unwrap();
+        let words = timed_command::fill(&config.workload.command, &[("steps", "7")]).unwrap();
         assert_eq!(words, ["./out/trainer", "--steps=7", "--name=a b"]);
     }
 
@@ -569,12 +546,6 @@ mod tests {
             assert!(error.to_string().contains(named), "{error}");
             assert_eq!(error.exit_code(), 2);
         }
-    }
-
-    #[test]
-    fn placeholders_without_a_value_are_errors() {
-        assert!(fill("a {seed}", &[("steps", "1")]).is_err());
-        assert_eq!(fill("a {other}", &[]).unwrap(), ["a", "{other}"]);
     }
 
     #[test]

@@ -3,6 +3,11 @@
 
 use std::time::Instant;
 
+use pairbench::{
+    stats::{self, confirmation::confirm, signed_rank::critical_value},
+    verdict::Estimate,
+};
+
 use crate::{
     LoopError, Watch,
     attempt::{Attempt, Confirmation},
@@ -15,8 +20,6 @@ use crate::{
     registry::{self, Registry},
     same_training::SameTraining,
     session::Session,
-    stats::{self, confirmation::confirm, signed_rank::critical_value},
-    verdict::Estimate,
 };
 
 /// Fewest pairs.

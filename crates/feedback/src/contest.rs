@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use globset::GlobSet;
+use pairbench::{Arm, process::sandbox::Kit};
 
 use crate::{
     LoopError, Watch,
-    arm::{Arm, Kit},
     attempt::Side,
     build::Built,
     compare::CompareOptions,

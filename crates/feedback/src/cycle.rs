@@ -1,5 +1,6 @@
 //! The open cycle: what is to be shown, what came of it so far, and what to type next.
 
+use pairbench::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     selftest,
     session::Session,
     state::{Cycle, Tier},
-    verdict::Verdict,
     visible,
     weakened::{self, Weakened},
 };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     session::Session,
     smoke::SmokeVerdict,
     smoke_test, trace_runs,
-    verdict::Verdict,
 };
 
 /// Version of [`CycleRun`].

@@ -5,29 +5,23 @@
 //! A pair stands on disk as begun before it runs, and what became of it before the next one begins
 //! ([`bookkeeping`](crate::bookkeeping)).
 
-use crate::{
-    LoopError,
-    arm::Arm,
-    attempt::{Attempt, VoidRow},
-    bookkeeping::{MAX_LOST, PairOf, Series},
-    confirm::fewest_pairs,
-    gaming,
-    pair::Void,
-    plan::PairPlan,
+use pairbench::{
+    Arm,
+    pair::{Outcome, plan::PairPlan},
     stats::sequential::Plan,
     verdict::{self, Judgement, Verdict},
 };
 
+use crate::{
+    LoopError,
+    attempt::{Attempt, VoidRow},
+    bookkeeping::{MAX_LOST, PairOf, Series},
+    confirm::fewest_pairs,
+    gaming,
+};
+
 /// Pairs of a comparison at most: with as many to confirm them they fit into a record.
 const MOST_PAIRS: usize = 160;
-
-/// How a pair ended that ran to its end.
-pub enum Outcome<R> {
-    /// It was measured.
-    Measured(R),
-    /// It was spoiled, and by whom.
-    Void(Void),
-}
 
 /// Where pairs come from and where they are written.
 pub trait PairSource {

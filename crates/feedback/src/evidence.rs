@@ -1,5 +1,6 @@
 //! Attempts in the ledger.
 
+use pairbench::verdict::{Estimate, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,7 +9,6 @@ use crate::{
     fitting,
     ledger::RecordId,
     session::Session,
-    verdict::{Estimate, Verdict},
 };
 
 /// The kind of an attempt's records.

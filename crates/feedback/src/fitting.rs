@@ -79,9 +79,10 @@ fn shortened(text: &str, bytes: usize) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use pairbench::Arm;
+
     use super::*;
     use crate::{
-        arm::Arm,
         attempt::{Confirmation, CounterRow, PairRow, VoidRow},
         attribution::{Attribution, KernelChange},
         guards::GuardResult,

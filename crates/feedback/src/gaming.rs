@@ -6,15 +6,14 @@
 
 use std::path::PathBuf;
 
+use crate::attempt::{Attempt, PairRow, VoidRow};
 use globset::GlobSet;
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    arm::Arm,
-    attempt::{Attempt, PairRow, VoidRow},
+use pairbench::{
+    Arm,
     stats::{robust::median, signed_rank::p_greater},
     verdict::{log_of_pct, pct_of_log},
 };
+use serde::{Deserialize, Serialize};
 
 /// Void pairs that end a comparison.
 pub const MAX_VOIDS: usize = 3;

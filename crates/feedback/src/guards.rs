@@ -12,23 +12,26 @@ use std::{path::Path, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use self::same::{Answers, GuardTraining};
-use crate::{
-    LoopError, Watch,
-    arm::{Arm, ArmFolder, Kit},
-    blocks::Script,
-    bookkeeping::{LOST_D, MAX_LOST},
-    coins::{Coins, Purpose},
-    config::{self, Guard, LoopConfig, Workload},
-    confirm::fewest_that_pass,
-    driver::Outcome,
-    kept_evidence::KeptEvidence,
-    once,
-    pair::{self, PairRequest},
-    parity::Tier,
-    plan,
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    pair::{self, Outcome, PairRequest, plan, schedule::Script, timed_command},
+    process::{
+        command,
+        sandbox::{ArmFolder, Kit},
+    },
+    progress::PairProgress,
     stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
     verdict::{log_of_pct, pct_of_log, round_log},
-    watch::PairProgress,
+};
+
+use crate::{
+    LoopError, Watch,
+    bookkeeping::{LOST_D, MAX_LOST},
+    config::{Guard, LoopConfig, Workload},
+    confirm::fewest_that_pass,
+    kept_evidence::KeptEvidence,
+    parity::Tier,
 };
 
 mod again;
@@ -147,8 +150,15 @@ pub fn run(
         Guard::FirstStep { .. } => {
             let (workload, work, coins) = (&request.config.workload, request.work, request.coins);
             let script = Script::default();
-            let start =
-                PairRequest { workload, kits: request.kits, script: &script, coins, number: 0, work, slowed: None };
+            let start = PairRequest {
+                command: workload.timed(),
+                kits: request.kits,
+                script: &script,
+                coins,
+                number: 0,
+                work,
+                slowed: None,
+            };
             let mut time = |arm, place| pair::start_only(&start, arm, place, watch);
             by_process(&looks, request, pairs, &mut time)
         }
@@ -224,11 +234,11 @@ fn by_workload(
 ) -> Result<GuardResult, LoopError> {
     let Looks { name, watch, .. } = *looks;
     let kits = request.kits.map(|kit| Kit { inputs: workload.inputs.clone(), ..kit.clone() });
-    let script = plan::script_of(workload, &kits, request.work, request.coins, watch)?;
+    let script = plan::script_of(&workload.timed(), &kits, request.work, request.coins, watch)?;
     let mut training = GuardTraining::new(name, workload, request, pairs.d().len())?;
     let found = looks.at(PAIRS, pairs, &mut |number| {
         let pair = PairRequest {
-            workload,
+            command: workload.timed(),
             kits: [&kits[0], &kits[1]],
             script: &script,
             coins: request.coins,
@@ -293,14 +303,14 @@ fn run_command(
     arm: Arm,
     place: usize,
     watch: &dyn Watch,
-) -> Result<once::Ended, LoopError> {
+) -> Result<command::Ended, LoopError> {
     let kit = Kit { inputs: inputs.to_vec(), ..request.kits[arm.index()].clone() };
     let mut folder = ArmFolder::create(&request.work.join(["a", "b"][place]), &kit)?;
     let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
-    let words = config::fill(command, values)?;
+    let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = once::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command);
+    let ended = command::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 
@@ -355,7 +365,7 @@ mod tests {
 
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
         let mut measure = |number| Ok(Outcome::Measured(log_of_pct(d(number - FIRST_NUMBER))));
         let found = looks.at(&[8, 14, 20], &mut Kept(Vec::new()), &mut measure).unwrap();
         (found.pairs, found.holds)
@@ -364,7 +374,7 @@ mod tests {
     /// A crash of the candidate, or a power cut, does not end a guard; three of them refuse the attempt.
     #[test]
     fn lost_pairs_count_against_a_guard() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
         let held = |counts: &[usize], lost: usize, pct: f64| {
             let mut measure = |_| Ok(Outcome::Measured(log_of_pct(pct)));
             let found = looks.at(counts, &mut Kept(vec![LOST_D; lost]), &mut measure).unwrap();
@@ -387,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_guard_goes_on_with_what_was_measured() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &crate::watch::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
         let mut numbers = Vec::new();
         let mut measure = |number| {
             numbers.push(number - FIRST_NUMBER);

@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use pairbench::stats::{change_points::change_points, robust::median};
 use serde::Serialize;
-
-use crate::stats::{change_points::change_points, robust::median};
 
 /// What makes two runs comparable. A part that the history does not have is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]

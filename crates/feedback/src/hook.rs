@@ -14,13 +14,14 @@ use std::{
 };
 
 use globset::GlobSet;
+use pairbench::files;
 use serde::Serialize;
 
 use crate::{
     LoopError,
     claim::{self, AttemptClaim, Claim},
     config::{self, LoopConfig},
-    evidence, files,
+    evidence,
     git::Repository,
     ledger::Ledger,
     session::config_text,

@@ -19,10 +19,11 @@ pub use self::{
     noise::{Noise, noise},
     rows::{Row, Rows, Status},
 };
+use pairbench::stats::robust::median;
+
 use crate::{
     LoopError,
     history::{Configuration, Level, Measurement, series},
-    stats::robust::median,
 };
 
 /// What was found. Absent (`null`) is what the files do not tell; `notes` say why.

@@ -2,10 +2,11 @@
 
 use std::{fs, path::Path};
 
+use pairbench::files;
+
 use crate::{
     LoopError,
     config::{FILE_NAME, LoopConfig},
-    files,
 };
 
 /// What was written, and what the user has to look at.

@@ -10,7 +10,9 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{LoopError, Watch, arm::Arm, files, git::Repository};
+use pairbench::{Arm, files};
+
+use crate::{LoopError, Watch, git::Repository};
 
 /// Folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 16;

@@ -6,10 +6,11 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
+use pairbench::files;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, files,
+    LoopError,
     parity::{PairEvidence, UpdateEvidence},
 };
 

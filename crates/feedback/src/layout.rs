@@ -18,16 +18,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use self::spread::{FEWEST, LayoutNoise, MOST, layouts_within, log_floor};
-use crate::{
-    LoopError, Watch,
-    arm::{Arm, Kit},
-    build::Built,
-    coins::{Coins, Purpose},
-    config::LoopConfig,
-    contest::Contest,
-    session::Session,
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    process::sandbox::Kit,
     stats::confirmation::{Confirmation, confirm},
 };
+
+use crate::{LoopError, Watch, build::Built, config::LoopConfig, contest::Contest, session::Session};
 
 /// Longest measurement of layouts in a self-test, builds aside.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -25,7 +25,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::record::{Bulk, Fault, MAX_RECORD_BYTES, Record, RecordId, SCHEMA};
-use crate::{LoopError, files};
+use pairbench::files;
+
+use crate::LoopError;
 
 /// Fewest digits of an id that can stand for it.
 const MIN_PREFIX: usize = 4;

@@ -4,41 +4,22 @@
 //! records that it writes. Nothing here prints: what happens goes through [`Watch`].
 
 pub mod config;
-pub mod error;
 pub mod visible;
-pub mod watch;
-pub mod stats;
 pub mod state;
 pub mod git;
 pub mod build;
-pub mod process;
-mod cpu_usage;
-mod dead_man;
-mod before_exec;
-mod cgroup;
-pub mod isolation;
-pub mod once;
-pub mod turns;
-pub mod arm;
-pub mod blocks;
-pub mod pair;
-pub mod plain_pair;
 pub mod plain;
-pub mod plan;
-pub mod coins;
 pub mod records;
 pub mod weights;
 pub mod parity;
 pub mod gaming;
 pub mod smoke;
-pub mod verdict;
 pub mod attempt;
 pub mod bookkeeping;
 pub mod driver;
 pub mod pair_source;
 pub mod registry;
 pub mod kept_evidence;
-pub mod files;
 pub mod session;
 pub mod inputs;
 pub mod contest;
@@ -77,4 +58,4 @@ pub mod import;
 pub mod hook;
 pub mod init;
 
-pub use self::{error::LoopError, watch::Watch};
+pub use pairbench::{LoopError, Watch};

@@ -2,20 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use pairbench::{
+    draws::Coins,
+    pair::{
+        plan::{self, PairPlan},
+        schedule::Script,
+    },
+    progress::PairProgress,
+    verdict::{Estimate, Judgement, Verdict, judge, pct_of_log, round_log},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
-    attempt::Side,
-    blocks::Script,
-    coins::Coins,
-    compare::PairRunner,
-    contest::Contest,
-    gaming::MAX_VOIDS,
-    plan::{self, PairPlan},
-    session::Session,
-    verdict::{Estimate, Judgement, Verdict, judge, pct_of_log, round_log},
-    watch::PairProgress,
+    LoopError, Watch, attempt::Side, compare::PairRunner, contest::Contest, gaming::MAX_VOIDS, session::Session,
 };
 
 /// The kind of its records.
@@ -105,7 +104,7 @@ pub fn run(
                 stage: purpose.to_owned(),
                 pairs: d.len(),
                 planned: plan.pairs,
-                estimate_pct: Some(pct_of_log(crate::stats::robust::median(&d))),
+                estimate_pct: Some(pct_of_log(pairbench::stats::robust::median(&d))),
                 interval_pct: estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
                 elapsed_s: began.elapsed().as_secs_f64(),
                 left_s: (plan.pairs - d.len().min(plan.pairs)) as f64 * plan.seconds_per_pair,

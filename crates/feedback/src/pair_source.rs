@@ -2,19 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use pairbench::{
+    files,
+    pair::{Outcome, PairRun, plan::PairPlan},
+    verdict::Judgement,
+};
+
 use crate::{
     LoopError, Watch,
     attempt::{Attempt, PairRow},
     bookkeeping::Series,
     compare::{PairRunner, pair_row, progress},
-    driver::{Outcome, PairSource},
-    files,
+    driver::PairSource,
     layout::LayoutKits,
-    pair::PairRun,
-    plan::PairPlan,
     same_training::SameTraining,
     session::Session,
-    verdict::Judgement,
 };
 
 /// The pairs of a comparison, or of its confirmation.

@@ -1,7 +1,7 @@
 //! After the confirmation: the gain must be there when nobody takes turns.
 //!
 //! Both arms run as a user starts them, without the turn protocol, for more steps than the workload has, a number that is
-//! drawn now as the seeds are; whole processes are timed from outside ([`plain_pair`]). First in slices
+//! drawn now as the seeds are; whole processes are timed from outside ([`pair::plain`]). First in slices
 //! of the loop's clock, which is about as quiet as turns: the gain must be shown, and where less of it is there than was
 //! confirmed, less is claimed. Then some runs one after the other, in which nothing is stopped at all: noisier, so that
 //! they only find a gain that is far from being there. Both train the same in all of them, by the same rules as before:
@@ -9,29 +9,34 @@
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    LoopError, Watch,
-    arm::Arm,
-    attempt::{Attempt, VoidRow},
-    bookkeeping::{LOST_D, MAX_LOST, Series},
-    coins::{Coins, Purpose},
-    confirm,
-    contest::Contest,
-    driver::{self, Outcome, PairSource},
-    layout::LayoutKits,
-    parity::{Arms, Evidence, Floor, PairEvidence, Tier},
-    plain_pair::{self, PlainMode, PlainRequest, PlainRun},
-    records::Trajectory,
-    same_training,
-    session::Session,
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    pair::{
+        self, Outcome,
+        plain::{PlainMode, PlainRequest, PlainRun},
+    },
+    progress::PairProgress,
     stats::{
         robust::median,
         signed_rank::{WalshAverages, critical_value, p_greater},
     },
     verdict::{Estimate, log_of_pct, pct_of_log, round_log},
-    watch::PairProgress,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::{Attempt, VoidRow},
+    bookkeeping::{LOST_D, MAX_LOST, Series},
+    confirm,
+    contest::Contest,
+    driver::{self, PairSource},
+    layout::LayoutKits,
+    parity::{Arms, Evidence, Floor, PairEvidence, Tier},
+    records::Trajectory,
+    same_training,
+    session::Session,
 };
 
 /// Of so many pairs one is evaluated, drawn, beside the first.
@@ -360,7 +365,7 @@ impl PairSource for PlainPairs<'_> {
         let kits = self.layouts.as_ref().map_or(written, |layouts| layouts.of_pair(self.index));
         let work = self.session.work()?;
         let request = PlainRequest {
-            workload: &self.session.config.workload,
+            command: self.session.config.workload.timed(),
             steps: self.evidence.steps,
             kits,
             coins: self.coins,
@@ -368,7 +373,7 @@ impl PairSource for PlainPairs<'_> {
             work: &work,
             mode: self.mode,
         };
-        plain_pair::run(&request, self.watch)
+        pair::plain::run(&request, self.watch)
     }
 
     fn add(&mut self, number: u64, run: PlainRun, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {

@@ -7,11 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    arm::Arm,
     attempt::{Attempt, Confirmation, PairRow, RULES},
     attribution::{Attribution, Finding},
     bookkeeping::{LOST_D, Series},
-    coins::Purpose,
     config::LoopConfig,
     confirm::{fewest_pairs, level, outcome, went_on},
     evidence::{self, AttemptRecord},
@@ -19,6 +17,10 @@ use crate::{
     layout::{self, Needs},
     ledger::{Ledger, RecordId},
     parity, plain,
+};
+use pairbench::{
+    Arm,
+    draws::Purpose,
     stats::{conditional::conditional, sequential::Plan},
     verdict::{Estimate, Judgement, Verdict, judge, log_of_pct},
 };
@@ -66,7 +68,7 @@ pub struct Asked<'a> {
 }
 
 /// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
-/// published because it passed ([`conditional`](crate::stats::conditional)), or what plain runs show, or what it gains beside the best
+/// published because it passed ([`conditional`](pairbench::stats::conditional)), or what plain runs show, or what it gains beside the best
 /// accepted tree where that is less. None where it takes back a slowdown, or nobody could see whether it does.
 pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let confirmation = attempt.confirmation.as_ref()?;

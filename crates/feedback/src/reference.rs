@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use pairbench::verdict::{Estimate, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
     ledger::Record,
     measure::{self, Measurement},
     session::Session,
-    verdict::{Estimate, Verdict},
 };
 
 /// Commits that are looked at for a claim.

@@ -13,16 +13,19 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pairbench::{
+    files,
+    verdict::{Estimate, Verdict},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
     attempt::{Attempt, Confirmation},
     confirm::went_on,
-    evidence, files,
+    evidence,
     git::{Repository, SharedFiles},
     session::Session,
-    verdict::{Estimate, Verdict},
 };
 
 /// The shared files' reference, below `refs/alpha-loop/`.

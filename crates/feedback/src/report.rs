@@ -1,5 +1,6 @@
 //! What commands hand to scripts: objects with a versioned schema (docs/loop-json.md).
 
+use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
@@ -8,7 +9,6 @@ use crate::{
     guards::GuardResult,
     parity::Parity,
     session::Session,
-    verdict::Verdict,
 };
 
 /// Version of [`CompareReport`].
@@ -78,8 +78,8 @@ impl CompareReport {
             voids: attempt.voids.len(),
             lost: attempt.pairs.iter().filter(|pair| pair.is_lost()).count(),
             pair_sd_pct: (attempt.pairs.len() > 2).then(|| {
-                let sd = crate::stats::robust::mad_sd(&attempt.d());
-                crate::verdict::pct_of_log(sd)
+                let sd = pairbench::stats::robust::mad_sd(&attempt.d());
+                pairbench::verdict::pct_of_log(sd)
             }),
             seconds: seconds.of_comparison() + seconds.own,
             own_seconds: seconds.own,

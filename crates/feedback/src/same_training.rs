@@ -10,20 +10,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pairbench::{
+    Arm,
+    draws::{Coins, Purpose},
+    files, folder_content,
+    pair::{
+        ArmRun, PairRun,
+        schedule::{Blocks, Script},
+        timed_command,
+    },
+    process::{
+        command,
+        sandbox::{ArmFolder, Kit},
+    },
+};
 use serde::Deserialize;
 
 use crate::{
     LoopError, Watch,
-    arm::{self, Arm, ArmFolder, Kit},
     attempt::{Attempt, CounterRow},
-    blocks::{Blocks, Script},
-    coins::{Coins, Purpose},
-    config::{self, Workload},
+    config::Workload,
     contest::Contest,
-    files,
     kept_evidence::{KeptEvidence, Shown},
-    once,
-    pair::{ArmRun, PairRun},
     parity::{
         self, Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
         sampling::{self, Choice, Output},
@@ -274,7 +282,7 @@ impl<'a> SameTraining<'a> {
         }
         let kept = kept_checkpoint_path(self.session);
         files::remove(&kept)?;
-        arm::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
+        folder_content::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
     }
 
     /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
@@ -307,9 +315,9 @@ impl<'a> SameTraining<'a> {
     fn trained(&self, command: &str, steps: u64, watch: &dyn Watch) -> Result<Trajectory, LoopError> {
         let kit = self.kit(Arm::Candidate);
         let folder = ArmFolder::create(&self.session.work()?.join("t"), &kit)?;
-        let words = config::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
+        let words = timed_command::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
-        once::run(&folder, &kit, &words, limit, watch)?.success("candidate", command)?;
+        command::run(&folder, &kit, &words, limit, watch)?.success("candidate", command)?;
         Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
     }
 
@@ -321,7 +329,7 @@ impl<'a> SameTraining<'a> {
         checkpoint: &Path,
         values: &[(&str, &str)],
         watch: &dyn Watch,
-    ) -> Result<once::Ended, LoopError> {
+    ) -> Result<command::Ended, LoopError> {
         on_checkpoint(self.session, &self.kit(arm), arm, command, (checkpoint, values), watch)
     }
 
@@ -359,13 +367,13 @@ fn on_checkpoint(
     command: &str,
     (checkpoint, values): (&Path, &[(&str, &str)]),
     watch: &dyn Watch,
-) -> Result<once::Ended, LoopError> {
+) -> Result<command::Ended, LoopError> {
     let mut folder = ArmFolder::create(&session.work()?.join("e"), kit)?;
     let given = folder.give(checkpoint).display().to_string();
     let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
-    let words = config::fill(command, &values)?;
+    let words = timed_command::fill(command, &values)?;
     let limit = session.config.workload.turn_timeout;
-    once::run(&folder, kit, &words, limit, watch)?.success(arm.name(), command)
+    command::run(&folder, kit, &words, limit, watch)?.success(arm.name(), command)
 }
 
 /// How far the weights of both arms moved in a pair: in single steps and over the whole run.

@@ -7,32 +7,40 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    LoopError, Watch,
-    arm::{Arm, ArmFolder, Kit},
-    blocks::{Blocks, Script},
-    coins::Coins,
-    compare::PairRunner,
-    config::{self, LoopConfig},
-    contest::Contest,
+use pairbench::{
+    Arm,
+    draws::Coins,
     files,
-    gaming::MAX_VOIDS,
-    layout::{self, Floors, LayoutNoise},
-    once,
-    pair::{self, PairRequest, PairRun},
-    parity::Floor,
-    plan::{self, PairPlan},
-    ranking::{Peaks, parse_peaks},
-    same_training,
-    session::Session,
+    pair::{
+        self, PairRequest, PairRun,
+        plan::{self, PairPlan},
+        schedule::{Blocks, Script},
+        timed_command,
+    },
+    process::{
+        command,
+        sandbox::{ArmFolder, Kit},
+    },
     stats::{
         power, robust,
         sequential::Plan,
         signed_rank::{WalshAverages, p_greater, p_two_sided},
     },
     verdict::{log_of_pct, pct_of_log},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    compare::PairRunner,
+    config::LoopConfig,
+    contest::Contest,
+    gaming::MAX_VOIDS,
+    layout::{self, Floors, LayoutNoise},
+    parity::Floor,
+    ranking::{Peaks, parse_peaks},
+    same_training,
+    session::Session,
 };
 
 /// Version of the kept file.
@@ -329,7 +337,8 @@ pub(crate) fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> 
     let kit = &contest.kits[0];
     let folder = ArmFolder::create(&session.work()?.join("p"), kit)?;
     let limit = session.config.workload.turn_timeout;
-    let ended = once::run(&folder, kit, &config::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
+    let ended =
+        command::run(&folder, kit, &timed_command::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
     let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
     parse_peaks(json.as_bytes()).map(Some)
 }

@@ -5,13 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use pairbench::process::isolation::Isolation;
+
 use crate::{
     LoopError,
     attempt::AttemptFolder,
     build::BuildStore,
     config::{self, LoopConfig},
     git::Repository,
-    isolation::Isolation,
     ledger::Ledger,
     machine::Machine,
     state::State,

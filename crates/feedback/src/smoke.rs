@@ -7,9 +7,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use pairbench::Arm;
 use serde::Serialize;
-
-use crate::arm::Arm;
 
 mod phases;
 

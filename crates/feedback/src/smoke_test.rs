@@ -5,12 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pairbench::{
+    Arm,
+    pair::timed_command,
+    process::{
+        command::{self, Ended},
+        sandbox::{ArmFolder, Kit},
+    },
+};
+
 use crate::{
     LoopError, Watch,
-    arm::{Arm, ArmFolder, Kit},
-    config::{self, SmokeConfig},
+    config::SmokeConfig,
     contest::Contest,
-    once::{self, Ended},
     records::{DEFAULT_COUNTERS, Trajectory},
     session::Session,
     smoke::{self, Ending, SmokeRow, SmokeRun, SmokeVerdict},
@@ -52,8 +59,8 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Sm
 fn run_once(session: &Session, smoke: &SmokeConfig, kit: &Kit, watch: &dyn Watch) -> Result<SmokeRun, LoopError> {
     let kit = Kit { inputs: smoke.inputs.clone(), ..kit.clone() };
     let folder = ArmFolder::create(&session.work()?.join("s"), &kit)?;
-    let words = config::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
-    let ended = match once::run(&folder, &kit, &words, RUN_TIMEOUT, watch) {
+    let words = timed_command::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
+    let ended = match command::run(&folder, &kit, &words, RUN_TIMEOUT, watch) {
         Ok(ended) => ended,
         Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
             return Ok(SmokeRun { ending: Ending::NotStarted(why), stderr_tail: String::new(), rows: Vec::new() });

@@ -17,9 +17,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pairbench::files;
 use serde::{Deserialize, Serialize};
 
-use crate::{LoopError, files, git::Repository};
+use crate::{LoopError, git::Repository};
 
 pub use crate::parity::Tier;
 

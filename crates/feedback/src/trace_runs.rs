@@ -2,20 +2,21 @@
 
 use std::{fs, path::Path};
 
+use pairbench::{
+    Arm,
+    draws::Coins,
+    pair::{self, PairRequest, plan, schedule::Script},
+    process::sandbox::ArmFolder,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    arm::{Arm, ArmFolder},
     attempt::{Attempt, CounterRow, VoidRow},
     attribution::{self, Attribution, TracedPair},
-    blocks::Script,
-    coins::Coins,
     config::{Area, TraceConfig, Workload},
     contest::{self, Contest},
     driver, evidence,
-    pair::{self, PairRequest},
-    plan,
     ranking::{self, Basis, Kernel, PastAttempts, Report, Trace, TracedRun},
     records::{DEFAULT_COUNTERS, Trajectory},
     selftest,
@@ -45,7 +46,7 @@ pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, Loo
     let mut runs = Vec::new();
     for number in 0..PROCESSES {
         let request = PairRequest {
-            workload: &workload,
+            command: workload.timed(),
             kits,
             script: &script,
             coins: Coins::fresh(),
@@ -105,7 +106,7 @@ pub fn corroborate(
     let work = session.work()?;
     let script = Script::default();
     let request = PairRequest {
-        workload: &workload,
+        command: workload.timed(),
         kits: [&contest.kits[0], &contest.kits[1]],
         script: &script,
         coins: attempt.coins,
@@ -156,7 +157,7 @@ pub fn attribute(
     let workload = traced_workload(session, trace);
     let kits = [contest.kits[0].clone(), contest.kits[1].clone()];
     let work = session.work()?;
-    let script = plan::script_of(&workload, &kits, &work, attempt.coins, watch)?;
+    let script = plan::script_of(&workload.timed(), &kits, &work, attempt.coins, watch)?;
     let (mut pairs, mut voids) = (Vec::new(), Vec::new());
     for number in FIRST_NUMBER.. {
         if pairs.len() as u64 == PAIRS {
@@ -165,7 +166,7 @@ pub fn attribute(
         let kits = [&kits[0], &kits[1]];
         let coins = attempt.coins;
         let request =
-            PairRequest { workload: &workload, kits, script: &script, coins, number, work: &work, slowed: None };
+            PairRequest { command: workload.timed(), kits, script: &script, coins, number, work: &work, slowed: None };
         let run = pair::run(&request, watch)?;
         if let Some(void) = run.void {
             watch.note(&format!("a traced pair is void: the {} {}", void.arm.name(), void.why));

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use pairbench::verdict::{Estimate, Verdict};
 use serde::Serialize;
 
 use crate::{
@@ -26,7 +27,6 @@ use crate::{
     reference::{self, Reference},
     session::Session,
     trace_runs::Corroboration,
-    verdict::{Estimate, Verdict},
     weakened,
 };
 

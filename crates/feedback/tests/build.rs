@@ -18,13 +18,13 @@ use std::{
 
 use feedback::{
     LoopError, Watch,
-    build::{BuildStore, Built, StoreLimits, copy_artifacts},
+    build::{BuildStore, Built, StoreLimits},
     config::LoopConfig,
     git::Repository,
-    isolation::Isolation,
     state::State,
 };
 use nix::{sys::signal::kill, unistd::Pid};
+use pairbench::{folder_content::copy_checked, process::isolation::Isolation};
 
 use crate::sandbox::{Sandbox, folder_content};
 
@@ -578,7 +578,7 @@ fn what_is_copied_for_a_run_is_what_was_built() {
         "artifacts = [\"out/app\"]",
     );
     let built = project.build();
-    let copy = |name: &str| copy_artifacts(&built.folder, &project.sandbox.beside(name), &built.binary_hash);
+    let copy = |name: &str| copy_checked(&built.folder, &project.sandbox.beside(name), &built.binary_hash);
     copy("first").unwrap();
     assert_eq!(folder_content(&project.sandbox.beside("first")), folder_content(&built.folder));
     fs::write(built.folder.join("out/app/trainer"), "2").unwrap();

@@ -111,7 +111,7 @@ fn a_child_gains_nothing() {
 /// A process that left its group is stopped all the same where walls or a control group hold it; elsewhere it is found.
 #[track_caller]
 fn is_held_or_refused(compared: &crate::toy::Answer) {
-    let isolation = feedback::isolation::Isolation::detect(&[], &[]);
+    let isolation = pairbench::process::isolation::Isolation::detect(&[], &[]);
     if isolation.has_walls() || isolation.protection().cgroup {
         has_no_effect(compared);
     } else {

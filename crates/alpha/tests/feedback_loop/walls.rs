@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use feedback::isolation::Isolation;
+use pairbench::process::isolation::Isolation;
 
 use crate::{changes::FASTER, toy::Toy};
 

@@ -7,12 +7,13 @@ use std::{
     collections::VecDeque,
     ffi::OsString,
     fs,
-    io::{self, Read, Write},
-    os::unix::{self, ffi::OsStrExt, fs::PermissionsExt},
+    io::{self},
     path::{Component, Path, PathBuf},
 };
 
-use crate::{LoopError, arm};
+use pairbench::folder_content::{self, below};
+
+use crate::LoopError;
 
 /// Links that lead to links, at most.
 const MOST_LINKS: usize = 40;
@@ -42,7 +43,7 @@ pub(super) fn take(place: &Path, path: &Path, artifacts: &[PathBuf], into: &Path
         for found in below(&root).map_err(|error| LoopError::io("read", &root, &error))? {
             tree.check(found.strip_prefix(place).unwrap_or(&found), &roots)?;
         }
-        arm::copy(&root, &into.join(artifact))?;
+        folder_content::copy(&root, &into.join(artifact))?;
     }
     Ok(())
 }
@@ -138,82 +139,4 @@ impl Tree<'_> {
         }
         Ok(())
     }
-}
-
-/// BLAKE3 over every file below a folder: name, kind (plain, executable, link) and content, in the order of names.
-pub(super) fn hash(folder: &Path) -> io::Result<String> {
-    walk(folder, None)
-}
-
-/// Copies a folder and returns the [`hash`] of what was copied, of the very bytes.
-pub(super) fn copy(folder: &Path, into: &Path) -> io::Result<String> {
-    walk(folder, Some(into))
-}
-
-fn walk(folder: &Path, into: Option<&Path>) -> io::Result<String> {
-    let mut all = blake3::Hasher::new();
-    for path in below(folder)? {
-        let data = fs::symlink_metadata(&path)?;
-        let name = path.strip_prefix(folder).unwrap_or(&path);
-        let copy = into.map(|into| into.join(name));
-        let mut content = blake3::Hasher::new();
-        let kind = if data.is_symlink() {
-            let target = fs::read_link(&path)?;
-            content.update(target.as_os_str().as_bytes());
-            if let Some(copy) = copy {
-                unix::fs::symlink(target, copy)?;
-            }
-            b'l'
-        } else if data.is_file() {
-            let mut file = fs::File::open(&path)?;
-            if let Some(copy) = copy {
-                let mut copied = fs::File::create(copy)?;
-                let mut bytes = vec![0; 1 << 20];
-                loop {
-                    let count = file.read(&mut bytes)?;
-                    if count == 0 {
-                        break;
-                    }
-                    content.update(&bytes[..count]);
-                    copied.write_all(&bytes[..count])?;
-                }
-                copied.set_permissions(data.permissions())?;
-            } else {
-                io::copy(&mut file, &mut content)?;
-            }
-            if data.permissions().mode() & 0o111 == 0 { b'f' } else { b'x' }
-        } else {
-            if let Some(copy) = copy {
-                fs::create_dir_all(copy)?;
-            }
-            continue;
-        };
-        let name = name.as_os_str().as_bytes();
-        all.update(&(name.len() as u64).to_le_bytes())
-            .update(name)
-            .update(&[kind])
-            .update(content.finalize().as_bytes());
-    }
-    Ok(all.finalize().to_hex().to_string())
-}
-
-/// Bytes of all files below a path.
-pub(super) fn size_bytes(path: &Path) -> io::Result<u64> {
-    below(path)?.iter().map(|path| fs::symlink_metadata(path).map(|data| data.len())).sum()
-}
-
-/// A path and all that is below it, sorted. Does not follow links.
-fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = vec![path.to_owned()];
-    let mut next = 0;
-    while let Some(path) = found.get(next).cloned() {
-        if fs::symlink_metadata(&path)?.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                found.push(entry?.path());
-            }
-        }
-        next += 1;
-    }
-    found.sort();
-    Ok(found)
 }

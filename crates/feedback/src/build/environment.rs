@@ -15,7 +15,9 @@ use std::{
     process::Command,
 };
 
-use crate::{LoopError, config::BuildConfig, files};
+use pairbench::files;
+
+use crate::{LoopError, config::BuildConfig};
 
 /// Folders of cargo's home that hold downloads.
 const OF_CARGO: [&str; 2] = ["registry", "git"];

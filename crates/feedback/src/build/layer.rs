@@ -16,7 +16,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{LoopError, files};
+use pairbench::files;
+
+use crate::LoopError;
 
 /// In the folder above: relative names need no escapes in the options of a mount.
 const HOLDER: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$1.layer/upper,workdir=$1.layer/work$2" "$1" &&

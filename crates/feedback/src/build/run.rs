@@ -24,7 +24,9 @@ use nix::{
 };
 
 use super::Environment;
-use crate::{LoopError, Watch, before_exec};
+use pairbench::process::before_exec;
+
+use crate::{LoopError, Watch};
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
@@ -78,8 +80,8 @@ pub(super) fn run(
     }
     command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
     let began = Instant::now();
-    let spawned =
-        before_exec::set(&mut command, None).and_then(|()| command.process_group(group.leader.as_raw()).spawn());
+    let spawned = before_exec::give_up_inherited(&mut command)
+        .and_then(|()| command.process_group(group.leader.as_raw()).spawn());
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {

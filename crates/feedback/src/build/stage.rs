@@ -12,7 +12,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::layer::{self, Layer};
-use crate::{LoopError, Watch, files};
+use pairbench::files;
+
+use crate::{LoopError, Watch};
 
 /// Beside the tree; not there while a build works in it.
 const BASE: &str = "base.json";

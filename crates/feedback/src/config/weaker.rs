@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Guard, LoopConfig, SamplingConfig, Sharing, Workload};
+use super::{Guard, LoopConfig, SamplingConfig, Workload};
+use pairbench::pair::timed_command::Sharing;
+
 use crate::{
     LoopError,
     layout::{self, DEFAULT_FLOOR_PCT},

@@ -8,14 +8,18 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use pairbench::{
+    draws::Coins,
+    pair::Void,
+    pair::schedule::Blocks,
+    verdict::{log_of_pct, round_log},
+};
+
 use crate::{
     attempt::{Confirmation, Manifest, PairRow, Seconds, Side},
-    blocks::Blocks,
     bookkeeping::{FREE_INTERRUPTIONS, LOST_D},
-    coins::Coins,
     machine::Machine,
     state::Tier,
-    verdict::{log_of_pct, round_log},
 };
 
 /// What becomes of a pair.
@@ -142,7 +146,7 @@ impl PairSource for Bench {
 
 fn plan(pairs: usize) -> PairPlan {
     let blocks = Blocks { warmup_steps: 10, block_steps: 5, blocks: 7, steps: 60 };
-    PairPlan { blocks, pairs, seconds_per_pair: 1.0, continuation: crate::stats::sequential::Continuation::Reserve }
+    PairPlan { blocks, pairs, seconds_per_pair: 1.0, continuation: pairbench::stats::sequential::Continuation::Reserve }
 }
 
 fn attempt(pairs: usize) -> Attempt {
@@ -438,7 +442,7 @@ fn a_clear_gain_survives_a_kill() {
     let (refusal, found) = bench.until_answered(confirm);
     let confirmation = found.confirmation.unwrap();
     assert_eq!((refusal, confirmation.pairs.len()), (None, 12));
-    assert!(crate::stats::confirmation::confirm(&confirmation.d(), 0.025).confirmed);
+    assert!(pairbench::stats::confirmation::confirm(&confirmation.d(), 0.025).confirmed);
 }
 
 /// What a trainer could win by ending a pair that looks bad as the user would, the confirmation's level takes back.

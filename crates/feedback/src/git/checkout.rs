@@ -18,7 +18,9 @@ use super::{
     plain::{Elsewhere, PlainGit},
     split_nul,
 };
-use crate::{LoopError, files::remove};
+use pairbench::files::remove;
+
+use crate::LoopError;
 
 impl Repository {
     /// Makes the folder `into` hold exactly `tree`, byte for byte. Files that differ from it, also those that a build has

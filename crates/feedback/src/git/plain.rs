@@ -12,7 +12,9 @@ use std::{
 };
 
 use super::{Git, Repository, diff::SYMLINK, path_of, split_nul};
-use crate::{LoopError, files};
+use pairbench::files;
+
+use crate::LoopError;
 
 /// They come before those of the tree.
 const ATTRIBUTES: &str = "* -text -eol -crlf -ident -filter !working-tree-encoding\n";

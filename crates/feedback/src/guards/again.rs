@@ -28,8 +28,9 @@ pub fn again(name: &str, guard: &Guard, d: &[f64], memory: &[f64]) -> Option<Gua
 
 #[cfg(test)]
 mod tests {
+    use pairbench::verdict::log_of_pct;
+
     use super::*;
-    use crate::verdict::log_of_pct;
 
     fn command() -> Guard {
         Guard::Command { margin_pct: 5.0, command: "x".into(), inputs: Vec::new() }

@@ -2,12 +2,12 @@
 //! A trainer that is quick because it does less there passes no guard.
 
 use super::GuardRequest;
+use pairbench::{Arm, pair::PairRun};
+
 use crate::{
     LoopError,
-    arm::Arm,
     config::Workload,
     kept_evidence::{KeptEvidence, Shown},
-    pair::PairRun,
     parity::{
         Arms, Evidence, Floor, PairEvidence, Tier,
         sampling::{self, Choice, Output},

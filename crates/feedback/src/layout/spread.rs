@@ -7,9 +7,8 @@
 //! layouts, so that a floor that is a little low costs a confirmation and nothing else. What is believed without other
 //! layouts must exceed it at 0.05 % of σ² + s²/m, noise included: a self-test that sees little asks for more.
 
+use pairbench::verdict::{log_of_pct, pct_of_log};
 use serde::{Deserialize, Serialize};
-
-use crate::verdict::{log_of_pct, pct_of_log};
 
 /// Fewest layouts that say how much layouts differ.
 pub const FEWEST: u32 = 5;
@@ -101,8 +100,9 @@ pub fn log_floor(pct: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use pairbench::stats::confirmation::confirm;
+
     use super::*;
-    use crate::stats::confirmation::confirm;
 
     /// Box and Muller.
     fn normal(rng: &mut fastrand::Rng) -> f64 {

@@ -4,7 +4,7 @@
 //! Percentile interval of a ratio of sums (Davison and Hinkley, 1997, section 5.3); seeded, so that
 //! equal traces give equal reports.
 
-use crate::stats::bootstrap::percentile_interval;
+use pairbench::stats::bootstrap::percentile_interval;
 
 const RESAMPLES: usize = 1000;
 

@@ -1,8 +1,9 @@
 //! A true record, and what is found when it is edited.
 
+use pairbench::draws::Coins;
+
 use super::*;
 use crate::{
-    coins::Coins,
     config::Guard,
     layout::{Basis, Floors},
     parity::{Check, Tier},

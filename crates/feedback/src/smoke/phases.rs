@@ -11,10 +11,10 @@ use std::{
     fmt,
 };
 
+use pairbench::stats::robust::{mad_sd, median};
 use serde::Serialize;
 
 use super::SmokeRun;
-use crate::stats::robust::{mad_sd, median};
 
 const RATIO: f64 = 1.5;
 const SPREADS: f64 = 3.0;

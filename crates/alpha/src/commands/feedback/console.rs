@@ -2,11 +2,9 @@
 
 use std::{cell::RefCell, io::IsTerminal};
 
-use feedback::{
-    visible,
-    watch::{PairProgress, Watch},
-};
+use feedback::visible;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pairbench::progress::{PairProgress, Watch};
 
 use crate::{exit::Failure, output, signal::StopRequest};
 

@@ -7,8 +7,10 @@ use std::{
 
 use crate::{
     LoopError, Watch,
-    arm::{ArmFolder, Kit},
-    process::{NothingStays, Process},
+    process::{
+        NothingStays, Process,
+        sandbox::{ArmFolder, Kit},
+    },
 };
 
 /// How a program ended.

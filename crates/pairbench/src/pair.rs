@@ -5,6 +5,12 @@
 //! `ln(t_baseline / t_candidate)`: positive where the candidate is faster. What the waiting arm used
 //! of the processor must be nil, else the pair is void.
 
+pub mod plain;
+pub mod plan;
+pub mod schedule;
+pub mod timed_command;
+pub mod turns;
+
 use std::{
     path::Path,
     process::ExitStatus,
@@ -12,14 +18,18 @@ use std::{
 };
 
 use crate::{
-    LoopError, Watch,
-    arm::{Arm, ArmFolder, Kit},
-    blocks::{Action, Script},
-    coins::{Coins, Purpose},
-    config::{self, Sharing, Workload},
-    cpu_usage::CpuUsage,
-    process::{self, NothingStays, Process},
-    turns::{self, SocketFolder, Turns, VARIABLE, Waiting},
+    Arm, LoopError, Watch,
+    draws::{Coins, Purpose},
+    pair::{
+        schedule::{Action, Script},
+        timed_command::{Sharing, TimedCommand, fill},
+        turns::{Listener, SocketFolder, Turns, VARIABLE, Waiting},
+    },
+    process::{
+        self, NothingStays, Process,
+        cpu_usage::CpuUsage,
+        sandbox::{ArmFolder, Kit},
+    },
 };
 
 /// Longest start of a trainer, and longest end after its last step.
@@ -31,8 +41,8 @@ pub(crate) const STILL_SHARE: f64 = 0.001;
 
 /// A pair to be run.
 pub struct PairRequest<'a> {
-    /// What runs.
-    pub workload: &'a Workload,
+    /// What runs, and how.
+    pub command: TimedCommand,
     /// Both trainers' files, by [`Arm::index`].
     pub kits: [&'a Kit; 2],
     /// Turns of both.
@@ -92,6 +102,14 @@ pub struct PairRun {
     pub turns_s: f64,
 }
 
+/// How a pair ended that ran to its end.
+pub enum Outcome<R> {
+    /// It was measured.
+    Measured(R),
+    /// It was spoiled, and by whom.
+    Void(Void),
+}
+
 /// Why a pair does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Void {
@@ -137,7 +155,7 @@ fn block_times(turns: &[TurnTime]) -> impl Iterator<Item = f64> {
 
 /// Runs a pair as its workload shares the machine.
 pub fn run(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
-    match request.workload.sharing {
+    match request.command.sharing {
         Sharing::Turns => in_turns(request, watch),
         Sharing::Sequential | Sharing::Whole => one_after_the_other(request, watch),
     }
@@ -161,7 +179,7 @@ impl PairRequest<'_> {
 /// A trainer that has said hello, or that runs without turns.
 struct Live {
     process: Process,
-    turns: Option<(turns::Listener, Turns)>,
+    turns: Option<(Listener, Turns)>,
     run: ArmRun,
     arm: Arm,
     turn_timeout: Duration,
@@ -179,10 +197,10 @@ impl Live {
         // Equal lengths, and nothing that tells the arms apart.
         let name = ["a", "b"][place];
         let folder = ArmFolder::create(&request.work.join(name), kit)?;
-        let (steps, seed) = (request.workload.steps.to_string(), request.seed().to_string());
-        let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
+        let (steps, seed) = (request.command.steps.to_string(), request.seed().to_string());
+        let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
         let mut launch = folder.command(&words, kit)?;
-        let listener = match request.workload.sharing {
+        let listener = match request.command.sharing {
             Sharing::Whole => None,
             Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),
         };
@@ -210,7 +228,7 @@ impl Live {
             peak_memory_bytes: None,
             foreign_cpu_share: 0.0,
         };
-        Ok(Live { process, turns, run, arm, turn_timeout: request.workload.turn_timeout })
+        Ok(Live { process, turns, run, arm, turn_timeout: request.command.turn_timeout })
     }
 
     /// One turn, timed from outside.
@@ -386,7 +404,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
 
 /// Runs one arm by itself, a step a turn where it takes turns.
 pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<ArmRun, LoopError> {
-    let steps = Script((0..request.workload.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
+    let steps = Script((0..request.command.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
     match run_alone(request, &steps, arm, 0, watch)? {
         (run, None) => Ok(run),
         (_, Some(Void { why, .. })) => Err(LoopError::Failed(format!("the {} {why}", arm.name()))),

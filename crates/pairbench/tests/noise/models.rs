@@ -4,7 +4,7 @@
 //! `pairs.csv` has a row for each pair that a record of `perf/ledger` holds: its d less the median of its series.
 //! Everything is seeded: the same file gives the same numbers.
 
-use feedback::stats::{
+use pairbench::stats::{
     confirmation::{Confirmation, confirm},
     sequential::Plan,
     signed_rank::{WalshAverages, critical_value, walsh_above_zero},

@@ -46,6 +46,12 @@ pub fn append_line(path: &Path, line: &str) -> Result<(), LoopError> {
     appended.map_err(|error| LoopError::io("append to", path, &error))
 }
 
+/// Makes the folder that a file is to lie in.
+pub fn prepare_parent(to: &Path) -> Result<(), LoopError> {
+    let parent = to.parent().unwrap_or(to);
+    fs::create_dir_all(parent).map_err(|error| LoopError::io("make", parent, &error))
+}
+
 /// Removes a file, link or folder with everything in it, if it is there. Does not follow links. Folders that nobody may
 /// write to go too: module caches leave such.
 pub fn remove(path: &Path) -> Result<(), LoopError> {

@@ -7,56 +7,18 @@
 use std::{
     env,
     ffi::OsString,
-    fs, io,
+    fs,
     os::unix,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    LoopError, build,
-    files::remove,
-    isolation::{self, Isolation, Launch, Room},
+    LoopError,
+    files::{prepare_parent, remove},
+    folder_content::copy_checked,
+    process::isolation::{self, Isolation, Launch, Room},
 };
-
-/// Which trainer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arm {
-    /// A: the last accepted trainer.
-    Baseline,
-    /// B: the changed one.
-    Candidate,
-}
-
-impl Arm {
-    /// Both, the baseline first.
-    pub const BOTH: [Arm; 2] = [Arm::Baseline, Arm::Candidate];
-
-    /// For messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arm::Baseline => "baseline",
-            Arm::Candidate => "candidate",
-        }
-    }
-
-    /// Its place in an array of two.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Arm {
-        match self {
-            Arm::Baseline => Arm::Candidate,
-            Arm::Candidate => Arm::Baseline,
-        }
-    }
-}
 
 /// What a trainer's folder is filled from. Paths in `inputs` are relative to the folder they come from and to the one they
 /// go to.
@@ -98,7 +60,7 @@ impl ArmFolder {
         let (folder, inside) = (path.to_owned(), PathBuf::from(isolation::INSIDE));
         let room = Room { folder, inside, writable: Vec::new(), tmp, readable: Vec::new() };
         let mut folder = ArmFolder { room, outputs, isolation: Arc::clone(&kit.isolation) };
-        build::copy_artifacts(&kit.artifacts_from, path, &kit.binary_hash)?;
+        copy_checked(&kit.artifacts_from, path, &kit.binary_hash)?;
         for input in &kit.inputs {
             folder.input(&kit.inputs_from.join(input), input)?;
         }
@@ -193,52 +155,5 @@ impl Drop for ArmFolder {
         // What cannot be removed now is removed when the folder is made again.
         let _ = remove(self.path());
         let _ = remove(&self.outputs);
-    }
-}
-
-fn prepare_parent(to: &Path) -> Result<(), LoopError> {
-    let parent = to.parent().unwrap_or(to);
-    fs::create_dir_all(parent).map_err(|error| LoopError::io("make", parent, &error))
-}
-
-/// Copies a file or a folder with everything in it; links stay links.
-pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
-    let failed = |error: io::Error| LoopError::io("copy", from, &error);
-    let kind = fs::symlink_metadata(from).map_err(failed)?.file_type();
-    prepare_parent(to)?;
-    if kind.is_symlink() {
-        unix::fs::symlink(fs::read_link(from).map_err(failed)?, to).map_err(failed)
-    } else if kind.is_dir() {
-        fs::create_dir_all(to).map_err(failed)?;
-        for entry in fs::read_dir(from).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        Ok(())
-    } else if kind.is_file() {
-        fs::copy(from, to).map(|_| ()).map_err(failed)
-    } else {
-        // Reading a pipe waits for ever.
-        Err(LoopError::Refused(format!("`{}` is neither a file nor a folder nor a link", from.display()))
-            .hint("a checkpoint consists of files and folders"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Reading a pipe that nobody writes to would wait for ever.
-    #[test]
-    fn a_pipe_is_not_copied() {
-        let dir = tempfile::tempdir().unwrap();
-        let checkpoint = dir.path().join("checkpoint");
-        fs::create_dir(&checkpoint).unwrap();
-        fs::write(checkpoint.join("weights"), "w").unwrap();
-        copy(&checkpoint, &dir.path().join("kept")).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("kept/weights")).unwrap(), "w");
-        nix::unistd::mkfifo(&checkpoint.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = copy(&checkpoint, &dir.path().join("again")).unwrap_err();
-        assert!(error.to_string().contains("neither a file nor a folder"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::before_exec;
+use crate::process::before_exec;
 
 /// Begins the names of our groups; the number of the process that made one and a count follow.
 const PREFIX: &str = "alpha-loop-";

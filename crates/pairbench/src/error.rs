@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use crate::arm::Arm;
+use crate::Arm;
 
 /// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is no error.
 #[derive(Debug, thiserror::Error)]

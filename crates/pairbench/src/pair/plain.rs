@@ -12,13 +12,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
-    arm::{Arm, ArmFolder, Kit},
-    coins::{Coins, Purpose},
-    config::{self, Workload},
-    driver::Outcome,
-    pair::{STILL_MS, STILL_SHARE, Void, stray_void},
-    process::{NothingStays, Process},
+    Arm, LoopError, Watch,
+    draws::{Coins, Purpose},
+    pair::{
+        Outcome, STILL_MS, STILL_SHARE, Void, stray_void,
+        timed_command::{TimedCommand, fill},
+    },
+    process::{
+        NothingStays, Process,
+        sandbox::{ArmFolder, Kit},
+    },
 };
 
 /// Shortest slice: long beside a change of turns (0.1 ms), short beside what neighbours do.
@@ -41,7 +44,7 @@ pub enum PlainMode {
 /// A pair of plain runs.
 pub struct PlainRequest<'a> {
     /// What runs.
-    pub workload: &'a Workload,
+    pub command: TimedCommand,
     /// Steps of this run, which are not the workload's.
     pub steps: u64,
     /// Both trainers' files, by [`Arm::index`].
@@ -97,8 +100,9 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
         PlainMode::Whole => {
             for arm in order {
                 let trainer = &mut trainers[arm.index()];
+                trainer.go_on()?;
                 while !trainer.has_ended() {
-                    trainer.slice(Duration::from_secs(1), watch)?;
+                    trainer.watch_for(Duration::from_secs(1), watch)?;
                 }
             }
         }
@@ -114,7 +118,8 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
                     }
                     let waiting_before = trainers[arm.other().index()].cpu_ns();
                     let trainer = &mut trainers[arm.index()];
-                    trainer.slice(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
+                    trainer.go_on()?;
+                    trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
                     trainer.stop()?;
                     let waiting = &mut trainers[arm.other().index()];
                     waiting.still_ns += waiting.cpu_ns_while_frozen(waiting_before);
@@ -142,34 +147,37 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
     }))
 }
 
-struct Trainer<'a> {
+struct Trainer {
     // Before the folder, so that nobody writes into that when it is removed.
     process: Option<Process>,
     folder: ArmFolder,
-    launch: crate::isolation::Launch,
+    launch: crate::process::isolation::Launch,
     arm: Arm,
-    workload: &'a Workload,
+    turn_timeout: Duration,
+    /// In its slices so far.
     time: Duration,
+    /// When the present slice began.
+    since: Instant,
     /// Processor time in the other's slices.
     still_ns: u64,
     has_ended: bool,
 }
 
-impl<'a> Trainer<'a> {
-    fn prepare(request: &PlainRequest<'a>, arm: Arm, place: usize, seed: u64) -> Result<Trainer<'a>, LoopError> {
+impl Trainer {
+    fn prepare(request: &PlainRequest<'_>, arm: Arm, place: usize, seed: u64) -> Result<Trainer, LoopError> {
         let kit = request.kits[arm.index()];
         let folder = ArmFolder::create(&request.work.join(["a", "b"][place]), kit)?;
         let (steps, seed) = (request.steps.to_string(), seed.to_string());
-        let words = config::fill(&request.workload.command, &[("steps", &steps), ("seed", &seed)])?;
+        let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
         let launch = folder.command(&words, kit)?;
-        let workload = request.workload;
         Ok(Trainer {
             process: None,
             folder,
             launch,
             arm,
-            workload,
+            turn_timeout: request.command.turn_timeout,
             time: Duration::ZERO,
+            since: Instant::now(),
             still_ns: 0,
             has_ended: false,
         })
@@ -208,25 +216,29 @@ impl<'a> Trainer<'a> {
         Some(format!("left a process behind (`{name}`), which was ended,"))
     }
 
-    /// Lets it run for so long, or to its end.
-    fn slice(&mut self, length: Duration, watch: &dyn Watch) -> Result<(), LoopError> {
-        let began = Instant::now();
-        let process = match &mut self.process {
-            Some(process) => {
-                process.thaw();
-                process
+    /// Lets it run, from its start or from where it was stopped.
+    fn go_on(&mut self) -> Result<(), LoopError> {
+        self.since = Instant::now();
+        match &mut self.process {
+            Some(process) => process.thaw(),
+            none => {
+                *none = Some(Process::spawn(&self.launch, self.folder.isolation(), self.folder.outputs())?);
             }
-            none => none.insert(Process::spawn(&self.launch, self.folder.isolation(), self.folder.outputs())?),
-        };
+        }
+        Ok(())
+    }
+
+    /// Waits for so long, or for its end.
+    fn watch_for(&mut self, length: Duration, watch: &dyn Watch) -> Result<(), LoopError> {
+        let began = Instant::now();
         loop {
-            if let Some(exit) = process.try_exit() {
-                self.time += began.elapsed();
+            if let Some(exit) = self.process.as_mut().and_then(Process::try_exit) {
+                self.time += self.since.elapsed();
                 self.has_ended = true;
                 return if exit.success() { Ok(()) } else { Err(self.failed(&format!("failed ({exit})"))) };
             }
             let elapsed = began.elapsed();
             if elapsed >= length {
-                self.time += elapsed;
                 break;
             }
             std::thread::sleep(POLL.min(length.saturating_sub(elapsed)));
@@ -234,20 +246,21 @@ impl<'a> Trainer<'a> {
         if watch.is_stop_requested() {
             return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
         }
-        let limit = self.workload.turn_timeout;
-        if self.time > limit {
+        let limit = self.turn_timeout;
+        if self.time + self.since.elapsed() > limit {
             let late = self.failed(&format!("did not end within {} s", limit.as_secs()));
             return Err(late.hint("`turn_timeout` of `loop.toml` limits a run without turns"));
         }
         Ok(())
     }
 
-    /// Stops it, if it still runs.
+    /// Stops it, if it still runs. It works until the last of its threads stands still, and so long its time goes on.
     fn stop(&mut self) -> Result<(), LoopError> {
-        match &mut self.process {
-            Some(process) if !self.has_ended => process.freeze(),
-            _ => Ok(()),
+        if let Some(process) = self.process.as_mut().filter(|_| !self.has_ended) {
+            process.freeze()?;
+            self.time += self.since.elapsed();
         }
+        Ok(())
     }
 
     fn failed(&self, what: &str) -> LoopError {

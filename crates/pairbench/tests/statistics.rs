@@ -2,7 +2,7 @@
 //! `scripts/make_statistics_golden.py`.
 #![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
-use feedback::stats::{
+use pairbench::stats::{
     change_points::change_points,
     e_process::EProcess,
     equivalence::equivalence,
@@ -73,7 +73,7 @@ fn plans_spend_what_they_are_granted() {
     for (case, plan) in cases.iter().zip(Plan::ALL) {
         assert_eq!(number(case, "pairs") as usize, plan.pairs());
         let of_plan =
-            |value: fn(&feedback::stats::sequential::Look) -> f64| plan.looks().iter().map(value).collect::<Vec<_>>();
+            |value: fn(&pairbench::stats::sequential::Look) -> f64| plan.looks().iter().map(value).collect::<Vec<_>>();
         assert_eq!(numbers(case, "looks"), of_plan(|look| look.pairs as f64));
         assert_eq!(numbers(case, "bounds"), of_plan(|look| f64::from(look.bound)));
         let spent = numbers(case, "spent");

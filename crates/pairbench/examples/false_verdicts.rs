@@ -2,7 +2,7 @@
 //! published numbers are.
 //!
 //! ```text
-//! cargo run --release -p feedback --example false_verdicts [-- comparisons [noise.csv]]
+//! cargo run --release -p pairbench --example false_verdicts [-- comparisons [noise.csv]]
 //! ```
 //!
 //! The noise is that of `tests/noise/pairs.csv` and the models of `tests/noise/models.rs`; another file has the same columns,
@@ -12,7 +12,7 @@
 
 use std::{env, error::Error, fs, thread};
 
-use feedback::stats::{
+use pairbench::stats::{
     conditional::conditional,
     e_process::EProcess,
     robust::median,

@@ -6,9 +6,17 @@
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-use crate::cgroup::Cgroup;
+use crate::process::cgroup::Cgroup;
 
-/// Has `command` do so when it is spawned.
+/// Has `command` give up what it would inherit when it is spawned, without a group of its own.
+///
+/// # Errors
+/// None today; a child that fails fails to be spawned.
+pub fn give_up_inherited(command: &mut Command) -> io::Result<()> {
+    set(command, None)
+}
+
+/// Has `command` enter the group too.
 ///
 /// # Errors
 /// The group's, where it cannot be entered. A child that fails fails to be spawned.

@@ -5,12 +5,14 @@ use std::{path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
-    arm::{Arm, Kit},
-    blocks::{Blocks, Script},
-    coins::Coins,
-    config::{Sharing, Workload},
-    pair::{self, ArmRun, PairRequest},
+    Arm, LoopError, Watch,
+    draws::Coins,
+    pair::{
+        self, ArmRun, PairRequest,
+        schedule::{Blocks, Script},
+        timed_command::{Sharing, TimedCommand},
+    },
+    process::sandbox::Kit,
     stats::{
         robust::median,
         sequential::{self, Continuation},
@@ -56,8 +58,8 @@ impl PairPlan {
 
 /// Runs the baseline alone, a step a turn, and plans with what it takes.
 pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> Result<PairPlan, LoopError> {
-    let steps = request.workload.steps;
-    if request.workload.sharing == Sharing::Whole {
+    let steps = request.command.steps;
+    if request.command.sharing == Sharing::Whole {
         let run = pair::alone(request, Arm::Baseline, watch)?;
         let blocks = Blocks { warmup_steps: 0, block_steps: steps, blocks: 1, steps };
         let seconds_per_pair = 2.0 * run.whole_ms() / 1e3;
@@ -70,7 +72,7 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
     }
     let run = pair::alone(request, Arm::Baseline, watch)?;
     let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
-    let blocks = blocks(&steps_ms, request.workload.weights.is_some()).ok_or_else(|| {
+    let blocks = blocks(&steps_ms, request.command.writes_weights).ok_or_else(|| {
         LoopError::Usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
             .hint("give it more steps")
     })?;
@@ -85,15 +87,22 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
 
 /// The turns of a workload that is measured beside the primary one, planned the same way.
 pub fn script_of(
-    workload: &Workload,
+    command: &TimedCommand,
     kits: &[Kit; 2],
     work: &Path,
     coins: Coins,
     watch: &dyn Watch,
 ) -> Result<Script, LoopError> {
     let empty = Blocks { warmup_steps: 0, block_steps: 1, blocks: 0, steps: 0 }.script();
-    let request =
-        PairRequest { workload, kits: [&kits[0], &kits[1]], script: &empty, coins, number: 0, work, slowed: None };
+    let request = PairRequest {
+        command: command.clone(),
+        kits: [&kits[0], &kits[1]],
+        script: &empty,
+        coins,
+        number: 0,
+        work,
+        slowed: None,
+    };
     plan(&request, Duration::ZERO, watch).map(|plan| plan.blocks.script())
 }
 

@@ -16,8 +16,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, before_exec,
-    cgroup::{Cgroup, CgroupRoot},
+    LoopError,
+    process::{
+        before_exec,
+        cgroup::{Cgroup, CgroupRoot},
+    },
 };
 
 /// Where a family's own folder is inside the walls: the same place for both arms.
@@ -160,7 +163,7 @@ impl Isolation {
     ///
     /// # Errors
     /// [`LoopError::Usage`] where a path is not text.
-    pub(crate) fn wrapper(&self, room: &Room) -> Result<Vec<String>, LoopError> {
+    pub fn wrapper(&self, room: &Room) -> Result<Vec<String>, LoopError> {
         let words = self.walls.as_ref().map_or_else(|_| Vec::new(), |walls| walls.around(room));
         let text = |word: OsString| {
             word.into_string().map_err(|word| {

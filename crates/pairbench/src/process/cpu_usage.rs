@@ -5,7 +5,7 @@
 
 use std::{fs::File, ops::AddAssign, sync::LazyLock};
 
-use crate::{cgroup::read_counters, process::Process};
+use crate::process::{Process, cgroup::read_counters};
 
 /// Kept open, because it is read twice in every turn.
 static STAT: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/stat").ok());

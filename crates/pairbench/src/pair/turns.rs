@@ -9,10 +9,11 @@ use std::{
 };
 
 use crate::{
-    LoopError, Watch,
-    arm::Arm,
-    isolation::{INSIDE_TURNS, Isolation, Launch},
-    process::Process,
+    Arm, LoopError, Watch,
+    process::{
+        Process,
+        isolation::{INSIDE_TURNS, Isolation, Launch},
+    },
 };
 
 /// The environment variable that names the socket.

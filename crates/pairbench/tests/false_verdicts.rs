@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use feedback::stats::sequential::Plan;
+use pairbench::stats::sequential::Plan;
 
 #[path = "noise/models.rs"]
 mod models;

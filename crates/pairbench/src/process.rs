@@ -6,6 +6,14 @@
 //! Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not. Should the loop itself be killed,
 //! the walls end what is inside, and a switch ends the group (`dead_man.rs`).
 
+pub mod before_exec;
+mod cgroup;
+pub mod command;
+pub(crate) mod cpu_usage;
+pub mod isolation;
+pub mod sandbox;
+mod watchdog;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -24,9 +32,10 @@ use nix::{
 
 use crate::{
     LoopError,
-    cgroup::Cgroup,
-    dead_man,
-    isolation::{Isolation, Launch},
+    process::{
+        cgroup::Cgroup,
+        isolation::{Isolation, Launch},
+    },
 };
 
 /// Longest wait for a frozen process to stand still, and for a killed one to be gone.
@@ -97,10 +106,10 @@ impl Process {
         let outputs = Outputs::within(outputs);
         let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
         let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
-        dead_man::arm()?;
+        watchdog::arm()?;
         let cgroup = isolation.cgroup();
         if let Some(cgroup) = &cgroup {
-            dead_man::tell('+', &cgroup.folder().display().to_string());
+            watchdog::tell('+', &cgroup.folder().display().to_string());
         }
         let spawn = || {
             let mut command = isolation.command(launch, cgroup.as_ref())?;
@@ -110,7 +119,7 @@ impl Process {
             LoopError::Failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
-        dead_man::tell('+', &child.id().to_string());
+        watchdog::tell('+', &child.id().to_string());
         let leader = Pid::from_raw(child.id() as i32);
         Ok(Process {
             child,
@@ -189,7 +198,7 @@ impl Process {
             && group != nix::unistd::getpgrp()
             && self.groups.insert(group.as_raw())
         {
-            dead_man::tell('+', &group.to_string());
+            watchdog::tell('+', &group.to_string());
         }
         started(pid).is_some_and(|start| self.family.insert(pid, start) != Some(start))
     }
@@ -273,16 +282,16 @@ impl Process {
         self.signal(Signal::SIGKILL);
         let deadline = Instant::now() + SETTLE;
         let _ = self.wait(deadline);
-        dead_man::tell('-', &self.leader.to_string());
+        watchdog::tell('-', &self.leader.to_string());
         // What left the group is an orphan of ours now; its remains have to be collected.
         for pid in std::mem::take(&mut self.family).into_keys() {
             reap(pid, deadline);
         }
         for group in std::mem::take(&mut self.groups) {
-            dead_man::tell('-', &group.to_string());
+            watchdog::tell('-', &group.to_string());
         }
         if let Some(cgroup) = self.cgroup.take() {
-            dead_man::tell('-', &cgroup.folder().display().to_string());
+            watchdog::tell('-', &cgroup.folder().display().to_string());
         }
     }
 
@@ -376,7 +385,7 @@ impl NothingStays {
             return Vec::new();
         }
         let is_stray = |pid: &i32| {
-            !self.before.contains(pid) && !dead_man::is(*pid) && !known.iter().any(|process| process.owns(*pid))
+            !self.before.contains(pid) && !watchdog::is(*pid) && !known.iter().any(|process| process.owns(*pid))
         };
         children(std::process::id() as i32).into_iter().filter(is_stray).collect()
     }

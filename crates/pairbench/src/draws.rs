@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::arm::Arm;
+use crate::Arm;
 
 /// The seed of every draw of a comparison, as it stands in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
