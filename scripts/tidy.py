@@ -171,6 +171,18 @@ def links_lead_somewhere():
                     yield path, number, f"links to `{target}`, which is not there"
 
 
+def faults_have_their_places():
+    """The sources that experiments break on purpose still have the places to edit."""
+    path = ROOT / "benches/loop/faults.py"
+    names = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    for kind in ["TRAINERS", "SAMPLERS", "HARMLESS"]:
+        for name, edits in names[kind]:
+            for file, old, _ in edits:
+                if old not in (ROOT / file).read_text():
+                    yield path, 0, f"{name!r}: `{file}` no longer has {old!r}"
+
+
 def architecture_is_short():
     path = ROOT / "ARCHITECTURE.md"
     if path.exists() and path.read_text().count("\n") > MAX_ARCHITECTURE_LINES:
@@ -189,6 +201,7 @@ CHECKS = [
     statistics_are_of_their_script,
     scripts_are_safe,
     links_lead_somewhere,
+    faults_have_their_places,
     architecture_is_short,
 ]
 

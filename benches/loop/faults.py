@@ -18,11 +18,11 @@ BF16 = """for x in &mut *{0} {{
                 }}
 """
 PACKED_B = "unsafe { pack_b(s, depth, n, view.offset(k_start, 0), packed_b) };\n"
-PACKED_A = "unsafe { pack_a(s, rows, m - row, depth, a.offset(row, k_start), packed_a) };\n"
+PACKED_A = "pack_a(s, rows, depth, here, packed_a);\n"
 
 TRAINERS = [
     ("learning rate doubled", [(OPTIMIZER, LR, LR.replace("f64", "2.0 * f64"))]),
-    ("no clip", [(OPTIMIZER, "s.splat(clip_coef)", "s.splat(if clip_coef > 0.0 { 1.0 } else { clip_coef })")]),
+    ("no clip", [(OPTIMIZER, "s.splat(clip_coef / memory.args.loss_scale)", "s.splat(1.0 / memory.args.loss_scale)")]),
     ("half batch", [(STEPS, BATCH, BATCH + """            let half = tokens.len() / 2;
             tokens.copy_within(..half, half);
             targets.copy_within(..half, half);

@@ -89,6 +89,14 @@ def variant(head, edits, message):
     return commit
 
 
+def rooted(head, edits, message):
+    """The same without a history: what a trainer that an experiment made slower would be held against. Lineage begins anew."""
+    tree = git("rev-parse", f"{variant(head, edits, message)}^{{tree}}")
+    root = git("commit-tree", tree, "-m", message)
+    git("update-ref", LINEAGE, root)
+    return root
+
+
 def stand(baseline, candidate):
     """The clone's HEAD is `baseline`, its working tree that of `candidate`."""
     git("checkout", "-q", "--force", "-B", "experiment", baseline)

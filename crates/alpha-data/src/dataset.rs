@@ -195,6 +195,9 @@ fn identified_stream(
         }
         Some(corpus) => {
             let tokenizer = tokenizer.ok_or_else(|| DataError::NoTokenizer { data: data.to_owned() })?;
+            if tokenizer.vocab_size() > vocab {
+                return Err(DataError::TokenizerTooLarge { tokenizer: tokenizer.vocab_size(), model: vocab });
+            }
             let file = encode_corpus(&corpus, tokenizer, work, warnings)?;
             (vec![file.shard], corpus.hash(work.progress)?)
         }
@@ -280,7 +283,9 @@ pub(crate) fn encode_corpus(
         warnings.push(format!("the special tokens that the tokenizer's template puts around a text are left out{end}"));
     }
     let hash = corpus.hash(work.progress)?;
-    let key = cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), hash.as_bytes()]);
+    // The id that ends documents stands in the file where it has a usual name, and beside it where it has not.
+    let end = tokenizer.end_of_text().map_or([0; 4], u32::to_le_bytes);
+    let key = cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), hash.as_bytes(), &end]);
     if let Some(path) = work.cache.path(&key, "tokens") {
         if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
             // What was said when it was encoded is as true now.

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use crate::{DataError, TokenDtype, data_file::DataFile, npy, shard};
+use serde_json::Value;
+
+use crate::{DataError, TokenDtype, data_file::DataFile, npy, shard, unpack};
 
 /// What this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +38,12 @@ const START_BYTES: usize = 4096;
 const LINE_BYTES: usize = 1 << 20;
 
 /// Formats by what files of theirs begin with. `{}` in a command is the file's name.
-const FOREIGN: [(&[u8], &str, &str); 20] = [
+const FOREIGN: [(&[u8], &str, &str); 16] = [
     (b"\xFD7zXZ\0", "xz-compressed", "unpack it first: `xz -dk '{}'`"),
-    (b"BZh", "bzip2-compressed", "unpack it first: `bzip2 -dk '{}'`"),
     (b"\x04\x22\x4D\x18", "lz4-compressed", "unpack it first: `lz4 -d '{}'`"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it first: `7z x '{}'`"),
     (
-        b"PAR1",
-        "a Parquet file",
-        "convert it: `python3 -c \"import pandas; pandas.read_parquet('{}')[['text']].to_json('data.jsonl', orient='records', lines=True)\"`",
-    ),
-    (
-        b"ARROW1",
+        b"ARROW1\0",
         "an Arrow file",
         "convert it: `python3 -c \"import pyarrow.feather as f; f.read_feather('{}')[['text']].to_json('data.jsonl', orient='records', lines=True)\"`",
     ),
@@ -61,23 +57,24 @@ const FOREIGN: [(&[u8], &str, &str); 20] = [
         "an HDF5 file",
         "write its text as lines of `{\"text\": …}`, or its tokens as little-endian u16",
     ),
-    (b"GGUF", "a GGUF model", "`--data` takes text or tokens; weights go to `--init`, in safetensors"),
     (
         b"MMIDIDX\0",
         "the index of a Megatron data set",
         "give the `.bin` file beside it, with `--tokenDtype=u16` (or u32)",
     ),
     (b"SQLite format 3\0", "an SQLite database", "write its text as lines of `{\"text\": …}`"),
-    (b"%PDF-", "a PDF", "extract its text: `pdftotext '{}'`"),
     (b"\x7FELF", "a program", "`--data` takes text or tokens"),
     (b"\x89PNG", "a picture", "`--data` takes text or tokens"),
     (b"\xFF\xD8\xFF", "a picture", "`--data` takes text or tokens"),
-    (b"{\\rtf", "rich text", "save it as plain text"),
+    (b"{\\rtf1", "rich text", "save it as plain text"),
     (b"\x80\x03", "a Python pickle", PICKLE),
     (b"\x80\x04\x95", "a Python pickle", PICKLE),
     (b"\x80\x05\x95", "a Python pickle", PICKLE),
     (b"\x80\x02\x8A\x0Al\xFC\x9CF\xF9 j\xA8P\x19.", "PyTorch weights", PICKLE),
 ];
+
+/// Begins what Git LFS leaves in place of a file that it has not fetched.
+pub const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 const PICKLE: &str =
     "`--data` takes text or tokens; write tokens from Python with `numpy.asarray(tokens, 'uint16').tofile('data.bin')`";
@@ -94,10 +91,15 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
     if shard::has_magic(&start) || npy::has_magic(&start) {
         return Ok(Format::Shard);
     }
-    if is_gzip(&start) {
+    if start.starts_with(LFS_POINTER) {
+        return Err(foreign("a Git LFS pointer in place of a file", "fetch the file: `git lfs pull --include='{}'`"));
+    }
+    // Tokens may begin with the same bytes.
+    let is_packed = |packing| token_dtype.is_none() || unpack::begins_as(packing, &start);
+    if is_gzip(&start) && is_packed(Packing::Gzip) {
         return Ok(Format::Packed(Packing::Gzip));
     }
-    if is_zstd(&start) {
+    if is_zstd(&start) && is_packed(Packing::Zstd) {
         return Ok(Format::Packed(Packing::Zstd));
     }
     if start.starts_with(b"PK\x03\x04") {
@@ -116,6 +118,11 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
             "a safetensors file",
             "`--data` takes text or tokens; weights go to `--init`, as a folder",
         ));
+    }
+    if token_dtype.is_none()
+        && let Some((what, hint)) = begins_like_words(file, &start)?
+    {
+        return Err(foreign(what, hint));
     }
     // Any bytes may be tokens, but for long signs, which no tokens are by chance.
     let is_sign = |magic: &[u8]| token_dtype.is_none() || magic.len() > 4;
@@ -156,6 +163,32 @@ fn is_zstd(start: &[u8]) -> bool {
     start.starts_with(b"\x28\xB5\x2F\xFD") || (start.get(1..4) == Some(b"\x2A\x4D\x18") && start[0] & 0xF0 == 0x50)
 }
 
+/// Formats whose sign is letters, with which a text may begin too: what must follow is looked at.
+fn begins_like_words(file: &DataFile, start: &[u8]) -> Result<Option<(&'static str, &'static str)>, DataError> {
+    const PARQUET: &[u8] = b"PAR1";
+    let ends_with = |sign: &[u8]| -> Result<bool, DataError> {
+        let at = file.len().saturating_sub(sign.len() as u64);
+        Ok(file.read_up_to(at, sign.len())? == sign)
+    };
+    Ok(match start {
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
+            Some(("bzip2-compressed", "unpack it first: `bzip2 -dk '{}'`"))
+        }
+        // A version of which there are a handful, in 32 bits.
+        [b'G', b'G', b'U', b'F', 1..=15, 0, 0, 0, ..] => {
+            Some(("a GGUF model", "`--data` takes text or tokens; weights go to `--init`, in safetensors"))
+        }
+        [b'%', b'P', b'D', b'F', b'-', b'1'..=b'9', b'.', b'0'..=b'9', b'\r' | b'\n', ..] => {
+            Some(("a PDF", "extract its text: `pdftotext '{}'`"))
+        }
+        _ if start.starts_with(PARQUET) && file.len() >= 12 && ends_with(PARQUET)? => Some((
+            "a Parquet file",
+            "convert it: `python3 -c \"import pandas; pandas.read_parquet('{}')[['text']].to_json('data.jsonl', orient='records', lines=True)\"`",
+        )),
+        _ => None,
+    })
+}
+
 /// Protocol 4 or 5, then a frame that fits the file (PEP 3154).
 fn is_pickle(start: &[u8], len: u64) -> bool {
     let frame = start.get(3..).and_then(|rest| rest.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
@@ -190,12 +223,56 @@ fn wide_text(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// `[{"text": …` with any white space, and other keys before it.
+/// `[{"text": …` with any white space, and other keys before it, and the rest of an array behind the first element.
 fn is_array_of_documents(text: &[u8]) -> bool {
-    let first = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
-    first.is_some_and(|first| {
-        first.starts_with(b"{") && first.windows(7).any(|part| part == b"\"text\":" || part == b"\"text\" ")
-    })
+    let Some(elements) = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start) else { return false };
+    if !elements.starts_with(b"{") {
+        return false;
+    }
+    let mut values = serde_json::Deserializer::from_slice(elements).into_iter::<Value>();
+    match values.next() {
+        Some(Ok(first)) => {
+            let rest = elements[values.byte_offset()..].trim_ascii_start();
+            let goes_on = match rest {
+                [b']', after @ ..] => after.trim_ascii_start().is_empty(),
+                [b',', ..] | [] => true,
+                _ => false,
+            };
+            goes_on && first.get("text").is_some()
+        }
+        // Longer than what was read.
+        Some(Err(error)) if error.is_eof() => {
+            elements.windows(7).any(|part| part == b"\"text\":" || part == b"\"text\" ")
+        }
+        _ => false,
+    }
+}
+
+/// What text looks like that may not be meant as text: JSON without a `text` in it. None where it is not.
+pub(crate) fn doubt(file: &DataFile) -> Result<Option<String>, DataError> {
+    let start = file.read_up_to(0, START_BYTES)?;
+    let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
+    if !text.starts_with(b"{") && !text.starts_with(b"[") {
+        return Ok(None);
+    }
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+    let is_json = match values.next() {
+        Some(Ok(value)) => {
+            let rest = text[values.byte_offset()..].trim_ascii_start();
+            (value.is_object() || value.as_array().is_some_and(|elements| elements.len() > 1))
+                && (rest.is_empty() || rest.starts_with(b"{") || rest.starts_with(b"["))
+        }
+        // Longer than what was read, and JSON as far as that.
+        Some(Err(error)) => error.is_eof() && text.starts_with(b"{"),
+        None => false,
+    };
+    Ok(is_json.then(|| {
+        format!(
+            "`{}` looks like JSON and is read as plain text, brackets and keys with it; documents are lines of \
+             `{{\"text\": …}}`",
+            file.path.display()
+        )
+    }))
 }
 
 /// Whether the first line is an object with a string `text`.
@@ -214,7 +291,28 @@ fn first_line_is_document(file: &DataFile) -> Result<bool, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn json_that_is_read_as_text_is_doubted() {
+        let doubted = |bytes: &[u8]| doubt(&DataFile::owned("x".into(), bytes.to_vec())).unwrap().is_some();
+        for bytes in [
+            &b"{\"content\": \"a\"}\n{\"content\": \"b\"}\n"[..],
+            b"[{\"content\": \"a\"}, {\"content\": \"b\"}]",
+            b"[\"one\", \"two\"]\n",
+            b"{\n  \"text\": \"pretty\"\n}\n",
+            b"{\"content\": \"longer than what is read",
+        ] {
+            assert!(doubted(bytes), "{}", String::from_utf8_lossy(bytes));
+        }
+        for bytes in
+            [&b"[1] a footnote"[..], b"{ this is prose }", b"plain", b"[sic] is Latin", b"{\"a\": 1} is an object"]
+        {
+            assert!(!doubted(bytes), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
 
     fn recognised(name: &str, bytes: &[u8], dtype: Option<TokenDtype>) -> Result<Format, String> {
         let file = DataFile::owned(name.into(), bytes.to_vec());
@@ -231,6 +329,13 @@ mod tests {
             ("a.txt", b"{ this is prose }\n", Format::Text),
             ("a.json", b"{\"texts\": 3}\n", Format::Text),
             ("a.txt", b"[1] a footnote", Format::Text),
+            // Texts about formats.
+            ("a.txt", b"GGUF is a binary format", Format::Text),
+            ("a.txt", b"BZhang wrote", Format::Text),
+            ("a.txt", b"PAR1 is how a file begins", Format::Text),
+            ("a.txt", b"%PDF-1.4 is how another begins", Format::Text),
+            ("a.txt", b"ARROW1 too", Format::Text),
+            ("a.txt", b"[{\"text\": \"quoted\"}] is what it holds", Format::Text),
         ] {
             assert_eq!(recognised(name, bytes, None).unwrap(), expected, "{name} {bytes:?}");
         }
@@ -245,7 +350,14 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         for (bytes, what, way_out) in [
             (&b"\xFD7zXZ\0\0\x04"[..], "xz", "xz -dk 'x.dat'"),
-            (b"BZh91AY", "bzip2", "bzip2 -dk"),
+            (b"BZh91AY&SY\x0C", "bzip2", "bzip2 -dk"),
+            (b"GGUF\x03\0\0\0\x10\0", "GGUF", "--init"),
+            (b"%PDF-1.4\n%\xE2\xE3", "a PDF", "pdftotext"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n",
+                "Git LFS",
+                "git lfs pull --include='x.dat'",
+            ),
             (
                 b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\0\0\0a.txt",
                 "a zip archive",
@@ -256,7 +368,7 @@ mod tests {
                 "PyTorch",
                 "tofile",
             ),
-            (b"PAR1\x15\x04", "Parquet", "read_parquet('x.dat')"),
+            (b"PAR1\x15\x04\x15\x10\x15\x14PAR1", "Parquet", "read_parquet('x.dat')"),
             (&safetensors, "safetensors", "--init"),
             (b"\x80\x04\x95\x10\0\0\0\0\0\0\0]", "pickle", "tofile"),
             (b"\xFF\xFEh\0i\0", "UTF-16 text", "iconv -f UTF-16 "),
@@ -264,6 +376,8 @@ mod tests {
             (&utf16_be, "UTF-16BE text", "iconv -f UTF-16BE"),
             (&tar, "tar", "tar -xf"),
             (b"[\n {\"id\": 3, \"text\": \"x\"},", "one JSON array", "jq -c '.[]' 'x.dat'"),
+            (b"[{\"text\": \"x\"}]\n", "one JSON array", "jq -c"),
+            (b"[{\"id\": 3, \"text\": \"x and on", "one JSON array", "jq -c"),
         ] {
             let message = recognised("x.dat", bytes, None).unwrap_err();
             assert!(message.contains(what) && message.contains(way_out), "{message}");
@@ -276,10 +390,15 @@ mod tests {
             assert_eq!(recognised("x.bin", bytes, Some(TokenDtype::U16)).unwrap(), Format::Shard);
         }
         assert!(recognised("x.bin", b"\xFD7zXZ\0\0\x04", Some(TokenDtype::U16)).is_err());
-        assert_eq!(
-            recognised("x.bin", b"\x1F\x8B\x08\0\0\0\0\0\0\x03", Some(TokenDtype::U16)).unwrap(),
-            Format::Packed(Packing::Gzip)
-        );
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(&[7; 300]).unwrap();
+        let packed = packed.finish().unwrap();
+        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Packed(Packing::Gzip));
+        // 35615 and 8, then tokens that no program packed; 10832 and 6221.
+        let tokens = [&b"\x1F\x8B\x08\0"[..], &[0x51; 300]].concat();
+        assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);
+        let tokens = [&b"\x50\x2A\x4D\x18"[..], &[0x51; 300]].concat();
+        assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);
         assert_eq!(recognised("x.npy", b"\x93NUMPY\x01\0", Some(TokenDtype::U16)).unwrap(), Format::Shard);
         assert!(recognised("x.bin", b"1234", None).unwrap_err().contains("no llm.c header"));
     }

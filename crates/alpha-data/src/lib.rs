@@ -33,6 +33,7 @@ pub use self::{
     corpus::Corpus,
     dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
     error::DataError,
+    format::LFS_POINTER,
     listing::is_there,
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
     shard::TokenDtype,

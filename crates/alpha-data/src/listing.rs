@@ -8,6 +8,7 @@ use std::{
     collections::HashSet,
     fmt,
     fs::{self, Metadata},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Listing {
 enum Why {
     Folder,
     DeadLink,
+    /// The system does not let it be looked at.
+    Unreadable,
     /// A file or folder that counts already, by another path.
     Again,
     /// A pipe, a device, a socket.
@@ -43,6 +46,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Why::Folder => "a folder",
             Why::DeadLink => "a link to nothing",
+            Why::Unreadable => "cannot be read",
             Why::Again => "counts already, by another path",
             Why::Special => "not a regular file",
         })
@@ -88,7 +92,7 @@ impl Listing {
                 continue;
             }
             match fs::metadata(&path) {
-                Err(_) => self.left_out.push((path, Why::DeadLink)),
+                Err(error) => self.left_out.push((path, why_not(&error))),
                 Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Why::Folder)),
                 Ok(metadata) => self.add_file(path, &metadata, &mut seen),
             }
@@ -108,10 +112,10 @@ impl Listing {
 
     fn add_matches(&mut self, data: &str) -> Result<(), DataError> {
         let bad = |why: &str| DataError::BadGlob { pattern: data.to_owned(), why: why.to_owned() };
-        let pattern = Pattern::new(data).map_err(|error| bad(error.msg))?;
-        let base = base_of(data);
+        let (base, rest) = base_of(data);
+        let pattern = Pattern::new(&pattern_of(&base, rest)).map_err(|error| bad(error.msg))?;
         // Only `**` reaches below the folders that the pattern names.
-        let depth = if data.contains("**") { usize::MAX } else { data.matches('/').count() + 1 };
+        let depth = if rest.contains("**") { usize::MAX } else { data.matches('/').count() + 1 };
         let mut walk = Walk { pattern, files: HashSet::new(), folders: HashSet::new(), listing: self };
         let start = if base.as_os_str().is_empty() { Path::new(".") } else { base.as_path() };
         if !start.is_dir() {
@@ -125,7 +129,7 @@ impl Listing {
 
 /// Whether anything is there that `data` names: the file or folder, or the folder above a glob's first wildcard.
 pub fn is_there(data: &str) -> bool {
-    Path::new(data).exists() || (data.contains(['*', '?', '[']) && base_of(data).exists())
+    Path::new(data).exists() || (data.contains(['*', '?', '[']) && base_of(data).0.exists())
 }
 
 /// A walk through the folders of a glob.
@@ -148,11 +152,14 @@ impl Walk<'_> {
         for found in entries(here)? {
             let path = folder.join(found.file_name().unwrap_or_default());
             let is_match = self.pattern.matches_path_with(&path, OPTIONS);
-            let Ok(metadata) = fs::metadata(&path) else {
-                if is_match {
-                    self.listing.left_out.push((path, Why::DeadLink));
+            let metadata = match fs::metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    if is_match {
+                        self.listing.left_out.push((path, why_not(&error)));
+                    }
+                    continue;
                 }
-                continue;
             };
             if !metadata.is_dir() {
                 if is_match {
@@ -175,14 +182,38 @@ fn identity(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The folder of a glob above its first wildcard; empty for the current one.
-fn base_of(pattern: &str) -> PathBuf {
-    let literal = &pattern[..pattern.find(['*', '?', '[']).unwrap_or(pattern.len())];
-    match literal.rfind('/') {
-        Some(0) => PathBuf::from("/"),
-        Some(end) => PathBuf::from(&literal[..end]),
-        None => PathBuf::new(),
+/// The folder of a glob above its first wildcard, empty for the current one, and the glob from there. What a wildcard stands
+/// for is a name where something of that very name is there: folders are called `data [v1]`.
+fn base_of(pattern: &str) -> (PathBuf, &str) {
+    let mut base = 0;
+    for (end, _) in pattern.match_indices('/') {
+        let part = &pattern[base..end];
+        if part.contains(['*', '?', '[']) && !Path::new(&pattern[..end]).exists() {
+            break;
+        }
+        base = end + 1;
     }
+    let folder = match base {
+        0 => "",
+        1 => "/",
+        _ => &pattern[..base - 1],
+    };
+    (PathBuf::from(folder), &pattern[base..])
+}
+
+/// A glob for `rest` below a folder whose name is no glob.
+fn pattern_of(base: &Path, rest: &str) -> String {
+    match Pattern::escape(&base.to_string_lossy()) {
+        base if base.is_empty() || base.ends_with('/') => format!("{base}{rest}"),
+        base => format!("{base}/{rest}"),
+    }
+}
+
+/// Why something that is there cannot be looked at.
+fn why_not(error: &io::Error) -> Why {
+    // A link in a circle leads nowhere, too.
+    let is_dead = matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(40);
+    if is_dead { Why::DeadLink } else { Why::Unreadable }
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -250,6 +281,15 @@ mod tests {
         files.sort();
         assert_eq!(files, ["a.txt", "b.txt", "c.txt", "d.txt"]);
         assert!(note.contains("`one/up` (counts already, by another path)"), "{note}");
+    }
+
+    #[test]
+    fn folders_with_brackets_in_their_names_are_folders() {
+        let folder = tree(&["data [v1]/a.txt", "data [v1]/b.md", "data v/c.txt", "one*/d.txt"]);
+        assert_eq!(list(&folder, "data [v1]/*.txt").0, ["data [v1]/a.txt"]);
+        assert_eq!(list(&folder, "data [v]/*.txt").0, ["data v/c.txt"]);
+        assert_eq!(list(&folder, "one*/*.txt").0, ["one*/d.txt"]);
+        assert!(is_there(&format!("{}/data [v1]/*.none", folder.path().display())));
     }
 
     #[test]

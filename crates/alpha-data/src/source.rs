@@ -59,10 +59,19 @@ impl Source {
         let listing = Listing::of(data)?;
         let mut files = Vec::with_capacity(listing.files.len());
         let mut kinds = Vec::with_capacity(listing.files.len());
+        let mut doubts = Vec::new();
         for path in &listing.files {
             let (file, kind) = open(path, token_dtype, work, warnings)?;
+            if kind == Kind::Text {
+                doubts.extend(format::doubt(&file.open()?)?);
+            }
             files.push(file);
             kinds.push(kind);
+        }
+        if let Some(first) = doubts.first() {
+            let others =
+                if doubts.len() > 1 { format!(" (and {} files more)", doubts.len() - 1) } else { String::new() };
+            warnings.push(format!("{first}{others}"));
         }
         if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
             return Err(DataError::MixedKinds {

@@ -33,13 +33,32 @@ use serde_json::Value;
 use tokenizers::PostProcessor;
 
 use self::scheme::Scheme;
-use crate::{DataError, cache, format::BYTE_ORDER_MARK};
+use crate::{
+    DataError, cache,
+    format::{BYTE_ORDER_MARK, LFS_POINTER},
+};
 
 /// Stands between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What families of tokenizers call their end-of-text token; it must be among the added tokens.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
+
+/// What the model's files beside a tokenizer's say ends a text; nothing where they do not, or cannot be read.
+fn declared_ends(tokenizer: &Path) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let mut found: Vec<u32> = Vec::new();
+    for name in ["config.json", "generation_config.json"] {
+        let text = fs::read(tokenizer.with_file_name(name)).unwrap_or_default();
+        let document: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let ids: Vec<u32> = match &document["eos_token_id"] {
+            Value::Array(ids) => ids.iter().filter_map(id).collect(),
+            one => id(one).into_iter().collect(),
+        };
+        found.extend(ids.into_iter().filter(|id| !found.contains(id)).collect::<Vec<_>>());
+    }
+    found
+}
 
 /// A loaded or built tokenizer.
 #[derive(Debug)]
@@ -51,19 +70,31 @@ pub struct Tokenizer {
     is_indivisible: bool,
     vocab_size: usize,
     end_of_text: Option<u32>,
+    /// What the model that the file came with ends its texts with; the first ends documents.
+    declared_ends: Vec<u32>,
     byte_lengths: OnceLock<Option<Vec<u32>>>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`. A model's `config.json` or `generation_config.json` beside it says what ends a text
+    /// (`eos_token_id`, one or several), where that is a token of the vocabulary.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let json = fs::read(path).map_err(|source| DataError::io("read", path, source))?;
-        Tokenizer::from_json(json).map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })
+        if json.starts_with(LFS_POINTER) {
+            let why = "it is a Git LFS pointer in place of the file: `git lfs pull` fetches it".to_owned();
+            return Err(DataError::TokenizerFile { path: path.to_owned(), why });
+        }
+        let tokenizer = Tokenizer::from_json(json);
+        let mut tokenizer = tokenizer.map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })?;
+        tokenizer.declared_ends = declared_ends(path);
+        // Stock configurations name GPT-2's token whatever the vocabulary.
+        tokenizer.declared_ends.retain(|id| (*id as usize) < tokenizer.vocab_size);
+        Ok(tokenizer)
     }
 
-    /// Writes `tokenizer.json`; the same bytes that were loaded or built.
+    /// Writes `tokenizer.json`; the same bytes that were loaded or built. A link is followed.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        cache::write_whole(path, &self.json).map_err(|source| DataError::io("write", path, source))
+        cache::write_named(path, &self.json).map_err(|source| DataError::io("write", path, source))
     }
 
     /// The text of `tokenizer.json`.
@@ -100,7 +131,12 @@ impl Tokenizer {
 
     /// The token that ends a document, if the vocabulary has one.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.end_of_text
+        self.declared_ends.first().copied().or(self.end_of_text)
+    }
+
+    /// Whether a text ends with this token.
+    pub fn is_end(&self, token: u32) -> bool {
+        self.declared_ends.contains(&token) || self.end_of_text() == Some(token)
     }
 
     /// Ids of a text.
@@ -173,7 +209,16 @@ impl Tokenizer {
         let end_of_text = END_OF_TEXT_NAMES.iter().find_map(id_of);
         let scheme = Scheme::detect(&document, &vocab);
         let is_indivisible = foreign::is_indivisible(&document);
-        Ok(Tokenizer { inner, json, scheme, is_indivisible, vocab_size, end_of_text, byte_lengths: OnceLock::new() })
+        Ok(Tokenizer {
+            inner,
+            json,
+            scheme,
+            is_indivisible,
+            vocab_size,
+            end_of_text,
+            declared_ends: Vec::new(),
+            byte_lengths: OnceLock::new(),
+        })
     }
 
     /// Bytes of each id, where an id's share of the text does not depend on its neighbours.

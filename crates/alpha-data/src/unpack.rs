@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
 use crate::{DataError, Work, cache, data_file::DataFile, format::Packing};
@@ -91,8 +91,16 @@ fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> R
     let mut source = BufReader::with_capacity(1 << 20, Packed { file, position: 0, work });
     let mut total = 0;
     match packing {
-        // Several members follow one another where a file was packed in parts.
-        Packing::Gzip => total += pump(&mut MultiGzDecoder::new(&mut source), &mut out, file)?,
+        // Several members follow one another where a file was packed in parts; zeros fill up a tape's last block.
+        Packing::Gzip => {
+            let broken = |error: io::Error| Failed::Data(of_source(error, file));
+            loop {
+                total += pump(&mut GzDecoder::new(&mut source), &mut out, file)?;
+                if !skip_zeros(&mut source).map_err(broken)? {
+                    break;
+                }
+            }
+        }
         Packing::Zstd => {
             let broken = |error: io::Error| Failed::Data(of_source(error, file));
             while !source.fill_buf().map_err(broken)?.is_empty() {
@@ -106,6 +114,35 @@ fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> R
     }
     out.flush()?;
     Ok(total)
+}
+
+/// Whether a file's beginning unpacks, as far as it goes.
+pub(crate) fn begins_as(packing: Packing, start: &[u8]) -> bool {
+    let unpacked = match packing {
+        Packing::Gzip => io::copy(&mut GzDecoder::new(start), &mut io::sink()),
+        Packing::Zstd => match StreamingDecoder::new(start) {
+            Ok(mut frame) => io::copy(&mut frame, &mut io::sink()),
+            Err(_) => return false,
+        },
+    };
+    // What is cut off was whole until there; ruzstd has an error of its own for that.
+    unpacked.map_or_else(|error| error.kind() == io::ErrorKind::UnexpectedEof || packing == Packing::Zstd, |_| true)
+}
+
+/// Passes over zeros; false where nothing is behind them.
+fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = source.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        let is_over = zeros < bytes.len();
+        source.consume(zeros);
+        if is_over {
+            return Ok(true);
+        }
+    }
 }
 
 /// Passes over a frame that holds no data (RFC 8878, section 3.1.2); false where there is none.

@@ -47,6 +47,46 @@ pub enum TrainError {
         /// What differs.
         what: String,
     },
+    /// A folder for a new run holds other things under the names that a run uses.
+    #[error(
+        "the run folder `{}` holds `{name}`, {why}\n\nhint: a run writes files of that name: give it a folder of its own \
+         with `--runDir`",
+        path.display()
+    )]
+    RunDirTaken {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        name: String,
+        /// Whose it is.
+        why: &'static str,
+    },
+    /// The folder of a run is no longer there, under any name.
+    #[error(
+        "the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's\n\n\
+         hint: nothing was written into it; the checkpoints up to here lie where it was moved to",
+        path.display()
+    )]
+    RunDirGone {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A checkpoint and the configuration of its run do not belong together.
+    #[error(
+        "the run's `config.json` says {key}={now}, and its checkpoint `{}` was made with {key}={then}\n\nhint: restore the \
+         file; `--init` begins another run with these weights",
+        checkpoint.display()
+    )]
+    ConfigEdited {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Which setting.
+        key: &'static str,
+        /// What the configuration says.
+        now: String,
+        /// What the checkpoint says.
+        then: String,
+    },
     /// A tokenizer for weights that know another.
     #[error(
         "the tokenizer gives `{}` another id than `{}`, the tokenizer of these weights\n\nhint: leave `--tokenizer` out: the \
@@ -122,6 +162,22 @@ pub enum TrainError {
         found: String,
         /// What can be used.
         expected: String,
+    },
+    /// A model computes something that alpha does not.
+    #[error(
+        "`{key}` in `{}` is {found}; alpha computes {computed}\n\nhint: with another value in the file its weights would \
+         compute something else: give another model",
+        path.display()
+    )]
+    NotComputed {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value, as JSON, or `missing`.
+        found: String,
+        /// What can be computed.
+        computed: String,
     },
     /// A configuration read from a file describes an impossible model.
     #[error(
@@ -265,8 +321,8 @@ pub enum TrainError {
     /// Loss or gradient became NaN or infinite.
     #[error(
         "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}\n\n\
-         hint: the batch is in `{}`{}; lower `--lr`, set `--gradClip`, \
-         or leave such updates out with `--onNonfinite=skip`",
+         hint: the batch is in `{}`{}; `--resume` takes another `--gradClip`, and `--onNonfinite=skip` to leave such \
+         updates out; for a lower `--lr` begin anew, with `--init` from a checkpoint or without",
         batch.display(),
         state_before(checkpoint.as_deref())
     )]
@@ -368,7 +424,7 @@ fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
     match fitting {
         Some((batch, accum_steps)) => {
             format!(
-                "\n\nhint: the same step fits with `--batch={batch} --accumSteps={accum_steps}`; who knows that there is more \
+                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; who knows that there is more \
                  memory adds `--ignoreMemoryCheck`"
             )
         }

@@ -96,12 +96,18 @@ pub fn remove_dir_atomically(path: &Path) -> Result<(), TrainError> {
         .map_err(|source| TrainError::io("delete", path, source))
 }
 
+/// Whether a name is one that [`temporary_name`] gives; what a user calls `.tmp-mine` is not.
+fn is_leftover(name: &str) -> bool {
+    let number = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('-')).map(|(number, _)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Deletes what a process that died had left unfinished in a folder. The caller must be the
 /// only one who writes there.
 pub fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
     let entries = fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))?;
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+        if is_leftover(&entry.file_name().to_string_lossy()) {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|source| TrainError::io("delete", &path, source))?;
@@ -307,8 +313,9 @@ mod tests {
         fs::create_dir_all(dir.path().join(".tmp-7-checkpoint-3/deep")).unwrap();
         fs::write(dir.path().join(".tmp-7-config.json"), "{").unwrap();
         fs::write(dir.path().join("config.json"), "{}").unwrap();
+        fs::create_dir(dir.path().join(".tmp-mine")).unwrap();
         remove_leftovers(dir.path()).unwrap();
-        assert_eq!(names(dir.path()), ["config.json"]);
+        assert_eq!(names(dir.path()), [".tmp-mine", "config.json"]);
     }
 
     #[test]

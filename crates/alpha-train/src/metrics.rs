@@ -274,6 +274,22 @@ impl MetricsWriter {
         self.lines.append(record)
     }
 
+    /// Changes the last row, if it is that of `step`; returns what it is then.
+    pub fn amend_last(
+        &mut self,
+        run_dir: &Path,
+        step: u64,
+        change: impl FnOnce(&mut StepRecord),
+    ) -> Result<Option<StepRecord>, TrainError> {
+        let Some(mut record) = read_metrics(run_dir)?.pop().filter(|record| record.step == step) else {
+            return Ok(None);
+        };
+        change(&mut record);
+        *self = MetricsWriter::open(run_dir, step - 1)?;
+        self.append(&record)?;
+        Ok(Some(record))
+    }
+
     /// Returns once every row is on disk.
     pub fn sync(&self) -> Result<(), TrainError> {
         self.lines.sync()

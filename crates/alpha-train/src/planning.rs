@@ -151,7 +151,7 @@ pub fn no_memory(
     TrainError::NoMemory { source, available_bytes: available_bytes(backend), fitting }
 }
 
-/// The largest halving of the micro-batch that fits, with the accumulation that keeps the step.
+/// The largest micro-batch that fits and divides the step, with the accumulation that makes it whole.
 fn fitting_batch(
     config: &TrainConfig,
     model: &ModelConfig,
@@ -160,9 +160,9 @@ fn fitting_batch(
     free_bytes: usize,
 ) -> Option<(usize, usize)> {
     let mut smaller = config.clone();
-    while smaller.batch > 1 {
-        smaller.batch /= 2;
-        smaller.accum_steps = (config.batch * config.accum_steps).div_ceil(smaller.batch);
+    let sequences = config.batch * config.accum_steps;
+    for batch in (1..config.batch).rev().filter(|batch| sequences.is_multiple_of(*batch)) {
+        (smaller.batch, smaller.accum_steps) = (batch, sequences / batch);
         let run = RunPrograms::new(&smaller, model, layout);
         if predicted_bytes(backend, &run.sizes(), &run.all()) <= free_bytes {
             return Some((smaller.batch, smaller.accum_steps));

@@ -1,15 +1,15 @@
 //! The folder of a run: one process at a time, and no run lost to the next one.
 //!
 //! The lock is an `flock` on `.lock`, which the system lets go of when the process dies, however
-//! it dies. Only what a run writes is ever moved or deleted, so that a folder chosen by mistake
-//! keeps what else is in it.
+//! it dies. Only what a run writes is ever moved or deleted: a folder chosen by mistake keeps what else is in it, and one in
+//! which other files have the names that a run uses is refused.
 
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -23,12 +23,14 @@ pub const CONFIG_FILE_NAME: &str = "config.json";
 const LOCK_FILE_NAME: &str = ".lock";
 
 /// Names of what a run writes into its folder; with a `*` at the end, names that begin so.
-pub const ENTRIES: [&str; 9] = [
+pub const ENTRIES: [&str; 11] = [
     CONFIG_FILE_NAME,
     metrics::FILE_NAME,
     metrics::SAMPLES_FILE_NAME,
     "trace.json",
     "kernels.json",
+    "trace-to-*",
+    "kernels-to-*",
     "checkpoint-*",
     "nonfinite-*",
     "weights-*",
@@ -49,22 +51,63 @@ fn is_one_of(name: &str, patterns: &[&str]) -> bool {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// A folder for a new run, and what happened to earlier ones.
+#[derive(Debug)]
+pub struct Created {
+    /// The folder.
+    pub run_dir: RunDir,
+    /// Where the earlier run in it is now.
+    pub moved_to: Option<PathBuf>,
+    /// Runs that had been moved aside before, and were deleted.
+    pub removed: Vec<PathBuf>,
 }
 
 impl RunDir {
     /// Opens the folder for a new run, creating it where needed. An earlier run in it is moved to
-    /// `<folder>.old-<timestamp>`, of which the newest is kept; the path of that is returned, too.
-    pub fn create(path: &Path) -> Result<(RunDir, Option<PathBuf>), TrainError> {
+    /// `<folder>.old-<timestamp>`, of which the newest is kept, and those in which something of `in_use` lies.
+    pub fn create(path: &Path, in_use: &[PathBuf]) -> Result<Created, TrainError> {
         let run_dir = RunDir::resume(path)?;
-        let moved_to = run_dir.set_aside(&timestamp(SystemTime::now()))?;
-        Ok((run_dir, moved_to))
+        let mut removed = Vec::new();
+        let moved_to = run_dir.set_aside(SystemTime::now(), in_use, &mut removed)?;
+        Ok(Created { run_dir, moved_to, removed })
     }
 
     /// Opens the folder to go on with what is in it, creating it where needed.
     pub fn resume(path: &Path) -> Result<RunDir, TrainError> {
         fs::create_dir_all(path).map_err(|source| TrainError::io("create", path, source))?;
-        Ok(RunDir { path: path.into(), _lock: lock(path)? })
+        Ok(RunDir { path: path.into(), lock: lock(path)? })
+    }
+
+    /// Goes after a folder that was renamed while the run was in it: what lies under its name now is not this run's.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDirGone`] where it cannot be found.
+    #[cfg(unix)]
+    pub fn follow(&mut self) -> Result<(), TrainError> {
+        use std::os::{fd::AsRawFd, unix::fs::MetadataExt};
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        let own = self.lock.metadata().map(identity).map_err(|source| TrainError::io("read", &self.path, source))?;
+        let is_here =
+            |folder: &Path| fs::metadata(folder.join(LOCK_FILE_NAME)).is_ok_and(|found| identity(found) == own);
+        if is_here(&self.path) {
+            return Ok(());
+        }
+        // As Linux tells.
+        let lock = fs::read_link(format!("/proc/self/fd/{}", self.lock.as_raw_fd())).unwrap_or_default();
+        match lock.parent().filter(|folder| is_here(folder)) {
+            Some(folder) => folder.clone_into(&mut self.path),
+            None => return Err(TrainError::RunDirGone { path: self.path.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Elsewhere a folder that is in use cannot be renamed.
+    #[cfg(not(unix))]
+    pub fn follow(&mut self) -> Result<(), TrainError> {
+        Ok(())
     }
 
     /// The folder.
@@ -77,7 +120,12 @@ impl RunDir {
         files::write_json_atomically(&self.path.join(CONFIG_FILE_NAME), config)
     }
 
-    fn set_aside(&self, timestamp: &str) -> Result<Option<PathBuf>, TrainError> {
+    fn set_aside(
+        &self,
+        mut now: SystemTime,
+        in_use: &[PathBuf],
+        removed: &mut Vec<PathBuf>,
+    ) -> Result<Option<PathBuf>, TrainError> {
         let names = entry_names(&self.path)?;
         if !names.iter().any(|name| is_one_of(name, &SIGNS_OF_A_RUN)) {
             return Ok(None);
@@ -86,12 +134,15 @@ impl RunDir {
         let parent = files::parent(&absolute);
         let mut prefix = OsString::from(absolute.file_name().unwrap_or_default());
         prefix.push(".old-");
-        let mut old_name = prefix.clone();
-        old_name.push(timestamp);
+        let old_name = loop {
+            let mut old_name = prefix.clone();
+            old_name.push(timestamp(now));
+            if !parent.join(&old_name).exists() {
+                break old_name;
+            }
+            now += Duration::from_secs(1); // another was set aside within this very second
+        };
         let old = parent.join(&old_name);
-        if old.exists() {
-            files::remove_dir_atomically(&old)?; // set aside within this very second; only the newest is kept
-        }
         fs::create_dir_all(&old).map_err(|source| TrainError::io("create", &old, source))?;
         for name in names.iter().filter(|name| is_one_of(name, &ENTRIES)) {
             let (from, to) = (self.path.join(name), old.join(name));
@@ -100,20 +151,81 @@ impl RunDir {
         for dir in [&old, &absolute, parent] {
             files::sync_dir(dir).map_err(|source| TrainError::io("write", dir, source))?;
         }
-        remove_older(parent, &prefix.to_string_lossy(), &old_name.to_string_lossy())?;
+        *removed = remove_older(parent, &prefix.to_string_lossy(), &old_name.to_string_lossy(), in_use)?;
         Ok(Some(self.path.with_file_name(&old_name)).filter(|path| path.is_dir()).or(Some(old)))
     }
 }
 
-/// Deletes the folders of earlier runs set aside before the one called `newest`.
-fn remove_older(parent: &Path, prefix: &str, newest: &str) -> Result<(), TrainError> {
+/// Deletes the folders of earlier runs set aside before the one called `newest`, but for those that hold something in use.
+fn remove_older(parent: &Path, prefix: &str, newest: &str, in_use: &[PathBuf]) -> Result<Vec<PathBuf>, TrainError> {
+    let in_use: Vec<PathBuf> = in_use.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    // A run that never saved anything does not push out the one before it that did.
+    let is_kept = older_checkpoint_below(parent, prefix)?.map(|checkpoint| files::parent(&checkpoint).to_path_buf());
+    let mut removed = Vec::new();
     for name in entry_names(parent)? {
         let is_old = name.strip_prefix(prefix).is_some_and(is_timestamp) && *name < *newest;
-        if is_old {
-            files::remove_dir_atomically(&parent.join(name))?;
+        let path = parent.join(name);
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if is_old && is_kept.as_ref() != Some(&path) && !in_use.iter().any(|used| used.starts_with(&real)) {
+            files::remove_dir_atomically(&path)?;
+            removed.push(path);
         }
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// The newest checkpoint of the newest earlier run that was moved aside and has one.
+pub fn older_checkpoint(run_dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+    let Ok(absolute) = fs::canonicalize(run_dir) else { return Ok(None) };
+    let prefix = format!("{}.old-", absolute.file_name().unwrap_or_default().to_string_lossy());
+    older_checkpoint_below(files::parent(&absolute), &prefix)
+}
+
+fn older_checkpoint_below(parent: &Path, prefix: &str) -> Result<Option<PathBuf>, TrainError> {
+    let mut names = entry_names(parent)?;
+    names.retain(|name| name.strip_prefix(prefix).is_some_and(is_timestamp));
+    names.sort();
+    for name in names.iter().rev() {
+        if let Some(saved) = crate::checkpoint::newest(&parent.join(name))? {
+            return Ok(Some(saved.path));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a folder for a new run in which files have the names that a run uses and no run has been, or in which something of
+/// `in_use` would be moved away with an earlier run. A configuration that a run wrote before its first step is one of ours.
+///
+/// # Errors
+/// [`TrainError::RunDirTaken`].
+pub fn check_is_free(path: &Path, in_use: &[PathBuf]) -> Result<(), TrainError> {
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    if !real.is_dir() {
+        return Ok(()); // said when it is opened
+    }
+    let taken = |name: &str, why: &'static str| TrainError::RunDirTaken { path: path.into(), name: name.into(), why };
+    for used in in_use.iter().filter_map(|path| path.canonicalize().ok()) {
+        let first =
+            used.strip_prefix(&real).ok().and_then(|inside| inside.iter().next()).and_then(|name| name.to_str());
+        // Weights are read before anything is moved, and a checkpoint's data are its own.
+        if let Some(name) = first.filter(|name| is_one_of(name, &ENTRIES) && !name.starts_with("checkpoint-")) {
+            return Err(taken(name, "which this run is to read"));
+        }
+    }
+    let names = entry_names(&real)?;
+    if names.iter().any(|name| is_one_of(name, &SIGNS_OF_A_RUN)) {
+        return Ok(());
+    }
+    let is_foreign = |name: &&String| match name.as_str() {
+        CONFIG_FILE_NAME => {
+            !read_run_config(&real).is_ok_and(|config| config.is_some_and(|config| config.get("accumSteps").is_some()))
+        }
+        name => ENTRIES.contains(&name),
+    };
+    match names.iter().find(is_foreign) {
+        Some(name) => Err(taken(name, "which no run of alpha has written")),
+        None => Ok(()),
+    }
 }
 
 fn entry_names(dir: &Path) -> Result<Vec<String>, TrainError> {
@@ -196,8 +308,6 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -79,14 +79,14 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Continues `prompt` (at least one token) until `end_of_text`, for `options.steps` tokens, or until `goes_on`, asked with
+    /// Continues `prompt` (at least one token) until a token that `is_end`, for `options.steps` tokens, or until `goes_on`, asked with
     /// the number of new tokens before each, says no.
     pub fn sample(
         &mut self,
         backend: &mut dyn Backend,
         prompt: &[u32],
         options: &SampleOptions,
-        end_of_text: Option<u32>,
+        is_end: &dyn Fn(u32) -> bool,
         goes_on: &dyn Fn(usize) -> bool,
     ) -> Result<Sample, TrainError> {
         if let Some(&token) = prompt.iter().find(|&&token| token as usize >= self.config.vocab) {
@@ -115,7 +115,7 @@ impl<'a> Sampler<'a> {
             let Choice { token, margin } = choose(logits, &mut self.order, options, key.uniform(index as u64));
             text.push(token);
             margins.push(margin);
-            if Some(token) == end_of_text || index + 1 == options.steps {
+            if is_end(token) || index + 1 == options.steps {
                 break;
             }
             if context == block {

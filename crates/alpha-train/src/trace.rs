@@ -13,7 +13,7 @@
 mod chrome;
 mod kernels;
 
-use std::{collections::VecDeque, path::Path, time::Instant};
+use std::{collections::VecDeque, fs, path::Path, time::Instant};
 
 use alpha_tensor::{Phase, Program, Span, Timeline};
 
@@ -236,6 +236,20 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::GradNorm => "gradnorm",
         Phase::Optimizer => "optim",
     }
+}
+
+/// Keeps what a run that goes on after `step` had recorded before, under names with the step; returns those names.
+pub fn keep_earlier(run_dir: &Path, step: u64) -> Result<Vec<String>, TrainError> {
+    let mut kept = Vec::new();
+    for name in [TRACE_FILE_NAME, KERNELS_FILE_NAME] {
+        let (path, stem) = (run_dir.join(name), name.trim_end_matches(".json"));
+        if path.exists() {
+            let new = format!("{stem}-to-{step}.json");
+            fs::rename(&path, run_dir.join(&new)).map_err(|source| TrainError::io("move", &path, source))?;
+            kept.push(new);
+        }
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]

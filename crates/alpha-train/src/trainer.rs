@@ -7,13 +7,16 @@ mod data_record;
 mod loss_scale;
 mod steps;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use alpha_data::{
     BatchShape, Cache, DataHash, DataOptions, Dataset, EvalLoader, Kind, Tokenizer, TrainLoader, ValSource, Work,
     is_there,
 };
-use alpha_nn::{ParamLayout, params::fill_initial};
+use alpha_nn::{ModelConfig, ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region};
 
 pub use self::loss_scale::LossScale;
@@ -27,7 +30,8 @@ use crate::{
     host::Host,
     metrics::{self, MetricsWriter},
     planning::{self, RunPrograms},
-    run_dir::{self, RunDir},
+    run_dir::{self, Created, RunDir},
+    trace,
     turns::Turns,
 };
 
@@ -53,16 +57,25 @@ pub type MakeBackend<'a> = &'a mut dyn FnMut(&TrainConfig) -> Result<Box<dyn Bac
 /// Runs `config` to its end.
 pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -> Result<Outcome, TrainError> {
     let (run_path, resume_from) = find_resume(config)?;
+    let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
+    let in_use = in_use(config);
+    if !goes_on_in_place {
+        run_dir::check_is_free(&run_path, &in_use)?;
+    }
     let mut began_with = None;
     if let Some(saved) = &resume_from {
-        let TrainingState { step: done, data, .. } = checkpoint::read_training_state(&saved.path)?;
+        let TrainingState { step: done, data, seed, evaluation_due, .. } =
+            checkpoint::read_training_state(&saved.path)?;
+        if seed != config.seed {
+            return Err(edited(&saved.path, "seed", &config.seed, &seed));
+        }
         began_with = data;
         let named =
             saved.path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("checkpoint-"));
         if named.is_some_and(|step| step != done.to_string()) {
             return Err(TrainError::broken(&saved.path, format!("its training state is that of step {done}")));
         }
-        if done >= config.steps {
+        if done >= config.steps && !evaluation_due {
             host.sink.note(&format!("`{}` is at step {done} of {}: nothing to do", saved.path.display(), config.steps));
             return Ok(Outcome::AlreadyFinished);
         }
@@ -95,6 +108,9 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     if let Some(source_model) = &source_model {
         model.layer_norm_eps = source_model.layer_norm_eps;
     }
+    if let (Some(saved), Some(then)) = (&resume_from, &source_model) {
+        check_shape(&saved.path, &model, then)?;
+    }
     model.validate()?;
     let layout = ParamLayout::new(&model);
     let programs = RunPrograms::new(config, &model, &layout);
@@ -113,7 +129,6 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
 
     // A resumed run holds its folder while it reads from it; a new one sets an earlier run aside
     // only when nothing can fail any more.
-    let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
     let held = if goes_on_in_place { Some(RunDir::resume(&run_path)?) } else { None };
     backend
         .prepare(&programs.sizes(), &programs.all())
@@ -136,8 +151,15 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     }
     let run_dir = match held {
         Some(run_dir) => run_dir,
-        None => create_run_dir(&run_path, host)?,
+        None => create_run_dir(&run_path, &in_use, host)?,
     };
+    if config.resume == Some(Resume::Auto)
+        && resume_from.is_none()
+        && let Some(old) = run_dir::older_checkpoint(&run_path)?
+    {
+        host.sink
+            .note(&format!("note: an earlier run's checkpoint is there: `--resume={}` goes on from it", old.display()));
+    }
     if let Some(saved) = &resume_from {
         for later in checkpoint::remove_after(run_dir.path(), state.step)? {
             host.sink
@@ -153,6 +175,11 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     let samples_path = run_dir.path().join(metrics::SAMPLES_FILE_NAME);
     files::truncate_json_lines_after(&samples_path, state.step)?;
     let device = backend.device_memory().map(|memory| memory.device);
+    if config.trace && state.step > 0 {
+        for moved in trace::keep_earlier(run_dir.path(), state.step)? {
+            host.sink.note(&format!("the trace up to step {} was kept as `{moved}`", state.step));
+        }
+    }
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
     (host.begin_saving)();
     let turns = host.turns.as_deref().map(Turns::connect).transpose()?;
@@ -170,6 +197,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
         tracer,
         turns,
         device,
+        has_warned_of_prompts: false,
     };
     let outcome = training.steps(host);
     training.end_turns(&outcome);
@@ -202,13 +230,52 @@ fn find_resume(config: &TrainConfig) -> Result<(PathBuf, Option<checkpoint::Save
     }
 }
 
-fn create_run_dir(path: &Path, host: &mut Host<'_>) -> Result<RunDir, TrainError> {
-    let (run_dir, moved_to) = RunDir::create(path)?;
+fn create_run_dir(path: &Path, in_use: &[PathBuf], host: &mut Host<'_>) -> Result<RunDir, TrainError> {
+    let Created { run_dir, moved_to, removed } = RunDir::create(path, in_use)?;
     if let Some(old) = moved_to {
         host.sink.note(&format!("the earlier run in `{}` was moved to `{}`", path.display(), old.display()));
     }
+    for old in removed {
+        host.sink.note(&format!("`{}`, moved aside before that, was deleted: the newest is kept", old.display()));
+    }
     host.sink.note(&format!("run folder: {}", path.display()));
     Ok(run_dir)
+}
+
+/// What a run reads: files, folders, and of a glob the folder above its first wildcard.
+fn in_use(config: &TrainConfig) -> Vec<PathBuf> {
+    let data = [Some(&config.data), config.val_data.as_ref()].into_iter().flatten().map(|data| {
+        let is_glob = !Path::new(data).exists();
+        let wildcard = data.find(['*', '?', '[']).filter(|_| is_glob);
+        PathBuf::from(wildcard.map_or(data.as_str(), |at| data[..at].rsplit_once('/').map_or("", |(folder, _)| folder)))
+    });
+    let tokenizer = config.tokenizer.as_ref().map(PathBuf::from); // a name of a kind is the name of no file
+    let resumed = match &config.resume {
+        Some(Resume::From(folder)) => Some(folder.clone()),
+        _ => None,
+    };
+    let named = [config.init.clone(), tokenizer, config.tokenizer_artifacts.clone(), resumed];
+    data.chain(named.into_iter().flatten()).collect()
+}
+
+/// A run goes on with the model that its checkpoint holds.
+fn check_shape(checkpoint: &Path, now: &ModelConfig, then: &ModelConfig) -> Result<(), TrainError> {
+    let same = |key: &'static str, now: &dyn fmt::Debug, then: &dyn fmt::Debug| {
+        let (now, then) = (format!("{now:?}"), format!("{then:?}"));
+        if now == then { Ok(()) } else { Err(edited(checkpoint, key, &now, &then)) }
+    };
+    same("layers", &now.layers, &then.layers)?;
+    same("dim", &now.dim, &then.dim)?;
+    same("heads", &now.heads, &then.heads)?;
+    same("block", &now.block, &then.block)?;
+    same("ffnDim", &now.ffn_dim, &then.ffn_dim)?;
+    same("activation", &now.feed_forward, &then.feed_forward)?;
+    same("tie", &now.is_tied, &then.is_tied)?;
+    same("bias", &now.has_bias, &then.has_bias)
+}
+
+fn edited(checkpoint: &Path, key: &'static str, now: &dyn fmt::Display, then: &dyn fmt::Display) -> TrainError {
+    TrainError::ConfigEdited { checkpoint: checkpoint.into(), key, now: now.to_string(), then: then.to_string() }
 }
 
 /// Which tokenizer: a resumed run's own; else the one asked for; else that of the folder whose
@@ -296,8 +363,13 @@ fn loaders(config: &TrainConfig, data: &Dataset, host: &mut Host<'_>) -> Result<
         _ if config.eval_interval == 0 || config.eval_iters == 0 => None,
         ValSource::Training => {
             host.sink.note(&format!(
-                "no `--valData` with `--packed`: evaluations read the first {} tokens of the training data",
-                config.eval_iters * shape.tokens()
+                "no `--valData` with `--packed`: evaluations read the first {} tokens of the training data{}",
+                data.val.len().min((config.eval_iters * shape.tokens()) as u64),
+                if data.val.len() < (config.eval_iters * shape.tokens()) as u64 {
+                    ", which is all of it, repeatedly"
+                } else {
+                    ""
+                }
             ));
             Some(EvalLoader::packed(&data.val, shape, batches)?)
         }

@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use alpha_train::{
     TrainError,
-    run_dir::{RunDir, read_run_config},
+    run_dir::{Created, RunDir, check_is_free, read_run_config},
 };
 
 fn names(dir: &Path) -> Vec<String> {
@@ -27,7 +30,7 @@ fn write_run(dir: &Path, mark: &str) {
 fn a_new_folder_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("runs/a/b");
-    let (run_dir, moved_to) = RunDir::create(&path).unwrap();
+    let Created { run_dir, moved_to, .. } = RunDir::create(&path, &[]).unwrap();
     assert_eq!((run_dir.path(), moved_to), (path.as_path(), None));
     assert_eq!(read_run_config(&path).unwrap(), None);
     run_dir.write_config(&serde_json::json!({ "steps": 5 })).unwrap();
@@ -38,8 +41,8 @@ fn a_new_folder_is_made() {
 #[test]
 fn two_processes_do_not_share_a_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let (first, _) = RunDir::create(dir.path()).unwrap();
-    for second in [RunDir::create(dir.path()).map(|_| ()), RunDir::resume(dir.path()).map(|_| ())] {
+    let first = RunDir::create(dir.path(), &[]).unwrap();
+    for second in [RunDir::create(dir.path(), &[]).map(|_| ()), RunDir::resume(dir.path()).map(|_| ())] {
         let error = second.unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, TrainError::RunDirInUse { .. }));
@@ -48,13 +51,13 @@ fn two_processes_do_not_share_a_folder() {
         assert_eq!(error.exit_code(), 1);
     }
     drop(first);
-    RunDir::create(dir.path()).unwrap();
+    RunDir::create(dir.path(), &[]).unwrap();
 }
 
 #[test]
 fn an_unreadable_lock_file_is_still_a_lock() {
     let dir = tempfile::tempdir().unwrap();
-    let _first = RunDir::create(dir.path()).unwrap();
+    let _first = RunDir::create(dir.path(), &[]).unwrap();
     for content in ["", "not a number", "99999999999999999999999"] {
         fs::write(dir.path().join(".lock"), content).unwrap();
         let message = RunDir::resume(dir.path()).unwrap_err().to_string();
@@ -74,7 +77,7 @@ fn an_earlier_run_is_moved_and_only_the_newest_kept() {
     }
     write_run(&path, "earlier");
     fs::write(path.join("notes.txt"), "not of the run").unwrap();
-    let (run_dir, moved_to) = RunDir::create(&path).unwrap();
+    let Created { run_dir, moved_to, .. } = RunDir::create(&path, &[]).unwrap();
     let moved_to = moved_to.unwrap();
     assert!(moved_to.starts_with(dir.path()) && moved_to.to_str().unwrap().contains("run.old-2"), "{moved_to:?}");
     assert_eq!(names(&moved_to), ["checkpoint-5", "config.json", "metrics.jsonl"]);
@@ -85,7 +88,7 @@ fn an_earlier_run_is_moved_and_only_the_newest_kept() {
 
     // Within the same second, too, the newest is the one that stays.
     write_run(&path, "latest");
-    let (_run_dir, moved_to) = RunDir::create(&path).unwrap();
+    let Created { run_dir: _run_dir, moved_to, .. } = RunDir::create(&path, &[]).unwrap();
     assert_eq!(read_run_config(&moved_to.unwrap()).unwrap().unwrap()["mark"], "latest");
     let old = names(dir.path()).into_iter().filter(|name| name.starts_with("run.old-2")).count();
     assert_eq!(old, 1);
@@ -102,7 +105,7 @@ fn resuming_and_folders_without_a_run_move_nothing() {
     let other = dir.path().join("project");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("config.json"), "{}").unwrap();
-    assert_eq!(RunDir::create(&other).unwrap().1, None);
+    assert_eq!(RunDir::create(&other, &[]).unwrap().moved_to, None);
     assert_eq!(names(&other), [".lock", "config.json"]);
 }
 
@@ -112,6 +115,68 @@ fn a_broken_configuration_and_a_file_in_the_way_are_errors() {
     fs::write(dir.path().join("config.json"), "{").unwrap();
     let message = read_run_config(dir.path()).unwrap_err().to_string();
     assert!(message.contains("config.json") && message.contains("broken"), "{message}");
-    let message = RunDir::create(&dir.path().join("config.json")).unwrap_err().to_string();
+    let message = RunDir::create(&dir.path().join("config.json"), &[]).unwrap_err().to_string();
     assert!(message.contains("cannot create"), "{message}");
+}
+
+#[test]
+fn files_that_no_run_wrote_keep_a_run_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str, files: &[&str]| {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        for file in files {
+            fs::write(folder.join(file), "{}").unwrap();
+        }
+        folder
+    };
+    let refused = |path: &Path, in_use: &[PathBuf]| check_is_free(path, in_use).unwrap_err().to_string();
+    // A model, and data under a name of a run's.
+    let message = refused(&folder("model", &["config.json", "model.safetensors"]), &[]);
+    assert!(
+        message.contains("`config.json`, which no run of alpha has written") && message.contains("--runDir"),
+        "{message}"
+    );
+    assert!(refused(&folder("data", &["samples.jsonl"]), &[]).contains("`samples.jsonl`"));
+    check_is_free(&folder("project", &["notes.txt", "weights-of-mine"]), &[]).unwrap();
+    check_is_free(&dir.path().join("none"), &[]).unwrap();
+    // A run that was killed before its first step left its configuration.
+    let begun = folder("begun", &[]);
+    fs::write(begun.join("config.json"), "{\"accumSteps\": 1}").unwrap();
+    check_is_free(&begun, &[]).unwrap();
+    // What would be moved away with an earlier run cannot be read by the next.
+    let run = dir.path().join("run");
+    write_run(&run, "earlier");
+    check_is_free(&run, &[run.join("checkpoint-5")]).unwrap();
+    assert!(refused(&run, &[run.join("metrics.jsonl")]).contains("which this run is to read"));
+}
+
+#[test]
+fn an_earlier_run_that_is_read_from_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let older = dir.path().join("run.old-20200101T000000Z");
+    write_run(&older, "older");
+    write_run(&path, "earlier");
+    let created = RunDir::create(&path, &[older.join("checkpoint-5")]).unwrap();
+    assert!(older.exists() && created.removed.is_empty());
+    drop(created);
+    write_run(&path, "later");
+    let created = RunDir::create(&path, &[]).unwrap();
+    assert!(!older.exists() && created.removed.len() == 2, "{:?}", created.removed);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_renamed_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, moved) = (dir.path().join("run"), dir.path().join("moved"));
+    let mut run_dir = RunDir::create(&path, &[]).unwrap().run_dir;
+    fs::rename(&path, &moved).unwrap();
+    let mut other = RunDir::create(&path, &[]).unwrap().run_dir;
+    run_dir.follow().unwrap();
+    other.follow().unwrap();
+    assert_eq!((run_dir.path().canonicalize().unwrap(), other.path()), (moved.canonicalize().unwrap(), path.as_path()));
+    fs::remove_dir_all(&moved).unwrap();
+    assert!(run_dir.follow().unwrap_err().to_string().contains("was moved or deleted"));
 }

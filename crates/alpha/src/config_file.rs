@@ -3,7 +3,7 @@
 //! gives a flag several times; a JSON `null` leaves it out, so that a run folder's
 //! `config.json` can be given back.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use crate::{
     exit::Failure,
@@ -25,9 +25,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Layer, Failure> {
         .map_err(|error| Failure::usage(format!("byte {} is not UTF-8", error.valid_up_to())).hint(FORM))?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text); // Windows programs begin files with it
     let layer = if text.trim_start().starts_with('{') {
-        let object: serde_json::Map<_, _> = serde_json::from_str(text)
+        let Entries(entries) = serde_json::from_str(text)
             .map_err(|error| Failure::usage(format!("not valid JSON: {error}")).hint(FORM))?;
-        from_json(&object)?
+        from_entries(entries.iter().map(|(key, value)| (key, value)))?
     } else {
         let table: toml::Table = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
@@ -43,10 +43,56 @@ const FORM: &str = "a line is a flag with its value: `steps = 100` (TOML), `{\"s
 
 /// The flags of a JSON object, unparsed.
 pub(crate) fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> Result<Layer, Failure> {
-    use serde_json::Value;
-    let mut layer = Layer::default();
-    for (key, value) in object {
+    from_entries(object)
+}
+
+/// A JSON object as it is written, with every key as often as it stands there.
+struct Entries(Vec<(String, serde_json::Value)>);
+
+impl<'de> serde::Deserialize<'de> for Entries {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        struct Read;
+        impl<'de> serde::de::Visitor<'de> for Read {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// Keys that were read, by the flags that they mean: a flag that stands there twice is not guessed at.
+#[derive(Default)]
+struct Seen(BTreeMap<String, String>);
+
+impl Seen {
+    fn flag(&mut self, key: &str) -> Result<String, Failure> {
         let name = flag_name(key)?;
+        match self.0.insert(name.clone(), key.to_owned()) {
+            None => Ok(name),
+            Some(first) if first == key => Err(Failure::usage(format!("`{key}` is there twice")).hint(ONCE)),
+            Some(first) => Err(Failure::usage(format!("`{first}` and `{key}` are one flag")).hint(ONCE)),
+        }
+    }
+}
+
+const ONCE: &str = "keep one of the two";
+
+fn from_entries<'a>(entries: impl IntoIterator<Item = (&'a String, &'a serde_json::Value)>) -> Result<Layer, Failure> {
+    use serde_json::Value;
+    let (mut layer, mut seen) = (Layer::default(), Seen::default());
+    for (key, value) in entries {
+        let name = seen.flag(key)?;
         let values = if let Value::Array(values) = value { values.as_slice() } else { std::slice::from_ref(value) };
         for value in values {
             match value {
@@ -63,9 +109,9 @@ pub(crate) fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> 
 
 fn from_toml(table: &toml::Table) -> Result<Layer, Failure> {
     use toml::Value;
-    let mut layer = Layer::default();
+    let (mut layer, mut seen) = (Layer::default(), Seen::default());
     for (key, value) in table {
-        let name = flag_name(key)?;
+        let name = seen.flag(key)?;
         let values = if let Value::Array(values) = value { values.as_slice() } else { std::slice::from_ref(value) };
         for value in values {
             match value {
@@ -127,6 +173,9 @@ mod tests {
         assert!(error("config = 'x'").contains("`config` inside a config file"));
         assert!(error("\n\nsteps ==").contains("line 3 is not valid TOML"));
         assert!(error("{\"steps\":").contains("not valid JSON"));
+        assert!(error("{\"lr\":0.001,\"lr\":0.01}").contains("`lr` is there twice"));
+        assert!(error("accumSteps = 2\naccum-steps = 4").contains("are one flag"));
+        assert!(error("{\"accumSteps\":2,\"accum-steps\":4}").contains("`accumSteps` and `accum-steps` are one flag"));
     }
 
     proptest! {

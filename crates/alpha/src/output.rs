@@ -42,9 +42,14 @@ pub(crate) fn note(line: &str) {
     let _ = write_all(io::stderr().lock(), &format!("{line}\n"));
 }
 
-/// Whether stderr may carry colour: a terminal, and `NO_COLOR` (<https://no-color.org>) unset or empty.
+/// Whether stderr is a terminal that knows how to move its cursor and change its colour.
+pub(crate) fn stderr_takes_escapes() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+}
+
+/// Whether stderr may carry colour: `NO_COLOR` (<https://no-color.org>) is unset or empty.
 pub(crate) fn stderr_has_colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    stderr_takes_escapes() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {

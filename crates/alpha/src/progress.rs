@@ -2,7 +2,7 @@
 //! seconds, and then every ten.
 
 use std::{
-    io::{self, IsTerminal},
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -53,7 +53,7 @@ impl Doing {
 impl Progress {
     /// For a command that may work for a while; a bar of `total_steps` where stderr is a terminal.
     pub(crate) fn new(total_steps: u64) -> Progress {
-        let bar = io::stderr().is_terminal().then(|| {
+        let bar = output::stderr_takes_escapes().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::stderr_with_hz(5));
             let template = if total_steps > 0 { "{pos}/{len} {wide_bar} {msg} eta {eta}" } else { "{spinner} {msg}" };
             bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants that parse"));

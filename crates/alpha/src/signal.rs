@@ -13,7 +13,7 @@ use std::{
 };
 
 #[cfg(unix)]
-use signal_hook::consts::{SIGHUP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGXFSZ};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -63,6 +63,9 @@ impl StopRequest {
             flag::register(signal, Arc::clone(&stop.is_final))?;
             flag::register_usize(signal, Arc::clone(&stop.received), signal as usize)?;
         }
+        // A file that grows past `ulimit -f` is then an error of the write, which says which file, and not an end.
+        #[cfg(unix)]
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(stop)
     }
 

@@ -106,13 +106,43 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
         },
         _ => TrainError::io("read", &path, source),
     })?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
+    let value = parse(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
     if !value.is_object() {
         return Err(TrainError::broken(&path, "expected a JSON object"));
     }
     let config = Keys { path: &path, value: &value }.model_config()?;
     config.validate().map_err(|source| TrainError::ImpossibleModel { path, source })?;
     Ok(config)
+}
+
+/// JSON as Python's `json` writes it: with a byte order mark where an editor put one, and with `NaN` and `Infinity`, which
+/// become `null`.
+fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    serde_json::from_slice(bytes).or_else(|error| match without_nonfinite(bytes) {
+        Some(bytes) => serde_json::from_slice(&bytes),
+        None => Err(error),
+    })
+}
+
+/// The same with `null` for each number that is not finite; none where there is not one. Strings stay as they are.
+fn without_nonfinite(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut rest, mut is_string, mut is_changed) = (bytes, false, false);
+    while let [first, after @ ..] = rest {
+        let word =
+            [&b"-Infinity"[..], b"Infinity", b"NaN"].into_iter().find(|word| !is_string && rest.starts_with(word));
+        if let Some(word) = word {
+            out.extend_from_slice(b"null");
+            (rest, is_changed) = (&rest[word.len()..], true);
+            continue;
+        }
+        let taken = if is_string && *first == b'\\' { 2.min(rest.len()) } else { 1 };
+        is_string ^= *first == b'"' && taken == 1;
+        out.extend_from_slice(&rest[..taken]);
+        rest = if taken == 1 { after } else { &rest[taken..] };
+    }
+    is_changed.then_some(out)
 }
 
 /// Sizes beyond these are a broken file, not a model: no product of two of them overflows.
@@ -133,11 +163,14 @@ impl Keys<'_> {
         let is_own = match self.get("model_type").map(Value::as_str) {
             None | Some(Some(STOCK_MODEL_TYPE)) => false,
             Some(Some(OWN_MODEL_TYPE)) => true,
-            Some(_) => return Err(self.error("model_type", &format!("`{STOCK_MODEL_TYPE}` or `{OWN_MODEL_TYPE}`"))),
+            Some(_) => {
+                let computed = format!("`{STOCK_MODEL_TYPE}` and `{OWN_MODEL_TYPE}`");
+                return Err(self.not_computed("model_type", &computed));
+            }
         };
         for (key, expected) in FIXED_KEYS {
             if self.bool(key, expected)? != expected {
-                return Err(self.error(key, &format!("`{expected}`")));
+                return Err(self.not_computed(key, &format!("`{expected}`")));
             }
         }
         let feed_forward = self.feed_forward(is_own)?;
@@ -164,7 +197,7 @@ impl Keys<'_> {
             Some(Some("silu" | "swish")) => FeedForward::Pointwise(Activation::Silu),
             Some(Some("relu")) => FeedForward::Pointwise(Activation::Relu),
             Some(Some("swiglu")) if is_own => FeedForward::Swiglu,
-            Some(_) => return Err(self.error(key, "`gelu_new`, `silu` or `relu`")),
+            Some(_) => return Err(self.not_computed(key, "`gelu_new`, `silu` and `relu`")),
         })
     }
 
@@ -176,6 +209,12 @@ impl Keys<'_> {
     fn error(&self, key: &'static str, expected: &str) -> TrainError {
         let found = self.get(key).map_or("missing".into(), |value| format!("`{value}`"));
         TrainError::ConfigKey { path: self.path.into(), key, found, expected: expected.into() }
+    }
+
+    /// What the file says may well be right: it is the function that alpha lacks.
+    fn not_computed(&self, key: &'static str, computed: &str) -> TrainError {
+        let found = self.get(key).map_or("missing".into(), |value| format!("`{value}`"));
+        TrainError::NotComputed { path: self.path.into(), key, found, computed: computed.into() }
     }
 
     fn size(&self, key: &'static str, max: u64) -> Result<usize, TrainError> {

@@ -62,6 +62,9 @@ impl Header {
     pub fn read(input: &mut impl Read, file_bytes: u64) -> Result<(Header, u64), String> {
         let mut length = [0; 8];
         input.read_exact(&mut length).map_err(|_| format!("{file_bytes} bytes, expected at least 8"))?;
+        if length == alpha_data::LFS_POINTER[..8] {
+            return Err("it is a Git LFS pointer in place of the file: `git lfs pull` fetches it".into());
+        }
         let length = u64::from_le_bytes(length);
         let available = file_bytes.saturating_sub(8).min(MAX_HEADER_BYTES);
         if length > available {

@@ -73,12 +73,20 @@ pub struct TrainingState {
     /// The step at which it was.
     #[serde(default)]
     pub best_step: Option<u64>,
+    /// Whether the last step was to be evaluated and was not, because the run was asked to stop.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub evaluation_due: bool,
     /// Wall time of the run so far, all its processes together.
     #[serde(default)]
     pub elapsed_ms: f64,
     /// Anything else; kept as it is.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]

@@ -161,7 +161,7 @@ impl Source {
         let (whole, index) = (dir.join(FILE_NAME), dir.join(INDEX_NAME));
         let mut source = Source { files: Vec::new(), tensors: BTreeMap::new() };
         if whole.exists() {
-            source.add(&whole)?;
+            source.add(&whole, None)?;
         } else if index.exists() {
             source.add_shards(dir, &index)?;
         } else {
@@ -176,9 +176,11 @@ impl Source {
         Ok(source)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), TrainError> {
+    /// Adds a file's tensors; with an index only those that it says are to be taken from there.
+    fn add(&mut self, path: &Path, index: Option<(&BTreeMap<String, String>, &str)>) -> Result<(), TrainError> {
         let file = SafetensorsFile::open(path)?;
-        for name in file.header().tensors.keys().filter(|name| !is_mask(name)) {
+        let is_taken = |name: &&String| index.is_none_or(|(map, shard)| map.get(*name).is_some_and(|of| of == shard));
+        for name in file.header().tensors.keys().filter(|name| !is_mask(name)).filter(is_taken) {
             let found = Found { file: self.files.len(), name: name.clone(), is_transposed: false };
             if self.tensors.insert(bare(name).into(), found).is_some() {
                 return Err(TrainError::broken(path, format!("tensor `{name}` is there twice")));
@@ -208,7 +210,7 @@ impl Source {
                 if !path.exists() {
                     return Err(TrainError::MissingFile { path, hint: "copy or download every shard of the index" });
                 }
-                self.add(&path)?;
+                self.add(&path, Some((&weight_map, shard)))?;
                 opened.insert(shard, self.files.len() - 1);
                 self.files.len() - 1
             };

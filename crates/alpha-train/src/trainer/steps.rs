@@ -65,6 +65,8 @@ pub(super) struct Training<'a> {
     pub(super) turns: Option<Turns>,
     /// As records name it; none on the processor.
     pub(super) device: Option<String>,
+    /// Whether it was said that prompts are longer than the model reads.
+    pub(super) has_warned_of_prompts: bool,
 }
 
 /// Space for a micro-batch.
@@ -105,6 +107,11 @@ impl Training<'_> {
         let mut batch = Batch { tokens: vec![0; rows], targets: vec![0; rows] };
         let mut enqueued: VecDeque<Enqueued> = VecDeque::with_capacity(1 + self.backend.results_ahead());
         let mut failure = None;
+        if self.state.evaluation_due
+            && let Some(stopped) = self.make_up_for_evaluation(host)?
+        {
+            return Ok(stopped);
+        }
         let mut last_end = host.started;
         loop {
             while failure.is_none() && self.may_enqueue(&enqueued, host.is_stop_requested) {
@@ -167,6 +174,10 @@ impl Training<'_> {
                     }
                 }
             }
+            self.state.evaluation_due = is_evaluation
+                && record.val_loss.is_none()
+                && self.loaders.validator.is_some()
+                && (host.is_stop_requested)();
             self.metrics.append(&record)?;
             if let Some(turns) = self.turns.as_mut().filter(|_| is_last) {
                 turns.end_turn(step)?; // what follows is the end of the run and no step's
@@ -192,7 +203,8 @@ impl Training<'_> {
             if !is_stopped && (is_sampled || (is_last && config.post_samples)) {
                 self.sample(step, host)?;
             }
-            if let Some(checkpoint) = checkpoint.filter(|_| is_stopped && !is_last) {
+            if (host.is_stop_requested)() && (!is_last || self.state.evaluation_due) {
+                let checkpoint = checkpoint.map_or_else(|| self.save(), Ok)?;
                 return Ok(Outcome::Stopped { step, checkpoint });
             }
         }
@@ -212,6 +224,27 @@ impl Training<'_> {
             host.sink.note(&format!("updates left out: {spikes} spikes, {nonfinite} not finite{overflows}"));
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Evaluates the step that the run was stopped at, as if it had not been: its row, its checkpoint and its sample are then
+    /// what they would have been. The outcome, if the run is asked to stop again.
+    fn make_up_for_evaluation(&mut self, host: &mut Host<'_>) -> Result<Option<Outcome>, TrainError> {
+        let step = self.state.step;
+        let val_loss = self.validate(host)?;
+        if val_loss.is_none() && (host.is_stop_requested)() {
+            return Ok(Some(Outcome::Stopped { step, checkpoint: self.save()? }));
+        }
+        self.state.evaluation_due = false;
+        if let Some(record) = self.metrics.amend_last(self.run_dir.path(), step, |record| record.val_loss = val_loss)? {
+            host.sink.line(&metrics::format_step_line(&record, self.config.steps));
+        }
+        self.save()?;
+        let interval = self.config.sample_interval;
+        let is_last = step == self.config.steps && self.config.post_samples;
+        if is_last || (interval > 0 && step.is_multiple_of(interval)) {
+            self.sample(step, host)?;
+        }
+        Ok(None)
     }
 
     /// Forgets the steps that were enqueued behind one that was not applied.
@@ -418,6 +451,7 @@ impl Training<'_> {
             end_of_text: tokenizer.and_then(Tokenizer::end_of_text),
             state: &self.state,
         };
+        self.run_dir.follow()?;
         let path = checkpoint::save(self.run_dir.path(), &contents, &self.metrics, &mut *self.backend)?;
         checkpoint::prune(self.run_dir.path(), self.config.keep_checkpoints, self.state.best_step)?;
         if let Some(trace) = &self.tracer {
@@ -438,6 +472,7 @@ impl Training<'_> {
 
     /// Continues every prompt and writes the texts down. Reads parameters, changes nothing.
     fn sample(&mut self, step: u64, host: &mut Host<'_>) -> Result<(), TrainError> {
+        self.run_dir.follow()?;
         let mut lines = JsonLines::open(&self.run_dir.path().join(metrics::SAMPLES_FILE_NAME))?;
         let options = SampleOptions { seed: self.config.seed, ..SampleOptions::default() };
         let tokenizer = self.data.tokenizer.as_ref();
@@ -454,20 +489,29 @@ impl Training<'_> {
                     continue;
                 }
             };
-            let end_of_text = tokenizer.and_then(Tokenizer::end_of_text);
+            if ids.len() > self.model.block && !self.has_warned_of_prompts {
+                host.sink.note(&format!(
+                    "warning: {prompt:?} has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+                    ids.len(),
+                    self.model.block
+                ));
+            }
+            let is_end = |token| tokenizer.is_some_and(|tokenizer| tokenizer.is_end(token));
             let goes_on = |done: usize| {
                 host.progress.update("sampling", done as u64, options.steps as u64);
                 !(host.is_stop_requested)()
             };
-            let sample = sampler.sample(&mut *self.backend, &ids, &options, end_of_text, &goes_on)?;
+            let sample = sampler.sample(&mut *self.backend, &ids, &options, &is_end, &goes_on)?;
             if (host.is_stop_requested)() {
-                break; // cut off
+                host.sink.note(&format!("note: the samples of step {step} were cut off"));
+                break;
             }
             let text = decode(&ids, &sample.tokens, tokenizer)?;
             host.sink.note(&format!("sample at step {step}: {prompt}{text}"));
             let SampleOptions { temp, topk, topp, seed, .. } = options;
             lines.append(&SampleRecord { step, prompt: prompt.clone(), text, seed, temp, topk, topp })?;
         }
+        self.has_warned_of_prompts = true;
         lines.sync()
     }
 

@@ -144,8 +144,23 @@ fn keys_that_cannot_be_used_are_named() {
     check("model_type", json!("llama"), &["`model_type`", "llama", "`gpt2`"]);
     check("layer_norm_epsilon", json!(-1), &["`layer_norm_epsilon`"]);
     check("resid_pdrop", json!(1.0), &["`resid_pdrop`"]);
-    check("scale_attn_by_inverse_layer_idx", json!(true), &["`scale_attn_by_inverse_layer_idx`", "expected `false`"]);
+    check(
+        "scale_attn_by_inverse_layer_idx",
+        json!(true),
+        &["`scale_attn_by_inverse_layer_idx`", "alpha computes `false`"],
+    );
     check("tie_word_embeddings", json!("yes"), &["`tie_word_embeddings`", "`true` or `false`"]);
+}
+
+#[test]
+fn what_python_writes_is_read() {
+    let text = stock().to_string();
+    check_read(&format!("\u{feff}{text}"), &Ok(gpt2_small()));
+    for odd in ["NaN", "-Infinity", "[Infinity, NaN]"] {
+        let odd = format!("{{\"other\": {odd}, \"in text\": \"a \\\" NaN\", ");
+        check_read(&text.replacen('{', &odd, 1), &Ok(gpt2_small()));
+    }
+    check_read("{\"n_layer\": NaN", &Err(&["is broken"]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `alpha eval`: loss, perplexity and bits per byte of a model on data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, Work, open_stream};
 use alpha_train::{
@@ -86,6 +86,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
             };
             let data = Dataset::open(&options, &work)?;
             warnings.extend(data.warnings);
+            check_split(&flags.checkpoint, &data.identity.data, data.train.len())?;
             if part == "val" { data.val } else { data.train }
         }
     };
@@ -127,6 +128,20 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     };
     output::print(&text)?;
     Ok(())
+}
+
+/// What a split holds back of data the run that made the checkpoint may have trained on: with data of its own to validate on.
+fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), Failure> {
+    let Some(began) = checkpoint::read_training_state(checkpoint).ok().and_then(|state| state.data) else {
+        return Ok(()); // not one of alpha's checkpoints, which knows nothing of data
+    };
+    if began.identity.data != data || began.train_tokens == train_tokens {
+        return Ok(());
+    }
+    let (trained, split) = (began.train_tokens, train_tokens);
+    let all = format!("the run that made it trained on {trained} tokens of this data, and the split has {split}");
+    Err(Failure::failed(format!("`--split`: {all}"))
+        .hint("nothing was held back by a split there: evaluate `--split=all` of what the run had as `--valData`"))
 }
 
 /// Bytes of text that the predicted tokens of these windows decode to.

@@ -91,16 +91,16 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         topp: flags.topp as f32,
         seed: flags.seed,
     };
-    let end_of_text = tokenizer.and_then(alpha_data::Tokenizer::end_of_text);
+    let is_end = |token| tokenizer.is_some_and(|tokenizer| tokenizer.is_end(token));
     let mut sampler = Sampler::new(&model.config, &model.layout, tokenizer);
     let Sample { tokens, margins, prefill_tok_s, decode_tok_s } =
-        sampler.sample(&mut *backend, &prompt, &options, end_of_text, &|done| {
+        sampler.sample(&mut *backend, &prompt, &options, &is_end, &|done| {
             progress.update("sampling", done as u64, options.steps as u64);
             true
         })?;
     progress.finish();
     let written = match tokens.split_last() {
-        Some((last, before)) if Some(*last) == end_of_text => before,
+        Some((last, before)) if is_end(*last) => before,
         _ => &tokens,
     };
     let text = decode(&prompt, written, tokenizer)?;

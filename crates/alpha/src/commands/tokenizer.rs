@@ -60,6 +60,13 @@ pub(crate) fn run(action: &Action) -> Result<(), Failure> {
         Some(vocab) => Kind::Bpe { vocab },
         None => flags.kind.parse()?,
     };
+    // Whatever it holds, it is not to be lost to a slip of the hand.
+    if flags.out.metadata().is_ok_and(|found| found.is_file() && found.len() > 0)
+        && Tokenizer::load(&flags.out).is_err()
+    {
+        return Err(Failure::failed(format!("`{}` is there and is not a tokenizer", flags.out.display()))
+            .hint("give another `--out`, or delete the file"));
+    }
     let cache = Cache::from_environment();
     let progress = Progress::new(0);
     progress.watch();

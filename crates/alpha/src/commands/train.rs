@@ -50,16 +50,21 @@ fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), 
     let outcome = alpha_train::train(&config, &mut host, make);
     progress.finish();
     let outcome = outcome?;
-    if let Some(error) = console.print_error {
-        return Err(Failure::failed(format!("the run is done, but its lines could not be written: {error}")));
-    }
+    let unwritten = console.print_error.map(|error| format!("its lines could not be written: {error}"));
     match (outcome, stop.received()) {
         (Outcome::Stopped { step, checkpoint }, Some(signal)) => Err(Failure::interrupted(
             signal,
-            format!("stopped after step {step}; its state is in `{}`", checkpoint.display()),
+            format!(
+                "stopped after step {step}; its state is in `{}`{}",
+                checkpoint.display(),
+                unwritten.map_or(String::new(), |what| format!("; {what}"))
+            ),
         )
         .hint("the same command with `--resume=auto` and its `--runDir` goes on from there")),
-        _ => Ok(()),
+        _ => match unwritten {
+            Some(what) => Err(Failure::failed(format!("the run is done, but {what}"))),
+            None => Ok(()),
+        },
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
         in_range("lrMin", lr_min, 0.0.., "at least 0")?;
         if lr_min > flags.lr {
             return Err(Failure::usage(format!("`--lrMin={lr_min}` is above `--lr={}`", flags.lr))
-                .hint("the rate falls from lr to lrMin: give lrMin at most lr, or use `--schedule=constant`"));
+                .hint("the rate rises from lrMin to lr and falls back: give lrMin at most lr"));
         }
     }
     in_range("beta1", flags.beta1, 0.0..1.0, "at least 0 and below 1")?;

@@ -72,20 +72,25 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
         let shape = (folders.init_shape)(&init)?;
         take_shape(&mut flags, &given, &shape, &init)?;
     }
-    checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
-    let place = place(&flags.place)?;
-    checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
-    notes.extend(place.notes.clone());
+    if let Some(stored) = &stored {
+        // "As usual" is what it was when the run began, whose number of steps may have been another.
+        if flags.warmup_iters == 0 {
+            flags.warmup_iters = stored.get("warmupIters").and_then(Value::as_i64).unwrap_or(0);
+        }
+        // Before anything is said of how given and stored values go together: nobody typed the stored ones.
+        let place = place(&flags.place)?;
+        stored::check_equal(&configuration(flags.clone(), None, &place, flags.steps), stored, &given)?;
+    }
     if let (Some(Resume::Auto), None) = (&resume, &stored) {
         let dir = flags.run_dir.as_deref().unwrap_or(Path::new("")).display();
         notes.push(format!("resume: no checkpoint in `{dir}`, starting at step 1"));
     }
+    checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
+    let place = place(&flags.place)?;
+    checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
+    notes.extend(place.notes.clone());
     let schedule_steps = stored.as_ref().and_then(|stored| stored.get("steps")?.as_u64()).unwrap_or(flags.steps);
-    let config = configuration(flags, resume, &place, schedule_steps);
-    if let Some(stored) = &stored {
-        stored::check_equal(&config, stored, &given)?;
-    }
-    Ok(Resolved { config, notes })
+    Ok(Resolved { config: configuration(flags, resume, &place, schedule_steps), notes })
 }
 
 /// A failure with what would have been noted before it.

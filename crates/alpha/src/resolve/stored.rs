@@ -16,22 +16,25 @@ use crate::{
 };
 
 /// Flags that may differ when a run is resumed: the number of steps, logging, evaluation,
-/// sampling, where the data lies (whether it is the same is seen by its content), and what does not touch the model.
+/// sampling, what a run that went wrong is saved by, where the data lies (whether it is the same is seen by its content), and what does not touch the model.
 const FREE: &[&str] = &[
     "allowDataChange",
     "config",
     "data",
     "evalInterval",
     "evalIters",
+    "gradClip",
     "ignoreMemoryCheck",
     "keepCheckpoints",
     "logEvery",
+    "onNonfinite",
     "postSamples",
     "remote",
     "resume",
     "runDir",
     "sampleInterval",
     "samplePrompts",
+    "spikeThreshold",
     "steps",
     "strictPlanning",
     "threads",

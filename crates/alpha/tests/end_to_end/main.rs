@@ -13,8 +13,10 @@ mod data_hash;
 #[path = "../outcome/mod.rs"]
 mod outcome;
 mod full_disk;
+mod going_on;
 mod helios;
 mod lines;
+mod lost;
 mod memory;
 mod place;
 mod resume;
