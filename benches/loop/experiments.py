@@ -239,6 +239,11 @@ def noise(count):
 HELD_UP_BY = 0.12
 
 
+def says_something(row):
+    """Sampling is looked at where there is a gain: a row of a busy minute, in which none was found, is measured again."""
+    return row["kind"] != "sampler" or row.get("verdict") in ["FASTER", "REFUSED"]
+
+
 def broken(_):
     results = Results("broken")
     head = prepare()
@@ -246,7 +251,7 @@ def broken(_):
     cases = [("trainer", *case) for case in faults.TRAINERS] + [("sampler", *case) for case in faults.SAMPLERS]
     cases += [("harmless", *case) for case in faults.HARMLESS]
     for kind, name, edits in cases:
-        if results.rows(case=name):
+        if any(says_something(row) for row in results.rows(case=name)):
             continue
         candidate = variant(head, edits, name)
         # Sampling is looked at where there is a gain to let in: these get one.
@@ -258,7 +263,7 @@ def broken(_):
         refusing = [check["name"] for check in parity.get("checks", []) if not check["passed"]]
         results.append(case=name, kind=kind, commit=head, parity=parity.get("passed"), refusing=refusing,
                        **picked(found))
-    for row in results.rows():
+    for row in filter(says_something, results.rows()):
         is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
         # A harmless change may still be slower, or lose to a guard: it is the same training.
         good = row["parity"] is True if row["kind"] == "harmless" else is_refused

@@ -4,7 +4,7 @@
 //! A T0 or T1 in between does not move the anchor: it learns what its parent learns.
 
 use pairbench::{
-    draws::Coins,
+    draws::Randomization,
     pair::{plan, schedule::Script},
 };
 
@@ -83,7 +83,7 @@ fn trained(
     watch: &dyn Watch,
 ) -> Result<Vec<parity::PairEvidence>, LoopError> {
     let contest = contest::of_commits(session, anchor, candidate, watch)?;
-    let runner = PairRunner::new(session, &contest, Coins::fresh())?;
+    let runner = PairRunner::new(session, &contest, Randomization::fresh())?;
     let plan = plan::plan(&runner.request(0, &Script::default()), std::time::Duration::ZERO, watch)?;
     let script = plan.blocks.script();
     let (mut shown, mut voids, mut number) = (Vec::new(), 0, 0);

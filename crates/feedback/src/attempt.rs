@@ -12,7 +12,7 @@ use std::{
 };
 
 use pairbench::{
-    draws::Coins,
+    draws::Randomization,
     pair::plan::PairPlan,
     process::isolation::Protection,
     verdict::{Estimate, Verdict},
@@ -58,8 +58,9 @@ pub struct Attempt {
     pub manifest: Manifest,
     /// Smallest gain that counts.
     pub epsilon_pct: f64,
-    /// The seed of all coins.
-    pub coins: Coins,
+    /// The seed of all draws.
+    #[serde(rename = "coins")]
+    pub draws: Randomization,
     /// Fixed before the first pair.
     pub plan: Option<PairPlan>,
     /// The pairs that count, in order.
@@ -156,7 +157,7 @@ pub struct Manifest {
 /// for hundreds; the first records had them by name, which is read too.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PairRow {
-    /// Its number, which its coins belong to.
+    /// Its number, which its draws belong to.
     pub number: u64,
     /// Training seed of both.
     pub seed: u64,

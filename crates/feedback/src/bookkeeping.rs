@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::plain::PlainMode,
     stats::sequential::Plan,
 };
@@ -123,11 +123,11 @@ pub fn bounded(reason: &str) -> String {
 
 impl PairRow {
     /// A pair of this number that was lost.
-    pub fn lost(coins: Coins, number: u64) -> PairRow {
+    pub fn lost(draws: Randomization, number: u64) -> PairRow {
         PairRow {
             number,
-            seed: coins.training_seed(number),
-            baseline_first: coins.flip(Purpose::Pair, number, 0),
+            seed: draws.training_seed(number),
+            baseline_first: draws.coin(Purpose::Pair, number, 0),
             d: LOST_D,
             whole: LOST_D,
             ready_ms: [0.0; 2],
@@ -205,13 +205,13 @@ impl Attempt {
 
     /// Counts a pair that has begun against the candidate.
     pub(crate) fn lose(&mut self, pair: PairOf, why: &str) {
-        let row = PairRow::lost(self.coins, pair.number);
+        let row = PairRow::lost(self.draws, pair.number);
         match &pair.series {
             Series::Comparison => self.pairs.push(row),
             Series::Confirmation => self.confirmation.iter_mut().for_each(|found| found.pairs.push(row.clone())),
             Series::Guard(name) => self.guard_d.entry(name.clone()).or_default().push(LOST_D),
             Series::Plain(mode) => self.plain.iter_mut().for_each(|plain| {
-                let lost = PlainRow::lost(plain.coins, pair.number);
+                let lost = PlainRow::lost(plain.draws, pair.number);
                 plain.rows_mut(*mode).push(lost);
             }),
         }

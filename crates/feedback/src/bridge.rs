@@ -2,9 +2,9 @@
 
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::{self, PairRequest, schedule::Script},
-    process::sandbox::Kit,
+    process::sandbox::SandboxSpec,
     stats::{robust::median, signed_rank::WalshAverages},
     verdict::pct_of_log,
 };
@@ -59,24 +59,24 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
         inputs::folder(&session.repository, state, &contest.sides[arm.index()].tree, paths, arm, watch)
     };
     let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
-    let kits = [
-        Kit { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.kits[0].clone() },
-        Kit { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.kits[1].clone() },
+    let specs = [
+        SandboxSpec { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.specs[0].clone() },
+        SandboxSpec { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.specs[1].clone() },
     ];
-    let coins = Coins::fresh();
+    let draws = Randomization::fresh();
     let work = session.work()?;
     let script = Script::default();
     let mut d = Vec::new();
     for number in 0..RUNS {
         let mut seconds_per_token = [0.0; 2];
-        for arm in coins.order(Purpose::Pair, number, 0) {
+        for arm in draws.order(Purpose::Pair, number, 0) {
             let workload = if arm == Arm::Baseline { &old } else { &new };
-            let kits = [&kits[0], &kits[1]];
+            let specs = [&specs[0], &specs[1]];
             let request = PairRequest {
                 command: workload.timed(),
-                kits,
+                specs,
                 script: &script,
-                coins,
+                draws,
                 number,
                 work: &work,
                 slowed: None,

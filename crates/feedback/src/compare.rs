@@ -12,14 +12,14 @@ use std::{
 
 use pairbench::{
     Arm,
-    draws::Coins,
+    draws::Randomization,
     pair::{
         self, Outcome, PairRequest, PairRun,
         plan::{self, PairPlan},
         schedule::{Blocks, Script},
         timed_command::Sharing,
     },
-    process::sandbox::Kit,
+    process::sandbox::SandboxSpec,
     progress::PairProgress,
     stats::{power, sequential::Plan},
     verdict::{self, Judgement, Verdict},
@@ -166,7 +166,7 @@ fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
 
 /// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
 /// asking for less is no reason to begin anew.
-fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) -> String {
+fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
@@ -174,7 +174,7 @@ fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Coins>) ->
     // Two targets may run the same command behind other guards; trainers may read a variable.
     parts.push(format!("target {:?}", session.config.target));
     parts.extend(workload_environment(session));
-    parts.extend(anew.map(|coins| coins.seed.to_string()));
+    parts.extend(anew.map(|draws| draws.seed.to_string()));
     blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()
 }
 
@@ -187,7 +187,7 @@ fn workload_environment(session: &Session) -> impl Iterator<Item = String> + '_ 
 fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) -> Result<Attempt, LoopError> {
     let config = &session.config;
     let cycle = session.state.cycle()?;
-    let coins = Coins::fresh();
+    let draws = Randomization::fresh();
     let manifest = Manifest {
         target: config.target.clone(),
         command: config.workload.command.clone(),
@@ -200,7 +200,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
     let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.
     let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
-    let key = key(session, contest, tier, options.is_identical.then_some(coins));
+    let key = key(session, contest, tier, options.is_identical.then_some(draws));
     if let Some(known) = by_key(session, &key)? {
         let mut known = for_cycle(known, cycle.as_ref());
         // A smaller gain asked for: the same pairs are judged again, and the same plan goes on.
@@ -226,7 +226,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         machine: session.machine.clone(),
         manifest,
         epsilon_pct,
-        coins,
+        draws,
         plan: None,
         pairs: Vec::new(),
         voids: Vec::new(),
@@ -262,7 +262,7 @@ fn measure(
 ) -> Result<(Verdict, String), LoopError> {
     let budget = options.budget.unwrap_or(session.config.budget);
     let began = Instant::now();
-    let runner = PairRunner::new(session, contest, attempt.coins)?;
+    let runner = PairRunner::new(session, contest, attempt.draws)?;
     let plan = if let Some(plan) = attempt.plan {
         plan
     } else {
@@ -350,8 +350,8 @@ fn roofline(
 /// Runs pairs of a contest's primary workload.
 pub struct PairRunner<'a> {
     workload: &'a Workload,
-    kits: [&'a Kit; 2],
-    coins: Coins,
+    specs: [&'a SandboxSpec; 2],
+    draws: Randomization,
     work: PathBuf,
 }
 
@@ -360,35 +360,40 @@ impl<'a> PairRunner<'a> {
     ///
     /// # Errors
     /// As [`Session::work`].
-    pub fn new(session: &'a Session, contest: &'a Contest, coins: Coins) -> Result<PairRunner<'a>, LoopError> {
-        let [baseline, candidate] = &contest.kits;
-        Ok(PairRunner { workload: &session.config.workload, kits: [baseline, candidate], coins, work: session.work()? })
+    pub fn new(session: &'a Session, contest: &'a Contest, draws: Randomization) -> Result<PairRunner<'a>, LoopError> {
+        let [baseline, candidate] = &contest.specs;
+        Ok(PairRunner {
+            workload: &session.config.workload,
+            specs: [baseline, candidate],
+            draws,
+            work: session.work()?,
+        })
     }
 
     /// Both arms the baseline, for the instrument's own test.
     #[must_use]
     pub fn of_baseline(self) -> PairRunner<'a> {
-        PairRunner { kits: [self.kits[0]; 2], ..self }
+        PairRunner { specs: [self.specs[0]; 2], ..self }
     }
 
     /// What [`pair::run`] takes.
     pub fn request<'s>(&'s self, number: u64, script: &'s Script) -> PairRequest<'s> {
-        let PairRunner { workload, kits, coins, work } = self;
-        PairRequest { command: workload.timed(), kits: *kits, script, coins: *coins, number, work, slowed: None }
+        let PairRunner { workload, specs, draws, work } = self;
+        PairRequest { command: workload.timed(), specs: *specs, script, draws: *draws, number, work, slowed: None }
     }
 
     /// The same with the files of other layouts.
     #[must_use]
-    pub fn with_kits<'k>(&self, kits: [&'k Kit; 2]) -> PairRunner<'k>
+    pub fn with_kits<'k>(&self, specs: [&'k SandboxSpec; 2]) -> PairRunner<'k>
     where
         'a: 'k,
     {
-        PairRunner { workload: self.workload, kits, coins: self.coins, work: self.work.clone() }
+        PairRunner { workload: self.workload, specs, draws: self.draws, work: self.work.clone() }
     }
 
     /// The turns of a pair: the same for a trainer, whatever the pair is for.
     pub fn script(&self, blocks: &Blocks, number: u64) -> Script {
-        same_training::script(self.workload, blocks, self.coins, number)
+        same_training::script(self.workload, blocks, self.draws, number)
     }
 
     /// A pair.
@@ -445,7 +450,7 @@ fn guarded(
     watch: &dyn Watch,
 ) -> Result<Option<String>, LoopError> {
     let began = Instant::now();
-    let [baseline, candidate] = &contest.kits;
+    let [baseline, candidate] = &contest.specs;
     let work = session.work()?;
     let rebuild = |arm: Arm| {
         let tree = &contest.sides[arm.index()].tree;
@@ -456,8 +461,8 @@ fn guarded(
     let evidence = |guard: &str| attempts.kept_guard_evidence(&key, guard);
     let request = GuardRequest {
         config: &session.config,
-        kits: [baseline, candidate],
-        coins: attempt.coins,
+        specs: [baseline, candidate],
+        draws: attempt.draws,
         work: &work,
         checkpoint: checkpoint.as_deref(),
         memory: attempt.memory_d(),

@@ -15,7 +15,7 @@ use crate::{
     compare::PairRunner,
     contest::Contest,
     driver, evidence,
-    layout::{self, LayoutKits, Needs},
+    layout::{self, LayoutSpecs, Needs},
     pair_source::TrainerPairs,
     registry::{self, Registry},
     same_training::SameTraining,
@@ -67,7 +67,7 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     let layouts = layouts(session, contest, attempt, watch)?;
     let mut pairs = TrainerPairs {
         session,
-        runner: PairRunner::new(session, contest, attempt.coins)?,
+        runner: PairRunner::new(session, contest, attempt.draws)?,
         same_training: SameTraining::new(session, contest, attempt, watch)?,
         plan,
         series: Series::Confirmation,
@@ -94,11 +94,11 @@ pub fn layouts(
     contest: &Contest,
     attempt: &Attempt,
     watch: &dyn Watch,
-) -> Result<Option<LayoutKits>, LoopError> {
+) -> Result<Option<LayoutSpecs>, LoopError> {
     if !attempt.confirmation.as_ref().is_some_and(|confirmation| confirmation.over_layouts) {
         return Ok(None);
     }
-    LayoutKits::build(session, contest, attempt.coins, layout::Stage::Confirmation, watch).map(Some)
+    LayoutSpecs::build(session, contest, attempt.draws, layout::Stage::Confirmation, watch).map(Some)
 }
 
 /// What the pairs of a confirmation say.

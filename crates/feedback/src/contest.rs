@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use globset::GlobSet;
-use pairbench::{Arm, process::sandbox::Kit};
+use pairbench::{Arm, process::sandbox::SandboxSpec};
 
 use crate::{
     LoopError, Watch,
@@ -30,7 +30,7 @@ pub struct Contest {
     /// By [`Arm::index`].
     pub built: [Built; 2],
     /// By [`Arm::index`].
-    pub kits: [Kit; 2],
+    pub specs: [SandboxSpec; 2],
     /// Measured files in which the candidate differs.
     pub changed: Vec<PathBuf>,
     /// Untracked files that are part of the candidate.
@@ -206,7 +206,7 @@ fn build(
     if let Some(gap) = session.isolation.protection().gap() {
         watch.note(&gap);
     }
-    let kits = Arm::BOTH.map(|arm| Kit {
+    let specs = Arm::BOTH.map(|arm| SandboxSpec {
         artifacts_from: built[arm.index()].folder.clone(),
         binary_hash: built[arm.index()].binary_hash.clone(),
         inputs_from: inputs_from[arm.index()].clone(),
@@ -215,7 +215,7 @@ fn build(
         isolation: Arc::clone(&session.isolation),
     });
     let inputs = repository.hash_of(&sides[0].tree, inputs)?;
-    Ok(Contest { sides, built, kits, changed, untracked, inputs, build_s })
+    Ok(Contest { sides, built, specs, changed, untracked, inputs, build_s })
 }
 
 /// The measured files in which two trees differ.

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use self::same::{Answers, GuardTraining};
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::{self, Outcome, PairRequest, plan, schedule::Script, timed_command},
     process::{
         command,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
     progress::PairProgress,
     stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
@@ -101,9 +101,9 @@ pub struct GuardRequest<'a> {
     /// The whole configuration.
     pub config: &'a LoopConfig,
     /// Both trainers' files, by [`Arm::index`]; inputs are set by the guard.
-    pub kits: [&'a Kit; 2],
-    /// The comparison's coins.
-    pub coins: Coins,
+    pub specs: [&'a SandboxSpec; 2],
+    /// The comparison's draws.
+    pub draws: Randomization,
     /// Where folders are made.
     pub work: &'a Path,
     /// How equal training and answers must be.
@@ -148,13 +148,13 @@ pub fn run(
     match guard {
         Guard::PeakMemory { .. } => Ok(judge(name, guard.margin_pct(), &request.memory, LEVEL)),
         Guard::FirstStep { .. } => {
-            let (workload, work, coins) = (&request.config.workload, request.work, request.coins);
+            let (workload, work, draws) = (&request.config.workload, request.work, request.draws);
             let script = Script::default();
             let start = PairRequest {
                 command: workload.timed(),
-                kits: request.kits,
+                specs: request.specs,
                 script: &script,
-                coins,
+                draws,
                 number: 0,
                 work,
                 slowed: None,
@@ -233,15 +233,15 @@ fn by_workload(
     pairs: &mut dyn GuardPairs,
 ) -> Result<GuardResult, LoopError> {
     let Looks { name, watch, .. } = *looks;
-    let kits = request.kits.map(|kit| Kit { inputs: workload.inputs.clone(), ..kit.clone() });
-    let script = plan::script_of(&workload.timed(), &kits, request.work, request.coins, watch)?;
+    let specs = request.specs.map(|spec| SandboxSpec { inputs: workload.inputs.clone(), ..spec.clone() });
+    let script = plan::script_of(&workload.timed(), &specs, request.work, request.draws, watch)?;
     let mut training = GuardTraining::new(name, workload, request, pairs.d().len())?;
     let found = looks.at(PAIRS, pairs, &mut |number| {
         let pair = PairRequest {
             command: workload.timed(),
-            kits: [&kits[0], &kits[1]],
+            specs: [&specs[0], &specs[1]],
             script: &script,
-            coins: request.coins,
+            draws: request.draws,
             number,
             work: request.work,
             slowed: None,
@@ -284,7 +284,7 @@ fn pair_of(
 ) -> Result<Outcome<f64>, LoopError> {
     let mut shortest = [f64::INFINITY; 2];
     for repeat in 0..repeats {
-        for (place, arm) in request.coins.order(Purpose::Pair, number, repeat).into_iter().enumerate() {
+        for (place, arm) in request.draws.order(Purpose::Pair, number, repeat).into_iter().enumerate() {
             if watch.is_stop_requested() {
                 return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
             }
@@ -304,13 +304,13 @@ fn run_command(
     place: usize,
     watch: &dyn Watch,
 ) -> Result<command::Ended, LoopError> {
-    let kit = Kit { inputs: inputs.to_vec(), ..request.kits[arm.index()].clone() };
-    let mut folder = ArmFolder::create(&request.work.join(["a", "b"][place]), &kit)?;
+    let spec = SandboxSpec { inputs: inputs.to_vec(), ..request.specs[arm.index()].clone() };
+    let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), &spec)?;
     let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = command::run(&folder, &kit, &words, limit, watch)?.success(arm.name(), command);
+    let ended = command::run(&folder, &spec, &words, limit, watch)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 
@@ -365,7 +365,7 @@ mod tests {
 
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
         let mut measure = |number| Ok(Outcome::Measured(log_of_pct(d(number - FIRST_NUMBER))));
         let found = looks.at(&[8, 14, 20], &mut Kept(Vec::new()), &mut measure).unwrap();
         (found.pairs, found.holds)
@@ -374,7 +374,7 @@ mod tests {
     /// A crash of the candidate, or a power cut, does not end a guard; three of them refuse the attempt.
     #[test]
     fn lost_pairs_count_against_a_guard() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
         let held = |counts: &[usize], lost: usize, pct: f64| {
             let mut measure = |_| Ok(Outcome::Measured(log_of_pct(pct)));
             let found = looks.at(counts, &mut Kept(vec![LOST_D; lost]), &mut measure).unwrap();
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_guard_goes_on_with_what_was_measured() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Silent };
+        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
         let mut numbers = Vec::new();
         let mut measure = |number| {
             numbers.push(number - FIRST_NUMBER);
@@ -414,8 +414,8 @@ mod tests {
     /// Where a guard is exactly at its margin it holds by mistake in at most 2.5 %, all looks together.
     #[test]
     fn looking_again_keeps_the_level() {
-        let coins = Coins { seed: 7 };
-        let noise = |guard: u64, number: u64| coins.bits(Purpose::Pair, guard, number) as f64 / u64::MAX as f64 - 0.5;
+        let draws = Randomization { seed: 7 };
+        let noise = |guard: u64, number: u64| draws.bits(Purpose::Pair, guard, number) as f64 / u64::MAX as f64 - 0.5;
         let held = (0..20_000).filter(|guard| looked(|number| -5.0 + 6.0 * noise(*guard, number)).1).count();
         assert!(held < 600, "{held} of 20 000");
     }

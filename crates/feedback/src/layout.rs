@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use self::spread::{FEWEST, LayoutNoise, MOST, layouts_within, log_floor};
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
-    process::sandbox::Kit,
+    draws::{Purpose, Randomization},
+    process::sandbox::SandboxSpec,
     stats::confirmation::{Confirmation, confirm},
 };
 
@@ -159,17 +159,17 @@ pub enum Stage {
 /// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order, so that
 /// they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source that does
 /// well in them. No two stages share one.
-pub fn drawn(coins: Coins, stage: Stage) -> [Vec<u32>; 2] {
+pub fn drawn(draws: Randomization, stage: Stage) -> [Vec<u32>; 2] {
     let stage = stage as u32;
     let mut of_baseline: Vec<u32> = (1..=CONFIRMED_OVER as u32).map(|layout| layout + stage * MOST).collect();
     let order = 2 * u64::from(stage);
     for last in (1..of_baseline.len()).rev() {
-        of_baseline.swap(last, coins.below(last as u64 + 1, Purpose::Layout, order, last as u64) as usize);
+        of_baseline.swap(last, draws.below(last as u64 + 1, Purpose::Layout, order, last as u64) as usize);
     }
     let mut of_candidate = Vec::with_capacity(CONFIRMED_OVER);
     for draw in 0.. {
         // Past those of the baseline and the self-test, and fit for an i32, as linkers want it; odd in one stage.
-        let layout = (1 << 10) + 2 * coins.below(1 << 29, Purpose::Layout, order + 1, draw) as u32 + stage;
+        let layout = (1 << 10) + 2 * draws.below(1 << 29, Purpose::Layout, order + 1, draw) as u32 + stage;
         if !of_candidate.contains(&layout) {
             of_candidate.push(layout);
         }
@@ -197,14 +197,14 @@ pub fn confirm_over_layouts(d: &[f64], level: f64) -> Confirmation {
 
 /// What both sides of a stage run, layout by layout.
 #[derive(Debug)]
-pub struct LayoutKits {
+pub struct LayoutSpecs {
     layouts: [Vec<u32>; 2],
-    kits: [Vec<Kit>; 2],
+    specs: [Vec<SandboxSpec>; 2],
     /// Seconds of builds that were not there.
     pub build_s: f64,
 }
 
-impl LayoutKits {
+impl LayoutSpecs {
     /// Builds all of them, one after the other: there is one stage, and nothing is timed meanwhile.
     ///
     /// # Errors
@@ -212,24 +212,24 @@ impl LayoutKits {
     pub fn build(
         session: &Session,
         contest: &Contest,
-        coins: Coins,
+        draws: Randomization,
         stage: Stage,
         watch: &dyn Watch,
-    ) -> Result<LayoutKits, LoopError> {
-        let layouts = drawn(coins, stage);
-        let mut kits = [Vec::new(), Vec::new()];
+    ) -> Result<LayoutSpecs, LoopError> {
+        let layouts = drawn(draws, stage);
+        let mut specs = [Vec::new(), Vec::new()];
         let mut build_s = 0.0;
         for arm in Arm::BOTH {
             let (made, seconds) = kits_of(session, contest, arm, &layouts[arm.index()], watch)?;
-            kits[arm.index()] = made;
+            specs[arm.index()] = made;
             build_s += seconds;
         }
-        Ok(LayoutKits { layouts, kits, build_s })
+        Ok(LayoutSpecs { layouts, specs, build_s })
     }
 
-    /// The kits of a stage's pair `index`, counted from 0, by [`Arm::index`].
-    pub fn of_pair(&self, index: usize) -> [&Kit; 2] {
-        self.kits.each_ref().map(|kits| &kits[index % CONFIRMED_OVER])
+    /// The specs of a stage's pair `index`, counted from 0, by [`Arm::index`].
+    pub fn of_pair(&self, index: usize) -> [&SandboxSpec; 2] {
+        self.specs.each_ref().map(|specs| &specs[index % CONFIRMED_OVER])
     }
 
     /// Its layouts.
@@ -238,7 +238,7 @@ impl LayoutKits {
     }
 }
 
-/// Builds one side in some layouts; their kits, and seconds of builds that were not there.
+/// Builds one side in some layouts; their specs, and seconds of builds that were not there.
 ///
 /// # Errors
 /// Where two layouts are the same program: nothing was varied.
@@ -248,10 +248,10 @@ pub fn kits_of(
     arm: Arm,
     layouts: &[u32],
     watch: &dyn Watch,
-) -> Result<(Vec<Kit>, f64), LoopError> {
+) -> Result<(Vec<SandboxSpec>, f64), LoopError> {
     let (repository, config) = (&session.repository, &session.config);
     let tree = &contest.sides[arm.index()].tree;
-    let (mut kits, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
+    let (mut specs, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
     for built in session.builds.build_layouts(repository, tree, config, layouts, watch)? {
         if !built.is_cached {
             seconds += built.seconds;
@@ -265,13 +265,13 @@ pub fn kits_of(
             .hint("each number that `{layout}` stands for makes another order of functions, or the command has no `{layout}`"));
         }
         let Built { folder: artifacts_from, binary_hash, .. } = built;
-        kits.push(Kit { artifacts_from, binary_hash, ..contest.kits[arm.index()].clone() });
+        specs.push(SandboxSpec { artifacts_from, binary_hash, ..contest.specs[arm.index()].clone() });
     }
-    Ok((kits, seconds))
+    Ok((specs, seconds))
 }
 
-/// The d of a pair of kits, with the number of the pair.
-pub type RunPair<'a> = &'a dyn Fn([&Kit; 2], u64) -> Result<f64, LoopError>;
+/// The d of a pair of specs, with the number of the pair.
+pub type RunPair<'a> = &'a dyn Fn([&SandboxSpec; 2], u64) -> Result<f64, LoopError>;
 
 /// Runs layouts of the baseline beside each other and says how much they differ. None where the layouts cannot be built.
 pub fn measure(
@@ -284,7 +284,7 @@ pub fn measure(
     watch.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
     // The baseline's of a confirmation begin with the same numbers.
     let numbers: Vec<u32> = (1..=layouts).collect();
-    let (kits, build_s) = match kits_of(session, contest, Arm::Baseline, &numbers, watch) {
+    let (specs, build_s) = match kits_of(session, contest, Arm::Baseline, &numbers, watch) {
         Err(error @ LoopError::Interrupted(_)) => return Err(error),
         Err(error) => {
             watch.note(&format!("layout is not measured: {error}"));
@@ -293,11 +293,11 @@ pub fn measure(
         Ok(built) => built,
     };
     let began = Instant::now();
-    let count = kits.len();
+    let count = specs.len();
     let mut d = vec![vec![0.0; count]; count];
     // In rounds, each layout at most once in each: what the machine does for a while is not one layout's.
     for (number, (i, j)) in rounds(count).into_iter().enumerate() {
-        d[i][j] = run([&kits[i], &kits[j]], number as u64)?;
+        d[i][j] = run([&specs[i], &specs[j]], number as u64)?;
     }
     Ok(Some(LayoutNoise::of_round_robin(&d, began.elapsed().as_secs_f64(), build_s)))
 }
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn layouts_are_drawn_by_coins_and_differ() {
-        let of = |seed, stage| drawn(Coins { seed }, stage);
+        let of = |seed, stage| drawn(Randomization { seed }, stage);
         let [of_baseline, of_candidate] = of(5, Stage::Comparison);
         assert_eq!([of_baseline.clone(), of_candidate.clone()], of(5, Stage::Comparison));
         assert_ne!(of_candidate, of(6, Stage::Comparison)[1]);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pairbench::{
-    draws::Coins,
+    draws::Randomization,
     pair::{
         plan::{self, PairPlan},
         schedule::Script,
@@ -31,8 +31,9 @@ pub struct Measurement {
     pub candidate: Side,
     /// Of the machine.
     pub fingerprint: String,
-    /// Of all coins.
-    pub coins: Coins,
+    /// Of all draws.
+    #[serde(rename = "coins")]
+    pub draws: Randomization,
     /// Fixed before the first pair.
     pub plan: PairPlan,
     /// `ln(t_baseline / t_candidate)` of each pair.
@@ -68,10 +69,10 @@ pub fn run(
     watch: &dyn Watch,
 ) -> Result<Measurement, LoopError> {
     crate::selftest::ensure(session, contest, watch)?;
-    let coins = Coins::fresh();
+    let draws = Randomization::fresh();
     let began = Instant::now();
     let measured = {
-        let runner = PairRunner::new(session, contest, coins)?;
+        let runner = PairRunner::new(session, contest, draws)?;
         let empty = Script::default();
         let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
         let looks = plan
@@ -119,7 +120,7 @@ pub fn run(
             baseline,
             candidate,
             fingerprint,
-            coins,
+            draws,
             plan,
             d,
             command,

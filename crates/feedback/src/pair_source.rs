@@ -14,7 +14,7 @@ use crate::{
     bookkeeping::Series,
     compare::{PairRunner, pair_row, progress},
     driver::PairSource,
-    layout::LayoutKits,
+    layout::LayoutSpecs,
     same_training::SameTraining,
     session::Session,
 };
@@ -32,7 +32,7 @@ pub struct TrainerPairs<'a> {
     /// [`Series::Comparison`] or [`Series::Confirmation`].
     pub series: Series,
     /// Layouts that the pairs run in, one after the other; none: the written ones.
-    pub layouts: Option<LayoutKits>,
+    pub layouts: Option<LayoutSpecs>,
     /// Rows of the series before the pair that is next.
     pub index: usize,
     /// Longest comparison; none for a confirmation, which has a fixed number of pairs.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::{
         self, Outcome,
         plain::{PlainMode, PlainRequest, PlainRun},
@@ -32,7 +32,7 @@ use crate::{
     confirm,
     contest::Contest,
     driver::{self, PairSource},
-    layout::LayoutKits,
+    layout::LayoutSpecs,
     parity::{Arms, Evidence, Floor, PairEvidence, Tier},
     records::Trajectory,
     same_training,
@@ -60,7 +60,8 @@ const LEAST_SHARE: f64 = 0.5;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlainRuns {
     /// Drawn when the confirmation had ended.
-    pub coins: Coins,
+    #[serde(rename = "coins")]
+    pub draws: Randomization,
     /// Steps of each run: more than the workload has.
     pub steps: u64,
     /// Pairs in slices.
@@ -92,18 +93,18 @@ pub struct PlainRow {
 
 impl PlainRow {
     /// A pair that counts against the candidate without a number of its own.
-    pub fn lost(coins: Coins, number: u64) -> PlainRow {
-        PlainRow { number, baseline_first: coins.flip(Purpose::Pair, number, 0), ms: [0.0; 2], d: LOST_D }
+    pub fn lost(draws: Randomization, number: u64) -> PlainRow {
+        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms: [0.0; 2], d: LOST_D }
     }
 }
 
 impl PlainRuns {
     /// Drawn now.
     fn new(workload_steps: u64) -> PlainRuns {
-        let coins = Coins::fresh();
+        let draws = Randomization::fresh();
         PlainRuns {
-            coins,
-            steps: steps(workload_steps, coins),
+            draws,
+            steps: steps(workload_steps, draws),
             slices: Vec::new(),
             whole: Vec::new(),
             voids: Vec::new(),
@@ -130,8 +131,8 @@ impl PlainRuns {
 }
 
 /// More steps than a workload has: a tenth to six tenths more.
-pub fn steps(workload_steps: u64, coins: Coins) -> u64 {
-    workload_steps + workload_steps.div_ceil(10) + coins.below(workload_steps.div_ceil(2), Purpose::PlainSteps, 0, 0)
+pub fn steps(workload_steps: u64, draws: Randomization) -> u64 {
+    workload_steps + workload_steps.div_ceil(10) + draws.below(workload_steps.div_ceil(2), Purpose::PlainSteps, 0, 0)
 }
 
 /// What the slices say so far about a gain of `confirmed` (a log ratio) of which `steps_share` shows in whole runs.
@@ -186,13 +187,13 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     ));
     let counters = same_training::counters(workload);
     let began = Instant::now();
-    let coins = plain.coins;
+    let draws = plain.draws;
     let layouts = confirm::layouts(session, contest, attempt, watch)?;
     let mut source = PlainPairs {
         session,
         contest,
         mode: PlainMode::Slices,
-        coins,
+        draws,
         evidence,
         counters,
         layouts,
@@ -320,11 +321,11 @@ struct PlainPairs<'a> {
     session: &'a Session,
     contest: &'a Contest,
     mode: PlainMode,
-    coins: Coins,
+    draws: Randomization,
     evidence: Evidence,
     counters: Vec<String>,
     /// As in the confirmation.
-    layouts: Option<LayoutKits>,
+    layouts: Option<LayoutSpecs>,
     index: usize,
     watch: &'a dyn Watch,
     began: Instant,
@@ -361,14 +362,14 @@ impl PairSource for PlainPairs<'_> {
     type Run = PlainRun;
 
     fn run(&mut self, number: u64) -> Result<Outcome<PlainRun>, LoopError> {
-        let written = self.contest.kits.each_ref();
-        let kits = self.layouts.as_ref().map_or(written, |layouts| layouts.of_pair(self.index));
+        let written = self.contest.specs.each_ref();
+        let specs = self.layouts.as_ref().map_or(written, |layouts| layouts.of_pair(self.index));
         let work = self.session.work()?;
         let request = PlainRequest {
             command: self.session.config.workload.timed(),
             steps: self.evidence.steps,
-            kits,
-            coins: self.coins,
+            specs,
+            draws: self.draws,
             number,
             work: &work,
             mode: self.mode,
@@ -383,7 +384,7 @@ impl PairSource for PlainPairs<'_> {
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         // What a user keeps of a run is its last checkpoint: of the first pair, of drawn ones, and of all of a T2.
-        let is_drawn = self.coins.below(EVALUATED_ONE_IN, Purpose::CheckedPair, number, 1) == 0;
+        let is_drawn = self.draws.below(EVALUATED_ONE_IN, Purpose::CheckedPair, number, 1) == 0;
         let is_evaluated = self.evidence.pairs.is_empty() || is_drawn || self.evidence.tier == Tier::T2;
         let held_out = if is_evaluated {
             let folders = run.folders.each_ref();
@@ -470,9 +471,9 @@ mod tests {
     #[test]
     fn plain_runs_are_longer_than_the_workload() {
         for seed in 0..1_000 {
-            let steps = steps(200, Coins { seed });
+            let steps = steps(200, Randomization { seed });
             assert!((220..320).contains(&steps), "{steps}");
         }
-        assert!(steps(10, Coins { seed: 1 }) > 10);
+        assert!(steps(10, Randomization { seed: 1 }) > 10);
     }
 }

@@ -145,7 +145,7 @@ fn of_instrument(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     problems
 }
 
-/// Order, coins, seeds, and that no pair is missing: numbers are used up one by one.
+/// Order, draws, seeds, and that no pair is missing: numbers are used up one by one.
 fn of_pairs(attempt: &Attempt) -> Vec<String> {
     let mut problems = Vec::new();
     let confirmation = attempt.confirmation.as_ref();
@@ -156,10 +156,10 @@ fn of_pairs(attempt: &Attempt) -> Vec<String> {
         if !used.insert(number) {
             problems.push(format!("pair {number} stands in it twice"));
         }
-        if pair.baseline_first != attempt.coins.flip(Purpose::Pair, number, 0) {
+        if pair.baseline_first != attempt.draws.coin(Purpose::Pair, number, 0) {
             problems.push(format!("pair {number} did not follow its coin"));
         }
-        if attempt.rules > 0 && pair.seed != attempt.coins.below(1 << 31, Purpose::TrainingSeed, number, 0) {
+        if attempt.rules > 0 && pair.seed != attempt.draws.below(1 << 31, Purpose::TrainingSeed, number, 0) {
             problems.push(format!("pair {number} did not have its seed"));
         }
         if !(pair.d.is_finite() && pair.whole.is_finite()) {
@@ -281,12 +281,12 @@ fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     let Some(plain) = &attempt.plain else { return vec!["there are no plain runs".to_owned()] };
     let mut problems: Vec<String> =
         plain.refusal.iter().map(|why| format!("its plain runs were refused: {why}")).collect();
-    if plain.steps != plain::steps(config.workload.steps, plain.coins) {
+    if plain.steps != plain::steps(config.workload.steps, plain.draws) {
         problems.push("its plain runs did not have the steps that were drawn".to_owned());
     }
     let mut used = BTreeSet::new();
     for row in plain.slices.iter().chain(&plain.whole) {
-        if !used.insert(row.number) || row.baseline_first != plain.coins.flip(Purpose::Pair, row.number, 0) {
+        if !used.insert(row.number) || row.baseline_first != plain.draws.coin(Purpose::Pair, row.number, 0) {
             problems.push(format!("plain pair {} did not follow its draws, or stands in it twice", row.number));
         }
         if row.d > LOST_D && (row.d - (row.ms[0] / row.ms[1]).ln()).abs() > plain::ROUNDING_OF_TIMES {
@@ -406,7 +406,7 @@ pub fn departures(attempt: &Attempt, recorded: &Attempt) -> Vec<String> {
     let is_changed = !attempt.pairs.starts_with(&recorded.pairs)
         || !attempt.voids.starts_with(&recorded.voids)
         || !fresh(attempt).starts_with(&fresh(recorded))
-        || (attempt.coins, attempt.plan, attempt.tier) != (recorded.coins, recorded.plan, recorded.tier);
+        || (attempt.draws, attempt.plan, attempt.tier) != (recorded.draws, recorded.plan, recorded.tier);
     if is_changed {
         problems.push("its pairs are not those that the ledger's record of it has".to_owned());
     }

@@ -12,7 +12,7 @@ use std::{
 
 use pairbench::{
     Arm,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     files, folder_content,
     pair::{
         ArmRun, PairRun,
@@ -21,7 +21,7 @@ use pairbench::{
     },
     process::{
         command,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
 };
 use serde::Deserialize;
@@ -53,16 +53,16 @@ const OF_HELD_OUT: &str = "held_out";
 const SEED: &str = "42";
 
 /// The turns of a pair of the primary workload.
-pub fn script(workload: &Workload, blocks: &Blocks, coins: Coins, number: u64) -> Script {
+pub fn script(workload: &Workload, blocks: &Blocks, draws: Randomization, number: u64) -> Script {
     match workload.weights {
-        Some(_) => blocks.script_with_saves(drawn_block(blocks, coins, number)),
+        Some(_) => blocks.script_with_saves(drawn_block(blocks, draws, number)),
         None => blocks.script(),
     }
 }
 
 /// The block before which one more step is looked at alone.
-fn drawn_block(blocks: &Blocks, coins: Coins, number: u64) -> u64 {
-    coins.below(blocks.blocks, Purpose::CheckedStep, number, 0)
+fn drawn_block(blocks: &Blocks, draws: Randomization, number: u64) -> u64 {
+    draws.below(blocks.blocks, Purpose::CheckedStep, number, 0)
 }
 
 /// Begins the names of the rules about sampling.
@@ -183,9 +183,9 @@ impl<'a> SameTraining<'a> {
             note_counters(attempt, &records);
         }
         let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
-        let is_looked_at = is_first || attempt.coins.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
+        let is_looked_at = is_first || attempt.draws.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
         let updates = match attempt.plan.filter(|_| is_looked_at) {
-            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.coins, number)?,
+            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.draws, number)?,
             None => Vec::new(),
         };
         let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
@@ -313,11 +313,11 @@ impl<'a> SameTraining<'a> {
 
     /// A short training of the candidate.
     fn trained(&self, command: &str, steps: u64, watch: &dyn Watch) -> Result<Trajectory, LoopError> {
-        let kit = self.kit(Arm::Candidate);
-        let folder = ArmFolder::create(&self.session.work()?.join("t"), &kit)?;
+        let spec = self.spec(Arm::Candidate);
+        let folder = Sandbox::create(&self.session.work()?.join("t"), &spec)?;
         let words = timed_command::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
-        command::run(&folder, &kit, &words, limit, watch)?.success("candidate", command)?;
+        command::run(&folder, &spec, &words, limit, watch)?.success("candidate", command)?;
         Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
     }
 
@@ -330,11 +330,11 @@ impl<'a> SameTraining<'a> {
         values: &[(&str, &str)],
         watch: &dyn Watch,
     ) -> Result<command::Ended, LoopError> {
-        on_checkpoint(self.session, &self.kit(arm), arm, command, (checkpoint, values), watch)
+        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), watch)
     }
 
-    fn kit(&self, arm: Arm) -> Kit {
-        self.contest.kits[arm.index()].clone()
+    fn spec(&self, arm: Arm) -> SandboxSpec {
+        self.contest.specs[arm.index()].clone()
     }
 }
 
@@ -343,17 +343,17 @@ impl<'a> SameTraining<'a> {
 pub(crate) fn held_out_of(
     session: &Session,
     contest: &Contest,
-    folders: [&ArmFolder; 2],
+    folders: [&Sandbox; 2],
     steps: u64,
     watch: &dyn Watch,
 ) -> Result<Option<Arms<f64>>, LoopError> {
     let workload = &session.config.workload;
     let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
-    let kit = &contest.kits[Arm::Baseline.index()];
+    let spec = &contest.specs[Arm::Baseline.index()];
     let of = |arm: Arm| -> Result<f64, LoopError> {
         let found = checkpoint_of(workload, folders[arm.index()], steps);
         let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
-        let ended = on_checkpoint(session, kit, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), watch)?;
+        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), watch)?;
         loss(command, &ended.stdout)
     };
     Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
@@ -362,18 +362,18 @@ pub(crate) fn held_out_of(
 /// Runs a command of an arm on a checkpoint, in a clean folder.
 fn on_checkpoint(
     session: &Session,
-    kit: &Kit,
+    spec: &SandboxSpec,
     arm: Arm,
     command: &str,
     (checkpoint, values): (&Path, &[(&str, &str)]),
     watch: &dyn Watch,
 ) -> Result<command::Ended, LoopError> {
-    let mut folder = ArmFolder::create(&session.work()?.join("e"), kit)?;
+    let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
     let given = folder.give(checkpoint).display().to_string();
     let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
     let words = timed_command::fill(command, &values)?;
     let limit = session.config.workload.turn_timeout;
-    command::run(&folder, kit, &words, limit, watch)?.success(arm.name(), command)
+    command::run(&folder, spec, &words, limit, watch)?.success(arm.name(), command)
 }
 
 /// How far the weights of both arms moved in a pair: in single steps and over the whole run.
@@ -382,12 +382,12 @@ fn updates(
     exempt: &[Exempt],
     run: &PairRun,
     blocks: &Blocks,
-    coins: Coins,
+    draws: Randomization,
     number: u64,
 ) -> Result<Vec<UpdateEvidence>, LoopError> {
     let Some(name) = &workload.weights else { return Ok(Vec::new()) };
-    let seed = coins.bits(Purpose::Projection, run.seed, 0);
-    let drawn = blocks.step_before(drawn_block(blocks, coins, number));
+    let seed = draws.bits(Purpose::Projection, run.seed, 0);
+    let drawn = blocks.step_before(drawn_block(blocks, draws, number));
     let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
     let weights = |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
     alone
@@ -412,7 +412,7 @@ pub fn include_in_floor(
     session: &Session,
     run: &PairRun,
     blocks: &Blocks,
-    coins: Coins,
+    draws: Randomization,
     number: u64,
     floor: &mut Floor,
 ) -> Result<(), LoopError> {
@@ -421,7 +421,7 @@ pub fn include_in_floor(
     let [one, other] =
         run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
     floor.include_runs(&one?, &other?);
-    for update in updates(workload, &exempt(workload)?, run, blocks, coins, number)? {
+    for update in updates(workload, &exempt(workload)?, run, blocks, draws, number)? {
         floor.include_updates(&update.moved.baseline, &update.moved.candidate);
     }
     Ok(())
@@ -468,7 +468,7 @@ fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
     totals.into_iter().map(|(name, (sum, steps))| ((name.to_owned(), steps), sum)).collect()
 }
 
-fn checkpoint_of(workload: &Workload, folder: &ArmFolder, steps: u64) -> Result<PathBuf, LoopError> {
+fn checkpoint_of(workload: &Workload, folder: &Sandbox, steps: u64) -> Result<PathBuf, LoopError> {
     let name = workload.checkpoint.clone().unwrap_or_default();
     folder.written(Path::new(&name.replace("{step}", &steps.to_string())))
 }

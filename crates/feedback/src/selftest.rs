@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use jiff::Timestamp;
 use pairbench::{
     Arm,
-    draws::Coins,
+    draws::Randomization,
     files,
     pair::{
         self, PairRequest, PairRun,
@@ -19,7 +19,7 @@ use pairbench::{
     },
     process::{
         command,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
     stats::{
         power, robust,
@@ -150,8 +150,8 @@ pub fn run(
     options: SelfTestOptions,
     watch: &dyn Watch,
 ) -> Result<SelfTest, LoopError> {
-    let coins = Coins::fresh();
-    let runner = PairRunner::new(session, contest, coins)?.of_baseline();
+    let draws = Randomization::fresh();
+    let runner = PairRunner::new(session, contest, draws)?.of_baseline();
     let empty = Script::default();
     let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
     let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
@@ -163,7 +163,7 @@ pub fn run(
     for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
         let script = runner.script(&plan.blocks, number);
         let run = measured(&runner.request(number, &script), watch)?;
-        same_training::include_in_floor(session, &run, &plan.blocks, coins, number, &mut floor)?;
+        same_training::include_in_floor(session, &run, &plan.blocks, draws, number, &mut floor)?;
     }
     let mut failure = None;
     if p_two_sided(&identical) <= LEVEL {
@@ -275,10 +275,10 @@ fn layouts(
         ));
         return Ok(None);
     };
-    let run = |kits: [&Kit; 2], number: u64| {
+    let run = |specs: [&SandboxSpec; 2], number: u64| {
         let number = FIRST_LAYOUT_PAIR + number;
         let script = runner.script(&plan.blocks, number);
-        Ok(measured(&PairRequest { kits, ..runner.request(number, &script) }, watch)?.log_ratio())
+        Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, watch)?.log_ratio())
     };
     layout::measure(session, contest, layouts, watch, &run)
 }
@@ -334,11 +334,11 @@ fn path(session: &Session) -> PathBuf {
 /// Runs the configuration's command for peaks with the baseline's program.
 pub(crate) fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
     let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
-    let kit = &contest.kits[0];
-    let folder = ArmFolder::create(&session.work()?.join("p"), kit)?;
+    let spec = &contest.specs[0];
+    let folder = Sandbox::create(&session.work()?.join("p"), spec)?;
     let limit = session.config.workload.turn_timeout;
     let ended =
-        command::run(&folder, kit, &timed_command::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
+        command::run(&folder, spec, &timed_command::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
     let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
     parse_peaks(json.as_bytes()).map(Some)
 }

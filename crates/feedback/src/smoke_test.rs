@@ -10,7 +10,7 @@ use pairbench::{
     pair::timed_command,
     process::{
         command::{self, Ended},
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
 };
 
@@ -42,7 +42,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Sm
     let mut runs: [Vec<SmokeRun>; 2] = [Vec::new(), Vec::new()];
     loop {
         for arm in Arm::BOTH {
-            runs[arm.index()].push(run_once(session, smoke, &contest.kits[arm.index()], watch)?);
+            runs[arm.index()].push(run_once(session, smoke, &contest.specs[arm.index()], watch)?);
         }
         if runs[0].len() < RUNS {
             continue;
@@ -56,11 +56,16 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Sm
     }
 }
 
-fn run_once(session: &Session, smoke: &SmokeConfig, kit: &Kit, watch: &dyn Watch) -> Result<SmokeRun, LoopError> {
-    let kit = Kit { inputs: smoke.inputs.clone(), ..kit.clone() };
-    let folder = ArmFolder::create(&session.work()?.join("s"), &kit)?;
+fn run_once(
+    session: &Session,
+    smoke: &SmokeConfig,
+    spec: &SandboxSpec,
+    watch: &dyn Watch,
+) -> Result<SmokeRun, LoopError> {
+    let spec = SandboxSpec { inputs: smoke.inputs.clone(), ..spec.clone() };
+    let folder = Sandbox::create(&session.work()?.join("s"), &spec)?;
     let words = timed_command::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
-    let ended = match command::run(&folder, &kit, &words, RUN_TIMEOUT, watch) {
+    let ended = match command::run(&folder, &spec, &words, RUN_TIMEOUT, watch) {
         Ok(ended) => ended,
         Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
             return Ok(SmokeRun { ending: Ending::NotStarted(why), stderr_tail: String::new(), rows: Vec::new() });

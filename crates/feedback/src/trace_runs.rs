@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use pairbench::{
     Arm,
-    draws::Coins,
+    draws::Randomization,
     pair::{self, PairRequest, plan, schedule::Script},
-    process::sandbox::ArmFolder,
+    process::sandbox::Sandbox,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,15 +41,15 @@ pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, Loo
     let contest = contest::of_commits(session, &head, &head, watch)?;
     let workload = traced_workload(session, trace);
     let work = session.work()?;
-    let kits = [&contest.kits[0], &contest.kits[0]];
+    let specs = [&contest.specs[0], &contest.specs[0]];
     let script = Script::default();
     let mut runs = Vec::new();
     for number in 0..PROCESSES {
         let request = PairRequest {
             command: workload.timed(),
-            kits,
+            specs,
             script: &script,
-            coins: Coins::fresh(),
+            draws: Randomization::fresh(),
             number,
             work: &work,
             slowed: None,
@@ -107,9 +107,9 @@ pub fn corroborate(
     let script = Script::default();
     let request = PairRequest {
         command: workload.timed(),
-        kits: [&contest.kits[0], &contest.kits[1]],
+        specs: [&contest.specs[0], &contest.specs[1]],
         script: &script,
-        coins: attempt.coins,
+        draws: attempt.draws,
         number: FIRST_NUMBER,
         work: &work,
         slowed: None,
@@ -155,18 +155,18 @@ pub fn attribute(
 ) -> Result<Attribution, LoopError> {
     let trace = configured(session)?;
     let workload = traced_workload(session, trace);
-    let kits = [contest.kits[0].clone(), contest.kits[1].clone()];
+    let specs = [contest.specs[0].clone(), contest.specs[1].clone()];
     let work = session.work()?;
-    let script = plan::script_of(&workload.timed(), &kits, &work, attempt.coins, watch)?;
+    let script = plan::script_of(&workload.timed(), &specs, &work, attempt.draws, watch)?;
     let (mut pairs, mut voids) = (Vec::new(), Vec::new());
     for number in FIRST_NUMBER.. {
         if pairs.len() as u64 == PAIRS {
             break;
         }
-        let kits = [&kits[0], &kits[1]];
-        let coins = attempt.coins;
+        let specs = [&specs[0], &specs[1]];
+        let draws = attempt.draws;
         let request =
-            PairRequest { command: workload.timed(), kits, script: &script, coins, number, work: &work, slowed: None };
+            PairRequest { command: workload.timed(), specs, script: &script, draws, number, work: &work, slowed: None };
         let run = pair::run(&request, watch)?;
         if let Some(void) = run.void {
             watch.note(&format!("a traced pair is void: the {} {}", void.arm.name(), void.why));
@@ -203,7 +203,7 @@ fn traced_workload(session: &Session, trace: &TraceConfig) -> Workload {
     Workload { command: trace.command.clone(), steps: trace.steps, ..session.config.workload.clone() }
 }
 
-fn read(folder: &ArmFolder, trace: &TraceConfig, workload: &Workload) -> Result<TracedRun, LoopError> {
+fn read(folder: &Sandbox, trace: &TraceConfig, workload: &Workload) -> Result<TracedRun, LoopError> {
     let path = folder.written(&trace.kernels)?;
     let bytes = fs::read(&path).map_err(|error| {
         LoopError::io("read", &path, &error).hint("`trace.kernels` of `loop.toml` names what the traced command writes")

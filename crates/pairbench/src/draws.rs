@@ -1,7 +1,7 @@
 //! Coin flips and draws that anybody can recompute from a logged seed.
 //!
 //! Counter-based: flip (purpose, i, j) is a bit of BLAKE3 over seed, purpose, i and j, whatever
-//! was flipped before. A pair that is repeated has another number and so other coins.
+//! was flipped before. A pair that is repeated has another number and so other draws.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::Arm;
 
 /// The seed of every draw of a comparison, as it stands in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coins {
+pub struct Randomization {
     /// 64 random bits.
     pub seed: u64,
 }
@@ -53,9 +53,9 @@ impl Purpose {
     }
 }
 
-impl Coins {
+impl Randomization {
     /// A seed that nobody could know before, from the operating system's hash randomness and the clock.
-    pub fn fresh() -> Coins {
+    pub fn fresh() -> Randomization {
         use std::hash::{BuildHasher, Hasher, RandomState};
         let mut hasher = RandomState::new().build_hasher();
         if let Ok(now) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
@@ -63,7 +63,7 @@ impl Coins {
         }
         hasher.write_u32(std::process::id());
         // JSON numbers are exact up to 2^53 for every reader.
-        Coins { seed: hasher.finish() >> 11 }
+        Randomization { seed: hasher.finish() >> 11 }
     }
 
     /// 64 bits for `(purpose, i, j)`.
@@ -78,13 +78,13 @@ impl Coins {
     }
 
     /// A fair coin.
-    pub fn flip(self, purpose: Purpose, i: u64, j: u64) -> bool {
+    pub fn coin(self, purpose: Purpose, i: u64, j: u64) -> bool {
         self.bits(purpose, i, j) & 1 == 1
     }
 
     /// Which arm is first in `(purpose, i, j)`.
     pub fn order(self, purpose: Purpose, i: u64, j: u64) -> [Arm; 2] {
-        if self.flip(purpose, i, j) { Arm::BOTH } else { [Arm::Candidate, Arm::Baseline] }
+        if self.coin(purpose, i, j) { Arm::BOTH } else { [Arm::Candidate, Arm::Baseline] }
     }
 
     /// The training seed of pair `number`, the same for both arms; fits an i32.
@@ -104,16 +104,16 @@ mod tests {
 
     #[test]
     fn flips_are_fair_and_can_be_repeated() {
-        let coins = Coins { seed: 7 };
-        let heads = |purpose| (0..10_000).filter(|i| coins.flip(purpose, *i, 3)).count();
+        let draws = Randomization { seed: 7 };
+        let heads = |purpose| (0..10_000).filter(|i| draws.coin(purpose, *i, 3)).count();
         for purpose in [Purpose::Pair, Purpose::Block] {
-            // Five standard deviations of 10 000 fair coins are 250.
+            // Five standard deviations of 10 000 fair draws are 250.
             assert!((4_750..5_250).contains(&heads(purpose)), "{}", heads(purpose));
             assert_eq!(heads(purpose), heads(purpose));
         }
         let agree =
-            (0..10_000).filter(|i| coins.flip(Purpose::Pair, *i, 0) == coins.flip(Purpose::Block, *i, 0)).count();
+            (0..10_000).filter(|i| draws.coin(Purpose::Pair, *i, 0) == draws.coin(Purpose::Block, *i, 0)).count();
         assert!((4_750..5_250).contains(&agree));
-        assert_ne!(Coins::fresh(), Coins::fresh());
+        assert_ne!(Randomization::fresh(), Randomization::fresh());
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     Arm, LoopError, Watch,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::{
         schedule::{Action, Script},
         timed_command::{Sharing, TimedCommand, fill},
@@ -28,7 +28,7 @@ use crate::{
     process::{
         self, NothingStays, Process,
         cpu_usage::CpuUsage,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
 };
 
@@ -44,12 +44,12 @@ pub struct PairRequest<'a> {
     /// What runs, and how.
     pub command: TimedCommand,
     /// Both trainers' files, by [`Arm::index`].
-    pub kits: [&'a Kit; 2],
+    pub specs: [&'a SandboxSpec; 2],
     /// Turns of both.
     pub script: &'a Script,
-    /// Coins of the comparison.
-    pub coins: Coins,
-    /// Number of the pair, which its coins belong to.
+    /// Randomization of the comparison.
+    pub draws: Randomization,
+    /// Number of the pair, which its draws belong to.
     pub number: u64,
     /// Where its folders are made.
     pub work: &'a Path,
@@ -70,7 +70,7 @@ pub struct TurnTime {
 #[derive(Debug)]
 pub struct ArmRun {
     /// Where it ran: its records lie there until this is dropped.
-    pub folder: ArmFolder,
+    pub folder: Sandbox,
     /// From the start of the process to its `hello`.
     pub ready_ms: f64,
     /// All turns, in order.
@@ -163,16 +163,16 @@ pub fn run(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loop
 
 impl PairRequest<'_> {
     fn order(&self) -> [Arm; 2] {
-        self.coins.order(Purpose::Pair, self.number, 0)
+        self.draws.order(Purpose::Pair, self.number, 0)
     }
 
     fn block_order(&self, turn: usize) -> [Arm; 2] {
-        self.coins.order(Purpose::Block, self.number, turn as u64)
+        self.draws.order(Purpose::Block, self.number, turn as u64)
     }
 
     /// Of both arms alike; fits an i32.
     fn seed(&self) -> u64 {
-        self.coins.training_seed(self.number)
+        self.draws.training_seed(self.number)
     }
 }
 
@@ -193,13 +193,13 @@ impl Live {
         sockets: &SocketFolder,
         watch: &dyn Watch,
     ) -> Result<Live, LoopError> {
-        let kit = request.kits[arm.index()];
+        let spec = request.specs[arm.index()];
         // Equal lengths, and nothing that tells the arms apart.
         let name = ["a", "b"][place];
-        let folder = ArmFolder::create(&request.work.join(name), kit)?;
+        let folder = Sandbox::create(&request.work.join(name), spec)?;
         let (steps, seed) = (request.command.steps.to_string(), request.seed().to_string());
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
-        let mut launch = folder.command(&words, kit)?;
+        let mut launch = folder.command(&words, spec)?;
         let listener = match request.command.sharing {
             Sharing::Whole => None,
             Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),
@@ -310,7 +310,7 @@ impl Live {
 
 fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
     let started = Instant::now();
-    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
+    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let order = request.order();
     let mut live = Vec::with_capacity(2);
@@ -414,7 +414,7 @@ pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<A
 /// Starts one arm, lets it run its first step, and ends it; returns the seconds until that step is done, or those of the
 /// whole process where it does not take turns.
 pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
-    let _nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
+    let _nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
     let first_step_ms = if trainer.turns.is_some() {
@@ -433,7 +433,7 @@ fn run_alone(
     place: usize,
     watch: &dyn Watch,
 ) -> Result<(ArmRun, Option<Void>), LoopError> {
-    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
+    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let held_up = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
     let mut trainer = Live::start(request, arm, place, &sockets, watch)?;

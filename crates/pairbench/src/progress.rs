@@ -37,8 +37,8 @@ pub struct PairProgress {
 
 /// Drops every word. For tests, and for callers that only want the result.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+pub struct Quiet;
 
-impl Watch for Silent {
+impl Watch for Quiet {
     fn note(&self, _line: &str) {}
 }

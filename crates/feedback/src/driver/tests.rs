@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use pairbench::{
-    draws::Coins,
+    draws::Randomization,
     pair::Void,
     pair::schedule::Blocks,
     verdict::{log_of_pct, round_log},
@@ -117,7 +117,7 @@ impl PairSource for Bench {
         let Some(d) = d else {
             return Err(LoopError::Failed("cannot read `metrics.jsonl`".into()).of_trainer(Arm::Candidate));
         };
-        let row = PairRow { d: round_log(d), whole: 0.0, ..PairRow::lost(attempt.coins, number) };
+        let row = PairRow { d: round_log(d), whole: 0.0, ..PairRow::lost(attempt.draws, number) };
         match &mut attempt.confirmation {
             Some(confirmation) => confirmation.pairs.push(row),
             None => attempt.pairs.push(row),
@@ -161,7 +161,7 @@ fn attempt(pairs: usize) -> Attempt {
         machine: Machine::read(),
         manifest: Manifest::default(),
         epsilon_pct: 0.5,
-        coins: Coins { seed: 7 },
+        draws: Randomization { seed: 7 },
         plan: Some(plan(pairs)),
         pairs: Vec::new(),
         voids: Vec::new(),
@@ -497,8 +497,9 @@ fn a_used_up_plan_goes_on_when_asked() {
 fn absurd_states_are_refused_by_name() {
     let with = |change: fn(&mut Attempt)| {
         let mut attempt = to_confirm(10);
-        attempt.pairs =
-            (0..3).map(|number| PairRow { d: 0.01, whole: 0.0, ..PairRow::lost(Coins { seed: 7 }, number) }).collect();
+        attempt.pairs = (0..3)
+            .map(|number| PairRow { d: 0.01, whole: 0.0, ..PairRow::lost(Randomization { seed: 7 }, number) })
+            .collect();
         attempt.check().unwrap();
         change(&mut attempt);
         attempt.check().unwrap_err().to_string()

@@ -1,6 +1,6 @@
 //! A true record, and what is found when it is edited.
 
-use pairbench::draws::Coins;
+use pairbench::draws::Randomization;
 
 use super::*;
 use crate::{
@@ -24,15 +24,15 @@ fn attempt() -> Attempt {
 
 /// Plain runs that show the gain of the record.
 fn plain_runs() -> PlainRuns {
-    let coins = Coins { seed: 5 };
+    let draws = Randomization { seed: 5 };
     let row = |number: u64| {
         let ms = [100.0 + number as f64 % 3.0, 95.0];
         let number = 3_000_000 + number;
-        PlainRow { number, baseline_first: coins.flip(Purpose::Pair, number, 0), ms, d: (ms[0] / ms[1]).ln() }
+        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms, d: (ms[0] / ms[1]).ln() }
     };
     PlainRuns {
-        coins,
-        steps: plain::steps(60, coins),
+        draws,
+        steps: plain::steps(60, draws),
         slices: (0..10).map(row).collect(),
         whole: (10..16).map(row).collect(),
         voids: Vec::new(),
@@ -163,7 +163,7 @@ fn a_spoiled_pair_is_no_gap() {
     assert!(missing(&attempt));
     attempt.voids.push(crate::attempt::VoidRow { number: spoiled, arm: Arm::Candidate, why });
     assert!(!missing(&attempt));
-    let lost = PairRow::lost(attempt.coins, spoiled);
+    let lost = PairRow::lost(attempt.draws, spoiled);
     attempt.pairs.insert(3, lost);
     assert_eq!(of_pairs(&attempt), Vec::<String>::new());
 }

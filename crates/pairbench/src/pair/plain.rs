@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Arm, LoopError, Watch,
-    draws::{Coins, Purpose},
+    draws::{Purpose, Randomization},
     pair::{
         Outcome, STILL_MS, STILL_SHARE, Void, stray_void,
         timed_command::{TimedCommand, fill},
     },
     process::{
         NothingStays, Process,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
 };
 
@@ -48,9 +48,9 @@ pub struct PlainRequest<'a> {
     /// Steps of this run, which are not the workload's.
     pub steps: u64,
     /// Both trainers' files, by [`Arm::index`].
-    pub kits: [&'a Kit; 2],
+    pub specs: [&'a SandboxSpec; 2],
     /// Drawn when the runs were needed.
-    pub coins: Coins,
+    pub draws: Randomization,
     /// Number of the pair.
     pub number: u64,
     /// Where its folders are made.
@@ -63,7 +63,7 @@ pub struct PlainRequest<'a> {
 #[derive(Debug)]
 pub struct PlainRun {
     /// Where they ran: their records lie there until this is dropped.
-    pub folders: [ArmFolder; 2],
+    pub folders: [Sandbox; 2],
     /// From the start of the process to its end, in its own slices.
     pub ms: [f64; 2],
     /// Training seed of both.
@@ -84,9 +84,9 @@ impl PlainRun {
 /// # Errors
 /// [`LoopError::Trainer`] where a trainer fails.
 pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<PlainRun>, LoopError> {
-    let nothing_stays = NothingStays::new(&request.kits[0].isolation)?;
-    let order = request.coins.order(Purpose::Pair, request.number, 0);
-    let seed = request.coins.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
+    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
+    let order = request.draws.order(Purpose::Pair, request.number, 0);
+    let seed = request.draws.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
     let mut trainers = Vec::with_capacity(2);
     for (place, arm) in order.into_iter().enumerate() {
         trainers.push(Trainer::prepare(request, arm, place, seed)?);
@@ -111,8 +111,8 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
                 if trainers.iter().all(Trainer::has_ended) {
                     break;
                 }
-                for arm in request.coins.order(Purpose::Block, request.number, turn) {
-                    let spread = request.coins.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
+                for arm in request.draws.order(Purpose::Block, request.number, turn) {
+                    let spread = request.draws.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
                     if trainers[arm.index()].has_ended() {
                         continue;
                     }
@@ -150,7 +150,7 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
 struct Trainer {
     // Before the folder, so that nobody writes into that when it is removed.
     process: Option<Process>,
-    folder: ArmFolder,
+    folder: Sandbox,
     launch: crate::process::isolation::Launch,
     arm: Arm,
     turn_timeout: Duration,
@@ -165,11 +165,11 @@ struct Trainer {
 
 impl Trainer {
     fn prepare(request: &PlainRequest<'_>, arm: Arm, place: usize, seed: u64) -> Result<Trainer, LoopError> {
-        let kit = request.kits[arm.index()];
-        let folder = ArmFolder::create(&request.work.join(["a", "b"][place]), kit)?;
+        let spec = request.specs[arm.index()];
+        let folder = Sandbox::create(&request.work.join(["a", "b"][place]), spec)?;
         let (steps, seed) = (request.steps.to_string(), seed.to_string());
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
-        let launch = folder.command(&words, kit)?;
+        let launch = folder.command(&words, spec)?;
         Ok(Trainer {
             process: None,
             folder,

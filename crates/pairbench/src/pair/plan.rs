@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Arm, LoopError, Watch,
-    draws::Coins,
+    draws::Randomization,
     pair::{
         self, ArmRun, PairRequest,
         schedule::{Blocks, Script},
         timed_command::{Sharing, TimedCommand},
     },
-    process::sandbox::Kit,
+    process::sandbox::SandboxSpec,
     stats::{
         robust::median,
         sequential::{self, Continuation},
@@ -88,17 +88,17 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
 /// The turns of a workload that is measured beside the primary one, planned the same way.
 pub fn script_of(
     command: &TimedCommand,
-    kits: &[Kit; 2],
+    specs: &[SandboxSpec; 2],
     work: &Path,
-    coins: Coins,
+    draws: Randomization,
     watch: &dyn Watch,
 ) -> Result<Script, LoopError> {
     let empty = Blocks { warmup_steps: 0, block_steps: 1, blocks: 0, steps: 0 }.script();
     let request = PairRequest {
         command: command.clone(),
-        kits: [&kits[0], &kits[1]],
+        specs: [&specs[0], &specs[1]],
         script: &empty,
-        coins,
+        draws,
         number: 0,
         work,
         slowed: None,

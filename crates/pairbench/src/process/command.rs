@@ -9,7 +9,7 @@ use crate::{
     LoopError, Watch,
     process::{
         NothingStays, Process,
-        sandbox::{ArmFolder, Kit},
+        sandbox::{Sandbox, SandboxSpec},
     },
 };
 
@@ -28,14 +28,14 @@ pub struct Ended {
 
 /// Runs `words` in `folder`, for at most `limit`. Children that outlive it are ended.
 pub fn run(
-    folder: &ArmFolder,
-    kit: &Kit,
+    folder: &Sandbox,
+    spec: &SandboxSpec,
     words: &[String],
     limit: Duration,
     watch: &dyn Watch,
 ) -> Result<Ended, LoopError> {
     let _nothing_stays = NothingStays::new(folder.isolation())?;
-    let launch = folder.command(words, kit)?;
+    let launch = folder.command(words, spec)?;
     let started = Instant::now();
     let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
     let deadline = started + limit;

@@ -16,14 +16,14 @@ use std::{
 use crate::{
     LoopError,
     files::{prepare_parent, remove},
-    folder_content::copy_checked,
+    folder_content::{copy_checked, hash},
     process::isolation::{self, Isolation, Launch, Room},
 };
 
 /// What a trainer's folder is filled from. Paths in `inputs` are relative to the folder they come from and to the one they
 /// go to.
 #[derive(Clone, Debug)]
-pub struct Kit {
+pub struct SandboxSpec {
     /// Holds the artifacts of this arm's build, and nothing else.
     pub artifacts_from: PathBuf,
     /// Their hash, which each copy must have.
@@ -38,18 +38,36 @@ pub struct Kit {
     pub isolation: Arc<Isolation>,
 }
 
+impl SandboxSpec {
+    /// The files of a folder, and nothing else.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn of_folder(folder: &Path, isolation: &Arc<Isolation>) -> Result<SandboxSpec, LoopError> {
+        let binary_hash = hash(folder).map_err(|error| LoopError::io("read", folder, &error))?;
+        Ok(SandboxSpec {
+            artifacts_from: folder.to_owned(),
+            binary_hash,
+            inputs_from: folder.to_owned(),
+            inputs: Vec::new(),
+            environment: Vec::new(),
+            isolation: Arc::clone(isolation),
+        })
+    }
+}
+
 /// A folder that a trainer runs in; removed when dropped.
 #[derive(Debug)]
-pub struct ArmFolder {
+pub struct Sandbox {
     room: Room,
     /// Where its output goes: not within its reach.
     outputs: PathBuf,
     isolation: Arc<Isolation>,
 }
 
-impl ArmFolder {
+impl Sandbox {
     /// Makes the folder; one that a crash left behind is removed first.
-    pub fn create(path: &Path, kit: &Kit) -> Result<ArmFolder, LoopError> {
+    pub fn create(path: &Path, spec: &SandboxSpec) -> Result<Sandbox, LoopError> {
         let outputs = path.with_extension("out");
         remove(path)?;
         remove(&outputs)?;
@@ -59,10 +77,10 @@ impl ArmFolder {
         }
         let (folder, inside) = (path.to_owned(), PathBuf::from(isolation::INSIDE));
         let room = Room { folder, inside, writable: Vec::new(), tmp, readable: Vec::new() };
-        let mut folder = ArmFolder { room, outputs, isolation: Arc::clone(&kit.isolation) };
-        copy_checked(&kit.artifacts_from, path, &kit.binary_hash)?;
-        for input in &kit.inputs {
-            folder.input(&kit.inputs_from.join(input), input)?;
+        let mut folder = Sandbox { room, outputs, isolation: Arc::clone(&spec.isolation) };
+        copy_checked(&spec.artifacts_from, path, &spec.binary_hash)?;
+        for input in &spec.inputs {
+            folder.input(&spec.inputs_from.join(input), input)?;
         }
         Ok(folder)
     }
@@ -97,7 +115,7 @@ impl ArmFolder {
     }
 
     /// What `words` runs in this folder: a program of the folder, or one of the system's.
-    pub fn command(&self, words: &[String], kit: &Kit) -> Result<Launch, LoopError> {
+    pub fn command(&self, words: &[String], spec: &SandboxSpec) -> Result<Launch, LoopError> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(LoopError::Usage("a command of `loop.toml` is empty".into()));
         };
@@ -119,7 +137,7 @@ impl ArmFolder {
             ("TMPDIR".into(), tmp.into_os_string()),
             ("LC_ALL".into(), "C.UTF-8".into()),
         ];
-        let passed = kit.environment.iter().map(String::as_str).chain(["PATH"]);
+        let passed = spec.environment.iter().map(String::as_str).chain(["PATH"]);
         environment.extend(passed.filter_map(|name| Some((OsString::from(name), env::var_os(name)?))));
         Ok(Launch {
             program: program.into_os_string(),
@@ -150,7 +168,7 @@ impl ArmFolder {
     }
 }
 
-impl Drop for ArmFolder {
+impl Drop for Sandbox {
     fn drop(&mut self) {
         // What cannot be removed now is removed when the folder is made again.
         let _ = remove(self.path());

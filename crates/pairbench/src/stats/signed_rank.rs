@@ -8,7 +8,7 @@
 //! Estimate and interval rest on the Walsh averages (dᵢ + dⱼ)/2, i ≤ j: without ties and zeros, W⁺ is the number of those
 //! above zero. With them, the number of those *strictly* above zero is W⁺ with every tie broken against the positive side
 //! and zeros counted as negative: the least that breaking ties at random could give. So "the interval lies above zero" is
-//! never easier than the test with all ties broken by fair coins.
+//! never easier than the test with all ties broken by fair draws.
 //!
 //! Wilcoxon, Biometrics Bulletin 1 (1945); Pratt, JASA 54 (1959) for ranking zeros; Hodges and Lehmann, Annals of
 //! Mathematical Statistics 34 (1963); Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (2014), §3.1–3.3.
@@ -32,7 +32,7 @@ pub fn walsh_above_zero(d: &[f64]) -> u32 {
     by_magnitude.iter().zip(1..).map(|(&d, rank)| if d > 0.0 { rank } else { 0 }).sum()
 }
 
-/// Probability of a W⁺ at least as large as this one, if all signs were fair coins.
+/// Probability of a W⁺ at least as large as this one, if all signs were fair draws.
 pub fn p_greater(d: &[f64]) -> f64 {
     // Twice a mid-rank is an integer. Zeros give the same to every outcome and so do not matter.
     let doubled: Vec<(usize, bool)> = ranks_of_magnitudes(d)
