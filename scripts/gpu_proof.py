@@ -194,7 +194,7 @@ def main():
         device = proof.stage("device", proof.device)
         if device is not None:
             if device["kind"] == "software":
-                print("A SOFTWARE DEVICE, NOT A GPU: the figures are no card's", file=sys.stderr)
+                print("A SOFTWARE DEVICE, NOT A GPU: the figures are not a card's", file=sys.stderr)
             proof.stage("kernels", proof.kernels)
             for dtype in DTYPES:
                 for workload in WORKLOADS:

@@ -249,7 +249,7 @@ declare -A record=(
   [run_dir]=$run_dir [log_file]=$log [device]='' [workload]=$workload [machine]=$machine
 )
 record[git_commit]=$(tail -n 1 <<<"${record[git_commit]}")
-# Records of measurements are no part of what is measured.
+# Records of measurements are not part of what is measured.
 if [[ -z "$(git status --porcelain -- . ':!perf' 2>/dev/null || echo unknown)" ]]; then
   record[tree_state]=clean
 else

@@ -229,7 +229,7 @@ pub enum DataError {
         /// Tokens in the file.
         held: u64,
     },
-    /// Headerless bytes that are no whole number of tokens.
+    /// Headerless bytes that are not a whole number of tokens.
     #[error(
         "`{}` has {bytes} bytes, no whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
         path.display()

@@ -201,7 +201,7 @@ fn base_of(pattern: &str) -> (PathBuf, &str) {
     (PathBuf::from(folder), &pattern[base..])
 }
 
-/// A glob for `rest` below a folder whose name is no glob.
+/// A glob for `rest` below a folder whose name is not a glob.
 fn pattern_of(base: &Path, rest: &str) -> String {
     match Pattern::escape(&base.to_string_lossy()) {
         base if base.is_empty() || base.ends_with('/') => format!("{base}{rest}"),

@@ -129,7 +129,7 @@ impl std::ops::Sub for Launches {
 /// A device with memory of its own, or one that says that it is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// What the device is called in records: its name, and `software` where it is no GPU.
+    /// What the device is called in records: its name, and `software` where it is not a GPU.
     pub device: String,
     /// Whether regions are in the host's memory after all.
     pub is_host: bool,

@@ -385,7 +385,7 @@ pub enum TrainError {
     },
     /// A prompt in words for a model without tokenizer.
     #[error(
-        "`{word}` is no token id, and the model has no tokenizer\n\nhint: give ids below {vocab}, separated by spaces"
+        "`{word}` is not a token id, and the model has no tokenizer\n\nhint: give ids below {vocab}, separated by spaces"
     )]
     PromptNotIds {
         /// What was given.

@@ -296,7 +296,7 @@ impl MetricsWriter {
     }
 }
 
-/// Reads `metrics.jsonl` of a run. Lines that are no rows, as a torn last one, are left out.
+/// Reads `metrics.jsonl` of a run. Lines that are not rows, as a torn last one, are left out.
 pub fn read_metrics(run_dir: &Path) -> Result<Vec<StepRecord>, TrainError> {
     let path = run_dir.join(FILE_NAME);
     let bytes = fs::read(&path).map_err(|source| TrainError::io("read", &path, source))?;

@@ -56,7 +56,7 @@ pub fn bisect(
 ) -> Result<Bisection, LoopError> {
     let (good, bad) = (session.repository.resolve(good)?, session.repository.resolve(bad)?);
     if !session.repository.is_ancestor(&good, &bad)? {
-        return Err(LoopError::Usage(format!("`{}` is no ancestor of `{}`", short(&good), short(&bad)))
+        return Err(LoopError::Usage(format!("`{}` is not an ancestor of `{}`", short(&good), short(&bad)))
             .hint("`alpha loop bisect <good> <bad>`: the older, faster commit first"));
     }
     let mut commits: Vec<_> = session.repository.first_parents(&good, &bad)?;

@@ -89,7 +89,7 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
     close(session, attempt)
 }
 
-/// Writes the attempt down for good. A program beside itself is no attempt at anything: it has no record.
+/// Writes the attempt down for good. A program beside itself is not an attempt at anything: it has no record.
 fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopError> {
     // What may still go on needs what its pairs showed.
     let goes_on = matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided));
@@ -165,7 +165,7 @@ fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
 }
 
 /// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
-/// asking for less is no reason to begin anew.
+/// asking for less is not a reason to begin anew.
 fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();

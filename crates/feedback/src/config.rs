@@ -47,7 +47,7 @@ pub struct LoopConfig {
     /// Where records lie.
     #[serde(default = "default_ledger")]
     pub ledger: PathBuf,
-    /// Globs of files that are no part of what is measured.
+    /// Globs of files that are not part of what is measured.
     #[serde(default = "default_unmeasured")]
     pub unmeasured: Vec<String>,
     /// Globs of files that belong to the instrument.
@@ -304,7 +304,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 
 /// Reads `90s`, `5m`, `1.5h`, `800ms`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write `90s`, `5m` or `1h`");
+    let wrong = || format!("`{text}` is not a duration: write `90s`, `5m` or `1h`");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "ms" => 1e-3,
@@ -424,7 +424,7 @@ impl LoopConfig {
         self.visible.iter().map(|path| path.strip_prefix("~").map_or(path.clone(), |below| home.join(below))).collect()
     }
 
-    /// The globs of files that are no part of what is measured. The ledger is always among them.
+    /// The globs of files that are not part of what is measured. The ledger is always among them.
     pub fn unmeasured(&self) -> GlobSet {
         let mut globs = self.unmeasured.clone();
         globs.push(format!("{}/**", globset::escape(&self.ledger.to_string_lossy())));
@@ -520,7 +520,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (from, to, named) in [
             ("schema = 1", "schema = 2", "schema is 2"),
-            ("90s", "soon", "`soon` is no duration"),
+            ("90s", "soon", "`soon` is not a duration"),
             ("--steps={steps}", "", "has no `{steps}`"),
             ("steps = 50", "steps = 3", "at least 10"),
             ("out/trainer\"]", "../trainer\"]", "`../trainer` must be a path inside"),

@@ -95,7 +95,7 @@ pub fn start(
     }
     if let Some(area) = area.filter(|area| !session.config.areas.contains_key(*area)) {
         let known: Vec<&str> = session.config.areas.keys().map(String::as_str).collect();
-        return Err(LoopError::Usage(format!("`{area}` is no area of `loop.toml`"))
+        return Err(LoopError::Usage(format!("`{area}` is not an area of `loop.toml`"))
             .hint(&format!("it has: {}", known.join(", "))));
     }
     let baseline = match baseline {

@@ -2,7 +2,7 @@
 //!
 //! [`Probes::take`] reads Linux's `/proc` and `/sys` twice, a while apart, and [`examine`] judges what
 //! it read: rules are pure functions of text. What the system does not show is a finding of its own.
-//! A guess at the cause of noise is no measurement of it: that is the self-test's.
+//! A guess at the cause of noise is not a measurement of it: that is the self-test's.
 
 use serde::Serialize;
 

@@ -75,7 +75,7 @@ impl Repository {
     pub fn open(path: &Path) -> Result<Repository, LoopError> {
         if !path.is_dir() {
             return Err(
-                LoopError::Usage(format!("`{}` is no folder", path.display())).hint("name the trainer's repository")
+                LoopError::Usage(format!("`{}` is not a folder", path.display())).hint("name the trainer's repository")
             );
         }
         check_version(&Git::new(path).args(["version"]).line()?)?;
@@ -195,7 +195,7 @@ impl Repository {
 
     fn log_with(&self, range: &str, options: &[&str], path: Option<&Path>) -> Result<Vec<LogEntry>, LoopError> {
         if range.starts_with('-') || range.contains('\0') {
-            return Err(LoopError::Usage(format!("`{range}` is no range of commits")).hint("write `<from>..<to>`"));
+            return Err(LoopError::Usage(format!("`{range}` is not a range of commits")).hint("write `<from>..<to>`"));
         }
         let format = "--format=%H%x00%P%x00%ct%x00%s%x00%b%x00%(trailers:only=true,unfold=true)";
         let listed = self
@@ -205,7 +205,7 @@ impl Repository {
             .args(path)
             .run()?;
         if !listed.is_success() {
-            let message = format!("`{range}` is no range of commits: {}", listed.message());
+            let message = format!("`{range}` is not a range of commits: {}", listed.message());
             return Err(LoopError::Usage(message).hint("write `<from>..<to>`; `git log --oneline` lists commits"));
         }
         let text = String::from_utf8_lossy(&listed.stdout);

@@ -112,8 +112,11 @@ pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
     let (hook, kept) = (folder.join(NAME), folder.join(KEPT_NAME));
     let program = std::path::absolute(program).map_err(|error| LoopError::io("find", program, &error))?;
     let quoted = program.to_str().and_then(|program| shlex::try_quote(program).ok()).ok_or_else(|| {
-        LoopError::Usage(format!("the path of the program, `{}`, is no text that a script can hold", program.display()))
-            .hint("move the program to another folder")
+        LoopError::Usage(format!(
+            "the path of the program, `{}`, is not text that a script can hold",
+            program.display()
+        ))
+        .hint("move the program to another folder")
     })?;
 
     // Whole and executable before it gets its name.
@@ -348,7 +351,7 @@ mod tests {
         for (body, message, reason) in [
             (attempt(), "perf: x (+1.57% tok/s)", "names no record"),
             (attempt(), "perf: x (+1.57% tok/s)\n\nAlpha-Record: 0000", "no record in"),
-            (attempt(), "perf: x (+1.57% tok/s)\n\nAlpha-Record: see above", "`see above` is no record"),
+            (attempt(), "perf: x (+1.57% tok/s)\n\nAlpha-Record: see above", "`see above` is not a record"),
             (attempt(), "perf: x (+1.6% tok/s)\n\nAlpha-Record: @", "claims +1.60%, the record has +1.57%"),
             (attempt(), "perf: x (+1.57% tok/s)\n\nAlpha-Record: @\nAlpha-Pairs: 30+10", "the record has 3+10"),
             (with("/verdict", json!("SAME")), good, "its verdict is SAME"),
@@ -376,7 +379,7 @@ mod tests {
         assert!(check(&attempt(), after_another).is_err());
         let error = check(&attempt(), staged("bbbb", &["aaaa"])).unwrap_err();
         assert!(error.contains("neither the tree nor the change that record `@` measured"), "{error}");
-        // A record without a patch is no record of an empty one.
+        // A record without a patch is not a record of an empty one.
         let mut without_patch = attempt();
         without_patch["candidate"]["patch_id"] = json!("");
         assert!(check(&without_patch, staged("cccc", &[])).is_err());

@@ -6,7 +6,7 @@
 //! Records are only ever added. Data too bulky for a record lies beside it as `<id>.bulk.json.gz`, which
 //! git ignores; its hash is in the record.
 //!
-//! A damaged file is no reason to stop: it is named in [`Ledger::problems`], and the others are used.
+//! A damaged file is not a reason to stop: it is named in [`Ledger::problems`], and the others are used.
 
 mod finite;
 mod graph;
@@ -128,7 +128,7 @@ impl Ledger {
     pub fn get(&self, prefix: &str) -> Result<&Record, LoopError> {
         let digits = prefix.len() >= MIN_PREFIX && prefix.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         if !digits {
-            return Err(LoopError::Usage(format!("`{prefix}` is no record: expected {MIN_PREFIX} to 64 of 0-9a-f"))
+            return Err(LoopError::Usage(format!("`{prefix}` is not a record: expected {MIN_PREFIX} to 64 of 0-9a-f"))
                 .hint("a record's id is the name of its file, and is in the message of its commit"));
         }
         let mut matching = self.records.iter().filter(|record| record.id.to_string().starts_with(prefix));

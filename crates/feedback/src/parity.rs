@@ -39,7 +39,7 @@ impl FromStr for Tier {
             "t0" | "T0" => Ok(Tier::T0),
             "t1" | "T1" => Ok(Tier::T1),
             "t2" | "T2" => Ok(Tier::T2),
-            _ => Err(LoopError::Usage(format!("`{text}` is no tier of parity, expected `t0`, `t1` or `t2`"))),
+            _ => Err(LoopError::Usage(format!("`{text}` is not a tier of parity, expected `t0`, `t1` or `t2`"))),
         }
     }
 }

@@ -187,7 +187,7 @@ pub fn measure(
         Err(error) => reference.unmeasured = Some(unmeasured(error)?),
     }
     if reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(epsilon_pct)) {
-        // What was just measured runs here: this is no time to give up.
+        // What was just measured runs here: this is not the time to give up.
         reference.candidate = match beside(session, &reference.commit, &contest.sides[1].commit, epsilon_pct, watch)? {
             Some(candidate) => Some(candidate),
             // The very program that was accepted.

@@ -248,7 +248,7 @@ fn recorded(session: &Session) -> usize {
 }
 
 /// Writes down how an attempt stands, in the common git folder and the shared reference, and in the attempt how many there
-/// are now. A program beside itself is no attempt at anything.
+/// are now. A program beside itself is not an attempt at anything.
 pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
     if attempt.is_identical {
         return Ok(());

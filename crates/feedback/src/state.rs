@@ -260,7 +260,7 @@ mod tests {
         assert!(error.to_string().contains("not known"), "{error}");
         drop(lock);
         state.lock().unwrap();
-        // A number from an earlier holder is no lock.
+        // A number from an earlier holder is not a lock.
         fs::write(dir.path().join("lock"), "4000000000 and more").unwrap();
         state.lock().unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), std::process::id().to_string());

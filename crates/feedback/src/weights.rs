@@ -159,7 +159,7 @@ fn exempt_parts(name: &str, len: usize, exempt: &[Exempt]) -> Result<Vec<Range<u
     let parts = matching.map(|&Exempt { part, parts, .. }| {
         if !len.is_multiple_of(parts) {
             return Err(LoopError::Usage(format!(
-                "tensor `{name}` has {len} elements, which is no multiple of {parts}"
+                "tensor `{name}` has {len} elements, which is not a multiple of {parts}"
             ))
             .hint("correct what `loop.toml` exempts from the update check"));
         }
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!((update.len, update.norm, update.max_abs), (4, 2.0, 1.0));
         let fifth = [Exempt::parse("*.bias part 2 of 5").unwrap()];
         let error = UpdateCheck::between(&before, &after, 0, &fifth).unwrap_err().to_string();
-        assert!(error.contains("6 elements, which is no multiple of 5"), "{error}");
+        assert!(error.contains("6 elements, which is not a multiple of 5"), "{error}");
         for text in ["", "a part 0 of 3", "a part 4 of 3", "a part 1 of 0", "a part x of 3", "a b", "[", "a part 1 of"]
         {
             assert_eq!(Exempt::parse(text).unwrap_err().exit_code(), 2, "{text}");

@@ -380,7 +380,7 @@ fn check_words(offset_bytes: usize, bytes: usize) -> Result<(), BackendError> {
     if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
         return Ok(());
     }
-    Err(BackendError::InvalidProgram(format!("{bytes} bytes at byte {offset_bytes} are no whole words")))
+    Err(BackendError::InvalidProgram(format!("{bytes} bytes at byte {offset_bytes} are not a whole words")))
 }
 
 fn not_prepared() -> BackendError {

@@ -87,7 +87,7 @@ pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
                 backend.set_variant(sort, has_16_bits, variant);
                 let ms = match time_ms(backend, &program) {
                     Ok(ms) => ms,
-                    // What the driver cannot compile is no candidate; the suggested one must run.
+                    // What the driver cannot compile is not a candidate; the suggested one must run.
                     Err(error) if variant == candidates[0] => return Err(error),
                     Err(error) => {
                         backend.note(format!("warning: the kernel `{variant}` is passed over on this device: {error}"));

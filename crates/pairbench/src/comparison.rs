@@ -25,7 +25,7 @@ pub struct Comparison {
     pub specs: [SandboxSpec; 2],
     /// The smallest difference that counts, in per cent of speed.
     pub epsilon_pct: f64,
-    /// Chooses the number of pairs, 20, 40 or 80, before the first one. It is no limit.
+    /// Chooses the number of pairs, 20, 40 or 80, before the first one. It is not a limit.
     pub budget: Duration,
 }
 

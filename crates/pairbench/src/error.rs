@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use crate::Arm;
 
-/// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is no error.
+/// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
     /// The command line, the configuration or the state of the repository is wrong: exit code 2.

@@ -137,7 +137,7 @@ fn numbered(tokens: &[String]) -> Value {
     tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The crate wants a name for the unknown; this one is no character and no word, so that it is
+/// The crate wants a name for the unknown; this one is neither a character nor a word, so that it is
 /// never in the vocabulary and unknown text is an error there, too.
 fn word_level(tokens: &[String]) -> Value {
     json!({"type": "WordLevel", "vocab": numbered(tokens), "unk_token": "<not a word>"})

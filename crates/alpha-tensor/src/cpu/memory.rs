@@ -21,7 +21,7 @@ impl Buffer {
         let bytes = len.checked_mul(4).ok_or(out_of_memory(usize::MAX))?;
         let map = MmapMut::map_anon(bytes).map_err(|_| out_of_memory(bytes))?;
         // Rows of a wide matrix lie on different pages: without huge pages the matrix
-        // products wait for the address translation. Advice only, so a refusal is no error.
+        // products wait for the address translation. Advice only, so a refusal is not an error.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Buffer { map: Some(map), len })

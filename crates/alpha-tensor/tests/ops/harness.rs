@@ -346,7 +346,7 @@ impl Runnable {
     }
 
     /// The same with the model's wide activations in 16 bits, and their contents rounded; none where there are no such
-    /// activations, or one's rows or heads are no whole groups of four.
+    /// activations, or one's rows or heads are not a whole groups of four.
     fn in_16_bits(mut self, format: Format16) -> Option<Runnable> {
         let wide: Vec<Tensor> = self.program.ops().iter().flat_map(|call| wide_operands(&call.op)).collect();
         let is_wide = |tensor: &Tensor| tensor.region == Region::Activations && wide.contains(tensor);

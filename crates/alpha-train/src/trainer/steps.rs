@@ -259,7 +259,7 @@ impl Training<'_> {
     }
 
     /// Makes the loss scale what the step's gradients say; true where they overflowed at a scale that can be smaller, which
-    /// is no failure: the update was left out, and the run goes on.
+    /// is not a failure: the update was left out, and the run goes on.
     fn adapt_loss_scale(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> bool {
         let Some(scale) = self.state.loss_scale else { return false };
         if !record.loss.is_finite() {

@@ -53,7 +53,7 @@ pub(crate) fn run_dir_of(checkpoint: &Path) -> PathBuf {
     }
 }
 
-/// The stored values as flags. Keys that are no flags are records, not settings.
+/// The stored values as flags. Keys that are not flags are records, not settings.
 pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
     let flags = stored
         .iter()

@@ -1,4 +1,4 @@
-//! Data that cannot be used, memory that does not suffice, and numbers that are no numbers any more.
+//! Data that cannot be used, memory that does not suffice, and numbers that are not numbers any more.
 
 use std::fs;
 

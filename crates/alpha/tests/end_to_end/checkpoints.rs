@@ -19,7 +19,7 @@ fn an_earlier_run_is_set_aside_whole() {
     let old = set_aside(&place);
     assert_eq!(old.len(), 1, "{old:?}");
     assert!(done.stderr.contains(&old[0]), "{}", done.stderr);
-    // What is no run's stays where it is, and so does the lock.
+    // What is not a run's stays where it is, and so does the lock.
     assert_eq!(fs::read(place.path("run/notes.txt")).unwrap(), b"mine");
     first.retain(|path, _| !path.ends_with("notes.txt") && !path.ends_with(".lock"));
     assert!(place.tree(&old[0]) == first);

@@ -104,7 +104,7 @@ fn saves_are_the_weights_of_their_step() {
     // The initial weights are what a run has that applies no update.
     place.train("still", &["--steps=1", "--spikeThreshold=1e-9"]).succeeded();
     assert!(saved(0) == place.weights("still", 1));
-    // They are no checkpoints, and go where their run goes.
+    // They are not checkpoints, and go where their run goes.
     let weights = ["weights-0.safetensors", "weights-1.safetensors", "weights-2.safetensors"];
     let expected: Vec<&str> =
         [&[".lock", "checkpoint-1", "checkpoint-2", "checkpoint-3", "config.json", "metrics.jsonl"][..], &weights]

@@ -134,7 +134,7 @@ fn no_effect_lands_without_a_claim_only() {
     assert!(toy.git(&["show", "HEAD:src/trainer.py"]).contains("spots"));
 }
 
-/// The gain stays below ε, so that it is no reason by itself.
+/// The gain stays below ε, so that it is not a reason by itself.
 #[test]
 fn fewer_kernels_in_the_same_time_land_without_a_percentage() {
     let toy = Toy::new();

@@ -143,7 +143,7 @@ fn nothing_to_compare() {
     let toy = Toy::new();
     toy.begin();
     toy.alpha(&["compare"]).failed(4, &["--identical"]);
-    // What is not measured is no change either.
+    // What is not measured is not a change either.
     toy.write("perf/notes.txt", "more of them");
     toy.alpha(&["compare"]).failed(4, &["--identical"]);
     // Another tree that builds the same program: no change, no claim, and no run.

@@ -94,7 +94,7 @@ pub(super) fn number_at_end(text: &str) -> Option<f64> {
     let value: f64 = format!("{}.{fraction}", whole.replace(['.', ','], "")).parse().ok()?;
     let before = before.trim_end();
     let unsigned = before.trim_end_matches(['-', '\u{2212}', '\u{2012}', '\u{2013}', '\u{ff0d}', '\u{fe63}']);
-    // In `3-5%` it is no sign.
+    // In `3-5%` it is not a sign.
     let is_negative = unsigned.len() < before.len() && !unsigned.ends_with(|c: char| c.is_ascii_digit());
     let value = if is_negative { -value } else { value };
     (value.is_finite() && value > -100.0).then_some(value)

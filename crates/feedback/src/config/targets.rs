@@ -16,7 +16,7 @@ impl LoopConfig {
         let targets = match file.remove("targets") {
             None => toml::Table::new(),
             Some(toml::Value::Table(targets)) => targets,
-            Some(_) => return Err(wrong("`targets` is no table".to_owned())),
+            Some(_) => return Err(wrong("`targets` is not a table".to_owned())),
         };
         let read = |table: &toml::Table| -> Result<LoopConfig, String> {
             // From the text where there are no targets: its errors have lines.
@@ -31,7 +31,7 @@ impl LoopConfig {
                 return Err(wrong(format!("`targets.{name}`: a name has letters, digits, `-` and `_`")));
             }
             let mut merged = file.clone();
-            let values = values.as_table().ok_or_else(|| wrong(format!("`targets.{name}` is no table")))?;
+            let values = values.as_table().ok_or_else(|| wrong(format!("`targets.{name}` is not a table")))?;
             for (key, value) in values {
                 if !OF_TARGET.contains(&key.as_str()) {
                     return Err(wrong(format!("`targets.{name}.{key}`: a target has {}", OF_TARGET.join(", "))));
@@ -46,7 +46,7 @@ impl LoopConfig {
         match target {
             Some(target) if chosen.target.is_none() => {
                 let known: Vec<&str> = targets.keys().map(String::as_str).collect();
-                Err(LoopError::Usage(format!("`{target}` is no target of `{FILE_NAME}`"))
+                Err(LoopError::Usage(format!("`{target}` is not a target of `{FILE_NAME}`"))
                     .hint(&format!("it has: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })))
             }
             _ => Ok(chosen),
@@ -88,7 +88,7 @@ mod tests {
         assert!(!LoopConfig::has_target(SMALL, "gpu"));
         LoopConfig::parse(&format!("{SMALL}\n[targets]\n"), None).unwrap();
         for (from, to, target, named) in [
-            ("", "", Some("cpu"), "`cpu` is no target"),
+            ("", "", Some("cpu"), "`cpu` is not a target"),
             // Also where it is not asked for.
             ("steps = 20", "steps = 2", None, "`targets.gpu`: `steps` is 2"),
             (

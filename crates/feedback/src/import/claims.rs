@@ -73,7 +73,7 @@ pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, String> {
     for record in &table.records {
         let (time, pct) = (table.get(record, "time"), table.get(record, "claim_pct"));
         let Some(claim_pct) = finite(pct).filter(|&pct| pct > -100.0) else {
-            flaws.push(format!("line {} of the claims: `{}` is no gain in per cent", record.line, shown(pct)));
+            flaws.push(format!("line {} of the claims: `{}` is not a gain in per cent", record.line, shown(pct)));
             continue;
         };
         let claim = Claim {
@@ -110,7 +110,7 @@ pub fn claims_from_log<'a>(lines: impl IntoIterator<Item = &'a str>) -> Claims {
             let claim =
                 Claim { commit: commit.to_owned(), time: time.parse().ok(), claim_pct, only_benchmark_script: None };
             if claim.time.is_none() {
-                flaws.push(format!("commit `{}`: `{}` is no time", shown(commit), shown(time)));
+                flaws.push(format!("commit `{}`: `{}` is not a time", shown(commit), shown(time)));
             }
             claims.push(claim);
         } else if claims_something
@@ -211,7 +211,7 @@ mod tests {
         // `c` was committed at 11:00 UTC, between `b` and `d`.
         let expected = [("a", 1.0, Some(false)), ("b", 2.0, Some(true)), ("c", 3.0, Some(false)), ("d", 4.0, None)];
         assert_eq!(short, expected);
-        assert_eq!(found.flaws, ["commit `a`: `never` is no time"]);
+        assert_eq!(found.flaws, ["commit `a`: `never` is not a time"]);
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
             [
                 "line 6 of the claims is cut short",
                 "line 4 of the claims: `time` is `soon`, no time",
-                "line 5 of the claims: `-100` is no gain in per cent",
+                "line 5 of the claims: `-100` is not a gain in per cent",
             ]
         );
         assert_eq!(claims_from_csv(b"commit,when").unwrap_err(), "has no column `time`, `claim_pct`");

@@ -1,7 +1,7 @@
 //! A CSV file with named columns, whatever its bytes.
 //!
 //! Read line by line: no field of ours spans two, and so a quote that is never closed spoils its own line and not the
-//! rest of the file. Bytes that are no UTF-8 become U+FFFD.
+//! rest of the file. Bytes that are not UTF-8 become U+FFFD.
 
 use std::collections::HashMap;
 

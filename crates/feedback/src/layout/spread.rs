@@ -25,7 +25,7 @@ const T_0_05_PCT: [f64; 8] = [8.610, 6.869, 5.959, 5.408, 5.041, 4.781, 4.587, 4
 /// How much speed changes between layouts of the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayoutNoise {
-    /// Layouts that ran. The written one is not among them: its order is no draw, and may be the better for it.
+    /// Layouts that ran. The written one is not among them: its order is not a draw, and may be the better for it.
     pub layouts: u32,
     /// Standard deviation of log time between layouts, in per cent, the pairs' noise taken out.
     pub sd_pct: f64,

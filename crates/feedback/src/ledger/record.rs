@@ -54,7 +54,7 @@ pub struct Bulk {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No file of ours has such a name.
-    #[error("is no name of a record: expected 64 of 0-9a-f and `.json`")]
+    #[error("is not the name of a record: expected 64 of 0-9a-f and `.json`")]
     Name,
     /// The system did not give its content.
     #[error("cannot be read: {0}")]
@@ -72,7 +72,7 @@ pub enum Fault {
     #[error("has the schema {0}; this program reads `{SCHEMA}`")]
     UnknownSchema(String),
     /// As it was written, but not by this program.
-    #[error("is no record: {0}")]
+    #[error("is not a record: {0}")]
     Form(String),
     /// The record itself can be used.
     #[error("names a record before it that is missing: `{0}`")]
@@ -142,7 +142,8 @@ impl Record {
             return Err(Fault::UnknownSchema(whole["schema"].to_string()));
         }
         let Envelope { kind, time, parents, bulk, body } = serde_json::from_value(whole).map_err(form)?;
-        let time = time.parse().map_err(|error: jiff::Error| Fault::Form(format!("`{time}` is no time: {error}")))?;
+        let time =
+            time.parse().map_err(|error: jiff::Error| Fault::Form(format!("`{time}` is not a time: {error}")))?;
         Ok(Record { id, kind, time, parents, bulk, body })
     }
 }
@@ -186,7 +187,7 @@ impl FromStr for RecordId {
     fn from_str(text: &str) -> Result<RecordId, String> {
         let id = blake3::Hash::from_hex(text).ok().map(|hash| RecordId(hash.into()));
         // Upper-case digits would make two names of one record.
-        id.filter(|id| id.to_string() == text).ok_or_else(|| format!("`{text}` is no id of a record: 64 of 0-9a-f"))
+        id.filter(|id| id.to_string() == text).ok_or_else(|| format!("`{text}` is not an id of a record: 64 of 0-9a-f"))
     }
 }
 

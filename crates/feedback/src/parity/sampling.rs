@@ -268,7 +268,7 @@ mod tests {
             for output in &dead {
                 let found = refused(tier, Choice::Greedy, &[(output.clone(), output.clone())]);
                 assert!(found.contains(&"sampling_alive".into()), "{tier}: {output:?}");
-                // One prompt that says nothing is no fault; a candidate that says less is.
+                // One prompt that says nothing is not a fault; a candidate that says less is.
                 let alive = sample(&[5, 6], &[1.0; 2]);
                 let same = [(output.clone(), output.clone()), (alive.clone(), alive.clone())];
                 assert!(!refused(tier, Choice::Greedy, &same).contains(&"sampling_alive".into()), "{tier}: {output:?}");

@@ -365,7 +365,7 @@ fn updates_may_follow_where_losses_have_drifted_but_at_most_twofold() {
     assert_eq!(after_drift(7e-5, 7.1e-4), ["updates_norm"]);
     assert!(after_drift(9e-4, -9.9e-4).is_empty());
     assert_eq!(after_drift(9e-4, -1.01e-3), ["updates_norm"]);
-    // What drifts after the drawn step (37) is no excuse.
+    // What drifts after the drawn step (37) is not an excuse.
     let late = refused(Tier::T1, |e| {
         row(e, 20).loss *= 1.0 + 1e-5;
         row(e, 38).loss *= 1.0 + 2.9e-4;

@@ -51,7 +51,7 @@ pub struct TracedRun {
     pub step_ms: Option<f64>,
 }
 
-/// Larger numbers are no measurement, and sums of smaller ones stay finite.
+/// Larger numbers are not measurements, and sums of smaller ones stay finite.
 const LARGEST: f64 = 1e30;
 
 /// Reads `{"steps":…,"kernels":[{"name","phase","calls","time_ms","flops","bytes"}…]}`; other keys are

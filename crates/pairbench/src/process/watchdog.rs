@@ -13,7 +13,7 @@ use std::{
 use crate::LoopError;
 
 /// Lines `+ GROUP` and `- GROUP`, a number or a folder, the second as often as one likes; at the end of them groups without their `-` are killed.
-/// It ignores what the terminal sends to everybody, and is no member of the groups that it ends.
+/// It ignores what the terminal sends to everybody, and is not a member of the groups that it ends.
 const SWITCH: &str = "trap '' HUP INT TERM
 groups=' '
 while read -r sign group; do
@@ -63,7 +63,7 @@ pub(crate) fn tell(sign: char, group: &str) {
     }
 }
 
-/// Whether `pid` is the switch's shell: a child of this process that is no trainer's.
+/// Whether `pid` is the switch's shell: a child of this process that is not a trainer's.
 pub(crate) fn is(pid: i32) -> bool {
     switch().as_ref().is_some_and(|switch| switch.shell.id() as i32 == pid)
 }

@@ -230,7 +230,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 /// `0.5%` or `0.5`, for clap.
 fn percentage(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is no percentage"))?;
+    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is not a percentage"))?;
     if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(format!("`{text}`: 0.01 % to 50 % can be asked for")) }
 }
 
