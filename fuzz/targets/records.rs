@@ -4,7 +4,7 @@
 
 use std::{cell::OnceCell, fs};
 
-use feedback::{ledger::Ledger, records::Trajectory};
+use feedback::{ledger::Ledger, parity::trajectory::Trajectory};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {

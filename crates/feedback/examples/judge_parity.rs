@@ -6,9 +6,9 @@
 
 use std::{error::Error, path::PathBuf};
 
-use feedback::{
-    parity::{Arms, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence},
-    records::{DEFAULT_COUNTERS, Trajectory},
+use feedback::parity::{
+    Arms, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
+    trajectory::{DEFAULT_COUNTERS, Trajectory},
     weights::{Exempt, UpdateCheck},
 };
 use serde::Deserialize;

@@ -5,6 +5,9 @@
 //! is known by what ran, not by names: editing a comment begins no new one, because the binaries
 //! are the same. What has an answer keeps it: nobody tries again until lucky.
 
+pub mod bookkeeping;
+pub mod gaming;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -21,15 +24,16 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     LoopError,
-    attribution::Attribution,
-    bookkeeping::{Bookkeeping, LOST_D, bounded},
-    guards::GuardResult,
-    kept_evidence::KeptEvidence,
-    layout::{Floors, Needs},
+    attempt::bookkeeping::{Bookkeeping, LOST_D, bounded},
+    compare::{
+        guards::GuardResult,
+        layout::{Floors, Needs},
+    },
+    confirm::plain::PlainRuns,
     machine::Machine,
-    parity::Parity,
-    plain::PlainRuns,
-    state::Tier,
+    parity::{Parity, pair_log::KeptEvidence},
+    store::state::Tier,
+    trace::attribution::Attribution,
 };
 
 /// Loss of speed that LEANER lets through.
@@ -100,15 +104,15 @@ pub struct Attempt {
     /// What became of the pairs that have no number of their own.
     #[serde(default)]
     pub bookkeeping: Bookkeeping,
-    /// Hash over what its pairs showed of the training, see [`crate::kept_evidence`].
+    /// Hash over what its pairs showed of the training, see [`crate::parity::pair_log`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
     /// What the traces of both arms say of counters that fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leaner: Option<crate::trace_runs::Corroboration>,
+    pub leaner: Option<crate::compare::trace_runs::Corroboration>,
     /// The best accepted tree of the last commits, where it is not the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<crate::reference::Reference>,
+    pub reference: Option<crate::review::reference::Reference>,
     /// Which rules it was judged by: [`RULES`], 0 for those of before there was a number.
     #[serde(default)]
     pub rules: u32,
@@ -228,7 +232,7 @@ pub struct Confirmation {
     /// Attempts on this target that were known when the level was chosen, itself included.
     #[serde(default)]
     pub attempts: usize,
-    /// Whether each pair had another layout of both sides; see [`crate::layout`].
+    /// Whether each pair had another layout of both sides; see [`crate::compare::layout`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub over_layouts: bool,
     /// Exact one-sided p of the signed-rank test.

@@ -4,6 +4,18 @@
 //! parity on the way, guards after FASTER. Every pair is on disk before the next begins. An attempt
 //! that has an answer keeps it.
 
+pub mod sides;
+pub mod layout;
+pub mod selftest;
+pub mod same_training;
+pub mod driver;
+pub mod pair_source;
+pub mod guards;
+pub mod smoke;
+pub mod smoke_test;
+pub mod report;
+pub mod trace_runs;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -27,19 +39,25 @@ use pairbench::{
 
 use crate::{
     LoopError, Watch,
-    attempt::{Attempt, Manifest, PairRow, RULES, Seconds},
-    bookkeeping::{Bookkeeping, Series},
+    attempt::{
+        Attempt, Manifest, PairRow, RULES, Seconds,
+        bookkeeping::{Bookkeeping, Series},
+        gaming,
+    },
+    compare::{
+        driver::PairSource,
+        guards::{GuardPairs, GuardRequest, Measure},
+        layout::{Floors, Needs},
+        pair_source::TrainerPairs,
+        same_training::SameTraining,
+        sides::Contest,
+    },
     config::{Guard, Workload},
-    contest::{self, Contest},
-    driver::{self, PairSource},
-    gaming,
-    guards::{self, GuardPairs, GuardRequest, Measure},
-    layout::{Floors, Needs},
-    pair_source::TrainerPairs,
-    registry::{self, Registry},
-    same_training::{self, SameTraining},
-    session::{Session, hash_file},
-    state::{Cycle, Tier},
+    records::registry::{self, Registry},
+    store::{
+        session::{Session, hash_file},
+        state::{Cycle, Tier},
+    },
 };
 
 /// What is compared, and how long it may take.
@@ -54,12 +72,12 @@ pub struct CompareOptions {
     /// Instead of the configuration's.
     pub epsilon_pct: Option<f64>,
     /// Instead of the cycle's.
-    pub tier: Option<crate::state::Tier>,
+    pub tier: Option<crate::store::state::Tier>,
 }
 
 /// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.
 pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Attempt, LoopError> {
-    let contest = contest::of_working_tree(session, options, watch)?;
+    let contest = sides::of_working_tree(session, options, watch)?;
     let mut attempt = open_attempt(session, &contest, options)?;
     if !options.is_identical {
         if let Some(finding) = contest.sealed(session) {
@@ -76,7 +94,7 @@ pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watc
         watch.note("these two have been compared already: the answer stands");
         return Ok(attempt);
     }
-    crate::selftest::ensure(session, &contest, watch)?;
+    crate::compare::selftest::ensure(session, &contest, watch)?;
     registry::note(session, &mut attempt)?;
     let before = attempt.seconds;
     let began = Instant::now();
@@ -101,7 +119,7 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
     registry::note(session, &mut attempt)?;
     session.attempts().save(&attempt)?;
     if !attempt.is_identical {
-        crate::evidence::record(session, &attempt)?;
+        crate::records::evidence::record(session, &attempt)?;
     }
     if !needs_evidence {
         session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
@@ -147,7 +165,7 @@ pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>,
 
 fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
     let Some(known) = session.attempts().load(key)? else {
-        return Ok(crate::evidence::find(session, key)?.map(|known| {
+        return Ok(crate::records::evidence::find(session, key)?.map(|known| {
             // Where the state folder is gone, so is what its pairs showed.
             let is_gone = !session.attempts().kept_evidence(key).exists();
             Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
@@ -335,7 +353,7 @@ fn roofline(
     attempt: &Attempt,
     watch: &dyn Watch,
 ) -> Result<Option<gaming::Finding>, LoopError> {
-    let Some(peaks) = crate::selftest::cached(session)?.and_then(|proof| proof.peaks) else { return Ok(None) };
+    let Some(peaks) = crate::compare::selftest::cached(session)?.and_then(|proof| proof.peaks) else { return Ok(None) };
     let beyond = |gflops: f64| {
         let step_s = attempt.baseline_step_s()? / (1.0 + attempt.estimate?.speedup_pct / 100.0);
         gaming::beyond_roofline(step_s, attempt.flops?, gflops)
@@ -343,7 +361,7 @@ fn roofline(
     if beyond(peaks.gflops).is_none() {
         return Ok(None);
     }
-    let now = crate::selftest::peaks(session, contest, watch)?;
+    let now = crate::compare::selftest::peaks(session, contest, watch)?;
     Ok(beyond(now.map_or(peaks.gflops, |now| now.gflops.max(peaks.gflops))))
 }
 
@@ -405,7 +423,7 @@ impl<'a> PairRunner<'a> {
 /// What is going to happen, before the first pair.
 fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<String, LoopError> {
     let PairPlan { pairs, seconds_per_pair, blocks, .. } = plan;
-    let resolves = crate::selftest::cached(session)?.map_or_else(String::new, |proof| {
+    let resolves = crate::compare::selftest::cached(session)?.map_or_else(String::new, |proof| {
         let size = Plan::for_pairs(*pairs).unwrap_or(Plan::ALL[0]);
         let smallest = power::smallest_effect(verdict::log_of_pct(proof.sd_pct), size);
         format!("; a difference of {:.2} % would be resolved", verdict::pct_of_log(smallest))
@@ -433,7 +451,7 @@ fn beyond_layouts(
     if verdict != Verdict::Faster {
         return Ok((verdict, reason));
     }
-    let proof = crate::selftest::cached(session)?;
+    let proof = crate::compare::selftest::cached(session)?;
     let floors = Floors::of(&session.config, proof.and_then(|proof| proof.layout));
     attempt.floors = Some(floors);
     Ok(match attempt.layout_needs() {

@@ -1,6 +1,9 @@
 //! After FASTER: fresh pairs, a number fixed beforehand, one look. Their estimate is the claim; that they train the
 //! same is asked of them too.
 
+pub mod anchor;
+pub mod plain;
+
 use std::time::Instant;
 
 use pairbench::{
@@ -10,16 +13,22 @@ use pairbench::{
 
 use crate::{
     LoopError, Watch,
-    attempt::{Attempt, Confirmation},
-    bookkeeping::{FREE_INTERRUPTIONS, LEVEL_OF_AN_INTERRUPTION, MAX_PAIRS, Series},
-    compare::PairRunner,
-    contest::Contest,
-    driver, evidence,
-    layout::{self, LayoutSpecs, Needs},
-    pair_source::TrainerPairs,
-    registry::{self, Registry},
-    same_training::SameTraining,
-    session::Session,
+    attempt::{
+        Attempt, Confirmation,
+        bookkeeping::{FREE_INTERRUPTIONS, LEVEL_OF_AN_INTERRUPTION, MAX_PAIRS, Series},
+    },
+    compare::{
+        PairRunner, driver,
+        layout::{self, LayoutSpecs, Needs},
+        pair_source::TrainerPairs,
+        same_training::SameTraining,
+        sides::Contest,
+    },
+    records::{
+        evidence,
+        registry::{self, Registry},
+    },
+    store::session::Session,
 };
 
 /// Fewest pairs.
@@ -203,7 +212,7 @@ pub fn level_after(attempts: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bookkeeping::LOST_D;
+    use crate::attempt::bookkeeping::LOST_D;
 
     #[test]
     fn many_attempts_on_one_baseline_make_it_harder() {

@@ -1,61 +1,39 @@
-//! The loop: builds a candidate and its baseline, runs them in turns, and says what is proved.
+//! The loop: builds a candidate and its baseline, compares them, and lets in what is proved.
 //!
 //! Knows nothing of alpha: a trainer is a command, the turn protocol (`docs/turns.md`) and the
 //! records that it writes. Nothing here prints: what happens goes through [`Watch`].
+//!
+//! Modules in their order; each uses those above it, and none below:
+//!
+//! - [`visible`]: text in which nothing is hidden. [`machine`]: what a measurement was made on.
+//! - [`config`]: `loop.toml`.
+//! - [`git`]: the repository, driven through `git`.
+//! - [`parity`]: whether two trainings are the same.
+//! - [`ledger`]: records, each a file named by its hash.
+//! - [`trace`]: where the time of a step goes.
+//! - [`attempt`]: what is known of one candidate beside one baseline, and what follows from its numbers.
+//! - [`store`]: what is kept between commands.
+//! - [`records`]: attempts in the ledger and in the repository, and claims.
+//! - [`compare`]: from the working tree to a verdict.
+//! - [`confirm`]: what a FASTER is asked before it lands.
+//! - [`review`]: what is asked of claims again.
+//! - [`land`]: from a hypothesis to a commit.
+//! - [`advise`]: what helps a user along.
 
-pub mod config;
 pub mod visible;
-pub mod state;
-pub mod git;
-pub mod build;
-pub mod plain;
-pub mod records;
-pub mod weights;
-pub mod parity;
-pub mod gaming;
-pub mod smoke;
-pub mod attempt;
-pub mod bookkeeping;
-pub mod driver;
-pub mod pair_source;
-pub mod registry;
-pub mod kept_evidence;
-pub mod session;
-pub mod inputs;
-pub mod contest;
-pub mod evidence;
-mod fitting;
-pub mod report;
-pub mod cycle;
-pub mod cycle_run;
-pub mod chronicle;
-pub mod same_training;
-pub mod smoke_test;
-pub mod compare;
-pub mod guards;
-pub mod confirm;
-pub mod attribution;
-pub mod layout;
-pub mod selftest;
-pub mod doctor;
 pub mod machine;
-pub mod ranking;
+pub mod config;
+pub mod git;
+pub mod parity;
 pub mod ledger;
-pub mod claim;
-pub mod commit;
-pub mod bridge;
-pub mod measure;
-pub mod verify;
-pub mod recompute;
-pub mod reference;
-pub mod anchor;
-pub mod weakened;
-pub mod audit;
-pub mod bisect;
-pub mod trace_runs;
-pub mod history;
-pub mod import;
-pub mod hook;
-pub mod init;
+pub mod trace;
+pub mod attempt;
+pub mod store;
+pub mod records;
+pub mod compare;
+pub mod confirm;
+pub mod review;
+pub mod land;
+pub mod advise;
 
 pub use pairbench::{LoopError, Watch};

@@ -3,6 +3,10 @@
 //! Differences are relative to the baseline. A rule without evidence fails: nothing passes because it was not measured.
 //! Where numbers come from, and what each of twelve broken trainers shows, is in `docs/parity.md`.
 
+pub mod trajectory;
+pub mod weights;
+pub mod pair_log;
+
 mod check;
 mod floor;
 mod learning;
@@ -16,7 +20,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use self::{check::Check, floor::Floor, recorded::problems, updates::Distance};
-use crate::{LoopError, records::Trajectory, weights::UpdateCheck};
+use crate::{
+    LoopError,
+    parity::{trajectory::Trajectory, weights::UpdateCheck},
+};
 
 /// What a change may do to the numbers; declared when a cycle starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,10 +18,12 @@ use std::{
 
 use feedback::{
     LoopError, Watch,
-    build::{BuildStore, Built, StoreLimits},
     config::LoopConfig,
     git::Repository,
-    state::State,
+    store::{
+        build::{BuildStore, Built, StoreLimits},
+        state::State,
+    },
 };
 use nix::{sys::signal::kill, unistd::Pid};
 use pairbench::{folder_content::copy_checked, process::isolation::Isolation};

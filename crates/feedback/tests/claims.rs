@@ -1,7 +1,7 @@
 //! What people write about speed, and what they write about everything else: subjects in two files.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use feedback::claim::{Claim, Reading, read, unclear};
+use feedback::records::claim::{Claim, Reading, read, unclear};
 
 const GAINS: &str = include_str!("claims/gains.txt");
 const OTHERS: &str = include_str!("claims/others.txt");

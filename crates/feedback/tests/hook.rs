@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use feedback::{LoopError, hook, ledger::Ledger};
+use feedback::{LoopError, land::hook, ledger::Ledger};
 use serde_json::json;
 use tempfile::TempDir;
 

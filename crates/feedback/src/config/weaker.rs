@@ -12,7 +12,7 @@ use pairbench::pair::timed_command::Sharing;
 
 use crate::{
     LoopError,
-    layout::{self, DEFAULT_FLOOR_PCT},
+    compare::layout::{self, DEFAULT_FLOOR_PCT},
 };
 
 /// One thing that became weaker.

@@ -6,7 +6,7 @@ use super::{
     losses::{QUANTITIES, RANGES, differences},
     updates::{Distance, compare},
 };
-use crate::{records::Trajectory, weights::UpdateCheck};
+use crate::parity::{trajectory::Trajectory, weights::UpdateCheck};
 
 /// Limits are raised to this many times the floor where that is more …
 pub(super) const FLOOR_FACTOR: f64 = 5.0;

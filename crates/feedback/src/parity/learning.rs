@@ -5,7 +5,7 @@ use super::{
     check::Check,
     losses::{QUANTITIES, none_of_pairs, numbered},
 };
-use crate::records::Trajectory;
+use crate::parity::trajectory::Trajectory;
 
 /// A loss that moves less than the first steps may differ proves nothing.
 const LEAST_MOTION: f64 = 1e-4;

@@ -9,7 +9,7 @@ use super::{
     check::{Check, Worst, relative_difference},
     floor::{FLOOR_FACTOR, widened},
 };
-use crate::records::{StepRecord, Trajectory};
+use crate::parity::trajectory::{StepRecord, Trajectory};
 
 /// Means of losses, and the loss on held-out data, may differ by this much.
 pub(super) const MEAN_LIMIT: f64 = 0.005;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Arms, Tier, check::Check};
-use crate::{LoopError, records::Trajectory};
+use crate::{LoopError, parity::trajectory::Trajectory};
 
 /// How a token is chosen, which gives its margin a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ pub fn same_losses(sampling: &Trajectory, silent: &Trajectory) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::StepRecord;
+    use crate::parity::trajectory::StepRecord;
 
     fn sample(tokens: &[u32], margins: &[f64]) -> Output {
         let text = format!("{tokens:?}");

@@ -1,7 +1,7 @@
 //! Each rule at both sides of its limit, on trainings made up for it.
 
 use super::*;
-use crate::{records::StepRecord, weights::TensorUpdate};
+use crate::parity::{trajectory::StepRecord, weights::TensorUpdate};
 
 const STEPS: usize = 60;
 

@@ -11,7 +11,7 @@ use super::{
     floor::{FLOOR_FACTOR, widened},
     losses::drift,
 };
-use crate::weights::{TensorUpdate, UpdateCheck};
+use crate::parity::weights::{TensorUpdate, UpdateCheck};
 
 /// How far two updates are apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use feedback::{LoopError, audit, contest::short};
+use feedback::{LoopError, compare::sides::short, review::audit};
 
 use super::{Context, Done};
 
@@ -58,7 +58,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         text
     })?;
     let disagrees =
-        audit.agreement.as_ref().is_some_and(|found| found.outcome == feedback::verify::Agreement::Disagrees);
+        audit.agreement.as_ref().is_some_and(|found| found.outcome == feedback::review::verify::Agreement::Disagrees);
     Ok(Done::with(if disagrees || !audit.broken_claims.is_empty() || !audit.dropped_records.is_empty() {
         4
     } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use feedback::{LoopError, bisect, contest::short};
+use feedback::{LoopError, compare::sides::short, review::bisect};
 
 use super::{Context, Done};
 

@@ -3,9 +3,8 @@
 use clap::Args;
 use feedback::{
     LoopError,
-    compare::{self, CompareOptions},
-    report::CompareReport,
-    state::Tier,
+    compare::{self, CompareOptions, report::CompareReport},
+    store::state::Tier,
 };
 
 use super::{Context, Done};

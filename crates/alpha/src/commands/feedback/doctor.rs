@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use feedback::{
     LoopError, Watch,
-    doctor::{self, Finding, Probes, Severity},
-    selftest,
+    advise::doctor::{self, Finding, Probes, Severity},
+    compare::selftest,
 };
 use serde::Serialize;
 

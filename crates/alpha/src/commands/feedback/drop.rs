@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use feedback::{LoopError, cycle, session::Session, visible};
+use feedback::{LoopError, land::cycle, store::session::Session, visible};
 
 use super::{Context, Done};
 

@@ -1,7 +1,7 @@
 //! `alpha loop history`.
 
 use clap::Args;
-use feedback::{LoopError, chronicle};
+use feedback::{LoopError, advise::history};
 
 use super::{Context, Done};
 
@@ -11,6 +11,6 @@ pub(super) struct Flags {}
 
 pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
-    context.show(&chronicle::tell(&session)?, chronicle::Chronicle::text)?;
+    context.show(&history::tell(&session)?, history::Chronicle::text)?;
     Ok(Done::WELL)
 }

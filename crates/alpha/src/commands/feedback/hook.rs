@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use feedback::{LoopError, Watch, git::Repository, hook, registry};
+use feedback::{LoopError, Watch, git::Repository, land::hook, records::registry};
 
 use super::{Context, Done};
 

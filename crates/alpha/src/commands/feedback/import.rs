@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use feedback::{
     LoopError,
-    import::{self, ClaimSource, ImportReport},
+    advise::import::{self, ClaimSource, ImportReport},
 };
 
 use super::{Context, Done, Versioned};

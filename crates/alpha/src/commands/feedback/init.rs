@@ -1,7 +1,7 @@
 //! `alpha loop init`.
 
 use clap::Args;
-use feedback::{LoopError, Watch, git::Repository, init};
+use feedback::{LoopError, Watch, advise::init, git::Repository};
 
 use super::{Context, Done};
 

@@ -21,7 +21,12 @@ mod status;
 mod verify;
 
 use clap::{Args, Subcommand};
-use feedback::{LoopError, Watch, compare::CompareOptions, contest, session::Session, visible};
+use feedback::{
+    LoopError, Watch,
+    compare::{CompareOptions, sides},
+    store::session::Session,
+    visible,
+};
 use serde::Serialize;
 
 use crate::{
@@ -240,7 +245,7 @@ const JUDGING: &str = "ALPHA_LOOP_JUDGING";
 /// Where the trainer is the loop's own program, the baseline's judges: this process becomes it, unless it is it.
 fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
-    let Some(judge) = contest::judge(session, options, console)? else { return Ok(()) };
+    let Some(judge) = sides::judge(session, options, console)? else { return Ok(()) };
     if std::env::var_os(JUDGING).is_some() {
         return Ok(());
     }

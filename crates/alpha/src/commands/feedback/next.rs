@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use feedback::{LoopError, ranking::Report, trace_runs};
+use feedback::{LoopError, compare::trace_runs, trace::ranking::Report};
 
 use super::{Context, Done};
 

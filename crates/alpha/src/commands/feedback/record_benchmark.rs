@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use clap::Args;
-use feedback::{LoopError, evidence};
+use feedback::{LoopError, records::evidence};
 
 use super::{Context, Done};
 

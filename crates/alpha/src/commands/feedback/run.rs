@@ -1,7 +1,7 @@
 //! `alpha loop run`.
 
 use clap::Args;
-use feedback::{LoopError, compare::CompareOptions, cycle_run};
+use feedback::{LoopError, compare::CompareOptions, land::cycle_run};
 
 use super::{Context, Done, commit, compare};
 

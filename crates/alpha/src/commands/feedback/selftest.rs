@@ -2,8 +2,12 @@
 
 use clap::Args;
 use feedback::{
-    LoopError, contest, layout,
-    selftest::{self, SelfTestOptions},
+    LoopError,
+    compare::{
+        layout,
+        selftest::{self, SelfTestOptions},
+        sides,
+    },
 };
 
 use super::{Context, Done};
@@ -20,7 +24,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;
-    let contest = contest::of_commits(&session, &head, &head, &context.console)?;
+    let contest = sides::of_commits(&session, &head, &head, &context.console)?;
     let made = selftest::run(&session, &contest, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
     context.show(&made, |made| {
         let mut text = format!(

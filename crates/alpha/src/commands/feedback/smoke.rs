@@ -1,7 +1,10 @@
 //! `alpha loop smoke`.
 
 use clap::Args;
-use feedback::{LoopError, compare::CompareOptions, contest, smoke::SmokeVerdict, smoke_test};
+use feedback::{
+    LoopError,
+    compare::{CompareOptions, sides, smoke::SmokeVerdict, smoke_test},
+};
 
 use super::{Context, Done, Versioned};
 
@@ -17,7 +20,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     let options = CompareOptions { baseline: flags.baseline.clone(), ..CompareOptions::default() };
-    let contest = contest::of_working_tree(&session, &options, &context.console)?;
+    let contest = sides::of_working_tree(&session, &options, &context.console)?;
     let verdict = smoke_test::run(&session, &contest, &context.console)?;
     let report = Versioned { schema: "alpha.loop.smoke/1", report: &verdict };
     context.show(&report, |versioned| text(versioned.report))?;

@@ -3,8 +3,8 @@
 use clap::Args;
 use feedback::{
     LoopError,
-    contest::short,
-    cycle::{self, Status},
+    compare::sides::short,
+    land::cycle::{self, Status},
     visible,
 };
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use feedback::{
     LoopError, Watch,
-    contest::short,
-    registry::Registry,
-    verify::{self, Agreement, Verification, VerifyReport},
+    compare::sides::short,
+    records::registry::Registry,
+    review::verify::{self, Agreement, Verification, VerifyReport},
 };
 
 use super::{Context, Done};

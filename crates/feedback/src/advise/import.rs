@@ -1,0 +1,147 @@
+//! `alpha loop import`: what a benchmark history, and the claims made from it, are worth.
+//!
+//! A claim is looked up among the rows between the claim before it and its own commit: those are the attempts. The row
+//! that it came from is the last one whose `speedup_pct` is the claimed figure.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+mod claims;
+mod judge;
+mod noise;
+mod rows;
+mod table;
+
+pub use self::{
+    claims::{Claim, ClaimSource, Claims, claimed_pct, claims_from_csv, claims_from_log},
+    judge::{ClaimsReport, judge},
+    noise::{Noise, noise},
+    rows::{Row, Rows, Status},
+};
+use pairbench::stats::robust::median;
+
+use crate::{
+    LoopError,
+    advise::series::{Configuration, Level, Measurement, series},
+};
+
+/// What was found. Absent (`null`) is what the files do not tell; `notes` say why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImportReport {
+    /// Rows of the history, whatever their status.
+    pub rows: usize,
+    /// … with this status.
+    pub ok: usize,
+    /// … with this status.
+    pub unstable: usize,
+    /// … with this status.
+    pub smoke_fail: usize,
+    /// … with this status.
+    pub failed: usize,
+    /// … with this status.
+    pub compile_failed: usize,
+    /// … with a status that this version does not know, by name.
+    pub other_statuses: BTreeMap<String, usize>,
+    /// Lines that are cut short; no rows.
+    pub torn_lines: usize,
+    /// How far two runs of one binary lie apart.
+    #[serde(flatten)]
+    pub noise: Noise,
+    /// Median speed of the last five `ok` rows over that of the first five; of fewer, where there are less than ten.
+    pub measured_ratio: Option<f64>,
+    /// Each configuration's `ok` rows: where speed changed.
+    pub series: Vec<Levels>,
+    /// What is claimed, and what of it the history bears out.
+    #[serde(flatten)]
+    pub claims: ClaimsReport,
+    /// What the reader should know: lines that could not be read, and why a figure is absent.
+    pub notes: Vec<String>,
+}
+
+/// A series without its points.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Levels {
+    /// What the rows have in common.
+    pub configuration: Configuration,
+    /// `ok` rows.
+    pub rows: usize,
+    /// Stretches without a change; ratios are to the first five rows.
+    pub levels: Vec<Level>,
+}
+
+/// Flaws that are told one by one.
+const TOLD_FLAWS: usize = 10;
+
+/// Reads a history and judges it, and the claims of `claims` by it.
+pub fn import(history: &Path, claims: Option<ClaimSource>) -> Result<ImportReport, LoopError> {
+    let history = Rows::open(history)?;
+    let claims = claims.map(Claims::open).transpose()?.unwrap_or_default();
+    Ok(report(history, claims))
+}
+
+fn report(history: Rows, claims: Claims) -> ImportReport {
+    let Rows { rows, torn, flaws } = history;
+    let measurements: Vec<Measurement> = rows.iter().filter_map(Row::measurement).collect();
+    let noise = noise(&rows);
+    let mut notes = told(flaws);
+    notes.extend(told(claims.flaws));
+    if noise.noise_steps == 0 {
+        notes.push("no binary ran twice in a row, so the history does not tell its noise".into());
+    }
+    if let Some((first, last)) = ends(&measurements)
+        && first.iter().chain(last).any(|end| end.configuration != first[0].configuration)
+    {
+        notes.push("the first and the last rows differ in configuration: their ratio compares unlike things".into());
+    }
+    let other = rows.iter().filter_map(|row| if let Status::Other(name) = &row.status { Some(name) } else { None });
+    let mut other_statuses = BTreeMap::new();
+    for name in other {
+        *other_statuses.entry(name.clone()).or_default() += 1;
+    }
+    let with = |status: Status| rows.iter().filter(|row| row.status == status).count();
+    ImportReport {
+        rows: rows.len(),
+        ok: with(Status::Ok),
+        unstable: with(Status::Unstable),
+        smoke_fail: with(Status::SmokeFail),
+        failed: with(Status::Failed),
+        compile_failed: with(Status::CompileFailed),
+        other_statuses,
+        torn_lines: torn,
+        measured_ratio: ends(&measurements).map(|(first, last)| median_tok_s(last) / median_tok_s(first)),
+        series: series(&measurements)
+            .into_iter()
+            .map(|series| Levels {
+                configuration: series.configuration,
+                rows: series.points.len(),
+                levels: series.levels,
+            })
+            .collect(),
+        claims: judge(&claims.claims, &rows, &noise),
+        noise,
+        notes,
+    }
+}
+
+/// The first and the last five; the two do not overlap, so of fewer than ten it is less.
+fn ends(measurements: &[Measurement]) -> Option<(&[Measurement], &[Measurement])> {
+    let count = 5.min(measurements.len() / 2);
+    (count > 0).then(|| (&measurements[..count], &measurements[measurements.len() - count..]))
+}
+
+fn median_tok_s(measurements: &[Measurement]) -> f64 {
+    median(&measurements.iter().map(|measurement| measurement.tok_s).collect::<Vec<_>>())
+}
+
+fn told(mut flaws: Vec<String>) -> Vec<String> {
+    if flaws.len() > TOLD_FLAWS {
+        let more = flaws.len() - TOLD_FLAWS;
+        flaws.truncate(TOLD_FLAWS);
+        flaws.push(format!("… and {more} more like these"));
+    }
+    flaws
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Guards look at what they run: both arms train the same on a guard's workload, and give the same answers to its command.
+//! A trainer that is quick because it does less there passes no guard.
+
+use super::GuardRequest;
+use pairbench::{Arm, pair::PairRun};
+
+use crate::{
+    LoopError,
+    compare::same_training,
+    config::Workload,
+    parity::{
+        Arms, Evidence, Floor, PairEvidence, Tier,
+        pair_log::{KeptEvidence, Shown},
+        sampling::{self, Choice, Output},
+        trajectory::Trajectory,
+    },
+};
+
+/// Whether both arms train the same on a guard's workload, by the records of its pairs.
+pub(super) struct GuardTraining<'a> {
+    name: &'a str,
+    workload: &'a Workload,
+    counters: Vec<String>,
+    evidence: Evidence,
+    kept: KeptEvidence,
+}
+
+impl<'a> GuardTraining<'a> {
+    /// Begins with what `known` pairs showed before an interruption.
+    pub(super) fn new(
+        name: &'a str,
+        workload: &'a Workload,
+        request: &GuardRequest<'_>,
+        known: usize,
+    ) -> Result<GuardTraining<'a>, LoopError> {
+        let kept = (request.evidence)(name);
+        if known == 0 {
+            kept.remove()?;
+        }
+        let pairs = kept.read_all()?.into_iter().map(|shown| shown.pair).collect();
+        let evidence = Evidence {
+            tier: request.tier,
+            steps: workload.steps,
+            alone: Vec::new(),
+            pairs,
+            floor: Floor::default(),
+            updates: Vec::new(),
+        };
+        Ok(GuardTraining { name, workload, counters: same_training::counters(workload), evidence, kept })
+    }
+
+    pub(super) fn judge(&mut self, number: u64, run: &PairRun) -> Result<(), LoopError> {
+        let read = |arm: Arm| {
+            let path = run.arms[arm.index()].folder.written(&self.workload.metrics);
+            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+        };
+        let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
+        let pair = PairEvidence { seed: run.seed, records, held_out: None };
+        let shown = Shown { number, pair, updates: Vec::new() };
+        self.kept.append(&shown, "")?;
+        self.evidence.pairs.push(shown.pair);
+        // Another precision is judged over all seeds at the end.
+        if self.evidence.tier == Tier::T2 { Ok(()) } else { self.judge_all() }
+    }
+
+    pub(super) fn judge_all(&self) -> Result<(), LoopError> {
+        match same_training::of_records(&self.evidence).failures().next() {
+            None => Ok(()),
+            Some(check) => Err(LoopError::Refused(format!("guard {}: parity: {check}", self.name))),
+        }
+    }
+}
+
+/// What a guard's command prints, of both arms: it is the same, or as near as the tier lets samples be.
+pub(super) struct Answers<'a> {
+    name: &'a str,
+    tier: Tier,
+    last: [Option<Output>; 2],
+}
+
+impl<'a> Answers<'a> {
+    pub(super) fn new(name: &'a str, tier: Tier) -> Answers<'a> {
+        Answers { name, tier, last: [None, None] }
+    }
+
+    pub(super) fn compare(&mut self, arm: Arm, stdout: &str) -> Result<(), LoopError> {
+        self.last[arm.index()] = Some(Output::parse(stdout.as_bytes())?);
+        let [Some(baseline), Some(candidate)] = &self.last else { return Ok(()) };
+        let pair = [Arms { baseline: baseline.clone(), candidate: candidate.clone() }];
+        match sampling::compare(self.tier, Choice::Greedy, &pair).into_iter().find(|check| !check.passed) {
+            None => Ok(()),
+            Some(check) => Err(LoopError::Refused(format!("guard {}: another answer: {check}", self.name))
+                .hint("a guard's command prints its answer on stdout, and what differs from run to run on stderr")),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Pairs of two real trainers, for the [`driver`](crate::compare::driver): run in turns, asked whether they train the same, kept.
+
+use std::time::{Duration, Instant};
+
+use pairbench::{
+    files,
+    pair::{Outcome, PairRun, plan::PairPlan},
+    verdict::Judgement,
+};
+
+use crate::{
+    LoopError, Watch,
+    attempt::{Attempt, PairRow, bookkeeping::Series},
+    compare::{PairRunner, driver::PairSource, layout::LayoutSpecs, pair_row, progress, same_training::SameTraining},
+    store::session::Session,
+};
+
+/// The pairs of a comparison, or of its confirmation.
+pub struct TrainerPairs<'a> {
+    /// What it runs with.
+    pub session: &'a Session,
+    /// Runs a pair.
+    pub runner: PairRunner<'a>,
+    /// Asks a pair whether both trained the same.
+    pub same_training: SameTraining<'a>,
+    /// How a run is cut.
+    pub plan: PairPlan,
+    /// [`Series::Comparison`] or [`Series::Confirmation`].
+    pub series: Series,
+    /// Layouts that the pairs run in, one after the other; none: the written ones.
+    pub layouts: Option<LayoutSpecs>,
+    /// Rows of the series before the pair that is next.
+    pub index: usize,
+    /// Longest comparison; none for a confirmation, which has a fixed number of pairs.
+    pub budget: Option<Duration>,
+    /// When it began.
+    pub began: Instant,
+    /// Trainers' seconds of pairs that are not yet in the attempt.
+    pub spent_s: f64,
+    /// Who watches.
+    pub watch: &'a dyn Watch,
+}
+
+impl PairSource for TrainerPairs<'_> {
+    type Run = PairRun;
+
+    fn run(&mut self, number: u64) -> Result<Outcome<PairRun>, LoopError> {
+        let script = self.runner.script(&self.plan.blocks, number);
+        let mut run = match &self.layouts {
+            None => self.runner.run(number, &script, self.watch)?,
+            Some(layouts) => self.runner.with_kits(layouts.of_pair(self.index)).run(number, &script, self.watch)?,
+        };
+        self.spent_s += if self.series == Series::Comparison { run.trainers_s() } else { run.seconds };
+        Ok(match run.void.take() {
+            Some(void) => Outcome::Void(void),
+            None => Outcome::Measured(run),
+        })
+    }
+
+    fn add(&mut self, number: u64, run: PairRun, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
+        let row = pair_row(number, &run);
+        let is_comparison = self.series == Series::Comparison;
+        if is_comparison {
+            record_blocks(self.session, attempt, &row, &run)?;
+        }
+        let started = Instant::now();
+        let refusal = self.same_training.judge(number, &run, attempt, self.watch)?;
+        let seconds = &mut attempt.seconds;
+        if is_comparison {
+            seconds.parity += started.elapsed().as_secs_f64();
+            seconds.pairs += std::mem::take(&mut self.spent_s);
+            attempt.pairs.push(row);
+        } else if let Some(confirmation) = &mut attempt.confirmation {
+            seconds.confirmation += std::mem::take(&mut self.spent_s);
+            confirmation.pairs.push(row);
+        }
+        Ok(refusal)
+    }
+
+    fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError> {
+        self.index = match &attempt.confirmation {
+            Some(confirmation) if self.series == Series::Confirmation => confirmation.pairs.len(),
+            _ => attempt.pairs.len(),
+        };
+        self.session.attempts().save(attempt)
+    }
+
+    fn note(&mut self, line: &str) {
+        self.watch.note(line);
+    }
+
+    fn is_stop_requested(&self) -> bool {
+        self.watch.is_stop_requested()
+    }
+
+    fn is_budget_spent(&self) -> bool {
+        self.budget.is_some_and(|budget| self.began.elapsed() >= budget)
+    }
+
+    fn show(&mut self, attempt: &Attempt, planned: usize, judgement: &Judgement) {
+        let (stage, d) = match &attempt.confirmation {
+            Some(confirmation) => ("confirm", confirmation.d()),
+            None => ("compare", attempt.d()),
+        };
+        self.watch.pairs(&progress(stage, &d, planned, attempt, judgement, self.began));
+    }
+}
+
+/// Appends the times of a pair's blocks to the bulk data.
+fn record_blocks(session: &Session, attempt: &Attempt, row: &PairRow, run: &PairRun) -> Result<(), LoopError> {
+    let blocks_ms = run.arms.each_ref().map(|arm| {
+        arm.turns
+            .iter()
+            .filter(|turn| turn.block.is_some())
+            .map(|turn| (turn.ms * 1e3).round() / 1e3)
+            .collect::<Vec<f64>>()
+    });
+    let line = serde_json::json!({ "pair": row.number, "blocks_ms": blocks_ms });
+    files::append_line(&session.attempts().bulk_path(&attempt.key), &line.to_string())
+}

@@ -1,0 +1,494 @@
+//! Whether both arms of a comparison train the same, asked of its pairs as they come.
+//!
+//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. Of the first pair and of some drawn
+//! ones the updates of single steps and of the whole run are too, and the trained weights are evaluated, by the
+//! baseline's program. All pairs have the same turns, and which are looked at is drawn when they have run: a trainer
+//! cannot tell. Sampling is asked for at the end, from weights that the baseline trained.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use pairbench::{
+    Arm,
+    draws::{Purpose, Randomization},
+    files, folder_content,
+    pair::{
+        ArmRun, PairRun,
+        schedule::{Blocks, Script},
+        timed_command,
+    },
+    process::{
+        command,
+        sandbox::{Sandbox, SandboxSpec},
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    LoopError, Watch,
+    attempt::{Attempt, CounterRow},
+    compare::{selftest, sides::Contest},
+    config::Workload,
+    parity::{
+        self, Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
+        pair_log::{KeptEvidence, Shown},
+        sampling::{self, Choice, Output},
+        trajectory::{DEFAULT_COUNTERS, Trajectory},
+        weights::{Exempt, UpdateCheck},
+    },
+    store::{session::Session, state::Tier},
+};
+
+/// Of so many pairs after the first, one is looked at more closely.
+const LOOKED_AT_ONE_IN: u64 = 6;
+/// Rules that only a trainer that writes its weights on request can pass.
+const OF_WEIGHTS: [&str; 2] = ["updates", "zero_gradient"];
+/// Rules that only an evaluation can pass.
+const OF_HELD_OUT: &str = "held_out";
+/// The training seed of runs outside pairs.
+const SEED: &str = "42";
+
+/// The turns of a pair of the primary workload.
+pub fn script(workload: &Workload, blocks: &Blocks, draws: Randomization, number: u64) -> Script {
+    match workload.weights {
+        Some(_) => blocks.script_with_saves(drawn_block(blocks, draws, number)),
+        None => blocks.script(),
+    }
+}
+
+/// The block before which one more step is looked at alone.
+fn drawn_block(blocks: &Blocks, draws: Randomization, number: u64) -> u64 {
+    draws.below(blocks.blocks, Purpose::CheckedStep, number, 0)
+}
+
+/// Begins the names of the rules about sampling.
+const SAMPLING: &str = "sampling";
+
+/// Whether sampling was looked at, which is left for the end.
+fn has_sampling(parity: &Parity) -> bool {
+    parity.checks.iter().any(|check| check.name.starts_with(SAMPLING))
+}
+
+/// Parity of what is to be committed without a claim: what the pairs showed, and sampling, which a comparison without a gain
+/// leaves out. The refusal, if it is not the same training.
+pub fn without_a_gain(
+    session: &Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    watch: &dyn Watch,
+) -> Result<Option<String>, LoopError> {
+    let Some(parity) = attempt.parity.as_ref().filter(|parity| parity.passed) else {
+        return Ok(Some("parity was not shown".into()));
+    };
+    if has_sampling(parity) {
+        return Ok(None);
+    }
+    SameTraining::new(session, contest, attempt, watch)?.judge_all(attempt, watch)
+}
+
+/// Judges what the records show, and the loss on other data where it was measured: losses, norms and tokens. For runs whose
+/// weights nobody asked for.
+pub fn of_records(evidence: &Evidence) -> Parity {
+    let judged = Parity::judge(evidence);
+    let is_evaluated = evidence.pairs.iter().any(|pair| pair.held_out.is_some());
+    let asks_more = |check: &Check| {
+        let is_of_held_out = check.name.starts_with(OF_HELD_OUT);
+        OF_WEIGHTS.iter().any(|name| check.name.starts_with(name)) || is_of_held_out && !is_evaluated
+    };
+    let checks: Vec<Check> = judged.checks.into_iter().filter(|check| !asks_more(check)).collect();
+    Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
+}
+
+/// Judges again what the pairs showed; the refusal, if it is not the same training.
+pub fn again(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    watch: &dyn Watch,
+) -> Result<Option<String>, LoopError> {
+    let same_training = SameTraining::new(session, contest, attempt, watch)?;
+    // An attempt that is known from the ledger alone has only the judgement that stands there.
+    let is_kept = !same_training.evidence.pairs.is_empty();
+    Ok(is_kept.then(|| first_failure(&same_training.parity())).flatten())
+}
+
+/// Collects what pairs show.
+pub struct SameTraining<'a> {
+    session: &'a Session,
+    contest: &'a Contest,
+    exempt: Vec<Exempt>,
+    counters: Vec<String>,
+    evidence: Evidence,
+    kept: KeptEvidence,
+}
+
+impl<'a> SameTraining<'a> {
+    /// Begins with what the attempt's pairs showed before.
+    pub fn new(
+        session: &'a Session,
+        contest: &'a Contest,
+        attempt: &Attempt,
+        watch: &dyn Watch,
+    ) -> Result<SameTraining<'a>, LoopError> {
+        let workload = &session.config.workload;
+        for (what, is_missing) in [
+            ("weights", workload.weights.is_none()),
+            ("eval", workload.eval.is_none() || workload.checkpoint.is_none()),
+        ] {
+            if is_missing {
+                watch.note(&format!(
+                    "`workload.{what}` of `loop.toml` is missing: parity rests on losses and norms alone"
+                ));
+            }
+        }
+        let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
+        let kept = session.attempts().kept_evidence(&attempt.key);
+        let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
+        let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
+        let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
+        let (pairs, updates): (Vec<_>, Vec<_>) =
+            kept.read(&numbers, &attempt.evidence)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
+        Ok(SameTraining {
+            session,
+            contest,
+            exempt: exempt(workload)?,
+            counters: counters(workload),
+            evidence: Evidence {
+                tier: attempt.tier,
+                steps: workload.steps,
+                alone: attempt.plan.map_or_else(Vec::new, |plan| plan.blocks.steps_alone().collect()),
+                pairs,
+                floor,
+                updates: updates.into_iter().flatten().collect(),
+            },
+            kept,
+        })
+    }
+
+    /// Takes in a pair that has run; the refusal, if it shows that the training is not the same.
+    pub fn judge(
+        &mut self,
+        number: u64,
+        run: &PairRun,
+        attempt: &mut Attempt,
+        watch: &dyn Watch,
+    ) -> Result<Option<String>, LoopError> {
+        let workload = &self.session.config.workload;
+        let records = self.records(run)?;
+        if attempt.measured().next().is_none() {
+            note_counters(attempt, &records);
+        }
+        let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
+        let is_looked_at = is_first || attempt.draws.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
+        let updates = match attempt.plan.filter(|_| is_looked_at) {
+            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.draws, number)?,
+            None => Vec::new(),
+        };
+        let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
+        let held_out = if is_evaluated { self.held_out(run, watch)? } else { None };
+        if is_evaluated {
+            self.keep_checkpoint(&run.arms[0])?;
+        }
+        let shown = Shown { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
+        attempt.evidence = self.kept.append(&shown, &attempt.evidence)?;
+        self.evidence.updates.extend(shown.updates);
+        self.evidence.pairs.push(shown.pair);
+        let is_kept = |name: &str| name.starts_with(SAMPLING) || name.starts_with(parity::ANCHOR);
+        let kept = attempt
+            .parity
+            .take()
+            .map_or_else(Vec::new, |parity| parity.checks.into_iter().filter(|check| is_kept(&check.name)).collect());
+        let parity = self.parity().with(kept);
+        let refusal = first_failure(&parity);
+        attempt.parity = Some(parity);
+        // Another precision is judged over all seeds at the end.
+        Ok(if self.evidence.tier == Tier::T2 { None } else { refusal })
+    }
+
+    /// What only the end shows: equivalence over seeds, and sampling.
+    pub fn judge_all(&mut self, attempt: &mut Attempt, watch: &dyn Watch) -> Result<Option<String>, LoopError> {
+        let mut parity = if self.evidence.pairs.is_empty() {
+            attempt.parity.clone().unwrap_or_else(|| self.parity())
+        } else {
+            self.parity()
+        };
+        if parity.passed && !has_sampling(&parity) {
+            parity = parity.with(self.sampling(watch)?);
+        }
+        let refusal = first_failure(&parity);
+        attempt.parity = Some(parity);
+        Ok(refusal)
+    }
+
+    /// Judges what there is; rules that ask for weights are left out where the trainer writes none.
+    fn parity(&self) -> Parity {
+        let judged = Parity::judge(&self.evidence);
+        let workload = &self.session.config.workload;
+        let is_asked = |check: &Check| {
+            let of_weights = OF_WEIGHTS.iter().any(|name| check.name.starts_with(name));
+            let of_held_out = check.name.starts_with(OF_HELD_OUT);
+            !(of_weights && workload.weights.is_none()
+                || of_held_out && (workload.eval.is_none() || workload.checkpoint.is_none()))
+        };
+        let checks: Vec<Check> = judged.checks.into_iter().filter(is_asked).collect();
+        Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
+    }
+
+    /// What a pair of other trees than the attempt's showed of what was learned.
+    pub fn learned(
+        session: &'a Session,
+        contest: &'a Contest,
+        run: &PairRun,
+        watch: &dyn Watch,
+    ) -> Result<PairEvidence, LoopError> {
+        let workload = &session.config.workload;
+        let evidence = Evidence {
+            tier: Tier::T2,
+            steps: workload.steps,
+            alone: Vec::new(),
+            pairs: Vec::new(),
+            floor: Floor::default(),
+            updates: Vec::new(),
+        };
+        let kept = session.attempts().kept_evidence("");
+        let counters = counters(workload);
+        let judged = SameTraining { session, contest, exempt: Vec::new(), counters, evidence, kept };
+        Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, watch)? })
+    }
+
+    /// What both arms wrote down of their steps.
+    fn records(&self, run: &PairRun) -> Result<Arms<Trajectory>, LoopError> {
+        let metrics = &self.session.config.workload.metrics;
+        let read = |arm: Arm| {
+            let path = run.arms[arm.index()].folder.written(metrics);
+            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+        };
+        Ok(Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? })
+    }
+
+    fn held_out(&self, run: &PairRun, watch: &dyn Watch) -> Result<Option<Arms<f64>>, LoopError> {
+        let steps = self.session.config.workload.steps;
+        held_out_of(self.session, self.contest, run.arms.each_ref().map(|arm| &arm.folder), steps, watch)
+    }
+
+    fn keep_checkpoint(&self, arm: &ArmRun) -> Result<(), LoopError> {
+        let workload = &self.session.config.workload;
+        if workload.checkpoint.is_none() {
+            return Ok(());
+        }
+        let kept = kept_checkpoint_path(self.session);
+        files::remove(&kept)?;
+        folder_content::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
+    }
+
+    /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
+    fn sampling(&self, watch: &dyn Watch) -> Result<Vec<Check>, LoopError> {
+        let Some(configured) = &self.session.config.sampling else { return Ok(Vec::new()) };
+        let Some(kept) = kept_checkpoint(self.session) else {
+            return Err(LoopError::Usage("`[sampling]` needs `workload.checkpoint` in `loop.toml`".into()));
+        };
+        let (mut checks, mut all) = (Vec::new(), Vec::new());
+        for (command, choice) in [(&configured.greedy, Choice::Greedy), (&configured.seeded, Choice::Seeded)] {
+            let mut samples = Vec::new();
+            for prompt in &configured.prompts {
+                let values = [("prompt", prompt.as_str())];
+                let of = |arm| Output::parse(self.once(arm, command, &kept, &values, watch)?.stdout.as_bytes());
+                samples.push(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? });
+            }
+            checks.extend(sampling::compare(self.evidence.tier, choice, &samples));
+            all.extend(samples);
+        }
+        checks.push(sampling::alive(&all));
+        if let Some(training) = &configured.training {
+            let sampled = self.trained(training, configured.steps, watch)?;
+            let silent = self.trained(&self.session.config.workload.command, configured.steps, watch)?;
+            checks.push(sampling::same_losses(&sampled, &silent));
+        }
+        Ok(checks)
+    }
+
+    /// A short training of the candidate.
+    fn trained(&self, command: &str, steps: u64, watch: &dyn Watch) -> Result<Trajectory, LoopError> {
+        let spec = self.spec(Arm::Candidate);
+        let folder = Sandbox::create(&self.session.work()?.join("t"), &spec)?;
+        let words = timed_command::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
+        let limit = self.session.config.workload.turn_timeout;
+        command::run(&folder, &spec, &words, limit, watch)?.success("candidate", command)?;
+        Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
+    }
+
+    /// Runs a command on a checkpoint, in a clean folder of an arm.
+    fn once(
+        &self,
+        arm: Arm,
+        command: &str,
+        checkpoint: &Path,
+        values: &[(&str, &str)],
+        watch: &dyn Watch,
+    ) -> Result<command::Ended, LoopError> {
+        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), watch)
+    }
+
+    fn spec(&self, arm: Arm) -> SandboxSpec {
+        self.contest.specs[arm.index()].clone()
+    }
+}
+
+/// The loss of both arms' trained weights, after so many steps, on other data, by the baseline's program; none where nothing
+/// evaluates.
+pub(crate) fn held_out_of(
+    session: &Session,
+    contest: &Contest,
+    folders: [&Sandbox; 2],
+    steps: u64,
+    watch: &dyn Watch,
+) -> Result<Option<Arms<f64>>, LoopError> {
+    let workload = &session.config.workload;
+    let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
+    let spec = &contest.specs[Arm::Baseline.index()];
+    let of = |arm: Arm| -> Result<f64, LoopError> {
+        let found = checkpoint_of(workload, folders[arm.index()], steps);
+        let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
+        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), watch)?;
+        loss(command, &ended.stdout)
+    };
+    Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
+}
+
+/// Runs a command of an arm on a checkpoint, in a clean folder.
+fn on_checkpoint(
+    session: &Session,
+    spec: &SandboxSpec,
+    arm: Arm,
+    command: &str,
+    (checkpoint, values): (&Path, &[(&str, &str)]),
+    watch: &dyn Watch,
+) -> Result<command::Ended, LoopError> {
+    let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
+    let given = folder.give(checkpoint).display().to_string();
+    let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
+    let words = timed_command::fill(command, &values)?;
+    let limit = session.config.workload.turn_timeout;
+    command::run(&folder, spec, &words, limit, watch)?.success(arm.name(), command)
+}
+
+/// How far the weights of both arms moved in a pair: in single steps and over the whole run.
+fn updates(
+    workload: &Workload,
+    exempt: &[Exempt],
+    run: &PairRun,
+    blocks: &Blocks,
+    draws: Randomization,
+    number: u64,
+) -> Result<Vec<UpdateEvidence>, LoopError> {
+    let Some(name) = &workload.weights else { return Ok(Vec::new()) };
+    let seed = draws.bits(Purpose::Projection, run.seed, 0);
+    let drawn = blocks.step_before(drawn_block(blocks, draws, number));
+    let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
+    let weights = |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
+    alone
+        .chain([(0, blocks.steps - 1)])
+        .map(|(from, to)| {
+            let of = |arm: Arm| {
+                let ran = &run.arms[arm.index()];
+                let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
+                moved().map_err(|error: LoopError| error.of_trainer(arm))
+            };
+            Ok(UpdateEvidence {
+                from,
+                to,
+                moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? },
+            })
+        })
+        .collect()
+}
+
+/// Takes a pair of the baseline's own runs into how far it is from itself.
+pub fn include_in_floor(
+    session: &Session,
+    run: &PairRun,
+    blocks: &Blocks,
+    draws: Randomization,
+    number: u64,
+    floor: &mut Floor,
+) -> Result<(), LoopError> {
+    let workload = &session.config.workload;
+    let counters = counters(workload);
+    let [one, other] =
+        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
+    floor.include_runs(&one?, &other?);
+    for update in updates(workload, &exempt(workload)?, run, blocks, draws, number)? {
+        floor.include_updates(&update.moved.baseline, &update.moved.candidate);
+    }
+    Ok(())
+}
+
+fn exempt(workload: &Workload) -> Result<Vec<Exempt>, LoopError> {
+    workload.exempt.iter().map(|text| Exempt::parse(text)).collect()
+}
+
+pub(crate) fn counters(workload: &Workload) -> Vec<String> {
+    if workload.counters.is_empty() { DEFAULT_COUNTERS.map(str::to_owned).to_vec() } else { workload.counters.clone() }
+}
+
+fn first_failure(parity: &Parity) -> Option<String> {
+    parity.failures().next().map(|check| format!("parity: {check}"))
+}
+
+/// Exact counts that differ, summed over the run, and the operations of a baseline's step. Where only one of them counts
+/// something, nothing is said: what is not counted any more may have grown.
+fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
+    // The last step but one: the first sets up, and the last may save.
+    attempt.flops = records.baseline.rows.iter().rev().nth(1).and_then(|row| row.counters.get("flops").copied());
+    let (baseline, candidate) = (totals(&records.baseline), totals(&records.candidate));
+    attempt.counters = if baseline.keys().eq(candidate.keys()) {
+        baseline
+            .into_iter()
+            .zip(candidate.into_values())
+            .filter(|((_, before), after)| before != after)
+            .map(|(((name, _), baseline), candidate)| CounterRow { name, baseline, candidate })
+            .collect()
+    } else {
+        Vec::new()
+    };
+}
+
+/// By counter: its sum over the run. A counter that some steps lack is another one.
+fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
+    let mut totals: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
+    for (name, count) in trajectory.rows.iter().flat_map(|row| &row.counters) {
+        let (sum, steps) = totals.entry(name).or_default();
+        *sum = sum.saturating_add(*count);
+        *steps += 1;
+    }
+    totals.into_iter().map(|(name, (sum, steps))| ((name.to_owned(), steps), sum)).collect()
+}
+
+fn checkpoint_of(workload: &Workload, folder: &Sandbox, steps: u64) -> Result<PathBuf, LoopError> {
+    let name = workload.checkpoint.clone().unwrap_or_default();
+    folder.written(Path::new(&name.replace("{step}", &steps.to_string())))
+}
+
+fn kept_checkpoint_path(session: &Session) -> PathBuf {
+    session.state.folder().join("checkpoint")
+}
+
+/// The weights that the baseline trained last, for sampling and guards.
+pub fn kept_checkpoint(session: &Session) -> Option<PathBuf> {
+    Some(kept_checkpoint_path(session)).filter(|path| path.exists())
+}
+
+fn loss(command: &str, stdout: &str) -> Result<f64, LoopError> {
+    #[derive(Deserialize)]
+    struct Evaluated {
+        loss: f64,
+    }
+    let json = stdout.find('{').map_or("", |start| &stdout[start..]);
+    match serde_json::from_str::<Evaluated>(json) {
+        Ok(Evaluated { loss }) => Ok(loss),
+        Err(error) => Err(LoopError::Failed(format!("`{command}` printed no object with `loss`: {error}"))
+            .hint("`workload.eval` of `loop.toml` names it")),
+    }
+}

@@ -1,0 +1,346 @@
+//! The instrument's proof on this machine: it finds nothing where there is nothing, and finds what is there.
+//!
+//! The baseline runs against itself, and against itself held up by a known share of each turn. An
+//! instrument that fails refuses to judge. The result is kept for a week, for this machine, kernel,
+//! toolchain and workload.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use jiff::Timestamp;
+use pairbench::{
+    Arm,
+    draws::Randomization,
+    files,
+    pair::{
+        self, PairRequest, PairRun,
+        plan::{self, PairPlan},
+        schedule::{Blocks, Script},
+        timed_command,
+    },
+    process::{
+        command,
+        sandbox::{Sandbox, SandboxSpec},
+    },
+    stats::{
+        power, robust,
+        sequential::Plan,
+        signed_rank::{WalshAverages, p_greater, p_two_sided},
+    },
+    verdict::{log_of_pct, pct_of_log},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::gaming::MAX_VOIDS,
+    compare::{
+        PairRunner,
+        layout::{self, Floors, LayoutNoise},
+        same_training,
+        sides::Contest,
+    },
+    config::LoopConfig,
+    parity::Floor,
+    store::session::Session,
+    trace::ranking::{Peaks, parse_peaks},
+};
+
+/// Version of the kept file.
+pub const SCHEMA: &str = "alpha.loop.selftest/1";
+/// Pairs of each half.
+const PAIRS: u64 = 8;
+/// Pairs that show how far the baseline is from itself.
+const FLOOR_PAIRS: u64 = 2;
+/// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
+const LEVEL: f64 = 0.025;
+/// Smallest hold-up, in per cent of a turn.
+const HOLD_UP_PCT: f64 = 3.0;
+/// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
+const HOLD_UP_SD: f64 = 4.0;
+/// The largest hold-up that is tried before the instrument counts as blind.
+const MAX_HOLD_UP_PCT: f64 = 100.0;
+/// The known effect is not found where the estimate is off by more than this many standard errors.
+const MAX_ERRORS: f64 = 6.0;
+/// Numbers of the pairs that run in several layouts begin here, past all others.
+const FIRST_LAYOUT_PAIR: u64 = 1000;
+/// How long the proof holds.
+const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What the instrument showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// What it holds for.
+    pub holds_for: String,
+    /// When it ran.
+    pub time: Timestamp,
+    /// Standard deviation of a pair, in per cent.
+    pub sd_pct: f64,
+    /// Estimate of the program against itself, in per cent.
+    pub identical_pct: f64,
+    /// Two-sided p of the program against itself.
+    pub identical_p: f64,
+    /// The known slowdown, in per cent of a turn.
+    pub hold_up_pct: f64,
+    /// Its estimate.
+    pub found_pct: f64,
+    /// One-sided p of it.
+    pub found_p: f64,
+    /// What a pair takes.
+    pub seconds_per_pair: f64,
+    /// Smallest effects that 1, 5 and 20 minutes of pairs resolve, in per cent, with a chance of 80 %.
+    pub resolves: Vec<Resolution>,
+    /// How far the baseline's losses and norms are from themselves.
+    #[serde(default)]
+    pub floor: Floor,
+    /// How much layouts of the baseline differ; none where the build command cannot vary them, or pairs take too long.
+    #[serde(default)]
+    pub layout: Option<LayoutNoise>,
+    /// The machine's peaks, where the configuration says how to measure them.
+    pub peaks: Option<Peaks>,
+    /// What refuses, if something does.
+    pub failure: Option<String>,
+}
+
+/// What a self-test does beyond the usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelfTestOptions {
+    /// Layouts that are measured, however long it takes.
+    pub layouts: Option<u32>,
+}
+
+/// What a time resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// Of pairs.
+    pub minutes: f64,
+    /// Pairs that fit.
+    pub pairs: usize,
+    /// Smallest effect, in per cent.
+    pub effect_pct: f64,
+}
+
+/// The proof that holds now, if there is one.
+pub fn cached(session: &Session) -> Result<Option<SelfTest>, LoopError> {
+    let Ok(bytes) = fs::read(path(session)) else { return Ok(None) };
+    let Ok(kept) = serde_json::from_slice::<SelfTest>(&bytes) else { return Ok(None) };
+    let age = Timestamp::now().duration_since(kept.time);
+    // A clock that was set back makes it as worthless as one that ran on.
+    let is_fresh = !age.is_negative() && age.unsigned_abs() < HOLDS;
+    Ok((is_fresh && kept.schema == SCHEMA && kept.holds_for == holds_for(session)?).then_some(kept))
+}
+
+/// The proof that holds, made now if there is none. An instrument that fails is an error.
+pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
+    if let Some(kept) = cached(session)?.filter(|kept| kept.failure.is_none()) {
+        return Ok(kept);
+    }
+    watch.note("self-test of the instrument (first use on this machine, or a week ago)");
+    let made = run(session, contest, SelfTestOptions::default(), watch)?;
+    match &made.failure {
+        None => Ok(made),
+        Some(why) => Err(LoopError::Refused(format!("the instrument fails its own test here: {why}"))
+            .hint("`alpha loop doctor` says what disturbs; then `alpha loop selftest`")),
+    }
+}
+
+/// Runs the test and keeps the result.
+pub fn run(
+    session: &Session,
+    contest: &Contest,
+    options: SelfTestOptions,
+    watch: &dyn Watch,
+) -> Result<SelfTest, LoopError> {
+    let draws = Randomization::fresh();
+    let runner = PairRunner::new(session, contest, draws)?.of_baseline();
+    let empty = Script::default();
+    let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
+    let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
+    watch.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
+    let series = |first, slowed| series(&runner, &plan.blocks, first, slowed, watch);
+    let peaks = peaks(session, contest, watch)?;
+    let identical = series(1, None)?;
+    let mut floor = Floor::default();
+    for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
+        let script = runner.script(&plan.blocks, number);
+        let run = measured(&runner.request(number, &script), watch)?;
+        same_training::include_in_floor(session, &run, &plan.blocks, draws, number, &mut floor)?;
+    }
+    let mut failure = None;
+    if p_two_sided(&identical) <= LEVEL {
+        watch.note("the program differed from itself: once more");
+        let again = series(1 + PAIRS, None)?;
+        let same_side = (robust::median(&identical) > 0.0) == (robust::median(&again) > 0.0);
+        if p_two_sided(&again) <= LEVEL && same_side {
+            let pct = pct_of_log(WalshAverages::of(&again).estimate());
+            failure = Some(format!("the same program differed from itself twice, by {pct:+.2} %"));
+        }
+    }
+    let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
+    let mut hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(MAX_HOLD_UP_PCT);
+    let mut first = 1 + 4 * PAIRS;
+    let (found, found_p) = loop {
+        let slowed = series(first, Some((Arm::Candidate, hold_up_pct / 100.0)))?;
+        let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
+        let found = WalshAverages::of(&slower).estimate();
+        let found_p = p_greater(&slower);
+        let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
+        let is_off = (found - log_of_pct(hold_up_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
+        if found_p <= LEVEL && !is_off {
+            break (found, found_p);
+        }
+        let (expected, estimate) = (hold_up_pct, pct_of_log(found));
+        if hold_up_pct >= MAX_HOLD_UP_PCT {
+            let what =
+                format!("a known slowdown of {expected:.1} % was estimated as {estimate:.1} % (p = {found_p:.3})");
+            failure = failure.or(Some(what));
+            break (found, found_p);
+        }
+        // Noise of the hour, or an instrument that is blind: a larger effect tells.
+        watch
+            .note(&format!("a slowdown of {expected:.1} % was found as {estimate:.1} %: once more with twice as much"));
+        hold_up_pct = (2.0 * hold_up_pct).min(MAX_HOLD_UP_PCT);
+        first += PAIRS;
+    };
+    let layout = if failure.is_none() { layouts(session, contest, &runner, &plan, options, watch)? } else { None };
+    let made = SelfTest {
+        schema: SCHEMA.to_owned(),
+        holds_for: holds_for(session)?,
+        time: Timestamp::now(),
+        sd_pct: pct_of_log(sd),
+        identical_pct: pct_of_log(WalshAverages::of(&identical).estimate()),
+        identical_p: p_two_sided(&identical),
+        hold_up_pct,
+        found_pct: pct_of_log(found),
+        found_p,
+        seconds_per_pair: plan.seconds_per_pair,
+        resolves: resolutions(&plan, sd),
+        floor,
+        layout,
+        peaks,
+        failure,
+    };
+    let json = serde_json::to_vec_pretty(&made)
+        .map_err(|error| LoopError::Failed(format!("the self-test cannot be written: {error}")))?;
+    files::write(&path(session), &json)?;
+    Ok(made)
+}
+
+impl SelfTest {
+    /// What a gain must exceed, as far as layouts go.
+    pub fn floors(&self, config: &LoopConfig) -> Floors {
+        Floors::of(config, self.layout)
+    }
+
+    /// Smallest effect that `minutes` of pairs resolve, in per cent.
+    pub fn resolves_pct(&self, minutes: f64) -> Option<f64> {
+        self.resolves.iter().find(|resolution| resolution.minutes >= minutes).map(|resolution| resolution.effect_pct)
+    }
+}
+
+fn series(
+    runner: &PairRunner<'_>,
+    blocks: &Blocks,
+    first: u64,
+    slowed: Option<(Arm, f64)>,
+    watch: &dyn Watch,
+) -> Result<Vec<f64>, LoopError> {
+    (first..first + PAIRS)
+        .map(|number| {
+            let script = runner.script(blocks, number);
+            let request = PairRequest { slowed, ..runner.request(number, &script) };
+            Ok(measured(&request, watch)?.log_ratio())
+        })
+        .collect()
+}
+
+/// How much layouts of the baseline differ.
+fn layouts(
+    session: &Session,
+    contest: &Contest,
+    runner: &PairRunner<'_>,
+    plan: &PairPlan,
+    options: SelfTestOptions,
+    watch: &dyn Watch,
+) -> Result<Option<LayoutNoise>, LoopError> {
+    if !layout::is_varied(&session.config) {
+        watch.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
+        return Ok(None);
+    }
+    let within = layout::layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
+    let Some(layouts) = options.layouts.or(within) else {
+        watch.note(&format!(
+            "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",
+            plan.seconds_per_pair,
+            layout::LIMIT.as_secs_f64()
+        ));
+        return Ok(None);
+    };
+    let run = |specs: [&SandboxSpec; 2], number: u64| {
+        let number = FIRST_LAYOUT_PAIR + number;
+        let script = runner.script(&plan.blocks, number);
+        Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, watch)?.log_ratio())
+    };
+    layout::measure(session, contest, layouts, watch, &run)
+}
+
+/// Runs a pair, again where something disturbed it, as comparisons do.
+///
+/// # Errors
+/// [`LoopError::Refused`] where it is void [`MAX_VOIDS`] times in a row.
+fn measured(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+    let mut voids = 0;
+    loop {
+        let run = pair::run(request, watch)?;
+        let Some(void) = &run.void else { return Ok(run) };
+        voids += 1;
+        if voids == MAX_VOIDS {
+            return Err(LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why)));
+        }
+        watch.note(&format!("a pair of the self-test was void (the baseline {}): once more", void.why));
+    }
+}
+
+fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {
+    [1.0, 5.0, 20.0]
+        .into_iter()
+        .map(|minutes: f64| {
+            let fit = (minutes * 60.0 / plan.seconds_per_pair) as usize;
+            let size = Plan::largest_within(fit).unwrap_or(Plan::ALL[0]);
+            Resolution { minutes, pairs: size.pairs(), effect_pct: pct_of_log(power::smallest_effect(sd, size)) }
+        })
+        .collect()
+}
+
+/// What the proof depends on.
+fn holds_for(session: &Session) -> Result<String, LoopError> {
+    let config = &session.config;
+    let parts = [
+        session.machine.fingerprint(),
+        session.machine.kernel_release.clone().unwrap_or_default(),
+        session.builds.toolchain(&session.repository, &session.repository.head()?.tree, config)?,
+        format!("{:?}", config.workload),
+        format!("{:?}", config.trace),
+        config.build.command.clone(),
+    ];
+    Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
+}
+
+/// Each target has a proof of its own.
+fn path(session: &Session) -> PathBuf {
+    let of_target = session.config.target.as_ref().map_or(String::new(), |target| format!("-{target}"));
+    session.state.folder().join(format!("selftest{of_target}.json"))
+}
+
+/// Runs the configuration's command for peaks with the baseline's program.
+pub(crate) fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
+    let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
+    let spec = &contest.specs[0];
+    let folder = Sandbox::create(&session.work()?.join("p"), spec)?;
+    let limit = session.config.workload.turn_timeout;
+    let ended =
+        command::run(&folder, spec, &timed_command::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
+    let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
+    parse_peaks(json.as_bytes()).map(Some)
+}

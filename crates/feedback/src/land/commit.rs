@@ -1,0 +1,465 @@
+//! Landing: the remaining gates on exactly the tree that was compared, then the commit.
+//!
+//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation whose
+//! estimate is the number in the subject. Without a claim (LEANER, or on request) the commit carries
+//! no percentage. A change of the instrument has its own kind of commit.
+
+use std::time::Instant;
+
+use pairbench::verdict::{Estimate, Verdict};
+use serde::Serialize;
+
+use crate::{
+    LoopError, Watch,
+    attempt::{Attempt, RULES},
+    compare::{
+        self, CompareOptions, same_training,
+        sides::{self, Contest, short},
+        trace_runs::{self, Corroboration},
+    },
+    confirm::{self, anchor, plain},
+    ledger::RecordId,
+    records::{
+        claim::{self, Claim, Message},
+        evidence,
+    },
+    review::{
+        recompute::{self, Asked, Lands, WIDENED},
+        reference::{self, Reference},
+        verify,
+        weakened::{self, Weakened},
+    },
+    store::{session::Session, state::Tier},
+    trace::attribution::{self, Finding},
+    visible,
+};
+
+/// Version of [`Landed`].
+pub const SCHEMA: &str = "alpha.loop.commit/1";
+/// Characters of a line of the body, before it is wrapped.
+const MAX_LINE_CHARS: usize = 2_000;
+
+/// What is to be committed, and how.
+#[derive(Clone, Debug, Default)]
+pub struct CommitOptions {
+    /// What the change is, in a few words.
+    pub summary: String,
+    /// Without a percentage.
+    pub no_claim: bool,
+    /// As a change of the instrument.
+    pub instrument: bool,
+    /// Why gains outside the declared area are all right.
+    pub widen: Option<String>,
+    /// Why a change of the instrument may ask for less than before.
+    pub weakens: Option<String>,
+}
+
+/// A commit that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Landed {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The commit.
+    pub commit: String,
+    /// Its subject.
+    pub subject: String,
+    /// The gain that it claims, if it claims one.
+    pub claim_pct: Option<f64>,
+    /// What it is beside the best that was accepted before, where that is not its parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Its evidence.
+    pub record: Option<String>,
+    /// Whether ten commits were accepted since the last audit.
+    pub audit_is_due: bool,
+}
+
+/// Runs what is missing and commits.
+pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+    claim::check_summary(&options.summary)?;
+    if let Some(reason) = &options.widen {
+        visible::check_length("the reason of `--widen`", reason)?;
+    }
+    if options.instrument {
+        return instrument(session, options, watch);
+    }
+    if options.weakens.is_some() {
+        return Err(LoopError::Usage("`--weakens` is about a change of the instrument".into())
+            .hint("`alpha loop commit --instrument --weakens=<why> -m …`; a gain outside its area takes `--widen`"));
+    }
+    let mut contest = sides::of_working_tree(session, &CompareOptions::default(), watch)?;
+    // The programs may be those that were compared, and what measures another.
+    if let Some(finding) = contest.sealed(session) {
+        return Err(LoopError::Refused(finding.text())
+            .hint("`alpha loop commit --instrument -m …` commits it, without a claim; take it out of the working tree for the gain"));
+    }
+    let mut attempt = compare::known(session, &contest)?.ok_or_else(|| {
+        LoopError::Refused("this tree has not been compared with its baseline".into())
+            .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
+    })?;
+    stand_on_head(session, &mut contest)?;
+    untouched(session, &attempt)?;
+    same_walls(session, &attempt)?;
+    let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
+    match attempt.verdict {
+        None => {
+            return Err(LoopError::Refused("the comparison has not ended".into()).hint("`alpha loop compare` goes on"));
+        }
+        Some(Verdict::Faster | Verdict::Leaner) => {}
+        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
+            let refusal = same_training::without_a_gain(session, &contest, &mut attempt, watch)?;
+            session.attempts().save(&attempt)?;
+            if let Some(refusal) = refusal {
+                return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+            }
+        }
+        Some(verdict) => {
+            let refused = LoopError::Refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
+            return Err(match verdict {
+                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
+                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
+                }
+                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
+                _ => refused.hint("`alpha loop drop` ends the cycle and keeps its record"),
+            });
+        }
+    }
+    let lands = Lands::of(attempt.verdict, claims);
+    let passed = match lands {
+        Lands::Claim => gates(session, &contest, &mut attempt, options, watch),
+        Lands::Leaner => counted(session, &contest, &mut attempt, watch),
+        Lands::Plain => Ok(()),
+    };
+    let passed = match passed {
+        Ok(()) if !claims || attempt.is_confirmed() => beside_others(session, &contest, &mut attempt, claims, watch),
+        passed => passed,
+    };
+    // Before it is recorded: what was edited gets no record.
+    if passed.is_ok() && (!claims || attempt.is_confirmed()) {
+        recomputed(session, &contest, &attempt, lands, watch)?;
+    }
+    // What refuses leaves its record too.
+    let record = match &passed {
+        Err(error) if !matches!(error, LoopError::Refused(_)) => None,
+        _ => Some(evidence::record(session, &attempt)?),
+    };
+    passed?;
+    if claims && !attempt.is_confirmed() {
+        return Err(not_confirmed(&attempt));
+    }
+    let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
+    let is_claim = claims && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
+    land(session, &contest, &attempt, options, is_claim, record)
+}
+
+/// What confirms a gain runs behind the walls that the record says the comparison had.
+fn same_walls(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
+    let [then, now] = [&attempt.manifest.protection, &session.isolation.protection()];
+    if (&then.walls, then.cgroup) == (&now.walls, now.cgroup) {
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!("the walls of the comparison were {}, here they are {}", then.text(), now.text()))
+        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare anew here"))
+}
+
+/// What lies on disk must be what the ledger has of it, with rows added.
+fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
+    let mut departures = Vec::new();
+    for record in session.ledger.records().iter().filter(|record| record.kind == evidence::KIND) {
+        // This program cannot read attempts of another format.
+        let Ok(body) = record.body::<evidence::AttemptRecord>() else { continue };
+        if body.attempt.key == attempt.key {
+            departures.extend(recompute::departures(attempt, &body.attempt));
+        }
+    }
+    does_not_follow(&departures)
+}
+
+/// Everything again from the rows, and from what the pairs showed of the training.
+fn recomputed(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    lands: Lands,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    let target = attempt.manifest.target.as_deref();
+    let config = verify::config_at(session, &contest.sides[0].tree, target)?;
+    let asked = Asked {
+        config: &config,
+        lands,
+        earlier_attempts: recompute::earlier_attempts(&session.ledger, attempt),
+        message: None,
+    };
+    let mut problems = recompute::problems(&Attempt { rules: RULES, ..attempt.clone() }, &asked);
+    if attempt.rules != RULES {
+        problems.push(format!("it was judged by rules {}, this program's are {RULES}", attempt.rules));
+    }
+    if attempt.tier == Tier::T2 {
+        problems.extend(anchor::problems(session, attempt, &contest.sides[0].commit)?);
+    }
+    problems.extend(same_training::again(session, contest, attempt, watch)?);
+    does_not_follow(&problems)
+}
+
+fn does_not_follow(problems: &[String]) -> Result<(), LoopError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!("the attempt does not follow from what was measured: {}", problems.join("; ")))
+        .hint("its file in the loop's state folder was changed; nothing of it lands. `alpha loop drop` ends the cycle"))
+}
+
+/// Whether traces of both arms show that counters fell.
+fn counted(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
+    if session.config.trace.is_none() {
+        return Ok(());
+    }
+    if attempt.leaner.is_none() {
+        attempt.leaner = Some(trace_runs::corroborate(session, contest, attempt, watch)?);
+        session.attempts().save(attempt)?;
+    }
+    match attempt.leaner.as_ref().filter(|found| !found.contradicted.is_empty()) {
+        Some(found) => {
+            Err(LoopError::Refused(format!("counters fell by the trainer's own word alone: {}", found.text()))
+                .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the baseline alone does not show: how a gain is beside the best accepted tree, and what all T2s learn together.
+fn beside_others(
+    session: &mut Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    claims: bool,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    if let Some(refusal) = anchor::judge(session, contest, attempt, watch)? {
+        return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+    }
+    if claims { reference::measure(session, contest, attempt, watch) } else { Ok(()) }
+}
+
+/// Attribution and confirmation, unless they are done already.
+pub fn gates(
+    session: &Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    options: &CommitOptions,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    if attempt.attribution.is_none() && session.config.trace.is_some() {
+        let started = Instant::now();
+        let attribution = trace_runs::attribute(session, contest, attempt, watch)?;
+        attempt.seconds.attribution += started.elapsed().as_secs_f64();
+        attempt.attribution = Some(attribution);
+        session.attempts().save(attempt)?;
+    }
+    if let Some(attribution) = attempt.attribution.as_ref().filter(|found| found.finding == Finding::Outside)
+        && options.widen.is_none()
+    {
+        return Err(LoopError::Refused(format!("attribution: {}", attribution.explanation))
+            .hint("`--widen=<why>` lets gains outside the declared area through; the reason goes into the commit"));
+    }
+    confirm::run(session, contest, attempt, watch)?;
+    plain::run(session, contest, attempt, watch)
+}
+
+fn not_confirmed(attempt: &Attempt) -> LoopError {
+    if let Some(why) = attempt.plain.as_ref().and_then(|plain| plain.refusal.as_ref()) {
+        return LoopError::Refused(why.clone())
+            .hint("a user starts the trainer without the loop: a gain has to be there then; `alpha loop drop` ends the cycle and keeps its record");
+    }
+    let confirmation = attempt.confirmation.as_ref();
+    let why = confirmation.and_then(|confirmation| {
+        confirmation.refusal.clone().or_else(|| confirmation.estimate.map(|estimate| estimate.text()))
+    });
+    LoopError::Refused(format!("fresh pairs do not confirm the gain: {}", why.as_deref().unwrap_or("nothing")))
+        .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
+}
+
+/// The parent must be the baseline: the gain was measured against that. Where another commit of the same measured tree was
+/// named, HEAD takes its place: the commit's history, in which earlier claims are looked for, is HEAD's.
+fn stand_on_head(session: &Session, contest: &mut Contest) -> Result<(), LoopError> {
+    let head = session.repository.head()?;
+    let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
+    if measured == contest.sides[0].measured_tree {
+        (contest.sides[0].commit, contest.sides[0].tree) = (head.commit, head.tree);
+        return Ok(());
+    }
+    Err(LoopError::Refused(format!(
+        "HEAD is `{}`, but the comparison was against `{}`",
+        short(&head.commit),
+        short(&contest.sides[0].commit)
+    ))
+    .hint("`alpha loop compare --baseline=HEAD` measures against what is there now"))
+}
+
+fn land(
+    session: &Session,
+    contest: &Contest,
+    attempt: &Attempt,
+    options: &CommitOptions,
+    claims: bool,
+    record: RecordId,
+) -> Result<Landed, LoopError> {
+    let estimate = recompute::claimed(attempt).filter(|_| claims);
+    let weaker = weakened::at(&session.repository, &contest.sides[0].commit, attempt.manifest.target.as_deref())?;
+    let message = Message {
+        summary: options.summary.clone(),
+        speedup_pct: estimate.map(|estimate| estimate.speedup_pct),
+        body: body(session, contest, attempt, options)?,
+        trailers: trailers(attempt, estimate, &weaker, record),
+    };
+    let text = message.render()?;
+    let subject = text.lines().next().unwrap_or_default().to_owned();
+    let commit = write(session, contest, &text, record)?;
+    let log = session.repository.log("HEAD")?;
+    let accepted =
+        log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
+    session.state.close_cycle()?;
+    // It has served; whoever commits the attempt again has the judgement that is recorded.
+    session.attempts().save(&Attempt { evidence: String::new(), ..attempt.clone() })?;
+    session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
+    Ok(Landed {
+        schema: SCHEMA,
+        commit,
+        subject,
+        claim_pct: estimate.map(|estimate| estimate.speedup_pct),
+        reference: attempt.reference.as_ref().map(Reference::text),
+        record: Some(record.to_string()),
+        audit_is_due: claims && accepted.is_multiple_of(crate::review::audit::EVERY),
+    })
+}
+
+/// Commits the tree that was measured, and the ledger's records, if the working tree still is what was measured. Other
+/// unmeasured files, such as documents and runs, stay what they are: changes of the user's to commit.
+fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) -> Result<String, LoopError> {
+    let repository = &session.repository;
+    let unmeasured = session.config.unmeasured();
+    let now = repository.snapshot(&unmeasured)?;
+    if repository.measured_tree(&now.tree, &unmeasured)? != contest.sides[1].measured_tree {
+        return Err(LoopError::Refused("the working tree was changed meanwhile".into())
+            .hint("`alpha loop compare` measures it as it is now"));
+    }
+    let head = repository.head()?;
+    if head.commit != contest.sides[0].commit {
+        return Err(LoopError::Refused("HEAD was moved meanwhile".into()).hint("`alpha loop commit` again"));
+    }
+    let ledger = &session.config.ledger;
+    // The snapshot has unmeasured files as HEAD has them.
+    let tree =
+        repository.with_files(&now.tree, &session.ledger.files().map(|name| ledger.join(name)).collect::<Vec<_>>())?;
+    let name = ledger.join(format!("{record}.json"));
+    if repository.read_file(&tree, &name.to_string_lossy())?.is_none() {
+        return Err(LoopError::Failed(format!("the record `{}` did not get into the commit", name.display()))
+            .hint("`ledger` of `loop.toml` must be a folder of this repository"));
+    }
+    repository.commit(&tree, message, &head)
+}
+
+fn trailers(
+    attempt: &Attempt,
+    claimed: Option<Estimate>,
+    weaker: &[Weakened],
+    record: RecordId,
+) -> Vec<(String, String)> {
+    let mut trailers = Vec::new();
+    let mut add = |name: &str, value: String| trailers.push((name.to_owned(), value));
+    if let Some((confirmation, estimate)) = attempt.confirmation.as_ref().zip(claimed) {
+        if let Some((low, high)) = estimate.ci_low_pct.zip(estimate.ci_high_pct) {
+            add("Alpha-Interval", format!("{low:+.2}% .. {high:+.2}%"));
+        }
+        add("Alpha-Pairs", format!("{}+{}", attempt.pairs.len(), confirmation.pairs.len()));
+    }
+    for weakened in weaker {
+        add(weakened::TRAILER, weakened.line());
+    }
+    add("Alpha-Record", record.to_string());
+    trailers
+}
+
+/// What, why, command, results.
+fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &CommitOptions) -> Result<String, LoopError> {
+    let stat = session.repository.diff_stat(&contest.sides[0].tree, &contest.sides[1].tree)?;
+    let mut lines = Vec::new();
+    if let Some(hypothesis) = &attempt.hypothesis {
+        lines.push(format!("Why: {hypothesis}"));
+    }
+    let files: Vec<String> = contest.changed.iter().take(6).map(|path| path.display().to_string()).collect();
+    let more = if contest.changed.len() > files.len() { ", …" } else { "" };
+    lines.push(format!("What: {}{more} (+{} -{} lines)", files.join(", "), stat.insertions, stat.deletions));
+    lines.extend(attempt.manifest.target.as_ref().map(|target| format!("Target: {target}")));
+    lines.push(format!("Command: {}", attempt.manifest.command));
+    if let Some(estimate) = attempt.estimate {
+        lines.push(format!("Comparison: {} over {} pairs in turns", estimate.text(), attempt.pairs.len()));
+    }
+    if let Some((confirmation, estimate)) = attempt
+        .confirmation
+        .as_ref()
+        .and_then(|confirmation| confirmation.estimate.map(|estimate| (confirmation, estimate)))
+    {
+        let (pairs, p) = (confirmation.pairs.len(), confirmation.p.unwrap_or(1.0));
+        lines.push(format!("Confirmation: {} over {pairs} fresh pairs (p = {p:.4})", estimate.text()));
+    }
+    if let Some(parity) = &attempt.parity {
+        lines.push(format!("Parity: {}", parity.text()));
+    }
+    for row in &attempt.counters {
+        lines.push(format!("Counter: {} {} -> {}", row.name, row.baseline, row.candidate));
+    }
+    if attempt.verdict == Some(Verdict::Leaner) {
+        let nothing = Corroboration::default();
+        lines.push(format!(
+            "Leaner by the trainer's own counters; {}",
+            attempt.leaner.as_ref().unwrap_or(&nothing).text()
+        ));
+    }
+    if let Some(reference) = &attempt.reference {
+        lines.push(reference.text());
+    }
+    for guard in &attempt.guards {
+        lines.push(format!("Guard: {}", guard.text()));
+    }
+    if let Some(reason) = &options.widen {
+        lines.push(format!("{WIDENED}{reason}"));
+    }
+    // Names, reasons and words of trainers stay within their line, which begins with what it is about.
+    let lines: Vec<String> = lines.iter().map(|line| visible::cut(&visible::line(line), MAX_LINE_CHARS)).collect();
+    let mut text = lines.join("\n");
+    if let Some(attribution) = &attempt.attribution {
+        text.push_str("\n\n");
+        text.push_str(&attribution::table(attribution));
+    }
+    Ok(text)
+}
+
+/// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
+fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+    let mut contest = sides::of_instrument(session, watch)?;
+    stand_on_head(session, &mut contest)?;
+    let trees = contest.sides.each_ref().map(|side| side.tree.as_str());
+    let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
+    let record = crate::land::instrument_change::measure(session, &contest, watch)?;
+    let mut text = format!(
+        "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\n",
+        options.summary, record.text
+    );
+    for (name, line) in weaker {
+        text.push_str(&format!("{name}: {line}\n"));
+    }
+    text.push_str(&format!("Alpha-Record: {}\n", record.id));
+    let subject = text.lines().next().unwrap_or_default().to_owned();
+    let commit = write(session, &contest, &text, record.id)?;
+    Ok(Landed {
+        schema: SCHEMA,
+        commit,
+        subject,
+        claim_pct: None,
+        reference: None,
+        record: Some(record.id.to_string()),
+        audit_is_due: false,
+    })
+}

@@ -1,0 +1,152 @@
+//! `alpha loop run`: smoke, compare, confirm, commit, and the next bottlenecks, in one go.
+
+use std::time::{Duration, Instant};
+
+use pairbench::verdict::Verdict;
+use serde::Serialize;
+
+use crate::{
+    LoopError, Watch,
+    compare::{self, CompareOptions, report::CompareReport, sides, smoke::SmokeVerdict, smoke_test, trace_runs},
+    land::commit::{self, CommitOptions, Landed},
+    records::claim,
+    store::session::Session,
+    trace::ranking,
+};
+
+/// Version of [`CycleRun`].
+pub const SCHEMA: &str = "alpha.loop.run/1";
+
+/// What came of a whole cycle.
+#[derive(Debug, Serialize)]
+pub struct CycleRun {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The 5-step test, where the configuration has one.
+    pub smoke: Option<SmokeVerdict>,
+    /// The comparison, if it came to that.
+    pub compare: Option<CompareReport>,
+    /// The commit, if it was made.
+    pub landed: Option<Landed>,
+    /// Why there is none.
+    pub refusal: Option<String>,
+    /// The bottlenecks of what is accepted now.
+    pub next: Option<ranking::Report>,
+    /// Where the time went.
+    pub seconds: RunSeconds,
+    /// Exit code of the command.
+    pub exit_code: u8,
+}
+
+/// Where the time of a cycle went.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct RunSeconds {
+    /// Both builds, as far as they were not cached.
+    pub build: f64,
+    /// The 5-step test.
+    pub smoke: f64,
+    /// Comparison with parity and guards.
+    pub compare: f64,
+    /// Attribution, confirmation and the commit.
+    pub commit: f64,
+    /// Ranking.
+    pub next: f64,
+    /// From the command to its end.
+    pub total: f64,
+}
+
+impl RunSeconds {
+    /// With their names.
+    pub fn parts(&self) -> [(&'static str, f64); 5] {
+        [
+            ("build", self.build),
+            ("smoke", self.smoke),
+            ("compare", self.compare),
+            ("commit", self.commit),
+            ("next", self.next),
+        ]
+    }
+}
+
+/// Runs the cycle as far as it gets.
+pub fn run(
+    session: &mut Session,
+    options: &CommitOptions,
+    budget: Option<Duration>,
+    watch: &dyn Watch,
+) -> Result<CycleRun, LoopError> {
+    claim::check_summary(&options.summary)?;
+    let began = Instant::now();
+    let mut done = CycleRun {
+        schema: SCHEMA,
+        smoke: None,
+        compare: None,
+        landed: None,
+        refusal: None,
+        next: None,
+        seconds: RunSeconds::default(),
+        exit_code: 0,
+    };
+    let compare_options = CompareOptions { budget, ..CompareOptions::default() };
+    let contest = sides::of_working_tree(session, &compare_options, watch)?;
+    done.seconds.build = began.elapsed().as_secs_f64();
+    let ended = stages(session, &contest, options, &compare_options, &mut done, watch);
+    done.seconds.total = began.elapsed().as_secs_f64();
+    match ended {
+        Ok(()) => Ok(done),
+        // A gate that refuses is an answer; the report says which and keeps what was measured before.
+        Err(LoopError::Refused(why)) => {
+            done.refusal = Some(why);
+            done.exit_code = 4;
+            Ok(done)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn stages(
+    session: &mut Session,
+    contest: &sides::Contest,
+    options: &CommitOptions,
+    compare_options: &CompareOptions,
+    done: &mut CycleRun,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    if session.config.smoke.is_some() {
+        let started = Instant::now();
+        let smoke = smoke_test::run(session, contest, watch)?;
+        done.seconds.smoke = started.elapsed().as_secs_f64();
+        let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
+        done.smoke = Some(smoke);
+        if !passed {
+            done.refusal = Some("the smoke test is not passed".to_owned());
+            done.exit_code = if failed { 1 } else { 4 };
+            return Ok(());
+        }
+    }
+    let started = Instant::now();
+    let attempt = compare::compare(session, compare_options, watch)?;
+    done.seconds.compare = started.elapsed().as_secs_f64();
+    let verdict = attempt.verdict.unwrap_or(Verdict::Undecided);
+    done.compare = Some(CompareReport::of(session, &attempt));
+    let may_land = verdict.exit_code() == 0 || options.no_claim;
+    if !may_land {
+        done.refusal = Some(attempt.reason);
+        done.exit_code = verdict.exit_code();
+        return Ok(());
+    }
+    let started = Instant::now();
+    let landed = commit::commit(session, options, watch);
+    done.seconds.commit = started.elapsed().as_secs_f64();
+    done.landed = Some(landed?);
+    if session.config.trace.is_some() {
+        let started = Instant::now();
+        // It has landed: what is next can be asked again.
+        match trace_runs::rank_baseline(session, watch) {
+            Ok(report) => done.next = Some(report),
+            Err(error) => watch.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),
+        }
+        done.seconds.next = started.elapsed().as_secs_f64();
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! A change of the instrument, measured by both instruments, so that the series can be joined.
+
+use pairbench::{
+    Arm,
+    draws::{Purpose, Randomization},
+    pair::{self, PairRequest, schedule::Script},
+    process::sandbox::SandboxSpec,
+    stats::{robust::median, signed_rank::WalshAverages},
+    verdict::pct_of_log,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::Side,
+    compare::sides::Contest,
+    config::{LoopConfig, Workload},
+    ledger::RecordId,
+    store::{
+        inputs,
+        session::{Session, config_text},
+    },
+};
+
+/// The kind of its records.
+pub const KIND: &str = "bridge";
+/// Runs under each instrument.
+const RUNS: u64 = 6;
+
+/// Old and new instrument beside each other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Before.
+    pub baseline: Side,
+    /// After.
+    pub candidate: Side,
+    /// The workload before.
+    pub old_command: String,
+    /// The workload after.
+    pub new_command: String,
+    /// ln(seconds a token before / after), a pair of runs each.
+    pub d: Vec<f64>,
+}
+
+/// A bridge that was recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its record.
+    pub id: RecordId,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// Runs the baseline's program under the old configuration and the candidate's under the new one, alternately.
+pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> Result<Recorded, LoopError> {
+    let old = session.config.workload.clone();
+    let text = config_text(&session.repository, &contest.sides[1].tree)?;
+    let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
+    let state = session.state.folder();
+    let inputs = |arm: Arm, paths| {
+        inputs::folder(&session.repository, state, &contest.sides[arm.index()].tree, paths, arm, watch)
+    };
+    let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
+    let specs = [
+        SandboxSpec { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.specs[0].clone() },
+        SandboxSpec { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.specs[1].clone() },
+    ];
+    let draws = Randomization::fresh();
+    let work = session.work()?;
+    let script = Script::default();
+    let mut d = Vec::new();
+    for number in 0..RUNS {
+        let mut seconds_per_token = [0.0; 2];
+        for arm in draws.order(Purpose::Pair, number, 0) {
+            let workload = if arm == Arm::Baseline { &old } else { &new };
+            let specs = [&specs[0], &specs[1]];
+            let request = PairRequest {
+                command: workload.timed(),
+                specs,
+                script: &script,
+                draws,
+                number,
+                work: &work,
+                slowed: None,
+            };
+            let run = pair::alone(&request, arm, watch)?;
+            seconds_per_token[arm.index()] = steady_step_s(&run) / workload_tokens(workload);
+        }
+        d.push((seconds_per_token[0] / seconds_per_token[1]).ln());
+    }
+    let [baseline, candidate] = contest.sides.clone();
+    let factor = WalshAverages::of(&d).estimate();
+    let bridge = Bridge { baseline, candidate, old_command: old.command, new_command: new.command, d };
+    let id = session.ledger.append(KIND, &bridge, None)?;
+    let text = format!("{:+.2} % tok/s under the new one, {RUNS} runs each", pct_of_log(factor));
+    Ok(Recorded { id, text })
+}
+
+fn steady_step_s(run: &pair::ArmRun) -> f64 {
+    let steps_ms: Vec<f64> = run.turns.iter().skip(run.turns.len() / 4).map(|turn| turn.ms).collect();
+    median(&steps_ms) / 1e3
+}
+
+fn workload_tokens(workload: &Workload) -> f64 {
+    workload.tokens_per_step as f64
+}

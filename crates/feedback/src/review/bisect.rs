@@ -1,0 +1,132 @@
+//! `alpha loop bisect`: which commit lost speed.
+//!
+//! Every commit in the middle is measured against the good end directly, so errors do not add up. The
+//! question is always the same: is it slower than the good end by half of what was lost?
+
+use std::time::Duration;
+
+use pairbench::verdict::{Estimate, Verdict, log_of_pct, pct_of_log};
+use serde::Serialize;
+
+use crate::{
+    LoopError, Watch,
+    compare::sides::{self, short},
+    review::measure::{self, Measurement},
+    store::session::Session,
+};
+
+/// Version of [`Bisection`].
+pub const SCHEMA: &str = "alpha.loop.bisect/1";
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bisection {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The commit that lost speed.
+    pub culprit: String,
+    /// Its subject.
+    pub subject: String,
+    /// What was lost from the good end to the bad, in per cent of speed.
+    pub lost_pct: f64,
+    /// The commits that were measured, against the good end.
+    pub measured: Vec<Measured>,
+    /// Commits that cannot be built or run: the loss may be theirs where they come right before the culprit.
+    pub skipped: Vec<String>,
+}
+
+/// A commit that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// The commit.
+    pub commit: String,
+    /// Beside the good end.
+    pub estimate: Option<Estimate>,
+    /// Whether it has lost the speed.
+    pub is_slow: bool,
+}
+
+/// Finds the first commit after `good` that is as slow as `bad`, along first parents.
+pub fn bisect(
+    session: &mut Session,
+    good: &str,
+    bad: &str,
+    budget: Duration,
+    watch: &dyn Watch,
+) -> Result<Bisection, LoopError> {
+    let (good, bad) = (session.repository.resolve(good)?, session.repository.resolve(bad)?);
+    if !session.repository.is_ancestor(&good, &bad)? {
+        return Err(LoopError::Usage(format!("`{}` is not an ancestor of `{}`", short(&good), short(&bad)))
+            .hint("`alpha loop bisect <good> <bad>`: the older, faster commit first"));
+    }
+    let mut commits: Vec<_> = session.repository.first_parents(&good, &bad)?;
+    if commits.is_empty() {
+        return Err(LoopError::Usage("both ends are the same commit".into()));
+    }
+    let epsilon_pct = session.config.epsilon_pct;
+    let whole = measure_against(session, &good, &bad, budget, epsilon_pct, watch)?;
+    let lost_pct = match (whole.verdict, whole.estimate) {
+        (Verdict::Slower, Some(estimate)) => -estimate.speedup_pct,
+        _ => {
+            return Err(LoopError::Undecided(format!("no loss between the two ends is proved: {}", whole.reason))
+                .hint("a longer `--budget` resolves less"));
+        }
+    };
+    let half_pct = pct_of_log(log_of_pct(lost_pct) / 2.0);
+    let mut measured = vec![Measured { commit: bad, estimate: whole.estimate, is_slow: true }];
+    // Everything before `low` is fast, the commit at `high` is slow.
+    let (mut low, mut high) = (0, commits.len() - 1);
+    let mut skipped = Vec::new();
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let commit = &commits[middle].id.clone();
+        watch.note(&format!(
+            "{} commits left; measuring {} {}",
+            high - low + 1,
+            short(commit),
+            commits[middle].subject
+        ));
+        let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), watch) {
+            Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
+                watch.note(&format!("`{}` is left out: {why}", short(commit)));
+                skipped.push(commit.clone());
+                commits.remove(middle);
+                high -= 1;
+                continue;
+            }
+            found => found?,
+        };
+        let is_slow = found.estimate.is_some_and(|estimate| estimate.speedup_pct < -half_pct);
+        if found.verdict == Verdict::Undecided {
+            watch.note(&format!("undecided, taken as {}: {}", if is_slow { "slow" } else { "fast" }, found.reason));
+        }
+        measured.push(Measured { commit: commit.clone(), estimate: found.estimate, is_slow });
+        if is_slow { high = middle } else { low = middle + 1 }
+    }
+    let culprit = &commits[high];
+    let (culprit, subject) = (culprit.id.clone(), culprit.subject.clone());
+    Ok(Bisection { schema: SCHEMA, culprit, subject, lost_pct, measured, skipped })
+}
+
+struct Found {
+    verdict: Verdict,
+    reason: String,
+    estimate: Option<Estimate>,
+}
+
+fn measure_against(
+    session: &mut Session,
+    good: &str,
+    commit: &str,
+    budget: Duration,
+    epsilon_pct: f64,
+    watch: &dyn Watch,
+) -> Result<Found, LoopError> {
+    let contest = sides::of_commits(session, good, commit, watch)?;
+    if contest.sides[0].binary == contest.sides[1].binary {
+        return Ok(Found { verdict: Verdict::Same, reason: "the same program".to_owned(), estimate: None });
+    }
+    let Measurement { verdict, reason, estimate, .. } =
+        measure::run(session, &contest, "bisect", budget, epsilon_pct, watch)?;
+    Ok(Found { verdict, reason, estimate })
+}

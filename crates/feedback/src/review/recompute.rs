@@ -1,0 +1,427 @@
+//! Everything that an attempt says, again from its rows: nothing that stands in a file is believed.
+//!
+//! `commit` asks this of the attempt that it read from disk, right before landing, and `verify` of records. What is asked
+//! for comes from the configuration of the baseline's own commit: every guard of it, every rule of parity, the area. It
+//! finds what was edited and does not fit; rows that were invented as a whole fit, and only measuring again finds those.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    attempt::{
+        Attempt, Confirmation, PairRow, RULES,
+        bookkeeping::{LOST_D, Series},
+        gaming,
+    },
+    compare::{
+        guards,
+        layout::{self, Needs},
+    },
+    config::LoopConfig,
+    confirm::{fewest_pairs, level, outcome, plain, went_on},
+    ledger::{Ledger, RecordId},
+    parity,
+    records::evidence::{self, AttemptRecord},
+    trace::attribution::{Attribution, Finding},
+};
+use pairbench::{
+    Arm,
+    draws::Purpose,
+    stats::{conditional::conditional, sequential::Plan},
+    verdict::{Estimate, Judgement, Verdict, judge, log_of_pct},
+};
+
+/// Numbers are written with all their digits; sums in another order differ in the last.
+const ROUNDING: f64 = 1e-9;
+/// Begins the line of a message that says why a gain lies outside the declared area.
+pub const WIDENED: &str = "Wider than declared: ";
+/// Part of a gain that may be seen outside the declared area.
+const LET_THROUGH: f64 = 0.25;
+
+/// How an attempt lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lands {
+    /// With a percentage.
+    Claim,
+    /// Without one, because counters fell.
+    Leaner,
+    /// Without one.
+    Plain,
+}
+
+impl Lands {
+    /// How an attempt with this verdict lands.
+    pub fn of(verdict: Option<Verdict>, claims: bool) -> Lands {
+        match verdict {
+            _ if claims => Lands::Claim,
+            Some(Verdict::Leaner) => Lands::Leaner,
+            _ => Lands::Plain,
+        }
+    }
+}
+
+/// What is asked of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The configuration of the baseline's commit.
+    pub config: &'a LoopConfig,
+    /// How it lands.
+    pub lands: Lands,
+    /// Attempts on the same baseline that are known to have come before, those with two chances twice.
+    pub earlier_attempts: usize,
+    /// The commit's message, if there is one.
+    pub message: Option<&'a str>,
+}
+
+/// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
+/// published because it passed ([`conditional`](pairbench::stats::conditional)), or what plain runs show, or what it gains beside the best
+/// accepted tree where that is less. None where it takes back a slowdown, or nobody could see whether it does.
+pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
+    let confirmation = attempt.confirmation.as_ref()?;
+    if attempt.reference.as_ref().is_some_and(|reference| !reference.allows_a_claim()) {
+        return None;
+    }
+    let again = outcome(confirmation);
+    let pairs = confirmation.pairs.len();
+    let plain = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
+    // Older records claim the confirmation's own estimate, which was selected for having passed.
+    let own = match conditional(&again, confirmation.level) {
+        Some(found) if attempt.rules > 0 => {
+            let epsilon = log_of_pct(attempt.epsilon_pct);
+            let published = if again.estimate >= epsilon { found.published(epsilon) } else { found.estimate };
+            Estimate::new(published, found.interval.low.min(published), found.interval.high, pairs)
+        }
+        _ => plain,
+    };
+    // What is there in plain runs, where that is less than in turns.
+    let plain = attempt.plain.as_ref().and_then(|_| plain::estimate(attempt));
+    let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
+    let beside = attempt.reference.as_ref().and_then(|reference| reference.candidate.as_ref()?.estimate);
+    Some(beside.filter(|beside| beside.speedup_pct < own.speedup_pct).unwrap_or(own))
+}
+
+/// What does not follow from the attempt's rows, or is missing; empty where all of it holds. Records of before these rules
+/// are not asked for what they could not hold.
+pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let is_older = attempt.rules == 0;
+    if attempt.rules > RULES {
+        problems.push(format!("it was judged by rules {} of a later program; this one knows {RULES}", attempt.rules));
+    }
+    problems.extend(of_instrument(attempt, asked.config));
+    problems.extend(of_pairs(attempt));
+    match attempt.plan.and_then(|plan| plan.looks()) {
+        None => problems.push("the record has no plan".to_owned()),
+        Some(looks) => problems.extend(of_verdict(attempt, looks, asked, is_older)),
+    }
+    match &attempt.parity {
+        Some(found) if found.passed && found.tier == attempt.tier => {
+            problems.extend(parity::problems(found, asked.config));
+        }
+        _ => problems.push("parity is not shown".to_owned()),
+    }
+    if asked.lands != Lands::Plain {
+        problems.extend(of_guards(attempt, asked.config, is_older));
+        problems.extend(of_gaming(attempt));
+    }
+    if asked.lands == Lands::Claim {
+        problems.extend(of_confirmation(attempt, asked.config, asked.earlier_attempts));
+        if !is_older {
+            problems.extend(of_plain_runs(attempt, asked.config));
+        }
+        problems.extend(of_attribution(attempt, asked));
+    }
+    problems
+}
+
+/// Whether it ran what the configuration says.
+fn of_instrument(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
+    let (manifest, workload) = (&attempt.manifest, &config.workload);
+    let steps = attempt.plan.map(|plan| plan.blocks.steps);
+    let mut problems = Vec::new();
+    if manifest.command != workload.command
+        || manifest.tokens != workload.steps.saturating_mul(workload.tokens_per_step)
+        || steps.is_some_and(|steps| steps != workload.steps)
+    {
+        problems.push("it did not run the workload of its `loop.toml`".to_owned());
+    }
+    if let Some(area) = attempt.area.as_ref().filter(|area| !config.areas.contains_key(*area)) {
+        problems.push(format!("its area `{area}` is not in its `loop.toml`"));
+    }
+    problems
+}
+
+/// Order, draws, seeds, and that no pair is missing: numbers are used up one by one.
+fn of_pairs(attempt: &Attempt) -> Vec<String> {
+    let mut problems = Vec::new();
+    let confirmation = attempt.confirmation.as_ref();
+    let fresh: &[PairRow] = confirmation.map_or(&[], |confirmation| &confirmation.pairs);
+    let mut used = BTreeSet::new();
+    for pair in attempt.pairs.iter().chain(fresh) {
+        let number = pair.number;
+        if !used.insert(number) {
+            problems.push(format!("pair {number} stands in it twice"));
+        }
+        if pair.baseline_first != attempt.draws.coin(Purpose::Pair, number, 0) {
+            problems.push(format!("pair {number} did not follow its coin"));
+        }
+        if attempt.rules > 0 && pair.seed != attempt.draws.below(1 << 31, Purpose::TrainingSeed, number, 0) {
+            problems.push(format!("pair {number} did not have its seed"));
+        }
+        if !(pair.d.is_finite() && pair.whole.is_finite()) {
+            problems.push(format!("pair {number} has no finite number"));
+        }
+    }
+    let void = attempt.voids.iter().chain(confirmation.map_or(&[][..], |confirmation| &confirmation.voids));
+    for void in void {
+        // What the candidate spoiled counts as lost, and has a row; in older records it did not count and has none.
+        let is_new = used.insert(void.number);
+        if void.arm == Arm::Baseline && !is_new {
+            problems.push(format!("pair {} stands in it twice", void.number));
+        }
+    }
+    used.extend(attempt.bookkeeping.interrupted.iter().map(|pair| pair.number));
+    if let Some(gap) = (0..used.len() as u64).find(|number| !used.contains(number)) {
+        problems.push(format!("pair {gap} is missing"));
+    }
+    let last = attempt.pairs.iter().map(|pair| pair.number).max();
+    if fresh.iter().any(|pair| last.is_some_and(|last| pair.number <= last)) {
+        problems.push("pairs of the confirmation come before the last of the comparison".to_owned());
+    }
+    problems
+}
+
+/// The comparison's answer again, and its estimate.
+fn of_verdict(attempt: &Attempt, looks: Plan, asked: &Asked<'_>, is_older: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    let epsilon_pct = attempt.epsilon_pct;
+    if epsilon_pct < asked.config.epsilon_pct && asked.lands == Lands::Claim {
+        problems.push(format!("ε is {epsilon_pct} %, `loop.toml` says {} %", asked.config.epsilon_pct));
+    }
+    let d = attempt.d();
+    let judged = judge(&d, looks, epsilon_pct.max(asked.config.epsilon_pct));
+    let found = judged.verdict.map_or("no answer", Verdict::name);
+    let estimate = last_estimate(&d, looks, epsilon_pct);
+    if asked.lands == Lands::Claim && !is_older && (attempt.floors.is_none() || attempt.layout_needs() == Needs::More) {
+        problems.push("its gain is not shown to be more than luck of layout".to_owned());
+    }
+    if attempt.floors.is_some_and(|floors| floors != floors.again(asked.config)) {
+        problems.push("its floor for luck of layout does not follow from what was measured".to_owned());
+    }
+    match asked.lands {
+        Lands::Claim if attempt.verdict != Some(Verdict::Faster) || judged.verdict != Some(Verdict::Faster) => {
+            problems.push(format!("its pairs give {found}, not FASTER"));
+        }
+        Lands::Leaner => {
+            let again = Attempt { estimate, ..attempt.clone() };
+            if attempt.verdict != Some(Verdict::Leaner) || judged.verdict == Some(Verdict::Slower) || !again.is_leaner()
+            {
+                problems.push(format!("its pairs and counters do not give LEANER: {found}"));
+            }
+            if !is_older && asked.config.trace.is_some() && attempt.leaner.is_none() {
+                problems.push("no trace was asked whether the counters are true".to_owned());
+            }
+        }
+        Lands::Plain if judged.verdict == Some(Verdict::Slower) => problems.push("its pairs give SLOWER".to_owned()),
+        Lands::Plain if matches!(attempt.verdict, None | Some(Verdict::Slower | Verdict::Refused)) => {
+            problems.push(format!("its verdict is {}", attempt.verdict.map_or("none", Verdict::name)));
+        }
+        Lands::Claim | Lands::Plain => {}
+    }
+    let near = |a: f64, b: f64| (a - b).abs() <= ROUNDING * (1.0 + b.abs());
+    let is_same = match (attempt.estimate, estimate) {
+        (Some(said), Some(found)) => near(said.speedup_pct, found.speedup_pct) && said.pairs == found.pairs,
+        (said, found) => said.is_none() == found.is_none(),
+    };
+    if !is_older && !is_same {
+        problems.push("the comparison's estimate is not that of its pairs".to_owned());
+    }
+    problems
+}
+
+/// The estimate of the last look.
+fn last_estimate(d: &[f64], looks: Plan, epsilon_pct: f64) -> Option<Estimate> {
+    let at = |pairs: usize| -> Judgement { judge(&d[..pairs], looks, epsilon_pct) };
+    (0..=d.len()).rev().find_map(|pairs| at(pairs).estimate)
+}
+
+/// A fixed number of fresh pairs, at a level that the attempts before allow.
+fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usize) -> Vec<String> {
+    let Some(confirmation) = &attempt.confirmation else { return vec!["there is no confirmation".to_owned()] };
+    let Confirmation { planned, pairs, level: used, p, accepted, refusal, .. } = confirmation;
+    let mut problems = Vec::new();
+    let attempts = earlier_attempts.max(confirmation.attempts);
+    let allowed = level(attempts, attempt);
+    // Written so that NaN is not allowed.
+    let is_allowed = *used <= allowed * (1.0 + ROUNDING);
+    if !is_allowed {
+        problems.push(format!("its confirmation was judged at {used}, allowed is {allowed} after {attempts} attempts"));
+    }
+    let lost = attempt.lost_in(&Series::Confirmation);
+    if pairs.len() != *planned || pairs.len() < attempt.pairs.len().max(fewest_pairs(*used, lost)) {
+        problems.push(format!("the confirmation has {} pairs, not the {planned} planned", pairs.len()));
+    }
+    let again = outcome(confirmation);
+    if attempt.layout_needs() == Needs::OtherLayouts && layout::is_varied(config) && !confirmation.over_layouts {
+        problems.push("it was not confirmed over several layouts, which may differ by as much as it claims".to_owned());
+    }
+    if !again.confirmed {
+        problems.push(format!("its confirmation does not pass (p = {:.4})", again.p));
+    }
+    if p.is_none_or(|p| (p - again.p).abs() > ROUNDING) {
+        problems.push("the confirmation's p is not that of its pairs".to_owned());
+    }
+    if let Some(why) = refusal {
+        problems.push(format!("its confirmation was refused: {why}"));
+    } else if *accepted != Some(true) {
+        problems.push("its confirmation was not accepted".to_owned());
+    }
+    if let Some(finding) = gaming::voids(&confirmation.voids) {
+        problems.push(finding.text());
+    }
+    problems
+}
+
+/// The gain is there without the turn protocol, by the plain runs' own rows.
+fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
+    let Some(plain) = &attempt.plain else { return vec!["there are no plain runs".to_owned()] };
+    let mut problems: Vec<String> =
+        plain.refusal.iter().map(|why| format!("its plain runs were refused: {why}")).collect();
+    if plain.steps != plain::steps(config.workload.steps, plain.draws) {
+        problems.push("its plain runs did not have the steps that were drawn".to_owned());
+    }
+    let mut used = BTreeSet::new();
+    for row in plain.slices.iter().chain(&plain.whole) {
+        if !used.insert(row.number) || row.baseline_first != plain.draws.coin(Purpose::Pair, row.number, 0) {
+            problems.push(format!("plain pair {} did not follow its draws, or stands in it twice", row.number));
+        }
+        if row.d > LOST_D && (row.d - (row.ms[0] / row.ms[1]).ln()).abs() > plain::ROUNDING_OF_TIMES {
+            problems.push(format!("plain pair {} has another ratio than its times", row.number));
+        }
+    }
+    let confirmed = attempt.confirmation.as_ref().map_or(0.0, |found| outcome(found).estimate);
+    if let Some(why) = plain::finding(attempt, confirmed) {
+        problems.push(why);
+    }
+    problems
+}
+
+/// Every guard of the configuration, from its own numbers.
+fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<String> {
+    let memory = attempt.memory_d();
+    let mut problems = Vec::new();
+    for (name, guard) in &config.guards {
+        let mut found = attempt.guards.iter().filter(|result| result.name == *name);
+        let (Some(result), None) = (found.next(), found.next()) else {
+            problems.push(format!("guard {name} of its `loop.toml` was not measured, or twice"));
+            continue;
+        };
+        if (result.margin_pct - guard.margin_pct()).abs() > ROUNDING {
+            let (said, asked) = (result.margin_pct, guard.margin_pct());
+            problems.push(format!("guard {name} let {said} % through, its `loop.toml` says {asked} %"));
+        }
+        if !result.holds {
+            problems.push(format!("guard {name} does not hold"));
+        }
+        let own = attempt.guard_d.get(name).map_or(&[][..], Vec::as_slice);
+        // The first records did not keep what guards measured.
+        if is_older && own.is_empty() && !matches!(guard, crate::config::Guard::PeakMemory { .. }) {
+            continue;
+        }
+        match guards::again(name, guard, own, &memory) {
+            Some(again) if again.holds && (again.p - result.p).abs() <= ROUNDING && again.pairs == result.pairs => {}
+            Some(again) if !again.holds => {
+                problems.push(format!("guard {name} does not hold in its pairs (p = {:.4})", again.p));
+            }
+            _ => problems.push(format!("guard {name} does not follow from its pairs")),
+        }
+    }
+    problems
+}
+
+/// What the rows show of ways to look faster.
+fn of_gaming(attempt: &Attempt) -> Vec<String> {
+    let moved = gaming::moved_work(attempt).filter(|_| attempt.verdict == Some(Verdict::Faster));
+    let findings = [gaming::voids(&attempt.voids), moved, gaming::disturbed_baseline(attempt)];
+    findings.into_iter().flatten().map(|finding| finding.text()).collect()
+}
+
+/// Whether the gain was attributed where the configuration can trace it, and to the area that was declared.
+fn of_attribution(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
+    if asked.config.trace.is_none() {
+        return Vec::new();
+    }
+    let Some(attribution) = &attempt.attribution else { return vec!["its gain was not attributed".to_owned()] };
+    let mut problems = Vec::new();
+    if attempt.area.as_ref().and_then(|area| asked.config.areas.get(area)).is_some_and(|area| {
+        let globs = area.kernels();
+        attribution.kernels.iter().any(|kernel| {
+            let label = kernel.change.name.as_str();
+            let name = label.split_once('/').map_or(label, |(_, name)| name);
+            kernel.is_in_area != (globs.is_match(label) || globs.is_match(name))
+        })
+    }) {
+        problems.push("its attribution is not to the area of its `loop.toml`".to_owned());
+    }
+    let is_outside = attribution.finding == Finding::Outside || is_seen_outside(attempt, attribution);
+    let is_widened = asked.message.is_none_or(|message| message.contains(WIDENED));
+    if is_outside && !is_widened {
+        problems.push("its gain lies outside the declared area, and no reason is given".to_owned());
+    }
+    problems
+}
+
+/// Whether what lies outside got faster by more than it may, by the figures of the attribution.
+fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
+    let (Some(step), Some(outside)) = (&attribution.step, &attribution.outside) else { return false };
+    let gain_pct = attempt.estimate.map_or(0.0, |estimate| estimate.speedup_pct);
+    let gain_ms = (step.baseline_ms * gain_pct / (100.0 + gain_pct)).max(0.0);
+    outside.interval_ms.0 > 0.0 && outside.saved_ms > LET_THROUGH * gain_ms + ROUNDING
+}
+
+/// Attempts on the same baseline that the ledger had when this one was first recorded, and itself; one that went on after
+/// its plan had two chances.
+pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
+    let records = ledger.records().iter().filter(|record| record.kind == evidence::KIND);
+    // This program cannot read attempts of another format.
+    let bodies: Vec<(RecordId, Attempt)> =
+        records.filter_map(|record| Some((record.id, record.body::<AttemptRecord>().ok()?.attempt))).collect();
+    let Some((first, _)) = bodies.iter().find(|(_, known)| known.key == attempt.key) else { return 0 };
+    let (before, _) = ledger.before(*first);
+    let is_on = |known: &Attempt| !known.is_identical && known.baseline.measured_tree == attempt.baseline.measured_tree;
+    let mut chances: BTreeMap<&str, usize> = BTreeMap::new();
+    for (id, known) in &bodies {
+        if (before.contains(id) || id == first) && is_on(known) {
+            chances.insert(&known.key, if went_on(known) { 2 } else { 1 });
+        }
+    }
+    chances.values().sum()
+}
+
+/// What an attempt on disk says otherwise than the record of it that the ledger has: rows may be added to it, none changed,
+/// and an answer stays.
+pub fn departures(attempt: &Attempt, recorded: &Attempt) -> Vec<String> {
+    let mut problems = Vec::new();
+    let stays = !matches!(recorded.verdict, None | Some(Verdict::Undecided | Verdict::Same));
+    if stays && attempt.verdict != recorded.verdict {
+        let [said, was] = [attempt, recorded].map(|attempt| attempt.verdict.map_or("none", Verdict::name));
+        problems.push(format!("its verdict is {said}, the ledger's record of it says {was}"));
+    }
+    let fresh =
+        |attempt: &Attempt| attempt.confirmation.clone().map_or_else(Vec::new, |confirmation| confirmation.pairs);
+    let is_changed = !attempt.pairs.starts_with(&recorded.pairs)
+        || !attempt.voids.starts_with(&recorded.voids)
+        || !fresh(attempt).starts_with(&fresh(recorded))
+        || (attempt.draws, attempt.plan, attempt.tier) != (recorded.draws, recorded.plan, recorded.tier);
+    if is_changed {
+        problems.push("its pairs are not those that the ledger's record of it has".to_owned());
+    }
+    for (name, d) in &recorded.guard_d {
+        if !attempt.guard_d.get(name).is_some_and(|now| now.starts_with(d)) {
+            problems.push(format!("guard {name} has other pairs than in the ledger's record of it"));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! Gains are against the best, not the last: what a claim's parent is beside the last accepted claim.
+//!
+//! Where ordinary commits came between the two, the parent may be slower than what was accepted, and a gain over it may do
+//! no more than take that back. So parent and reference are measured against each other, in turns; where the parent is
+//! slower by more than ε, the candidate is measured against the reference too, and the smaller gain is the claim. Where
+//! there is none, the commit says that it takes back a slowdown, without a percentage.
+
+use std::time::Duration;
+
+use pairbench::verdict::{Estimate, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LoopError, Watch,
+    attempt::Attempt,
+    compare::sides::{self, Contest, short},
+    git::LogEntry,
+    ledger::Record,
+    records::{claim::Claim, evidence::AttemptRecord},
+    review::measure::{self, Measurement},
+    store::session::Session,
+};
+
+/// Commits that are looked at for a claim.
+const WINDOW: usize = 10_000;
+/// Without a claim, the reference is the oldest of this many commits that has a loop.
+const WITHOUT_A_CLAIM: usize = 30;
+/// Longest comparison with it, builds aside.
+const BUDGET: Duration = Duration::from_secs(60);
+/// What its measurements are for.
+const PURPOSE: &str = "reference";
+
+/// What the parent and the candidate are beside the best accepted tree of the last commits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The commit.
+    pub commit: String,
+    /// What the parent gains beside it; none where both build the same program, or it could not be measured.
+    pub parent: Option<Beside>,
+    /// What the candidate gains beside it, where the parent may be slower.
+    pub candidate: Option<Beside>,
+    /// Why it could not be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
+}
+
+/// A measurement against the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its record in the ledger.
+    pub record: String,
+    /// What it said.
+    pub verdict: Verdict,
+    /// In numbers.
+    pub estimate: Option<Estimate>,
+}
+
+impl Beside {
+    /// Whether it may be slower by more than ε.
+    fn may_be_slower(&self, epsilon_pct: f64) -> bool {
+        match self.verdict {
+            Verdict::Slower => true,
+            Verdict::Undecided => self.estimate.is_none_or(|estimate| estimate.speedup_pct < -epsilon_pct),
+            Verdict::Faster | Verdict::Leaner | Verdict::Same | Verdict::Refused => false,
+        }
+    }
+
+    fn text(&self) -> String {
+        self.estimate.map_or_else(|| self.verdict.name().to_owned(), |estimate| estimate.text())
+    }
+}
+
+impl Reference {
+    /// Whether a gain does no more than take back what was lost since.
+    pub fn takes_back(&self) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.verdict != Verdict::Faster)
+    }
+
+    /// Whether a gain over the parent may be claimed: not where it takes back what was lost, nor where nobody could see that.
+    pub fn allows_a_claim(&self) -> bool {
+        !self.takes_back() && self.unmeasured.is_none()
+    }
+
+    /// Lines for a commit's message.
+    pub fn text(&self) -> String {
+        let commit = short(&self.commit);
+        if let Some(why) = &self.unmeasured {
+            return format!(
+                "Reference: NOT measured against `{commit}`, the best accepted before, so no gain is claimed: {why}"
+            );
+        }
+        match (&self.parent, &self.candidate) {
+            (None, _) => {
+                format!("Reference: the parent builds the same program as `{commit}`, the best accepted before")
+            }
+            (Some(parent), None) => {
+                format!("Reference: the parent is {} beside `{commit}`, the best accepted before", parent.text())
+            }
+            (Some(parent), Some(candidate)) => {
+                let what = if self.takes_back() {
+                    "Takes back a slowdown, no gain"
+                } else {
+                    "Reference (the smaller gain is claimed)"
+                };
+                format!(
+                    "{what}: beside `{commit}`, the best accepted before, the parent is {}, this commit {}",
+                    parent.text(),
+                    candidate.text()
+                )
+            }
+        }
+    }
+}
+
+/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest of the
+/// last ones that has a loop. None where the parent's measured tree is that one's: nothing came between.
+pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
+    let repository = &session.repository;
+    let unmeasured = session.config.unmeasured();
+    let ancestors = repository.ancestors(parent, WINDOW)?;
+    let measured = |commit: &str| repository.measured_tree(&repository.tree_of(commit)?, &unmeasured);
+    let mut found = None;
+    for entry in &ancestors {
+        // The tree that was measured: what was picked, or only names a record, is not a reference.
+        if let Some(tree) = claimed_tree(session, entry, target)
+            && tree == measured(&entry.id)?
+        {
+            found = Some(entry);
+            break;
+        }
+    }
+    if found.is_none() {
+        for entry in ancestors.iter().take(WITHOUT_A_CLAIM).rev() {
+            if repository.read_file(&repository.tree_of(&entry.id)?, crate::config::FILE_NAME)?.is_some() {
+                found = Some(entry);
+                break;
+            }
+        }
+    }
+    let Some(found) = found else { return Ok(None) };
+    Ok((measured(&found.id)? != measured(parent)?).then(|| found.id.clone()))
+}
+
+/// The tree that a commit claims a gain of, if it is one of this target.
+fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Option<String> {
+    let claim = Claim::parse(&entry.message()).filter(Claim::is_gain);
+    let id = claim.and_then(|claim| claim.record);
+    let record = id.and_then(|id| record_of(session, entry, &id)?.body::<AttemptRecord>().ok());
+    let record = record.filter(|record| record.attempt.manifest.target.as_deref() == target)?;
+    Some(record.candidate.measured_tree)
+}
+
+/// A claim's record: the ledger's, else that of the claim's own commit, which a revert takes out of the tree and not out of
+/// the history.
+fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
+    if let Ok(record) = session.ledger.get(id) {
+        return Some(record.clone());
+    }
+    let tree = session.repository.tree_of(&entry.id).ok()?;
+    let name = session.config.ledger.join(format!("{id}.json"));
+    let bytes = session.repository.read_file(&tree, &name.to_string_lossy()).ok()??;
+    Record::decode(id.parse().ok()?, &bytes).ok()
+}
+
+/// Measures what is needed for a claim on top of its parent; notes it in the attempt.
+pub fn measure(
+    session: &mut Session,
+    contest: &Contest,
+    attempt: &mut Attempt,
+    watch: &dyn Watch,
+) -> Result<(), LoopError> {
+    let parent = contest.sides[0].commit.clone();
+    let Some(commit) = find(session, &parent, session.config.target.as_deref())? else {
+        attempt.reference = None;
+        return Ok(());
+    };
+    // A larger ε on the command line must not hide what was lost.
+    let epsilon_pct = attempt.epsilon_pct.min(session.config.epsilon_pct);
+    watch.note(&format!(
+        "commits came between `{}`, the best accepted before, and the baseline: beside each other",
+        short(&commit)
+    ));
+    let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };
+    match beside(session, &reference.commit, &parent, epsilon_pct, watch) {
+        Ok(parent) => reference.parent = parent,
+        Err(error) => reference.unmeasured = Some(unmeasured(error)?),
+    }
+    if reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(epsilon_pct)) {
+        // What was just measured runs here: this is not the time to give up.
+        reference.candidate = match beside(session, &reference.commit, &contest.sides[1].commit, epsilon_pct, watch)? {
+            Some(candidate) => Some(candidate),
+            // The very program that was accepted.
+            None => Some(Beside { record: String::new(), verdict: Verdict::Same, estimate: None }),
+        };
+    }
+    attempt.reference = Some(reference);
+    session.attempts().save(attempt)
+}
+
+/// Why an old tree cannot be measured by today's instrument; other errors stay errors.
+fn unmeasured(error: LoopError) -> Result<String, LoopError> {
+    match error {
+        LoopError::Failed(text) | LoopError::Usage(text) => {
+            let line = text.lines().next().unwrap_or_default();
+            Ok(line.chars().filter(|c| !c.is_control()).take(200).collect())
+        }
+        other => Err(other),
+    }
+}
+
+/// A commit beside another: what is known of these two programs, else measured now. None where they are one program.
+fn beside(
+    session: &mut Session,
+    reference: &str,
+    commit: &str,
+    epsilon_pct: f64,
+    watch: &dyn Watch,
+) -> Result<Option<Beside>, LoopError> {
+    let contest = sides::of_commits(session, reference, commit, watch)?;
+    let binaries = contest.sides.each_ref().map(|side| side.binary.clone());
+    if binaries[0] == binaries[1] {
+        return Ok(None);
+    }
+    if let Some(known) = known(session, &binaries, epsilon_pct) {
+        return Ok(Some(known));
+    }
+    let budget = session.config.budget.min(BUDGET);
+    let found = measure::run(session, &contest, PURPOSE, budget, epsilon_pct, watch)?;
+    let record = session.ledger.records().last().map_or_else(String::new, |record| record.id.to_string());
+    Ok(Some(Beside { record, verdict: found.verdict, estimate: found.estimate }))
+}
+
+/// What the ledger knows of two programs on this machine.
+fn known(session: &Session, binaries: &[String; 2], epsilon_pct: f64) -> Option<Beside> {
+    session.ledger.records().iter().rev().filter(|record| record.kind == measure::KIND).find_map(|record| {
+        let found = record.body::<Measurement>().ok()?;
+        let is_same = found.purpose == PURPOSE
+            && [found.baseline.binary, found.candidate.binary] == *binaries
+            && found.fingerprint == session.machine.fingerprint()
+            && found.command == session.config.workload.command
+            && found.epsilon_pct.to_bits() == epsilon_pct.to_bits();
+        is_same.then(|| Beside { record: record.id.to_string(), verdict: found.verdict, estimate: found.estimate })
+    })
+}
+
+/// What does not fit of an attempt's reference: `parent` is the commit that it was measured beside.
+pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Vec<String>, LoopError> {
+    let Some(commit) = find(session, parent, attempt.manifest.target.as_deref())? else {
+        return Ok(Vec::new());
+    };
+    let name = short(&commit).to_owned();
+    let Some(reference) = &attempt.reference else {
+        return Ok(vec![format!("its parent was not measured against `{name}`, the best accepted before")]);
+    };
+    let mut problems = Vec::new();
+    if reference.commit != commit {
+        problems.push(format!("its reference is `{}`, the best accepted before is `{name}`", short(&reference.commit)));
+    }
+    let sides = [(&reference.parent, &attempt.baseline), (&reference.candidate, &attempt.candidate)];
+    for (beside, side) in sides {
+        problems.extend(beside.as_ref().and_then(|beside| fault_of(session, beside, &side.binary)));
+    }
+    let is_slower = reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(attempt.epsilon_pct));
+    if is_slower && reference.candidate.is_none() {
+        problems.push(format!("its parent is slower than `{name}`, and it was not measured against that"));
+    }
+    if reference.takes_back() {
+        problems.push(format!("it takes back a slowdown since `{name}`: that is not a gain"));
+    }
+    if let Some(why) = &reference.unmeasured {
+        problems.push(format!("it was not measured beside `{name}`, the best accepted before: {why}"));
+    }
+    Ok(problems)
+}
+
+/// A measurement again, from its record.
+fn fault_of(session: &Session, beside: &Beside, binary: &str) -> Option<String> {
+    if beside.record.is_empty() && beside.verdict == Verdict::Same {
+        return None;
+    }
+    let measurement = session.ledger.get(&beside.record).and_then(crate::ledger::Record::body::<Measurement>);
+    let fits = measurement.is_ok_and(|found| {
+        found.judged().is_some_and(|again| again.verdict.unwrap_or(Verdict::Undecided) == found.verdict)
+            && (found.verdict, found.estimate) == (beside.verdict, beside.estimate)
+            && (found.purpose.as_str(), found.candidate.binary.as_str()) == (PURPOSE, binary)
+    });
+    (!fits).then(|| "its measurement against the best accepted before does not follow from its pairs".to_owned())
+}

@@ -1,0 +1,6 @@
+//! What is kept between commands: the state in git's folder, builds, inputs.
+
+pub mod state;
+pub mod build;
+pub mod inputs;
+pub mod session;

@@ -1,0 +1,167 @@
+//! What every step of the loop works with: repository, configuration, state, ledger, machine.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pairbench::process::isolation::Isolation;
+
+use crate::{
+    LoopError,
+    attempt::AttemptFolder,
+    config::{self, LoopConfig},
+    git::Repository,
+    ledger::Ledger,
+    machine::Machine,
+    store::{build::BuildStore, state::State},
+};
+
+/// An opened repository with a `loop.toml`.
+#[derive(Debug)]
+pub struct Session {
+    /// Where the trainer's source is.
+    pub repository: Repository,
+    /// Its `loop.toml`, as the baseline's commit has it; what lies in the working tree is a candidate's.
+    pub config: LoopConfig,
+    /// The file's text.
+    config_text: String,
+    /// The loop's own folder.
+    pub state: State,
+    /// What was built.
+    pub builds: BuildStore,
+    /// What is known.
+    pub ledger: Ledger,
+    /// Where it runs.
+    pub machine: Machine,
+    /// The walls around builds and trainers: neither the repository nor the loop's own files are seen inside.
+    pub isolation: Arc<Isolation>,
+}
+
+impl Session {
+    /// Opens the repository that holds `path`, for a target of its `loop.toml`: the named one, else the open cycle's. The
+    /// baseline is the named one, else the open cycle's, else HEAD.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the open cycle is about another target, and where the baseline has no `loop.toml`.
+    pub fn open(path: &Path, target: Option<&str>, baseline: Option<&str>) -> Result<Session, LoopError> {
+        let repository = Repository::open(path)?;
+        let state = State::open(&repository)?;
+        let cycle = state.cycle()?;
+        if let (Some(target), Some(cycle)) = (target, &cycle)
+            && cycle.target.as_deref() != Some(target)
+        {
+            let about = cycle.target.as_deref().map_or("no target".to_owned(), |about| format!("`{about}`"));
+            return Err(LoopError::Usage(format!("the open cycle is about {about}, not `{target}`"))
+                .hint("leave `--target` out, or end the cycle with `alpha loop drop`"));
+        }
+        let of_cycle = cycle.as_ref().and_then(|cycle| cycle.target.as_deref());
+        let baseline = baseline.or(cycle.as_ref().map(|cycle| cycle.baseline.as_str())).unwrap_or("HEAD");
+        Session::with(repository, baseline, target.or(of_cycle), state)
+    }
+
+    /// The same for whoever ends the cycle: with HEAD's `loop.toml` where the baseline is gone.
+    pub fn open_to_drop(path: &Path) -> Result<Session, LoopError> {
+        Session::open(path, None, None).or_else(|_| {
+            let repository = Repository::open(path)?;
+            let state = State::open(&repository)?;
+            Session::with(repository, "HEAD", None, state)
+        })
+    }
+
+    fn with(repository: Repository, baseline: &str, target: Option<&str>, state: State) -> Result<Session, LoopError> {
+        let config_text = config_text(&repository, baseline)?;
+        let config = LoopConfig::parse(&config_text, target)?;
+        let ledger = Ledger::open(&repository.root().join(&config.ledger))?;
+        let mut secret = state.folders();
+        secret.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
+        let mut hidden = repository.worktrees()?;
+        check_visible(&config, &hidden, &secret)?;
+        hidden.extend(secret);
+        let isolation = Arc::new(Isolation::detect(&hidden, &config.visible()));
+        let builds = BuildStore::new(&state, Arc::clone(&isolation));
+        let machine = Machine::read();
+        Ok(Session { repository, config, config_text, state, builds, ledger, machine, isolation })
+    }
+
+    /// Goes on with another target of the same `loop.toml`.
+    pub fn retarget(&mut self, target: Option<&str>) -> Result<(), LoopError> {
+        if self.config.target.as_deref() != target {
+            self.config = LoopConfig::parse(&self.config_text, target)?;
+        }
+        Ok(())
+    }
+
+    /// That the file in the working tree is not the one that counts, in a sentence; none where both are the same. Line
+    /// ends that git changes at a checkout make no difference.
+    pub fn config_note(&self) -> Option<String> {
+        let on_disk = std::fs::read_to_string(self.repository.root().join(config::FILE_NAME)).unwrap_or_default();
+        (on_disk.replace("\r\n", "\n") != self.config_text.replace("\r\n", "\n")).then(|| {
+            format!("`{}` in the working tree is not the baseline's, which is the one that counts", config::FILE_NAME)
+        })
+    }
+
+    /// The open attempts.
+    pub fn attempts(&self) -> AttemptFolder {
+        AttemptFolder::new(self.state.folder())
+    }
+
+    /// Where trainers' folders are made: outside the working tree, whose files no trainer should find further up.
+    ///
+    /// # Errors
+    /// [`LoopError::Usage`] where the user has no cache folder.
+    pub fn work(&self) -> Result<PathBuf, LoopError> {
+        self.state.work()
+    }
+
+    /// Hash of the configuration file.
+    pub fn config_hash(&self) -> String {
+        blake3::hash(self.config_text.as_bytes()).to_hex().to_string()
+    }
+}
+
+/// The `loop.toml` of a commit or tree.
+///
+/// # Errors
+/// [`LoopError::Usage`] where it has none.
+pub fn config_text(repository: &Repository, revision: &str) -> Result<String, LoopError> {
+    let tree = repository.tree_of(revision)?;
+    let Some(bytes) = repository.read_file(&tree, config::FILE_NAME)? else {
+        let name = config::FILE_NAME;
+        let error = LoopError::Usage(format!("`{revision}` has no `{name}`"));
+        return Err(if repository.root().join(name).exists() {
+            error.hint(&format!("what measures is part of the evidence: `git add {name} && git commit -m \"{name}\"`"))
+        } else {
+            error.hint("`alpha loop init` writes one for this repository; commit it")
+        });
+    };
+    String::from_utf8(bytes)
+        .map_err(|_| LoopError::Usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
+}
+
+/// What `visible` names must be there, and must not show what nobody is to see: `hidden` as a whole, nothing of `secret`.
+fn check_visible(config: &LoopConfig, hidden: &[PathBuf], secret: &[PathBuf]) -> Result<(), LoopError> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let (hidden, secret): (Vec<_>, Vec<_>) = (hidden.iter().map(real).collect(), secret.iter().map(real).collect());
+    for path in config.visible() {
+        let found = std::fs::canonicalize(&path).map_err(|error| {
+            LoopError::Usage(format!("`visible` of `loop.toml` names `{}`: {error}", path.display()))
+                .hint("name a folder or file that is there, or take the line out")
+        })?;
+        let holds = hidden.iter().chain(&secret).find(|hidden| hidden.starts_with(&found));
+        if let Some(hidden) = holds.or_else(|| secret.iter().find(|secret| found.starts_with(secret))) {
+            let (path, hidden) = (path.display(), hidden.display());
+            return Err(LoopError::Usage(format!("`visible` of `loop.toml` names `{path}`, which shows `{hidden}`"))
+                .hint("trainers must not see the repository or the loop's own files: name another folder"));
+        }
+    }
+    Ok(())
+}
+
+/// BLAKE3 of a file, in hexadecimal.
+pub fn hash_file(path: &Path) -> Result<String, LoopError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = std::fs::File::open(path).map_err(|error| LoopError::io("open", path, &error))?;
+    std::io::copy(&mut file, &mut hasher).map_err(|error| LoopError::io("read", path, &error))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
