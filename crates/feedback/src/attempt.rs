@@ -6,7 +6,13 @@
 //! are the same. What has an answer keeps it: nobody tries again until lucky.
 
 pub mod bookkeeping;
+pub mod confirmation;
+pub mod corroboration;
 pub mod gaming;
+pub mod guard;
+pub mod layout;
+pub mod plain;
+pub mod reference;
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +30,14 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     LoopError,
-    attempt::bookkeeping::{Bookkeeping, LOST_D, bounded},
-    compare::{
-        guards::GuardResult,
+    attempt::{
+        bookkeeping::{Bookkeeping, LOST_D, bounded},
+        guard::GuardResult,
         layout::{Floors, Needs},
+        plain::PlainRuns,
     },
-    confirm::plain::PlainRuns,
     machine::Machine,
-    parity::{Parity, pair_log::KeptEvidence},
-    store::state::Tier,
+    parity::{Parity, Tier, pair_log::KeptEvidence},
     trace::attribution::Attribution,
 };
 
@@ -109,10 +114,10 @@ pub struct Attempt {
     pub evidence: String,
     /// What the traces of both arms say of counters that fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leaner: Option<crate::compare::trace_runs::Corroboration>,
+    pub leaner: Option<crate::attempt::corroboration::Corroboration>,
     /// The best accepted tree of the last commits, where it is not the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<crate::review::reference::Reference>,
+    pub reference: Option<crate::attempt::reference::Reference>,
     /// Which rules it was judged by: [`RULES`], 0 for those of before there was a number.
     #[serde(default)]
     pub rules: u32,

@@ -43,20 +43,21 @@ use crate::{
         Attempt, Manifest, PairRow, RULES, Seconds,
         bookkeeping::{Bookkeeping, Series},
         gaming,
+        layout::{Floors, Needs},
     },
     compare::{
         driver::PairSource,
         guards::{GuardPairs, GuardRequest, Measure},
-        layout::{Floors, Needs},
         pair_source::TrainerPairs,
         same_training::SameTraining,
         sides::Contest,
     },
     config::{Guard, Workload},
+    parity::Tier,
     records::registry::{self, Registry},
     store::{
         session::{Session, hash_file},
-        state::{Cycle, Tier},
+        state::Cycle,
     },
 };
 
@@ -72,7 +73,7 @@ pub struct CompareOptions {
     /// Instead of the configuration's.
     pub epsilon_pct: Option<f64>,
     /// Instead of the cycle's.
-    pub tier: Option<crate::store::state::Tier>,
+    pub tier: Option<crate::parity::Tier>,
 }
 
 /// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.

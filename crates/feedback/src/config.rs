@@ -11,14 +11,19 @@ pub mod weaker;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use serde::{Deserialize, Deserializer};
-
 use pairbench::pair::timed_command::{Sharing, TimedCommand, words};
+use serde::{Deserialize, Deserializer};
 
 use crate::visible;
 
 /// Variables that lead to files of the user's own, which nobody would see change.
 const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
+
+/// In a build command: the number of the layout.
+pub const LAYOUT: &str = "{layout}";
+
+/// What a gain must exceed where layouts are not measured and the configuration does not say.
+pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
@@ -482,6 +487,11 @@ fn relative<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Whether a configuration's builds can be had in other layouts.
+pub fn is_layout_varied(config: &LoopConfig) -> bool {
+    config.build.command.contains(LAYOUT)
 }
 
 #[cfg(test)]

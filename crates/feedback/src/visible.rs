@@ -77,6 +77,14 @@ pub fn check_length(what: &str, text: &str) -> Result<(), LoopError> {
         .hint("say it in a few sentences; details belong in the code or its documents"))
 }
 
+/// Digits of a hash in messages and labels.
+pub const SHORT: usize = 12;
+
+/// The first digits of a hash.
+pub fn short(hash: &str) -> &str {
+    hash.get(..SHORT).unwrap_or(hash)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

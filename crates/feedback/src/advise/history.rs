@@ -8,12 +8,11 @@ use serde::Serialize;
 use crate::{
     LoopError,
     advise::import::{self, Levels},
-    compare::sides::short,
     git::LogEntry,
     land::cycle::{self, Dropped},
     records::{claim::Claim, evidence},
     store::session::Session,
-    visible,
+    visible::{self, short},
 };
 
 /// Version of [`Chronicle`].

@@ -30,9 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
-    attempt::{Attempt, PairRow, VoidRow},
-    compare::guards::FIRST_NUMBER,
-    confirm::plain::PlainRow,
+    attempt::{Attempt, PairRow, VoidRow, guard::FIRST_NUMBER, plain::PlainRow},
     visible,
 };
 

@@ -17,9 +17,9 @@ use crate::{
     attempt::{
         Attempt, VoidRow,
         bookkeeping::{MAX_LOST, PairOf, Series},
+        confirmation::fewest_pairs,
         gaming,
     },
-    confirm::fewest_pairs,
 };
 
 /// Pairs of a comparison at most: with as many to confirm them they fit into a record.

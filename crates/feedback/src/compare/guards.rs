@@ -9,8 +9,6 @@ mod same;
 
 use std::{path::Path, time::Instant};
 
-use serde::{Deserialize, Serialize};
-
 use self::same::{Answers, GuardTraining};
 use pairbench::{
     Arm,
@@ -21,15 +19,18 @@ use pairbench::{
         sandbox::{Sandbox, SandboxSpec},
     },
     progress::PairProgress,
-    stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
-    verdict::{log_of_pct, pct_of_log, round_log},
+    stats::signed_rank::WalshAverages,
+    verdict::{pct_of_log, round_log},
 };
 
 use crate::{
     LoopError, Watch,
-    attempt::bookkeeping::{LOST_D, MAX_LOST},
+    attempt::{
+        bookkeeping::{LOST_D, MAX_LOST},
+        confirmation::fewest_that_pass,
+        guard::{GuardResult, judge},
+    },
     config::{Guard, LoopConfig, Workload},
-    confirm::fewest_that_pass,
     parity::{Tier, pair_log::KeptEvidence},
 };
 
@@ -52,49 +53,6 @@ const LONG_S: f64 = 0.25;
 const LEVEL: f64 = 0.025;
 /// Above this p at a look more pairs would not help.
 const HOPELESS: f64 = 0.9;
-/// Numbers of guards' pairs begin here, away from those of the comparison.
-pub(crate) const FIRST_NUMBER: u64 = 1_000_000;
-
-/// What a guard found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GuardResult {
-    /// Its name in `loop.toml`.
-    pub name: String,
-    /// How much worse is let through.
-    pub margin_pct: f64,
-    /// How much worse the candidate is, by Hodges–Lehmann; negative is better.
-    pub worse_pct: f64,
-    /// Exact p against the margin.
-    pub p: f64,
-    /// Pairs it rests on.
-    pub pairs: usize,
-    /// Whether it is shown to be within the margin.
-    pub holds: bool,
-}
-
-impl GuardResult {
-    /// `memory: 0.30 % worse where 5 % worse is let through (p = 0.0010, 10 pairs)`.
-    pub fn text(&self) -> String {
-        let GuardResult { name, margin_pct, worse_pct, p, pairs, .. } = self;
-        let (by, side) = (worse_pct.abs(), if *worse_pct > 0.0 { "worse" } else { "better" });
-        format!("{name}: {by:.2} % {side} where {margin_pct} % worse is let through (p = {p:.4}, {pairs} pairs)")
-    }
-}
-
-/// Judges a guard's numbers at a one-sided level.
-pub fn judge(name: &str, margin_pct: f64, d: &[f64], level: f64) -> GuardResult {
-    let p = if d.is_empty() { 1.0 } else { noninferiority_p(d, log_of_pct(margin_pct)) };
-    let centre = if d.is_empty() { 0.0 } else { WalshAverages::of(d).estimate() };
-    GuardResult {
-        name: name.to_owned(),
-        margin_pct,
-        worse_pct: pct_of_log(-centre),
-        p,
-        pairs: d.len(),
-        holds: p <= level,
-    }
-}
-
 /// What guards measure with.
 pub struct GuardRequest<'a> {
     /// The whole configuration.
@@ -329,7 +287,10 @@ fn progress(name: &str, planned: usize, d: &[f64], started: Instant, watch: &dyn
 
 #[cfg(test)]
 mod tests {
+    use pairbench::verdict::log_of_pct;
+
     use super::*;
+    use crate::attempt::guard::FIRST_NUMBER;
 
     #[test]
     fn a_guard_holds_only_when_that_is_shown() {

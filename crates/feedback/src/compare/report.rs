@@ -4,8 +4,7 @@ use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
-    attempt::{Attempt, CounterRow, Side},
-    compare::guards::GuardResult,
+    attempt::{Attempt, CounterRow, Side, guard::GuardResult},
     parity::Parity,
     records::evidence,
     store::session::Session,

@@ -32,13 +32,13 @@ use crate::{
     compare::{selftest, sides::Contest},
     config::Workload,
     parity::{
-        self, Arms, Check, Evidence, Floor, PairEvidence, Parity, UpdateEvidence,
+        self, Arms, Check, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
         pair_log::{KeptEvidence, Shown},
         sampling::{self, Choice, Output},
         trajectory::{DEFAULT_COUNTERS, Trajectory},
         weights::{Exempt, UpdateCheck},
     },
-    store::{session::Session, state::Tier},
+    store::session::Session,
 };
 
 /// Of so many pairs after the first, one is looked at more closely.

@@ -32,14 +32,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    attempt::gaming::MAX_VOIDS,
-    compare::{
-        PairRunner,
-        layout::{self, Floors, LayoutNoise},
-        same_training,
-        sides::Contest,
+    attempt::{
+        gaming::MAX_VOIDS,
+        layout::{Floors, LayoutNoise, layouts_within},
     },
-    config::LoopConfig,
+    compare::{PairRunner, layout, same_training, sides::Contest},
+    config::{LoopConfig, is_layout_varied},
     parity::Floor,
     store::session::Session,
     trace::ranking::{Peaks, parse_peaks},
@@ -264,11 +262,11 @@ fn layouts(
     options: SelfTestOptions,
     watch: &dyn Watch,
 ) -> Result<Option<LayoutNoise>, LoopError> {
-    if !layout::is_varied(&session.config) {
+    if !is_layout_varied(&session.config) {
         watch.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
         return Ok(None);
     }
-    let within = layout::layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
+    let within = layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
     let Some(layouts) = options.layouts.or(within) else {
         watch.note(&format!(
             "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",

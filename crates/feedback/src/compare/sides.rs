@@ -18,10 +18,8 @@ use crate::{
         inputs,
         session::{Session, config_text, hash_file},
     },
+    visible::short,
 };
-
-/// Digits of a hash in messages and labels.
-pub const SHORT: usize = 12;
 
 /// So many untracked files are listed by name.
 const SHOWN_UNTRACKED: usize = 100;
@@ -227,11 +225,6 @@ fn changed(session: &Session, sides: &[Side; 2]) -> Result<Vec<PathBuf>, LoopErr
     let unmeasured = session.config.unmeasured();
     let changed = session.repository.changed_files(&sides[0].tree, &sides[1].tree)?;
     Ok(changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect())
-}
-
-/// The first digits of a hash.
-pub fn short(hash: &str) -> &str {
-    hash.get(..SHORT).unwrap_or(hash)
 }
 
 /// The inputs of every workload that the configuration names.

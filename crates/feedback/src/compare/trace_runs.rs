@@ -8,11 +8,10 @@ use pairbench::{
     pair::{self, PairRequest, plan, schedule::Script},
     process::sandbox::Sandbox,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError, Watch,
-    attempt::{Attempt, CounterRow, VoidRow},
+    attempt::{Attempt, CounterRow, VoidRow, corroboration::Corroboration},
     compare::{
         driver, selftest,
         sides::{self, Contest},
@@ -73,29 +72,6 @@ pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
     let metrics = folder.join(session.config.workload.metrics.file_name().unwrap_or_default());
     let step_ms = if metrics.exists() { step_ms(&metrics)? } else { None };
     rank(session, &[TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms }])
-}
-
-/// What the kernels' files of both arms say of exact counters that fell. They are the trainers' own word too, but another
-/// one: whoever lowers a counter without doing less must lie twice, and in the trace of each kernel.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Corroboration {
-    /// Counters whose fall the traces show.
-    pub shown: Vec<String>,
-    /// Counters that the traces have no number for.
-    pub unseen: Vec<String>,
-    /// Counters that fell where the traces show that nothing did.
-    pub contradicted: Vec<String>,
-}
-
-impl Corroboration {
-    /// As the rest of a sentence about counters.
-    pub fn text(&self) -> String {
-        match (&self.contradicted[..], &self.shown[..]) {
-            ([], []) => "nothing but the trainer's own counters shows it".to_owned(),
-            ([], shown) => format!("the traces of both arms show it too: {}", shown.join(", ")),
-            (contradicted, _) => format!("the traces of both arms do not show it: {}", contradicted.join(", ")),
-        }
-    }
 }
 
 /// Asks the traces of both arms whether counters that fell are true.

@@ -12,7 +12,7 @@ use pairbench::pair::timed_command::Sharing;
 
 use crate::{
     LoopError,
-    compare::layout::{self, DEFAULT_FLOOR_PCT},
+    config::{DEFAULT_FLOOR_PCT, is_layout_varied},
 };
 
 /// One thing that became weaker.
@@ -59,7 +59,7 @@ pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
     if new.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT) < old.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT) {
         list.add("layout_floor_pct", "`layout_floor_pct` is smaller");
     }
-    if layout::is_varied(old) && !layout::is_varied(new) {
+    if is_layout_varied(old) && !is_layout_varied(new) {
         list.add("layout", "the build has no other layouts any more");
     }
     list.missing("sealed", &old.sealed, &new.sealed, "is sealed no more");

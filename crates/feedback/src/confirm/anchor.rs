@@ -14,11 +14,12 @@ use crate::{
     compare::{
         PairRunner,
         same_training::SameTraining,
-        sides::{self, Contest, short},
+        sides::{self, Contest},
     },
-    parity,
+    parity::{self, Tier},
     records::{claim, evidence::AttemptRecord},
-    store::{session::Session, state::Tier},
+    store::session::Session,
+    visible::short,
 };
 
 /// Seeds that are trained by both.

@@ -11,27 +11,27 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    attempt::{Attempt, RULES},
+    attempt::{Attempt, RULES, confirmation::claimed, corroboration::Corroboration, reference::Reference},
     compare::{
         self, CompareOptions, same_training,
-        sides::{self, Contest, short},
-        trace_runs::{self, Corroboration},
+        sides::{self, Contest},
+        trace_runs,
     },
     confirm::{self, anchor, plain},
     ledger::RecordId,
+    parity::Tier,
     records::{
         claim::{self, Claim, Message},
         evidence,
     },
     review::{
         recompute::{self, Asked, Lands, WIDENED},
-        reference::{self, Reference},
-        verify,
+        reference, verify,
         weakened::{self, Weakened},
     },
-    store::{session::Session, state::Tier},
+    store::session::Session,
     trace::attribution::{self, Finding},
-    visible,
+    visible::{self, short},
 };
 
 /// Version of [`Landed`].
@@ -305,7 +305,7 @@ fn land(
     claims: bool,
     record: RecordId,
 ) -> Result<Landed, LoopError> {
-    let estimate = recompute::claimed(attempt).filter(|_| claims);
+    let estimate = claimed(attempt).filter(|_| claims);
     let weaker = weakened::at(&session.repository, &contest.sides[0].commit, attempt.manifest.target.as_deref())?;
     let message = Message {
         summary: options.summary.clone(),

@@ -5,15 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
+    attempt::confirmation::expected_false_commits,
     compare::{self, selftest, sides},
-    confirm::expected_false_commits,
     git::LogEntry,
+    parity::Tier,
     records::{claim, evidence, registry::Registry},
     review::weakened::{self, Weakened},
-    store::{
-        session::Session,
-        state::{Cycle, Tier},
-    },
+    store::{session::Session, state::Cycle},
     visible,
 };
 

@@ -70,7 +70,7 @@ impl AttemptRecord {
             reason: attempt.reason.clone(),
             estimate: attempt.estimate,
             confirmation,
-            claim: crate::review::recompute::claimed(attempt).filter(|_| attempt.is_confirmed()),
+            claim: crate::attempt::confirmation::claimed(attempt).filter(|_| attempt.is_confirmed()),
             baseline: attempt.baseline.clone(),
             candidate: attempt.candidate.clone(),
             attempt: attempt.clone(),

@@ -83,8 +83,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        attempt::{Confirmation, CounterRow, PairRow, VoidRow},
-        compare::guards::GuardResult,
+        attempt::{Confirmation, CounterRow, PairRow, VoidRow, guard::GuardResult},
         ledger::Ledger,
         trace::attribution::{Attribution, KernelChange},
     };

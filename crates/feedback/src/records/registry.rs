@@ -21,8 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
-    attempt::{Attempt, Confirmation},
-    confirm::went_on,
+    attempt::{Attempt, Confirmation, confirmation::went_on},
     git::{Repository, SharedFiles},
     records::evidence,
     store::session::Session,

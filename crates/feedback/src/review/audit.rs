@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
+    attempt::confirmation::expected_false_commits,
     compare::sides,
-    confirm::expected_false_commits,
     records::registry::Registry,
     review::{
         measure::{self, Measurement},

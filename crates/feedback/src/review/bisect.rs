@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    compare::sides::{self, short},
+    compare::sides,
     review::measure::{self, Measurement},
     store::session::Session,
+    visible::short,
 };
 
 /// Version of [`Bisection`].

@@ -6,28 +6,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pairbench::{
+    Arm,
+    draws::Purpose,
+    stats::sequential::Plan,
+    verdict::{Estimate, Judgement, Verdict, judge},
+};
+
 use crate::{
     attempt::{
         Attempt, Confirmation, PairRow, RULES,
         bookkeeping::{LOST_D, Series},
+        confirmation::{fewest_pairs, level, outcome, went_on},
         gaming,
+        layout::Needs,
+        plain,
     },
-    compare::{
-        guards,
-        layout::{self, Needs},
-    },
-    config::LoopConfig,
-    confirm::{fewest_pairs, level, outcome, plain, went_on},
+    compare::guards,
+    config::{LoopConfig, is_layout_varied},
     ledger::{Ledger, RecordId},
     parity,
     records::evidence::{self, AttemptRecord},
     trace::attribution::{Attribution, Finding},
-};
-use pairbench::{
-    Arm,
-    draws::Purpose,
-    stats::{conditional::conditional, sequential::Plan},
-    verdict::{Estimate, Judgement, Verdict, judge, log_of_pct},
 };
 
 /// Numbers are written with all their digits; sums in another order differ in the last.
@@ -70,33 +70,6 @@ pub struct Asked<'a> {
     pub earlier_attempts: usize,
     /// The commit's message, if there is one.
     pub message: Option<&'a str>,
-}
-
-/// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
-/// published because it passed ([`conditional`](pairbench::stats::conditional)), or what plain runs show, or what it gains beside the best
-/// accepted tree where that is less. None where it takes back a slowdown, or nobody could see whether it does.
-pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
-    let confirmation = attempt.confirmation.as_ref()?;
-    if attempt.reference.as_ref().is_some_and(|reference| !reference.allows_a_claim()) {
-        return None;
-    }
-    let again = outcome(confirmation);
-    let pairs = confirmation.pairs.len();
-    let plain = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
-    // Older records claim the confirmation's own estimate, which was selected for having passed.
-    let own = match conditional(&again, confirmation.level) {
-        Some(found) if attempt.rules > 0 => {
-            let epsilon = log_of_pct(attempt.epsilon_pct);
-            let published = if again.estimate >= epsilon { found.published(epsilon) } else { found.estimate };
-            Estimate::new(published, found.interval.low.min(published), found.interval.high, pairs)
-        }
-        _ => plain,
-    };
-    // What is there in plain runs, where that is less than in turns.
-    let plain = attempt.plain.as_ref().and_then(|_| plain::estimate(attempt));
-    let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
-    let beside = attempt.reference.as_ref().and_then(|reference| reference.candidate.as_ref()?.estimate);
-    Some(beside.filter(|beside| beside.speedup_pct < own.speedup_pct).unwrap_or(own))
 }
 
 /// What does not follow from the attempt's rows, or is missing; empty where all of it holds. Records of before these rules
@@ -261,7 +234,7 @@ fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usi
         problems.push(format!("the confirmation has {} pairs, not the {planned} planned", pairs.len()));
     }
     let again = outcome(confirmation);
-    if attempt.layout_needs() == Needs::OtherLayouts && layout::is_varied(config) && !confirmation.over_layouts {
+    if attempt.layout_needs() == Needs::OtherLayouts && is_layout_varied(config) && !confirmation.over_layouts {
         problems.push("it was not confirmed over several layouts, which may differ by as much as it claims".to_owned());
     }
     if !again.confirmed {

@@ -15,11 +15,8 @@ use serde::Serialize;
 
 use crate::{
     LoopError, Watch,
-    attempt::Attempt,
-    compare::{
-        sides::{self, short},
-        trace_runs::Corroboration,
-    },
+    attempt::{Attempt, confirmation::claimed, corroboration::Corroboration, reference::Reference},
+    compare::sides,
     config::{FILE_NAME, LoopConfig},
     confirm::anchor,
     git::LogEntry,
@@ -31,10 +28,10 @@ use crate::{
     review::{
         measure,
         recompute::{self, Asked, Lands},
-        reference::{self, Reference},
-        weakened,
+        reference, weakened,
     },
     store::session::Session,
+    visible::short,
 };
 
 /// Version of [`VerifyReport`].
@@ -376,7 +373,7 @@ fn recompute(
         problems.push("its summary is not that of its attempt".to_owned());
     }
     if let Some(claim) = claim.filter(|claim| claim.is_gain()) {
-        let found = recompute::claimed(attempt).map(|estimate| estimate.speedup_pct);
+        let found = claimed(attempt).map(|estimate| estimate.speedup_pct);
         if found.is_none_or(|found| (found - claim.speedup_pct).abs() > ROUNDING_PCT) {
             let found = found.map_or("nothing".to_owned(), |pct| format!("{pct:+.2} %"));
             problems.push(format!("its pairs give {found}, the message says {:+.2} %", claim.speedup_pct));

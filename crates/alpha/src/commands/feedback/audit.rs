@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use feedback::{LoopError, compare::sides::short, review::audit};
+use feedback::{LoopError, review::audit, visible::short};
 
 use super::{Context, Done};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use feedback::{LoopError, compare::sides::short, review::bisect};
+use feedback::{LoopError, review::bisect, visible::short};
 
 use super::{Context, Done};
 

@@ -70,7 +70,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 
 /// The commit in a line.
 pub(super) fn text(landed: &Landed) -> String {
-    let mut text = format!("{} {}\n", feedback::compare::sides::short(&landed.commit), landed.subject);
+    let mut text = format!("{} {}\n", feedback::visible::short(&landed.commit), landed.subject);
     if let Some(reference) = &landed.reference {
         text.push_str(&format!("  {reference}\n"));
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use feedback::{
     LoopError,
     compare::{self, CompareOptions, report::CompareReport},
-    store::state::Tier,
+    parity::Tier,
 };
 
 use super::{Context, Done};

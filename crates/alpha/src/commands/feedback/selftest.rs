@@ -3,8 +3,8 @@
 use clap::Args;
 use feedback::{
     LoopError,
+    attempt::layout,
     compare::{
-        layout,
         selftest::{self, SelfTestOptions},
         sides,
     },

@@ -1,7 +1,7 @@
 //! `alpha loop start`.
 
 use clap::Args;
-use feedback::{LoopError, land::cycle, store::state::Tier};
+use feedback::{LoopError, land::cycle, parity::Tier};
 
 use super::{Context, Done, status};
 

@@ -3,9 +3,8 @@
 use clap::Args;
 use feedback::{
     LoopError,
-    compare::sides::short,
     land::cycle::{self, Status},
-    visible,
+    visible::{self, short},
 };
 
 use super::{Context, Done};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use feedback::{
     LoopError, Watch,
-    compare::sides::short,
     records::registry::Registry,
     review::verify::{self, Agreement, Verification, VerifyReport},
+    visible::short,
 };
 
 use super::{Context, Done};

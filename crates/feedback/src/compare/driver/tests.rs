@@ -21,7 +21,7 @@ use crate::{
         bookkeeping::{FREE_INTERRUPTIONS, LOST_D},
     },
     machine::Machine,
-    store::state::Tier,
+    parity::Tier,
 };
 
 /// What becomes of a pair.
@@ -285,7 +285,7 @@ proptest! {
         prop_assume!(is_measurable(&events));
         let (wanted, _) = expected(&events, 0);
         let shifted: BTreeMap<u64, Event> =
-            events.iter().enumerate().map(|(index, event)| (crate::compare::guards::FIRST_NUMBER + index as u64, *event)).collect();
+            events.iter().enumerate().map(|(index, event)| (crate::attempt::guard::FIRST_NUMBER + index as u64, *event)).collect();
         let mut guard = GuardBench(Bench { events: shifted, ..Bench::new(&attempt(20), &[]) });
         let series = Series::Guard("w2".into());
         let mut is_refused = false;
@@ -300,7 +300,7 @@ proptest! {
         }
         let mut found = guard.0.restart();
         found.settle();
-        let first = crate::compare::guards::FIRST_NUMBER;
+        let first = crate::attempt::guard::FIRST_NUMBER;
         prop_assert!(guard.0.ran.iter().copied().eq(first..first + guard.0.ran.len() as u64), "{:?}", guard.0.ran);
         prop_assert_eq!(found.guard_d.get("w2").cloned().unwrap_or_default(), wanted);
         prop_assert!(found.pairs.is_empty());
@@ -451,7 +451,7 @@ fn a_clear_gain_survives_a_kill() {
 #[test]
 fn interruptions_are_paid_for() {
     let mut interrupted = attempt(20);
-    let level = |attempt: &Attempt| crate::confirm::level(1, attempt);
+    let level = |attempt: &Attempt| crate::attempt::confirmation::level(1, attempt);
     assert!((level(&interrupted) - 0.025).abs() < 1e-12);
     for number in 0..5 {
         interrupted.bookkeeping.begun = None;

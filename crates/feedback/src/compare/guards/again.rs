@@ -1,7 +1,10 @@
 //! A guard's result again, from the numbers of its pairs alone.
 
-use super::{BUILD_PAIRS, GuardResult, HOPELESS, LEVEL, PAIRS, PROCESS_PAIRS, SHORT_PROCESS_PAIRS, judge};
-use crate::config::Guard;
+use super::{BUILD_PAIRS, HOPELESS, LEVEL, PAIRS, PROCESS_PAIRS, SHORT_PROCESS_PAIRS};
+use crate::{
+    attempt::guard::{GuardResult, judge},
+    config::Guard,
+};
 
 /// What the guard finds in these numbers: `d` of the pairs that it took itself, `memory` of the comparison's. None where
 /// it would not have stopped after so many pairs.

@@ -4,9 +4,12 @@ use pairbench::draws::Randomization;
 
 use super::*;
 use crate::{
-    compare::layout::{Basis, Floors},
+    attempt::{
+        confirmation::claimed,
+        layout::{Basis, Floors},
+        plain::{PlainRow, PlainRuns},
+    },
     config::Guard,
-    confirm::plain::{PlainRow, PlainRuns},
     parity::{Check, Tier},
 };
 
@@ -147,7 +150,7 @@ fn what_its_own_configuration_asks_for_must_be_there() {
     config.guards.insert("build".into(), Guard::BuildTime { margin_pct: 5.0 });
     assert!(problems_of(&attempt(), &config)[0].contains("guard build"), "a guard that was never measured");
     let mut attempt = attempt();
-    attempt.guards.push(guards::judge("build", 5.0, &[0.0; 8], 0.025));
+    attempt.guards.push(crate::attempt::guard::judge("build", 5.0, &[0.0; 8], 0.025));
     assert!(problems_of(&attempt, &config)[0].contains("guard build does not follow"), "its numbers are not there");
     attempt.guard_d.insert("build".into(), vec![0.0; 8]);
     assert_eq!(problems_of(&attempt, &config), Vec::<String>::new());
@@ -196,7 +199,7 @@ fn what_the_ledger_has_stays() {
 /// The claim is the smaller of the gains over the parent and over the best that was accepted.
 #[test]
 fn the_smaller_gain_is_claimed() {
-    use crate::review::reference::{Beside, Reference};
+    use crate::attempt::reference::{Beside, Reference};
     let beside = |pct: f64, verdict| {
         let estimate =
             Some(Estimate { speedup_pct: pct, ci_low_pct: Some(pct - 1.0), ci_high_pct: Some(pct + 1.0), pairs: 20 });

@@ -1,0 +1,89 @@
+//! What an attempt's parent and candidate are beside the best tree that was accepted before.
+
+use pairbench::verdict::{Estimate, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::visible::short;
+
+/// What the parent and the candidate are beside the best accepted tree of the last commits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The commit.
+    pub commit: String,
+    /// What the parent gains beside it; none where both build the same program, or it could not be measured.
+    pub parent: Option<Beside>,
+    /// What the candidate gains beside it, where the parent may be slower.
+    pub candidate: Option<Beside>,
+    /// Why it could not be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
+}
+
+/// A measurement against the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its record in the ledger.
+    pub record: String,
+    /// What it said.
+    pub verdict: Verdict,
+    /// In numbers.
+    pub estimate: Option<Estimate>,
+}
+
+impl Beside {
+    /// Whether it may be slower by more than ε.
+    pub fn may_be_slower(&self, epsilon_pct: f64) -> bool {
+        match self.verdict {
+            Verdict::Slower => true,
+            Verdict::Undecided => self.estimate.is_none_or(|estimate| estimate.speedup_pct < -epsilon_pct),
+            Verdict::Faster | Verdict::Leaner | Verdict::Same | Verdict::Refused => false,
+        }
+    }
+
+    /// The estimate, or the verdict where there is none.
+    pub fn text(&self) -> String {
+        self.estimate.map_or_else(|| self.verdict.name().to_owned(), |estimate| estimate.text())
+    }
+}
+
+impl Reference {
+    /// Whether a gain does no more than take back what was lost since.
+    pub fn takes_back(&self) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.verdict != Verdict::Faster)
+    }
+
+    /// Whether a gain over the parent may be claimed: not where it takes back what was lost, nor where nobody could see that.
+    pub fn allows_a_claim(&self) -> bool {
+        !self.takes_back() && self.unmeasured.is_none()
+    }
+
+    /// Lines for a commit's message.
+    pub fn text(&self) -> String {
+        let commit = short(&self.commit);
+        if let Some(why) = &self.unmeasured {
+            return format!(
+                "Reference: NOT measured against `{commit}`, the best accepted before, so no gain is claimed: {why}"
+            );
+        }
+        match (&self.parent, &self.candidate) {
+            (None, _) => {
+                format!("Reference: the parent builds the same program as `{commit}`, the best accepted before")
+            }
+            (Some(parent), None) => {
+                format!("Reference: the parent is {} beside `{commit}`, the best accepted before", parent.text())
+            }
+            (Some(parent), Some(candidate)) => {
+                let what = if self.takes_back() {
+                    "Takes back a slowdown, no gain"
+                } else {
+                    "Reference (the smaller gain is claimed)"
+                };
+                format!(
+                    "{what}: beside `{commit}`, the best accepted before, the parent is {}, this commit {}",
+                    parent.text(),
+                    candidate.text()
+                )
+            }
+        }
+    }
+}
