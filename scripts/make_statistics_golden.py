@@ -155,7 +155,7 @@ def robust_cases(rng):
 
 
 def segment(series, shortest=5):
-    """All segmentations by dynamic programming; see crates/feedback/src/stats/change_points.rs for the objective."""
+    """All segmentations by dynamic programming; see crates/pairbench/src/stats/change_points.rs for the objective."""
     x = np.asarray(series)
     n = len(x)
     lag_1, lag_2 = (stats.median_abs_deviation(x[lag:] - x[:-lag], scale="normal") for lag in (1, 2))

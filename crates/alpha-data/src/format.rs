@@ -7,7 +7,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{DataError, TokenDtype, data_file::DataFile, npy, shard, unpack};
+use crate::{
+    DataError, TokenDtype,
+    data_file::DataFile,
+    npy, shard,
+    unpack::{self, Packing},
+};
 
 /// What this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +25,6 @@ pub(crate) enum Format {
     Shard,
     /// Something readable, packed by gzip or zstd.
     Packed(Packing),
-}
-
-/// How a file is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
-    Gzip,
-    Zstd,
 }
 
 /// U+FEFF in UTF-8: Windows programs begin files with it.

@@ -9,22 +9,22 @@
 
 mod error;
 mod work;
-mod dataset;
-mod listing;
-mod format;
-mod unpack;
-mod source;
 mod data_file;
-mod jsonl;
-mod cut;
-mod corpus;
-pub mod tokenizer;
 mod npy;
 mod shard;
-mod token_file;
+mod jsonl;
 mod cache;
-mod stream;
+mod unpack;
+mod format;
+mod listing;
+mod source;
+pub mod tokenizer;
+mod cut;
+mod corpus;
+mod token_file;
 mod split;
+mod dataset;
+mod stream;
 pub mod loader;
 pub mod datagen;
 

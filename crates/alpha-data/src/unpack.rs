@@ -10,7 +10,14 @@ use std::{
 use flate2::bufread::GzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
-use crate::{DataError, Work, cache, data_file::DataFile, format::Packing};
+use crate::{DataError, Work, cache, data_file::DataFile};
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Gzip,
+    Zstd,
+}
 
 /// Changes when the same file no longer gives the same bytes.
 const VERSION: &[u8] = b"unpacked 1";

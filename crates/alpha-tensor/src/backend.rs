@@ -3,7 +3,7 @@
 use crate::{
     op::Op,
     program::Program,
-    tensor::{Region, RegionSizes, Tensor},
+    tensor::{RESULTS_LEN, Region, RegionSizes, Tensor},
     timeline::Timeline,
 };
 
@@ -51,7 +51,7 @@ pub struct Results {
 
 impl Results {
     /// Elements of [`Region::Results`].
-    pub const LEN: usize = 4;
+    pub const LEN: usize = RESULTS_LEN;
 
     /// The region as one tensor.
     pub fn tensor() -> Tensor {

@@ -3,6 +3,9 @@
 //! A backend owns one flat buffer per [`Region`]. A [`Tensor`] is a contiguous,
 //! row-major matrix inside a region; it is a name for memory, not the memory.
 
+/// Elements of [`Region::Results`].
+pub const RESULTS_LEN: usize = 4;
+
 /// Tensors begin at multiples of this many elements (64 bytes), so that
 /// every row-major matrix starts on a cache line and a vector boundary.
 pub const ALIGN_ELEMENTS: usize = 16;

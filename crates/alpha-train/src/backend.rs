@@ -21,6 +21,14 @@ pub struct BackendChoice {
     pub dtype: config::Dtype,
 }
 
+impl BackendChoice {
+    /// Where a run's operations run.
+    pub fn of(config: &config::TrainConfig) -> BackendChoice {
+        let config::TrainConfig { backend, threads, matmul, dtype, .. } = *config;
+        BackendChoice { backend, threads, device: config.device.clone(), matmul, dtype }
+    }
+}
+
 /// Makes a backend.
 pub fn make_backend(choice: &BackendChoice) -> Result<Box<dyn Backend>, TrainError> {
     match choice.backend {

@@ -12,8 +12,6 @@ use alpha_nn::{FeedForward, ModelConfig};
 use helios::Variant;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::backend::BackendChoice;
-
 /// An enum whose values have the same names in flags, files and messages.
 macro_rules! named_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -270,12 +268,6 @@ impl TrainConfig {
     /// Tokens a step trains on.
     pub fn tokens_per_step(&self) -> usize {
         self.batch * self.accum_steps * self.block
-    }
-
-    /// Where the run's operations run.
-    pub fn backend_choice(&self) -> BackendChoice {
-        let TrainConfig { backend, threads, matmul, dtype, .. } = *self;
-        BackendChoice { backend, threads, device: self.device.clone(), matmul, dtype }
     }
 
     /// The model's shape, with GPT-2's epsilon in its norms.

@@ -3,20 +3,21 @@
 //! Nothing here prints or knows of the command line: words go through [`host::Sink`].
 
 pub mod config;
+pub mod backend;
+pub mod memory;
 pub mod error;
 pub mod files;
 pub mod host;
 pub mod turns;
-pub mod backend;
-pub mod run_dir;
-pub mod checkpoint;
 pub mod metrics;
-pub mod trace;
-pub mod memory;
-pub mod planning;
 pub mod evaluate;
+pub mod trace;
 pub mod sampler;
+pub mod planning;
 pub mod nonfinite;
+pub mod loss_scale;
+pub mod checkpoint;
+pub mod run_dir;
 pub mod trainer;
 pub mod gradcheck;
 

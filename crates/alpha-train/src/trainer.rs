@@ -4,7 +4,6 @@
 //! a mistake never costs an earlier run.
 
 mod data_record;
-mod loss_scale;
 mod steps;
 
 use std::{
@@ -19,7 +18,6 @@ use alpha_data::{
 use alpha_nn::{ModelConfig, ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region};
 
-pub use self::loss_scale::LossScale;
 use self::steps::{TraceState, Training};
 use crate::{
     TrainError,

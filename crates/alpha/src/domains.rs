@@ -2,9 +2,6 @@
 
 use crate::flags::layer::Layer;
 
-/// Names that `--domain` takes.
-pub(crate) const NAMES: &[&str] = &["abc", "chords", "novels", "concordance", "chat", "fine_corpus"];
-
 /// The flags of a preset, without its prompts.
 pub(crate) fn preset(name: &str) -> Layer {
     Layer::of(match name {
@@ -57,10 +54,11 @@ pub(crate) fn prompts(name: Option<&str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flags::train::DOMAINS;
 
     #[test]
     fn every_preset_parses_and_has_a_shape() {
-        for &name in NAMES {
+        for &name in DOMAINS {
             let flags = preset(name).parse().unwrap();
             assert!(preset(name).has("layers") && flags.shape.dim.is_multiple_of(flags.shape.heads), "{name}");
             assert_eq!(prompts(Some(name)).len(), 3);

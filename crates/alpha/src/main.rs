@@ -5,16 +5,17 @@
 //! output go to stdout, all else to stderr.
 
 mod alloc;
-mod cli;
-mod commands;
-mod config_file;
-mod domains;
+mod signal;
+mod output;
 mod exit;
 mod flags;
-mod output;
+mod domains;
 mod progress;
+mod config_file;
 mod resolve;
-mod signal;
+mod commands;
+mod cli;
+mod dispatch;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -24,7 +25,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 fn main() -> ExitCode {
     let started = Instant::now();
     let arguments: Vec<_> = std::env::args_os().collect();
-    match cli::parse(&arguments).and_then(|request| commands::run(request, started)) {
+    match cli::parse(&arguments).and_then(|request| dispatch::run(request, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -5,6 +5,7 @@
 //! that has an answer keeps it.
 
 pub mod sides;
+pub mod identity;
 pub mod layout;
 pub mod selftest;
 pub mod same_training;
@@ -48,17 +49,14 @@ use crate::{
     compare::{
         driver::PairSource,
         guards::{GuardPairs, GuardRequest, Measure},
+        identity::{by_key, for_cycle, key},
         pair_source::TrainerPairs,
         same_training::SameTraining,
         sides::Contest,
     },
     config::{Guard, Workload},
-    parity::Tier,
     records::registry::{self, Registry},
-    store::{
-        session::{Session, hash_file},
-        state::Cycle,
-    },
+    store::session::{Session, hash_file},
 };
 
 /// What is compared, and how long it may take.
@@ -126,80 +124,6 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
         session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
     }
     Ok(attempt)
-}
-
-/// The attempt of these two, if there is one, open or ended. It may have been of other trees that build the same
-/// programs; what it is of now are these, for the cycle that is open now.
-pub fn known(session: &Session, contest: &Contest) -> Result<Option<Attempt>, LoopError> {
-    let cycle = session.state.cycle()?;
-    let tiers = match &cycle {
-        Some(cycle) => vec![cycle.tier],
-        None => vec![Tier::T0, Tier::T1, Tier::T2],
-    };
-    for tier in tiers {
-        if let Some(known) = by_key(session, &key(session, contest, tier, None))? {
-            let [baseline, candidate] = contest.sides.clone();
-            return Ok(Some(Attempt { baseline, candidate, ..for_cycle(known, cycle.as_ref()) }));
-        }
-    }
-    Ok(None)
-}
-
-/// An attempt as one of the open cycle: where its gain is is asked again if another area was declared meanwhile.
-fn for_cycle(known: Attempt, cycle: Option<&Cycle>) -> Attempt {
-    let Some(cycle) = cycle else { return known };
-    let is_of_area = known.area == cycle.area;
-    Attempt {
-        hypothesis: Some(cycle.hypothesis.clone()),
-        area: cycle.area.clone(),
-        attribution: known.attribution.clone().filter(|_| is_of_area),
-        ..known
-    }
-}
-
-/// The last attempt of a cycle: the newest against its baseline.
-pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>, LoopError> {
-    let Some(cycle) = cycle else { return Ok(None) };
-    let newest = session.attempts().newest()?;
-    Ok(newest.filter(|attempt| attempt.baseline.commit == cycle.baseline && !attempt.is_identical))
-}
-
-fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
-    let Some(known) = session.attempts().load(key)? else {
-        return Ok(crate::records::evidence::find(session, key)?.map(|known| {
-            // Where the state folder is gone, so is what its pairs showed.
-            let is_gone = !session.attempts().kept_evidence(key).exists();
-            Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
-        }));
-    };
-    // The key holds the workload's steps: a plan of others was not made by the loop.
-    match known.plan.filter(|plan| plan.blocks.steps != session.config.workload.steps) {
-        None => Ok(Some(known)),
-        Some(plan) => Err(LoopError::Failed(format!(
-            "the attempt `{key}` cannot be right: its plan is of {} steps, the workload has {}",
-            plan.blocks.steps, session.config.workload.steps
-        ))
-        .hint("move its file away to begin the comparison again, which counts as another attempt")),
-    }
-}
-
-/// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
-/// asking for less is not a reason to begin anew.
-fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Randomization>) -> String {
-    let workload = &session.config.workload;
-    let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
-    parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
-    parts.extend([contest.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
-    // Two targets may run the same command behind other guards; trainers may read a variable.
-    parts.push(format!("target {:?}", session.config.target));
-    parts.extend(workload_environment(session));
-    parts.extend(anew.map(|draws| draws.seed.to_string()));
-    blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()
-}
-
-/// The variables that trainers get, with their values.
-fn workload_environment(session: &Session) -> impl Iterator<Item = String> + '_ {
-    session.config.environment.iter().map(|name| format!("{name}={:?}", std::env::var_os(name)))
 }
 
 /// The open attempt of these two, or a new one.

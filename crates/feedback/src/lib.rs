@@ -6,7 +6,7 @@
 //! Modules in their order; each uses those above it, and none below:
 //!
 //! - [`visible`]: text in which nothing is hidden. [`machine`]: what a measurement was made on.
-//! - [`config`]: `loop.toml`.
+//! - [`config`] reads `loop.toml`.
 //! - [`git`]: the repository, driven through `git`.
 //! - [`parity`]: whether two trainings are the same.
 //! - [`ledger`]: records, each a file named by its hash.

@@ -16,15 +16,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use feedback::{
-    LoopError, Watch,
-    config::LoopConfig,
-    git::Repository,
-    store::{
-        build::{BuildStore, Built, StoreLimits},
-        state::State,
-    },
-};
+use feedback::store::build::{BuildStore, Built, StoreLimits};
+use feedback::{LoopError, Watch, config::LoopConfig, git::Repository, store::state::State};
 use nix::{sys::signal::kill, unistd::Pid};
 use pairbench::{folder_content::copy_checked, process::isolation::Isolation};
 

@@ -9,24 +9,24 @@
 //!
 //! This crate knows nothing of models or of a run's files.
 
-mod device;
 mod format16;
-mod mapped;
-mod memory;
 mod shader;
 mod kernels;
-mod profile;
+mod device;
+mod mapped;
+mod memory;
 mod pipelines;
 mod recording;
 mod submissions;
+mod kept;
 mod timestamps;
+mod profile;
 mod backend;
 mod tuning;
+mod self_test;
 mod peaks;
 #[cfg(test)]
 mod shader_tests;
-mod kept;
-mod self_test;
 
 pub use self::{
     backend::HeliosBackend,

@@ -1,7 +1,7 @@
 //! Gradient norm and AdamW over the flat parameter regions.
 
 use super::{Access, Operation, Shapes};
-use crate::tensor::Tensor;
+use crate::tensor::{RESULTS_LEN, Tensor};
 
 /// `results.grad_norm = ‖grads‖₂ / loss_scale`, `results.clip_coef = min(1, grad_clip/(norm + 1e-6))`
 /// (1 with `grad_clip = 0`), and `results.is_applied` = 1 unless the norm or the loss is not
@@ -26,7 +26,7 @@ impl Operation for GradNorm {
     }
 
     fn check(&self, shapes: &mut Shapes) {
-        shapes.vector("results", &self.results, crate::backend::Results::LEN);
+        shapes.vector("results", &self.results, RESULTS_LEN);
     }
 
     fn flops(&self) -> u64 {
@@ -88,7 +88,7 @@ impl Operation for AdamW {
         for (what, tensor) in [("grads", &self.grads), ("moment1", &self.moment1), ("moment2", &self.moment2)] {
             shapes.equal(what, tensor.len(), n);
         }
-        shapes.vector("results", &self.results, crate::backend::Results::LEN);
+        shapes.vector("results", &self.results, RESULTS_LEN);
         shapes.equal("end of the last decay run", self.decay_runs.last().map_or(0, |run| run.end), n);
     }
 

@@ -16,7 +16,7 @@ use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
 
 use super::safetensors::{SafetensorsFile, TensorSpec, write_f32};
-use crate::{error::TrainError, trainer::LossScale};
+use crate::{error::TrainError, loss_scale::LossScale};
 
 /// Name of the file.
 pub const FILE_NAME: &str = "training_state.safetensors";

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::{cli, exit::Failure, output};
+use crate::{exit::Failure, output};
 
 /// What was asked of `alpha completions`.
 #[derive(Args, Clone, Debug)]
@@ -13,9 +13,9 @@ pub(crate) struct Flags {
     shell: Shell,
 }
 
-/// Prints the script.
-pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
+/// Prints the script for a definition of the whole command line.
+pub(crate) fn run(flags: &Flags, definition: &mut clap::Command) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(flags.shell, &mut cli::definition(), "alpha", &mut script);
+    clap_complete::generate(flags.shell, definition, "alpha", &mut script);
     Ok(output::print(&String::from_utf8_lossy(&script))?)
 }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use alpha_nn::ModelConfig;
-use alpha_train::{Host, MakeBackend, Outcome, Sink, backend::make_backend, checkpoint, run_dir};
+use alpha_train::{
+    Host, MakeBackend, Outcome, Sink,
+    backend::{BackendChoice, make_backend},
+    checkpoint, run_dir,
+};
 
 use crate::{
     alloc,
@@ -23,7 +27,7 @@ const TURNS_VARIABLE: &str = "ALPHA_TURNS";
 
 /// Resolves what was typed and trains.
 pub(crate) fn run(typed: &Layer, started: Instant) -> Result<(), Failure> {
-    run_on(typed, started, &mut |config| make_backend(&config.backend_choice()))
+    run_on(typed, started, &mut |config| make_backend(&BackendChoice::of(config)))
 }
 
 fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), Failure> {

@@ -13,6 +13,9 @@ use super::value::{count, matmul, named, number, path, size, steps, whole};
 /// Names that `--activation` takes.
 pub(crate) const ACTIVATIONS: &[&str] = &["gelu", "silu", "relu", "swiglu"];
 
+/// Names that `--domain` takes: presets.
+pub(crate) const DOMAINS: &[&str] = &["abc", "chords", "novels", "concordance", "chat", "fine_corpus"];
+
 /// The shape of a model, for every command that makes one.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase", next_help_heading = "Model")]
@@ -204,7 +207,7 @@ pub(crate) struct TrainFlags {
     #[arg(long, value_name = "FILE", value_parser = path, help_heading = "Presets and checks")]
     pub(crate) config: Option<PathBuf>,
     /// A preset: abc, chords, novels, concordance, chat, `fine_corpus`
-    #[arg(long, value_name = "NAME", value_parser = named::<String>(crate::domains::NAMES), hide_possible_values = true,
+    #[arg(long, value_name = "NAME", value_parser = named::<String>(DOMAINS), hide_possible_values = true,
           help_heading = "Presets and checks")]
     pub(crate) domain: Option<String>,
     /// Make warnings of the planning check fatal

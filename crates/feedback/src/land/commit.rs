@@ -93,7 +93,7 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
         return Err(LoopError::Refused(finding.text())
             .hint("`alpha loop commit --instrument -m …` commits it, without a claim; take it out of the working tree for the gain"));
     }
-    let mut attempt = compare::known(session, &contest)?.ok_or_else(|| {
+    let mut attempt = compare::identity::known(session, &contest)?.ok_or_else(|| {
         LoopError::Refused("this tree has not been compared with its baseline".into())
             .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
     })?;

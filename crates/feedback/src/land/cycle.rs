@@ -111,7 +111,7 @@ pub fn status(session: &Session) -> Result<Status, LoopError> {
     let baseline = sides::baseline_commit(session, None)?;
     let known = Registry::read(session)?;
     let attempts = known.attempts(session);
-    let last = compare::last(session, cycle.as_ref())?;
+    let last = compare::identity::last(session, cycle.as_ref())?;
     let target = session.config.target.as_ref().map_or(String::new(), |target| format!(" --target={target}"));
     let start = format!("alpha loop start \"<hypothesis>\" --area=<area>{target}");
     let next = match (&cycle, last.as_ref().and_then(|attempt| attempt.verdict)) {
@@ -161,7 +161,7 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
         return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
     };
     // What was measured of an attempt that has no answer yet is an attempt too.
-    if let Some(mut open) = compare::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {
+    if let Some(mut open) = compare::identity::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {
         open.settle();
         if !open.pairs.is_empty() {
             session.attempts().save(&open)?;
