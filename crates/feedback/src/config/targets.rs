@@ -104,6 +104,6 @@ mod tests {
             assert!(error.to_string().contains(named), "{error}");
         }
         let error = LoopConfig::parse(SMALL, Some("gpu")).unwrap_err();
-        assert!(error.to_string().contains("no target"), "{error}");
+        assert!(error.to_string().contains("not a target"), "{error}");
     }
 }

@@ -24,7 +24,7 @@ fn what_is_no_repository_to_work_in_is_named() {
     check_refused(&bare, "without a working tree");
     fs::create_dir(sandbox.beside("plain")).unwrap();
     check_refused(&sandbox.beside("plain"), "is in no git repository");
-    check_refused(&sandbox.beside("missing"), "is no folder");
+    check_refused(&sandbox.beside("missing"), "is not a folder");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn the_history_is_read_in_full() {
     assert!(ids("main..main").is_empty());
     for range in ["nothing..main", "--all", "a.txt"] {
         let error = repository.log(range).unwrap_err();
-        assert!(error.to_string().contains("is no range"), "{error}");
+        assert!(error.to_string().contains("is not a range"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 }
