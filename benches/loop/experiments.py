@@ -263,7 +263,11 @@ def broken(_):
         refusing = [check["name"] for check in parity.get("checks", []) if not check["passed"]]
         results.append(case=name, kind=kind, commit=head, parity=parity.get("passed"), refusing=refusing,
                        **picked(found))
-    for row in filter(says_something, results.rows()):
+    told = list(filter(says_something, results.rows()))
+    for _, name, _ in cases:
+        if name not in [row["case"] for row in told]:
+            print("NOT MEASURED", name)
+    for row in told:
         is_refused = row.get("verdict") == "REFUSED" and row["parity"] is False
         # A harmless change may still be slower, or lose to a guard: it is the same training.
         good = row["parity"] is True if row["kind"] == "harmless" else is_refused

@@ -90,7 +90,7 @@ def variant(head, edits, message):
 
 
 def rooted(head, edits, message):
-    """The same without a history: what a trainer that an experiment made slower would be held against. Lineage begins anew."""
+    """The same without a history: what a trainer that an experiment made slower would be held against. The lineage starts over."""
     tree = git("rev-parse", f"{variant(head, edits, message)}^{{tree}}")
     root = git("commit-tree", tree, "-m", message)
     git("update-ref", LINEAGE, root)

@@ -105,9 +105,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes a file that the user named. A link stays one, and what it leads to is written; what is not a regular file, such as a
 /// pipe or `/dev/stdout`, is written to as it is.
 pub(crate) fn write_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let is_of_system = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
-    if is_of_system || path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return File::options().write(true).open(path)?.write_all(bytes);
+    // What a descriptor leads to may be a file that others write to, too.
+    let is_descriptor =
+        ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"].iter().any(|name| path.starts_with(name));
+    if is_descriptor || path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return File::options().append(true).open(path)?.write_all(bytes);
     }
     write_whole(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), bytes)
 }

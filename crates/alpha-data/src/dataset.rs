@@ -90,6 +90,8 @@ pub struct Dataset {
     pub val_source: ValSource,
     /// What all of it is made of.
     pub identity: DataIdentity,
+    /// Where it was found.
+    pub files: Vec<PathBuf>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -99,6 +101,7 @@ impl Dataset {
     pub fn open(options: &DataOptions, work: &Work<'_>) -> Result<Dataset, DataError> {
         let mut warnings = Vec::new();
         let source = Source::resolve(&options.data, options.token_dtype, work, &mut warnings)?;
+        let mut files = source.paths();
         let corpus = Corpus::open(&source)?;
         let tokenizer = match &corpus {
             Some(_) if options.vocab_size.is_some() => {
@@ -137,8 +140,17 @@ impl Dataset {
         let mut identity = DataIdentity { data: identity, val_data: None };
         let (train, val, val_source) = match &options.val_data {
             Some(val_data) => {
-                let (val, of_val) =
-                    identified_stream(val_data, options.token_dtype, tokenizer.as_ref(), vocab, work, &mut warnings)?;
+                let source = Source::resolve(val_data, options.token_dtype, work, &mut warnings)?;
+                files.extend(source.paths());
+                let (val, of_val) = identified_stream(
+                    &source,
+                    val_data,
+                    options.token_dtype,
+                    tokenizer.as_ref(),
+                    vocab,
+                    work,
+                    &mut warnings,
+                )?;
                 identity.val_data = Some(of_val);
                 (stream, val, ValSource::Given)
             }
@@ -149,7 +161,7 @@ impl Dataset {
                 (stream.slice(0..position), stream.slice(position..stream.len()), ValSource::Split)
             }
         };
-        Ok(Dataset { tokenizer, vocab, train, val, val_source, identity, warnings })
+        Ok(Dataset { tokenizer, vocab, train, val, val_source, identity, files, warnings })
     }
 }
 
@@ -174,11 +186,13 @@ pub fn open_stream(
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<TokenStream, DataError> {
-    identified_stream(data, token_dtype, tokenizer, vocab, work, warnings).map(|(stream, _)| stream)
+    let source = Source::resolve(data, token_dtype, work, warnings)?;
+    identified_stream(&source, data, token_dtype, tokenizer, vocab, work, warnings).map(|(stream, _)| stream)
 }
 
-/// Tokens of `data`, and what it is.
+/// Tokens of a source, which the user calls `data`, and what it is.
 fn identified_stream(
+    source: &Source,
     data: &str,
     token_dtype: Option<TokenDtype>,
     tokenizer: Option<&Tokenizer>,
@@ -186,10 +200,9 @@ fn identified_stream(
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(TokenStream, String), DataError> {
-    let source = Source::resolve(data, token_dtype, work, warnings)?;
-    let (shards, identity) = match Corpus::open(&source)? {
+    let (shards, identity) = match Corpus::open(source)? {
         None => {
-            let shards = open_shards(&source, token_dtype)?;
+            let shards = open_shards(source, token_dtype)?;
             let identity = shard::identity(&shards)?;
             (shards, identity)
         }
@@ -284,8 +297,14 @@ pub(crate) fn encode_corpus(
     }
     let hash = corpus.hash(work.progress)?;
     // The id that ends documents stands in the file where it has a usual name, and beside it where it has not.
-    let end = tokenizer.end_of_text().map_or([0; 4], u32::to_le_bytes);
-    let key = cache::key(&[CACHE_VERSION, &token_file::VERSION.to_le_bytes(), tokenizer.json(), hash.as_bytes(), &end]);
+    let end = format!("{:?}", tokenizer.end_of_text());
+    let key = cache::key(&[
+        CACHE_VERSION,
+        &token_file::VERSION.to_le_bytes(),
+        tokenizer.json(),
+        hash.as_bytes(),
+        end.as_bytes(),
+    ]);
     if let Some(path) = work.cache.path(&key, "tokens") {
         if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
             // What was said when it was encoded is as true now.

@@ -320,6 +320,18 @@ pub enum DataError {
         /// What is wrong.
         why: String,
     },
+    /// A model's file beside its tokenizer cannot be read as JSON.
+    #[error(
+        "`{}` is not valid JSON: {why}\nhint: what ends a text may stand in it: correct it, or keep `tokenizer.json` in a folder of \
+         its own",
+        path.display()
+    )]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The tokenizer refused.
     #[error("the tokenizer failed: {why}\nhint: try another `--tokenizer`")]
     Tokenizer {

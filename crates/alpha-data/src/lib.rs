@@ -16,6 +16,7 @@ mod jsonl;
 mod cache;
 mod unpack;
 mod format;
+mod python_json;
 mod listing;
 mod source;
 pub mod tokenizer;
@@ -36,6 +37,7 @@ pub use self::{
     format::LFS_POINTER,
     listing::is_there,
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
+    python_json::python_json,
     shard::TokenDtype,
     source::Source,
     stream::TokenStream,

@@ -92,12 +92,19 @@ impl Listing {
                 continue;
             }
             match fs::metadata(&path) {
-                Err(error) => self.left_out.push((path, why_not(&error))),
+                Err(_) => self.leave_out(path),
                 Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Why::Folder)),
                 Ok(metadata) => self.add_file(path, &metadata, &mut seen),
             }
         }
         Ok(())
+    }
+
+    /// Notes what is there and cannot be looked at.
+    fn leave_out(&mut self, path: PathBuf) {
+        let is_denied = fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let why = if path.is_symlink() && !is_denied { Why::DeadLink } else { Why::Unreadable };
+        self.left_out.push((path, why));
     }
 
     fn add_file(&mut self, path: PathBuf, metadata: &Metadata, seen: &mut HashSet<PathBuf>) {
@@ -152,14 +159,11 @@ impl Walk<'_> {
         for found in entries(here)? {
             let path = folder.join(found.file_name().unwrap_or_default());
             let is_match = self.pattern.matches_path_with(&path, OPTIONS);
-            let metadata = match fs::metadata(&path) {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    if is_match {
-                        self.listing.left_out.push((path, why_not(&error)));
-                    }
-                    continue;
+            let Ok(metadata) = fs::metadata(&path) else {
+                if is_match {
+                    self.listing.leave_out(path);
                 }
+                continue;
             };
             if !metadata.is_dir() {
                 if is_match {
@@ -207,13 +211,6 @@ fn pattern_of(base: &Path, rest: &str) -> String {
         base if base.is_empty() || base.ends_with('/') => format!("{base}{rest}"),
         base => format!("{base}/{rest}"),
     }
-}
-
-/// Why something that is there cannot be looked at.
-fn why_not(error: &io::Error) -> Why {
-    // A link in a circle leads nowhere, too.
-    let is_dead = matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(40);
-    if is_dead { Why::DeadLink } else { Why::Unreadable }
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -95,6 +95,11 @@ impl Source {
         })
     }
 
+    /// Their paths, as the user names them.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files().iter().map(|file| file.path.clone()).collect()
+    }
+
     /// The files.
     pub fn files(&self) -> &[SourceFile] {
         match self {

@@ -27,7 +27,7 @@ mod foreign;
 pub(crate) use self::encoder::{Encoder, Text};
 pub use self::kind::Kind;
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{fs, io, path::Path, sync::OnceLock};
 
 use serde_json::Value;
 use tokenizers::PostProcessor;
@@ -36,6 +36,7 @@ use self::scheme::Scheme;
 use crate::{
     DataError, cache,
     format::{BYTE_ORDER_MARK, LFS_POINTER},
+    python_json::python_json,
 };
 
 /// Stands between documents.
@@ -44,20 +45,14 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// What families of tokenizers call their end-of-text token; it must be among the added tokens.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
-/// What the model's files beside a tokenizer's say ends a text; nothing where they do not, or cannot be read.
-fn declared_ends(tokenizer: &Path) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let mut found: Vec<u32> = Vec::new();
-    for name in ["config.json", "generation_config.json"] {
-        let text = fs::read(tokenizer.with_file_name(name)).unwrap_or_default();
-        let document: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let ids: Vec<u32> = match &document["eos_token_id"] {
-            Value::Array(ids) => ids.iter().filter_map(id).collect(),
-            one => id(one).into_iter().collect(),
-        };
-        found.extend(ids.into_iter().filter(|id| !found.contains(id)).collect::<Vec<_>>());
+/// A file of the model's beside its `tokenizer.json`; `null` where there is none.
+fn model_file(tokenizer: &Path, name: &str) -> Result<Value, DataError> {
+    let path = tokenizer.with_file_name(name);
+    match fs::read(&path) {
+        Ok(bytes) => python_json(&bytes).map_err(|error| DataError::ModelFile { path, why: error.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(source) => Err(DataError::io("read", &path, source)),
     }
-    found
 }
 
 /// A loaded or built tokenizer.
@@ -76,8 +71,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. A model's `config.json` or `generation_config.json` beside it says what ends a text
-    /// (`eos_token_id`, one or several), where that is a token of the vocabulary.
+    /// Reads a `tokenizer.json`. What ends a text the model's files beside it say: `eos_token_id` of `config.json` and
+    /// `generation_config.json` (one or several), else `eos_token` of `tokenizer_config.json`.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let json = fs::read(path).map_err(|source| DataError::io("read", path, source))?;
         if json.starts_with(LFS_POINTER) {
@@ -86,10 +81,32 @@ impl Tokenizer {
         }
         let tokenizer = Tokenizer::from_json(json);
         let mut tokenizer = tokenizer.map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })?;
-        tokenizer.declared_ends = declared_ends(path);
-        // Stock configurations name GPT-2's token whatever the vocabulary.
-        tokenizer.declared_ends.retain(|id| (*id as usize) < tokenizer.vocab_size);
+        tokenizer.declared_ends = tokenizer.ends_declared_beside(path)?;
         Ok(tokenizer)
+    }
+
+    /// The ids that the model's files beside a `tokenizer.json` name. Ids beyond the vocabulary are passed over: stock
+    /// configurations name GPT-2's token whatever the vocabulary.
+    fn ends_declared_beside(&self, path: &Path) -> Result<Vec<u32>, DataError> {
+        let mut ends: Vec<u32> = Vec::new();
+        for name in ["config.json", "generation_config.json"] {
+            let ids = match &model_file(path, name)?["eos_token_id"] {
+                Value::Array(ids) => ids.clone(),
+                one => vec![one.clone()],
+            };
+            let ids = ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok());
+            for id in ids.filter(|id| (*id as usize) < self.vocab_size) {
+                if !ends.contains(&id) {
+                    ends.push(id);
+                }
+            }
+        }
+        if ends.is_empty() {
+            let config = model_file(path, "tokenizer_config.json")?;
+            let token = config["eos_token"].as_str().or_else(|| config["eos_token"]["content"].as_str());
+            ends.extend(token.and_then(|token| self.inner.token_to_id(token)));
+        }
+        Ok(ends)
     }
 
     /// Writes `tokenizer.json`; the same bytes that were loaded or built. A link is followed.

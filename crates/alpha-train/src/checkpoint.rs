@@ -26,7 +26,7 @@ use alpha_tensor::Backend;
 
 pub use self::{
     config_json::read_config,
-    training_state::{DataRecord, TrainingState, load_training_state, read_training_state},
+    training_state::{DataRecord, TrainingState, has_training_state, load_training_state, read_training_state},
     weights::{load_finite_params, load_params},
 };
 use crate::{

@@ -61,7 +61,7 @@ pub enum TrainError {
         /// Whose it is.
         why: &'static str,
     },
-    /// The folder of a run is no longer there, under any name.
+    /// The run folder was deleted, or moved to where nobody can find it.
     #[error(
         "the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's\n\n\
          hint: nothing was written into it; the checkpoints up to here lie where it was moved to",
@@ -322,7 +322,7 @@ pub enum TrainError {
     #[error(
         "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}\n\n\
          hint: the batch is in `{}`{}; `--resume` takes another `--gradClip`, and `--onNonfinite=skip` to leave such \
-         updates out; for a lower `--lr` begin anew, with `--init` from a checkpoint or without",
+         updates out; for a lower `--lr` start over, with `--init` from a checkpoint or without",
         batch.display(),
         state_before(checkpoint.as_deref())
     )]

@@ -238,9 +238,32 @@ pub fn truncate_json_lines_after(path: &Path, last_step: u64) -> Result<usize, T
     Ok(rows)
 }
 
+/// Puts another value in place of the last line of a file of JSON lines, by way of a new file.
+pub fn replace_last_json_line(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
+    let bytes = fs::read(path).map_err(|source| TrainError::io("read", path, source))?;
+    let lines = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let kept = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    write_atomically(path, |out| {
+        out.write_all(&bytes[..kept])?;
+        serde_json::to_writer(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_line_is_replaced_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        for (before, after) in [("1\n2\n3\n", "1\n2\n7\n"), ("3\n", "7\n"), ("1\n3", "1\n7\n")] {
+            fs::write(&path, before).unwrap();
+            replace_last_json_line(&path, &7).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), after);
+        }
+    }
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> =

@@ -285,8 +285,9 @@ impl MetricsWriter {
             return Ok(None);
         };
         change(&mut record);
-        *self = MetricsWriter::open(run_dir, step - 1)?;
-        self.append(&record)?;
+        let path = run_dir.join(FILE_NAME);
+        files::replace_last_json_line(&path, &record)?;
+        self.lines = JsonLines::open(&path)?;
         Ok(Some(record))
     }
 

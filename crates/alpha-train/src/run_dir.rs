@@ -51,7 +51,9 @@ fn is_one_of(name: &str, patterns: &[&str]) -> bool {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    lock: File,
+    _lock: File,
+    #[cfg(unix)]
+    folder: File,
 }
 
 /// A folder for a new run, and what happened to earlier ones.
@@ -78,7 +80,12 @@ impl RunDir {
     /// Opens the folder to go on with what is in it, creating it where needed.
     pub fn resume(path: &Path) -> Result<RunDir, TrainError> {
         fs::create_dir_all(path).map_err(|source| TrainError::io("create", path, source))?;
-        Ok(RunDir { path: path.into(), lock: lock(path)? })
+        Ok(RunDir {
+            path: path.into(),
+            _lock: lock(path)?,
+            #[cfg(unix)]
+            folder: File::open(path).map_err(|source| TrainError::io("open", path, source))?,
+        })
     }
 
     /// Goes after a folder that was renamed while the run was in it: what lies under its name now is not this run's.
@@ -89,18 +96,17 @@ impl RunDir {
     pub fn follow(&mut self) -> Result<(), TrainError> {
         use std::os::{fd::AsRawFd, unix::fs::MetadataExt};
         let identity = |found: fs::Metadata| (found.dev(), found.ino());
-        let own = self.lock.metadata().map(identity).map_err(|source| TrainError::io("read", &self.path, source))?;
-        let is_here =
-            |folder: &Path| fs::metadata(folder.join(LOCK_FILE_NAME)).is_ok_and(|found| identity(found) == own);
-        if is_here(&self.path) {
+        let own = self.folder.metadata().map(identity).map_err(|source| TrainError::io("read", &self.path, source))?;
+        let is_it = |path: &Path| fs::metadata(path).is_ok_and(|found| identity(found) == own);
+        if is_it(&self.path) {
             return Ok(());
         }
         // As Linux tells.
-        let lock = fs::read_link(format!("/proc/self/fd/{}", self.lock.as_raw_fd())).unwrap_or_default();
-        match lock.parent().filter(|folder| is_here(folder)) {
-            Some(folder) => folder.clone_into(&mut self.path),
-            None => return Err(TrainError::RunDirGone { path: self.path.clone() }),
+        let now = fs::read_link(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).unwrap_or_default();
+        if !is_it(&now) {
+            return Err(TrainError::RunDirGone { path: self.path.clone() });
         }
+        self.path = now;
         Ok(())
     }
 
@@ -193,39 +199,47 @@ fn older_checkpoint_below(parent: &Path, prefix: &str) -> Result<Option<PathBuf>
     Ok(None)
 }
 
-/// Refuses a folder for a new run in which files have the names that a run uses and no run has been, or in which something of
-/// `in_use` would be moved away with an earlier run. A configuration that a run wrote before its first step is one of ours.
+/// Refuses a folder for a new run in which files have the names that a run uses and no run has been. A configuration that a run
+/// wrote before its first step is one of ours.
 ///
 /// # Errors
 /// [`TrainError::RunDirTaken`].
-pub fn check_is_free(path: &Path, in_use: &[PathBuf]) -> Result<(), TrainError> {
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
-    if !real.is_dir() {
-        return Ok(()); // said when it is opened
+pub fn check_is_free(path: &Path) -> Result<(), TrainError> {
+    if !path.is_dir() {
+        return Ok(()); // made, or said to be a file, when it is opened
     }
-    let taken = |name: &str, why: &'static str| TrainError::RunDirTaken { path: path.into(), name: name.into(), why };
-    for used in in_use.iter().filter_map(|path| path.canonicalize().ok()) {
-        let first =
-            used.strip_prefix(&real).ok().and_then(|inside| inside.iter().next()).and_then(|name| name.to_str());
-        // Weights are read before anything is moved, and a checkpoint's data are its own.
-        if let Some(name) = first.filter(|name| is_one_of(name, &ENTRIES) && !name.starts_with("checkpoint-")) {
-            return Err(taken(name, "which this run is to read"));
-        }
-    }
-    let names = entry_names(&real)?;
+    let names = entry_names(path)?;
     if names.iter().any(|name| is_one_of(name, &SIGNS_OF_A_RUN)) {
         return Ok(());
     }
     let is_foreign = |name: &&String| match name.as_str() {
         CONFIG_FILE_NAME => {
-            !read_run_config(&real).is_ok_and(|config| config.is_some_and(|config| config.get("accumSteps").is_some()))
+            !read_run_config(path).is_ok_and(|config| config.is_some_and(|config| config.get("accumSteps").is_some()))
         }
         name => ENTRIES.contains(&name),
     };
-    match names.iter().find(is_foreign) {
-        Some(name) => Err(taken(name, "which no run of alpha has written")),
-        None => Ok(()),
+    names.iter().find(is_foreign).map_or(Ok(()), |name| Err(taken(path, name, "which no run of alpha has written")))
+}
+
+/// Refuses a run folder in which files that the run is to read have the names that it writes. Checkpoints may be read: they are
+/// loaded before anything is moved.
+///
+/// # Errors
+/// [`TrainError::RunDirTaken`].
+pub fn check_is_read_elsewhere(path: &Path, in_use: &[PathBuf]) -> Result<(), TrainError> {
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    for used in in_use.iter().filter_map(|path| path.canonicalize().ok()) {
+        let first =
+            used.strip_prefix(&real).ok().and_then(|inside| inside.iter().next()).and_then(|name| name.to_str());
+        if let Some(name) = first.filter(|name| is_one_of(name, &ENTRIES) && !name.starts_with("checkpoint-")) {
+            return Err(taken(path, name, "which this run is to read"));
+        }
     }
+    Ok(())
+}
+
+fn taken(path: &Path, name: &str, why: &'static str) -> TrainError {
+    TrainError::RunDirTaken { path: path.into(), name: name.into(), why }
 }
 
 fn entry_names(dir: &Path) -> Result<Vec<String>, TrainError> {

@@ -238,13 +238,14 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Keeps what a run that goes on after `step` had recorded before, under names with the step; returns those names.
+/// Keeps what a run that goes on after `step` had recorded before, under names with the step; returns those names. What is kept
+/// under them already is the part before that step, and what lies beside it is of steps that are run again.
 pub fn keep_earlier(run_dir: &Path, step: u64) -> Result<Vec<String>, TrainError> {
     let mut kept = Vec::new();
     for name in [TRACE_FILE_NAME, KERNELS_FILE_NAME] {
         let (path, stem) = (run_dir.join(name), name.trim_end_matches(".json"));
-        if path.exists() {
-            let new = format!("{stem}-to-{step}.json");
+        let new = format!("{stem}-to-{step}.json");
+        if path.exists() && !run_dir.join(&new).exists() {
             fs::rename(&path, run_dir.join(&new)).map_err(|source| TrainError::io("move", &path, source))?;
             kept.push(new);
         }

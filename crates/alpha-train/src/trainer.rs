@@ -56,9 +56,8 @@ pub type MakeBackend<'a> = &'a mut dyn FnMut(&TrainConfig) -> Result<Box<dyn Bac
 pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -> Result<Outcome, TrainError> {
     let (run_path, resume_from) = find_resume(config)?;
     let goes_on_in_place = resume_from.as_ref().is_some_and(|saved| is_inside(&saved.path, &run_path));
-    let in_use = in_use(config);
     if !goes_on_in_place {
-        run_dir::check_is_free(&run_path, &in_use)?;
+        run_dir::check_is_free(&run_path)?;
     }
     let mut began_with = None;
     if let Some(saved) = &resume_from {
@@ -93,6 +92,8 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     for warning in &data.warnings {
         host.sink.note(&format!("warning: {warning}"));
     }
+    let in_use = [in_use(config), data.files.clone()].concat();
+    run_dir::check_is_read_elsewhere(&run_path, &in_use)?;
     if let (Some(tokenizer), Some(folder)) = (&data.tokenizer, init) {
         check_tokenizer(tokenizer, folder)?;
     }
@@ -175,7 +176,7 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
     let device = backend.device_memory().map(|memory| memory.device);
     if config.trace && state.step > 0 {
         for moved in trace::keep_earlier(run_dir.path(), state.step)? {
-            host.sink.note(&format!("the trace up to step {} was kept as `{moved}`", state.step));
+            host.sink.note(&format!("the trace of the part before was kept as `{moved}`"));
         }
     }
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
@@ -240,20 +241,15 @@ fn create_run_dir(path: &Path, in_use: &[PathBuf], host: &mut Host<'_>) -> Resul
     Ok(run_dir)
 }
 
-/// What a run reads: files, folders, and of a glob the folder above its first wildcard.
+/// What a run reads beside its data.
 fn in_use(config: &TrainConfig) -> Vec<PathBuf> {
-    let data = [Some(&config.data), config.val_data.as_ref()].into_iter().flatten().map(|data| {
-        let is_glob = !Path::new(data).exists();
-        let wildcard = data.find(['*', '?', '[']).filter(|_| is_glob);
-        PathBuf::from(wildcard.map_or(data.as_str(), |at| data[..at].rsplit_once('/').map_or("", |(folder, _)| folder)))
-    });
-    let tokenizer = config.tokenizer.as_ref().map(PathBuf::from); // a name of a kind is the name of no file
+    // The name of a kind of tokenizer is taken for a file's here, which is not there.
+    let tokenizer = config.tokenizer.as_ref().map(PathBuf::from);
     let resumed = match &config.resume {
         Some(Resume::From(folder)) => Some(folder.clone()),
         _ => None,
     };
-    let named = [config.init.clone(), tokenizer, config.tokenizer_artifacts.clone(), resumed];
-    data.chain(named.into_iter().flatten()).collect()
+    [config.init.clone(), tokenizer, config.tokenizer_artifacts.clone(), resumed].into_iter().flatten().collect()
 }
 
 /// A run goes on with the model that its checkpoint holds.

@@ -2,14 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use alpha_train::{
     TrainError,
-    run_dir::{Created, RunDir, check_is_free, read_run_config},
+    run_dir::{Created, RunDir, check_is_free, check_is_read_elsewhere, read_run_config},
 };
 
 fn names(dir: &Path) -> Vec<String> {
@@ -130,25 +127,27 @@ fn files_that_no_run_wrote_keep_a_run_out() {
         }
         folder
     };
-    let refused = |path: &Path, in_use: &[PathBuf]| check_is_free(path, in_use).unwrap_err().to_string();
+    let refused = |path: &Path| check_is_free(path).unwrap_err().to_string();
     // A model, and data under a name of a run's.
-    let message = refused(&folder("model", &["config.json", "model.safetensors"]), &[]);
+    let message = refused(&folder("model", &["config.json", "model.safetensors"]));
     assert!(
         message.contains("`config.json`, which no run of alpha has written") && message.contains("--runDir"),
         "{message}"
     );
-    assert!(refused(&folder("data", &["samples.jsonl"]), &[]).contains("`samples.jsonl`"));
-    check_is_free(&folder("project", &["notes.txt", "weights-of-mine"]), &[]).unwrap();
-    check_is_free(&dir.path().join("none"), &[]).unwrap();
+    assert!(refused(&folder("data", &["samples.jsonl"])).contains("`samples.jsonl`"));
+    check_is_free(&folder("project", &["notes.txt", "weights-of-mine"])).unwrap();
+    check_is_free(&dir.path().join("none")).unwrap();
     // A run that was killed before its first step left its configuration.
     let begun = folder("begun", &[]);
     fs::write(begun.join("config.json"), "{\"accumSteps\": 1}").unwrap();
-    check_is_free(&begun, &[]).unwrap();
+    check_is_free(&begun).unwrap();
     // What would be moved away with an earlier run cannot be read by the next.
     let run = dir.path().join("run");
     write_run(&run, "earlier");
-    check_is_free(&run, &[run.join("checkpoint-5")]).unwrap();
-    assert!(refused(&run, &[run.join("metrics.jsonl")]).contains("which this run is to read"));
+    check_is_free(&run).unwrap();
+    check_is_read_elsewhere(&run, &[run.join("checkpoint-5"), run.join("notes.txt"), dir.path().join("data")]).unwrap();
+    let message = check_is_read_elsewhere(&run, &[run.join("metrics.jsonl")]).unwrap_err().to_string();
+    assert!(message.contains("`metrics.jsonl`, which this run is to read"), "{message}");
 }
 
 #[test]
@@ -176,6 +175,9 @@ fn a_folder_that_is_renamed_is_followed() {
     let mut other = RunDir::create(&path, &[]).unwrap().run_dir;
     run_dir.follow().unwrap();
     other.follow().unwrap();
+    // A lock file that somebody tidied away does not matter.
+    fs::remove_file(moved.join(".lock")).unwrap();
+    run_dir.follow().unwrap();
     assert_eq!((run_dir.path().canonicalize().unwrap(), other.path()), (moved.canonicalize().unwrap(), path.as_path()));
     fs::remove_dir_all(&moved).unwrap();
     assert!(run_dir.follow().unwrap_err().to_string().contains("was moved or deleted"));

@@ -24,14 +24,14 @@ use pairbench::{
     draws::Randomization,
     pair::plan::PairPlan,
     process::isolation::Protection,
-    verdict::{Estimate, Verdict},
+    verdict::{Estimate, LOST_D, Verdict},
 };
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     LoopError,
     attempt::{
-        bookkeeping::{Bookkeeping, LOST_D, bounded},
+        bookkeeping::{Bookkeeping, bounded},
         guard::GuardResult,
         layout::{Floors, Needs},
         plain::PlainRuns,

@@ -529,7 +529,7 @@ fn no_build_of_an_attempt_leaves_anything_to_another() {
     project.sandbox.commit_all("accepted");
     fs::remove_dir_all(project.builds()).unwrap();
     assert_eq!(trainer(&project.build()), "kept\ntwo\n");
-    // A history that was rewritten begins anew.
+    // A history that was rewritten starts over.
     project.sandbox.git(["reset", "--quiet", "--hard", "HEAD~1"]);
     project.sandbox.write("a.txt", "three\n");
     project.sandbox.commit_all("another history");

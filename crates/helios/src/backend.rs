@@ -21,10 +21,8 @@ use crate::{
     memory::{Memory, planned_bytes},
     pipelines::Pipelines,
     recording::{Plan, lower},
-    self_test::self_test,
     submissions::{Submission, Submissions, costs},
     timestamps::Timestamps,
-    tuning,
 };
 
 /// How long the host waits for one submission, from the end of the one before it, before it gives up. Drivers of cards give up after some ten seconds; a software
@@ -41,8 +39,8 @@ const STAGING_BYTES: usize = 16 << 20;
 
 /// See the module's text.
 pub struct HeliosBackend {
-    gpu: Gpu,
-    profile: Profile,
+    pub(crate) gpu: Gpu,
+    pub(crate) profile: Profile,
     pipelines: Pipelines,
     prepared: Option<Prepared>,
     encoder: Option<wgpu::CommandEncoder>,
@@ -51,8 +49,8 @@ pub struct HeliosBackend {
     deadline: Duration,
     launches: Launches,
     format16: Option<Format16>,
-    keep: Option<Box<dyn Keep>>,
-    notes: Vec<String>,
+    pub(crate) keep: Option<Box<dyn Keep>>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// What `prepare` makes.
@@ -89,32 +87,8 @@ impl HeliosBackend {
         HeliosBackend::open_with(options, None)
     }
 
-    /// Opens a device and, where `keep` does not hold that it passed before, checks every operation on it.
-    pub fn open_tested(options: &Options, keep: Box<dyn Keep>) -> Result<HeliosBackend, HeliosError> {
-        let mut backend = HeliosBackend::open_with(options, Some(keep))?;
-        let info = backend.gpu.info.clone();
-        let software =
-            if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
-        backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
-        if options.matmul.is_none() {
-            backend.choose_variants().map_err(|error| info.lacking(kept::cannot_run(&error)))?;
-        }
-        let name = kept::name(&backend.gpu.info, &backend.profile.self_test_name(options.format16));
-        let has_passed =
-            backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
-        if !has_passed {
-            let failed = |why| HeliosError::SelfTest { device: info.name.clone(), driver: info.driver.clone(), why };
-            if let Some(why) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
-                return Err(failed(why));
-            }
-            backend.forget();
-            let kept = backend.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, kept::PASSED));
-            backend.warn(kept);
-        }
-        Ok(backend)
-    }
-
-    fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
+    /// Opens a device as it is; what is kept between starts is `keep`'s.
+    pub(crate) fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
         let profile = Profile::of(&gpu, options)?;
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
@@ -134,28 +108,8 @@ impl HeliosBackend {
         })
     }
 
-    /// Takes the variants that an earlier start chose on this device, or chooses and keeps them.
-    fn choose_variants(&mut self) -> Result<(), BackendError> {
-        let name = kept::name(&self.gpu.info, kept::tuning(self.format16));
-        let kept = self.keep.as_ref().and_then(|keep| keep.read(&name));
-        if let Some([matmul, matmul16]) = kept.as_deref().and_then(|text| tuning::from_text(self, text)) {
-            (self.profile.matmul, self.profile.matmul16) = (matmul, matmul16);
-            return Ok(());
-        }
-        if kept.is_some() {
-            self.notes
-                .push("warning: the kept choice of kernels does not fit this device; it is made again".to_owned());
-        }
-        tuning::tune(self)?;
-        self.forget();
-        let kept =
-            self.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, tuning::to_text(&self.profile).as_bytes()));
-        self.warn(kept);
-        Ok(())
-    }
-
     /// As if nothing had been prepared or run.
-    fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.prepared = None;
         self.launches = Launches::default();
     }
@@ -186,7 +140,7 @@ impl HeliosBackend {
     }
 
     /// Says once what could not be kept.
-    fn warn(&mut self, kept: Result<(), String>) {
+    pub(crate) fn warn(&mut self, kept: Result<(), String>) {
         let warning = kept.err().map(|why| format!("warning: {why}"));
         self.notes.extend(warning.filter(|warning| !self.notes.contains(warning)));
     }

@@ -24,6 +24,7 @@ mod profile;
 mod backend;
 mod tuning;
 mod self_test;
+mod open;
 mod peaks;
 #[cfg(test)]
 mod shader_tests;

@@ -4,8 +4,6 @@ use crate::{
     device::{DeviceKind, Gpu, HeliosError, Options},
     format16::Format16,
     kernels::{Profile, Variant},
-    self_test::dispatches,
-    tuning::to_text,
 };
 
 impl Profile {
@@ -37,11 +35,6 @@ impl Profile {
             }
         }
         Ok(profile)
-    }
-
-    /// What a passed self-test is kept as: which kernels it ran.
-    pub(crate) fn self_test_name(&self, format: Option<Format16>) -> String {
-        format!("self-test {format:?} {}\n{}", to_text(self), dispatches(self, format))
     }
 }
 

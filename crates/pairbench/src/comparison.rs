@@ -10,7 +10,7 @@ use crate::{
     draws::Randomization,
     pair::{self, PairRequest, plan, timed_command::TimedCommand},
     process::sandbox::SandboxSpec,
-    verdict::{self, Judgement, Verdict},
+    verdict::{self, Judgement, LOST_D, Verdict},
 };
 
 /// Pairs that one arm may spoil before the comparison ends.
@@ -29,7 +29,8 @@ pub struct Comparison {
     pub budget: Duration,
 }
 
-/// Runs pairs in `work`, an empty folder, until the test has an answer or the plan ends.
+/// Runs pairs in `work`, an empty folder, until the test has an answer or the plan ends. A pair that the candidate spoils counts
+/// against it ([`LOST_D`]); one that the baseline spoils is run again.
 ///
 /// # Errors
 /// [`LoopError::Trainer`] where a command fails, [`LoopError::Refused`] where the candidate spoils pairs (works while it is
@@ -50,25 +51,28 @@ pub fn run(comparison: &Comparison, work: &Path, watch: &dyn Watch) -> Result<Ju
         number += 1;
         let request = PairRequest { script: &script, number, command: comparison.command.clone(), ..request };
         let run = pair::run(&request, watch)?;
-        let Some(void) = &run.void else {
-            d.push(verdict::round_log(run.log_ratio()));
-            let judgement = verdict::judge(&d, looks, comparison.epsilon_pct);
-            if judgement.verdict.is_some() {
-                return Ok(judgement);
+        if let Some(void) = &run.void {
+            watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
+            voids[void.arm.index()] += 1;
+            if voids[void.arm.index()] == MAX_VOIDS {
+                let what = format!("{MAX_VOIDS} pairs are void: the {} {}", void.arm.name(), void.why);
+                return Err(match void.arm {
+                    Arm::Candidate => LoopError::Refused(what),
+                    Arm::Baseline => LoopError::Failed(what),
+                });
             }
-            if d.len() == plan.pairs {
-                return Ok(Judgement { verdict: Some(Verdict::Undecided), ..judgement });
-            }
-            continue;
-        };
-        watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
-        voids[void.arm.index()] += 1;
-        if voids[void.arm.index()] == MAX_VOIDS {
-            let what = format!("{MAX_VOIDS} pairs are void: the {} {}", void.arm.name(), void.why);
-            return Err(match void.arm {
-                Arm::Candidate => LoopError::Refused(what),
-                Arm::Baseline => LoopError::Failed(what),
-            });
+        }
+        match run.void.as_ref().map(|void| void.arm) {
+            None => d.push(verdict::round_log(run.log_ratio())),
+            Some(Arm::Candidate) => d.push(LOST_D),
+            Some(Arm::Baseline) => continue,
+        }
+        let judgement = verdict::judge(&d, looks, comparison.epsilon_pct);
+        if judgement.verdict.is_some() {
+            return Ok(judgement);
+        }
+        if d.len() == plan.pairs {
+            return Ok(Judgement { verdict: Some(Verdict::Undecided), ..judgement });
         }
     }
 }

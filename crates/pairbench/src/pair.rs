@@ -29,16 +29,12 @@ use crate::{
         self, NothingStays, Process,
         cpu_usage::CpuUsage,
         sandbox::{Sandbox, SandboxSpec},
+        stillness::Stillness,
     },
 };
 
 /// Longest start of a trainer, and longest end after its last step.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
-/// Processor time that a frozen arm may seem to use: the bookkeeping of its stop.
-pub(crate) const STILL_MS: f64 = 2.0;
-/// The same as a share of the time in turns.
-pub(crate) const STILL_SHARE: f64 = 0.001;
-
 /// A pair to be run.
 pub struct PairRequest<'a> {
     /// What runs, and how.
@@ -326,7 +322,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
     let mut live: [Live; 2] = live.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
     let mut void = None;
     let mut turns_s = 0.0;
-    let mut still_ns = [0, 0];
+    let mut still = [Stillness::default(); 2];
     let mut usage = [CpuUsage::default(), CpuUsage::default()];
     for (number, action) in request.script.0.iter().enumerate() {
         let mut done = [0, 0];
@@ -361,8 +357,8 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
             }
             // A member that is gone takes its time with it.
-            let waiting = &live[arm.other().index()].process;
-            still_ns[arm.other().index()] += waiting.cpu_ns_while_frozen(waiting_before);
+            let waiting = arm.other().index();
+            still[waiting].add_turn(&live[waiting].process, waiting_before);
         }
         if done[0] != done[1] {
             let why = format!("said `done {}` where the baseline had said `done {}`", done[1], done[0]);
@@ -371,10 +367,8 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
     }
     for arm in Arm::BOTH {
         let trainer = &mut live[arm.index()];
-        let limit_ms = STILL_MS.max(turns_s * 1e3 * STILL_SHARE);
-        let still_ms = still_ns[arm.index()] as f64 / 1e6;
-        let found = if still_ms > limit_ms {
-            Some(format!("used {still_ms:.1} ms of the processor while it was to wait"))
+        let found = if let Some(breach) = still[arm.index()].breach(turns_s * 1e3) {
+            Some(breach)
         } else if trainer.process.find_family() {
             Some("has a process that left its process group".to_owned())
         } else {

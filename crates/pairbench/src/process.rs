@@ -12,6 +12,7 @@ pub mod command;
 pub(crate) mod cpu_usage;
 pub mod isolation;
 pub mod sandbox;
+pub(crate) mod stillness;
 mod watchdog;
 
 use std::{
@@ -40,9 +41,6 @@ use crate::{
 
 /// Longest wait for a frozen process to stand still, and for a killed one to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
-/// What a kernel may charge a family late: a frozen member's last stretch is charged when it has left its processor, which
-/// may be a timer's tick (10 ms at 100 Hz) after it counted as frozen.
-const CHARGED_LATE_NS: u64 = 10_000_000;
 /// Bytes of a trainer's last words that are shown.
 const TAIL_BYTES: u64 = 4_000;
 /// Bytes of a command's answer that are read.
@@ -259,12 +257,9 @@ impl Process {
         counted.unwrap_or_else(|| self.members().map(cpu_ns).sum())
     }
 
-    /// Processor time in nanoseconds that the family used since [`Process::cpu_ns`] said `before`, when it had been frozen.
-    /// Where the kernel itself holds all members still, a tick of it is what they had used before.
-    pub fn cpu_ns_while_frozen(&self, before: u64) -> u64 {
-        let late = if self.cgroup.is_some() { CHARGED_LATE_NS } else { 0 };
-        let charged = self.cpu_ns().saturating_sub(before);
-        if charged > late { charged } else { 0 }
+    /// Whether the kernel itself holds all members still.
+    pub fn is_held_by_kernel(&self) -> bool {
+        self.cgroup.is_some()
     }
 
     /// Largest resident memory of the leader and its known children together, in bytes; none if it cannot be told.

@@ -14,6 +14,10 @@ use crate::stats::{
     signed_rank::WalshAverages,
 };
 
+/// `ln(t_baseline / t_candidate)` of a pair that counts against the candidate without a number of its own: below every
+/// difference that can be measured, so that it has the highest rank and a negative sign, and finite, so that JSON can hold it.
+pub const LOST_D: f64 = -100.0;
+
 /// What a comparison answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use alpha_data::python_json;
 use alpha_nn::{FeedForward, ModelConfig};
 use alpha_tensor::op::Activation;
 use serde::Serialize;
@@ -106,43 +107,13 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
         },
         _ => TrainError::io("read", &path, source),
     })?;
-    let value = parse(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
+    let value = python_json(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
     if !value.is_object() {
         return Err(TrainError::broken(&path, "expected a JSON object"));
     }
     let config = Keys { path: &path, value: &value }.model_config()?;
     config.validate().map_err(|source| TrainError::ImpossibleModel { path, source })?;
     Ok(config)
-}
-
-/// JSON as Python's `json` writes it: with a byte order mark where an editor put one, and with `NaN` and `Infinity`, which
-/// become `null`.
-fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    serde_json::from_slice(bytes).or_else(|error| match without_nonfinite(bytes) {
-        Some(bytes) => serde_json::from_slice(&bytes),
-        None => Err(error),
-    })
-}
-
-/// The same with `null` for each number that is not finite; none where there is not one. Strings stay as they are.
-fn without_nonfinite(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let (mut rest, mut is_string, mut is_changed) = (bytes, false, false);
-    while let [first, after @ ..] = rest {
-        let word =
-            [&b"-Infinity"[..], b"Infinity", b"NaN"].into_iter().find(|word| !is_string && rest.starts_with(word));
-        if let Some(word) = word {
-            out.extend_from_slice(b"null");
-            (rest, is_changed) = (&rest[word.len()..], true);
-            continue;
-        }
-        let taken = if is_string && *first == b'\\' { 2.min(rest.len()) } else { 1 };
-        is_string ^= *first == b'"' && taken == 1;
-        out.extend_from_slice(&rest[..taken]);
-        rest = if taken == 1 { after } else { &rest[taken..] };
-    }
-    is_changed.then_some(out)
 }
 
 /// Sizes beyond these are a broken file, not a model: no product of two of them overflows.

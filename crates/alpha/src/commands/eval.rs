@@ -132,9 +132,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
 
 /// What a split holds back of data the run that made the checkpoint may have trained on: with data of its own to validate on.
 fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), Failure> {
-    let Some(began) = checkpoint::read_training_state(checkpoint).ok().and_then(|state| state.data) else {
-        return Ok(()); // not one of alpha's checkpoints, which knows nothing of data
-    };
+    // Models of other programs, and checkpoints of earlier versions, know nothing of data.
+    if !checkpoint::has_training_state(checkpoint) {
+        return Ok(());
+    }
+    let Some(began) = checkpoint::read_training_state(checkpoint)?.data else { return Ok(()) };
     if began.identity.data != data || began.train_tokens == train_tokens {
         return Ok(());
     }

@@ -72,25 +72,28 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
         let shape = (folders.init_shape)(&init)?;
         take_shape(&mut flags, &given, &shape, &init)?;
     }
+    let mut place_of_stored = None;
     if let Some(stored) = &stored {
         // "As usual" is what it was when the run began, whose number of steps may have been another.
         if flags.warmup_iters == 0 {
             flags.warmup_iters = stored.get("warmupIters").and_then(Value::as_i64).unwrap_or(0);
         }
         // Before anything is said of how given and stored values go together: nobody typed the stored ones.
-        let place = place(&flags.place)?;
-        stored::check_equal(&configuration(flags.clone(), None, &place, flags.steps), stored, &given)?;
+        let place = place_of_stored.insert(place(&flags.place)?);
+        stored::check_equal(&configuration(flags.clone(), None, place), stored, &given)?;
     }
     if let (Some(Resume::Auto), None) = (&resume, &stored) {
         let dir = flags.run_dir.as_deref().unwrap_or(Path::new("")).display();
         notes.push(format!("resume: no checkpoint in `{dir}`, starting at step 1"));
     }
     checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
-    let place = place(&flags.place)?;
+    let place = match place_of_stored {
+        Some(place) => place,
+        None => place(&flags.place)?,
+    };
     checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
     notes.extend(place.notes.clone());
-    let schedule_steps = stored.as_ref().and_then(|stored| stored.get("steps")?.as_u64()).unwrap_or(flags.steps);
-    Ok(Resolved { config: configuration(flags, resume, &place, schedule_steps), notes })
+    Ok(Resolved { config: configuration(flags, resume, &place), notes })
 }
 
 /// A failure with what would have been noted before it.
@@ -172,7 +175,7 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
     Ok(())
 }
 
-fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place, schedule_steps: u64) -> TrainConfig {
+fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> TrainConfig {
     let shape = flags.shape;
     let activation = FeedForward::from_name(&shape.activation).expect("the parser takes only known names");
     let run_dir = match &resume {
@@ -207,7 +210,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place, sched
         optim: flags.optim,
         lr: flags.lr,
         lr_min: flags.lr_min.unwrap_or(flags.lr / 10.0),
-        warmup_iters: warmup_iters(flags.warmup_iters, schedule_steps),
+        warmup_iters: warmup_iters(flags.warmup_iters, flags.steps),
         schedule: flags.schedule,
         beta1: flags.beta1,
         beta2: flags.beta2,
@@ -239,8 +242,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place, sched
     }
 }
 
-/// Steps of warm-up, -1 for none. `steps` is what the run began with: a resumed run that is
-/// given more steps keeps its warm-up.
+/// Steps of warm-up, -1 for none. A resumed run has the number that it began with.
 fn warmup_iters(asked: i64, steps: u64) -> i64 {
     match asked {
         0 => match 2000.min(steps / 5) as i64 {

@@ -97,6 +97,9 @@ fn the_trace_of_the_first_part_is_kept() {
     assert!(done.stderr.contains("`kernels-to-4.json`"), "{}", done.stderr);
     assert_eq!(fs::read(place.path("run/kernels-to-4.json")).unwrap(), first);
     assert!(place.path("run/trace-to-4.json").exists() && place.path("run/trace.json").exists());
+    // Going another way from there does not take what is kept for what is run again.
+    place.alpha(&["train", "--resume=run/checkpoint-4", "--steps=5"]).succeeded();
+    assert_eq!(fs::read(place.path("run/kernels-to-4.json")).unwrap(), first);
 }
 
 #[test]

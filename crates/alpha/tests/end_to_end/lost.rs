@@ -27,8 +27,16 @@ fn a_folder_chosen_by_mistake_keeps_what_is_in_it() {
     place.train("model", init).refused(1, &["`model`", "`config.json`", "--runDir"]);
     assert_eq!(fs::read(place.path("model/config.json")).unwrap(), before);
     // Data under a name that runs use.
-    place.write("mine/samples.jsonl", "{\"text\": \"one two three\"}\n".repeat(90));
-    place.train("mine", &["--steps=1", "--data=mine/samples.jsonl"]).refused(1, &["`samples.jsonl`", "is to read"]);
+    place.write("mine/samples.jsonl", "{\"text\": \"the cat sat\"}\n".repeat(90));
+    place
+        .train("mine", &["--steps=1", "--data=mine/samples.jsonl"])
+        .refused(1, &["`samples.jsonl`", "no run of alpha"]);
+    // Nor where a run has been, and whatever the data are named by.
+    place.write("run/samples.jsonl", fs::read(place.path("mine/samples.jsonl")).unwrap());
+    for data in ["--data=run/sam*.jsonl", "--valData=run/samples.jsonl"] {
+        place.train("run", &["--steps=1", data]).refused(1, &["`samples.jsonl`", "is to read"]);
+    }
+    assert_eq!(fs::read_to_string(place.path("run/samples.jsonl")).unwrap().lines().count(), 90);
     assert_eq!(fs::read_to_string(place.path("mine/samples.jsonl")).unwrap().lines().count(), 90);
 }
 
@@ -87,6 +95,15 @@ fn a_tokenizer_replaces_nothing_but_a_tokenizer() {
     assert_eq!(fs::read(place.path("deep/target.json")).unwrap(), own);
     assert_eq!(build("/dev/stdout").succeeded().stdout.as_bytes(), own);
     let mut command = place.command("sh");
+    let script = "\"$0\" tokenizer build --type=char --input=text.txt --out=/dev/stdout > kept.json && cat kept.json";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_alpha")]);
+    assert_eq!(finish(&mut command).succeeded().stdout.as_bytes(), own);
+    // A file system in memory is not a device.
+    if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+        build(memory.path().join("own.json").to_str().unwrap()).succeeded();
+        assert_eq!(fs::read(memory.path().join("own.json")).unwrap(), own);
+    }
+    let mut command = place.command("sh");
     let script =
         "mkfifo pipe; cat pipe > read.json & \"$0\" tokenizer build --type=char --input=text.txt --out=pipe && wait";
     command.args(["-c", script, env!("CARGO_BIN_EXE_alpha")]);
@@ -112,6 +129,9 @@ fn a_split_that_held_nothing_back_is_not_evaluated_as_if_it_had() {
     place.train("given", &["--steps=2", "--valData=val.txt"]).succeeded();
     eval("given", "--split=val").refused(1, &["trained on", "--split=all"]);
     eval("given", "--split=all").succeeded();
+    // A state that cannot be read says nothing about it.
+    place.write("given/checkpoint-2/training_state.safetensors", "broken");
+    eval("given", "--split=val").refused(1, &["training_state.safetensors", "broken"]);
 }
 
 #[test]
@@ -177,4 +197,34 @@ fn a_text_ends_where_the_model_says_it_ends() {
     let saved: Value =
         serde_json::from_slice(&fs::read(place.path("tuned/checkpoint-1/config.json")).unwrap()).unwrap();
     assert_eq!(saved["eos_token_id"], whole[5]);
+    // As Python writes it, and where the tokenizer's own configuration alone names it.
+    let text = fs::read_to_string(place.path(config)).unwrap().replacen('{', "\u{feff}{\"other\": NaN, ", 1);
+    place.write(config, text);
+    assert_eq!(sample(), whole[..=fifth]);
+    let tokenizer: Value = place.json("run/checkpoint-30/tokenizer.json");
+    let vocab = tokenizer["model"]["vocab"].as_object().unwrap();
+    let token = vocab.iter().find(|(_, id)| id.as_u64() == Some(whole[5])).unwrap().0.clone();
+    place.write(config, fs::read_to_string(place.path(config)).unwrap().replace("eos_token_id", "other_id"));
+    for own in [Value::from(token.clone()), serde_json::json!({ "content": token })] {
+        place.write("run/checkpoint-30/tokenizer_config.json", serde_json::json!({ "eos_token": own }).to_string());
+        assert_eq!(sample(), whole[..=fifth]);
+    }
+    place.write("run/checkpoint-30/tokenizer_config.json", "{");
+    place.alpha(&["sample", "--checkpoint=run/checkpoint-30"]).failed(1, &["tokenizer_config.json", "not valid JSON"]);
+}
+
+/// Token 0 is as much an end as any other, and tokens that were encoded without it are not taken for those with it.
+#[test]
+fn documents_end_with_token_0_where_the_model_says_so() {
+    let place = Place::with_text();
+    place.train("run", &["--steps=1"]).succeeded();
+    place.write("docs.jsonl", "{\"text\": \"the cat sat\"}\n".repeat(90));
+    let tokens = || {
+        let done =
+            place.alpha(&["eval", "--checkpoint=run/checkpoint-1", "--data=docs.jsonl", "--json", "--backend=cpu"]);
+        serde_json::from_str::<Value>(&done.succeeded().stdout).unwrap()["tokens"].as_u64().unwrap()
+    };
+    let without = tokens();
+    edit(&place, "run/checkpoint-1/config.json", |config| config["eos_token_id"] = Value::from(0));
+    assert_eq!(tokens(), without + 90);
 }

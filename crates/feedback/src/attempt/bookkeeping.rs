@@ -25,6 +25,7 @@ use pairbench::{
     draws::{Purpose, Randomization},
     pair::plain::PlainMode,
     stats::sequential::Plan,
+    verdict::LOST_D,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +35,6 @@ use crate::{
     visible,
 };
 
-/// `ln(t_baseline / t_candidate)` of a lost pair: below every difference that can be measured, so that it has the highest
-/// rank and a negative sign, and finite, so that JSON can hold it.
-pub const LOST_D: f64 = -100.0;
 /// Beyond this no difference between two trainers is believed, and no file of an attempt read.
 const MAX_D: f64 = 50.0;
 /// So often the user may interrupt a pair of the comparison that does not count then; elsewhere, and beyond, it is lost.

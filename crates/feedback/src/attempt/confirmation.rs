@@ -107,7 +107,7 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::bookkeeping::LOST_D;
+    use pairbench::verdict::LOST_D;
 
     #[test]
     fn many_attempts_on_one_baseline_make_it_harder() {

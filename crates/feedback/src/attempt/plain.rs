@@ -7,11 +7,11 @@ use pairbench::{
         robust::median,
         signed_rank::{WalshAverages, critical_value, p_greater},
     },
-    verdict::{Estimate, pct_of_log},
+    verdict::{Estimate, LOST_D, pct_of_log},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, VoidRow, bookkeeping::LOST_D};
+use super::{Attempt, VoidRow};
 
 /// Pairs in slices at each look: at the last one a gain that is not shown is refused.
 pub const LOOKS: [usize; 3] = [10, 20, 40];

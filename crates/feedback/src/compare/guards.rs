@@ -20,13 +20,13 @@ use pairbench::{
     },
     progress::PairProgress,
     stats::signed_rank::WalshAverages,
-    verdict::{pct_of_log, round_log},
+    verdict::{LOST_D, pct_of_log, round_log},
 };
 
 use crate::{
     LoopError, Watch,
     attempt::{
-        bookkeeping::{LOST_D, MAX_LOST},
+        bookkeeping::MAX_LOST,
         confirmation::fewest_that_pass,
         guard::{GuardResult, judge},
     },

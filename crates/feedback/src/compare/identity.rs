@@ -66,7 +66,7 @@ pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, Lo
 }
 
 /// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
-/// asking for less is not a reason to begin anew.
+/// asking for less is not a reason to start over.
 pub(super) fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
     let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();

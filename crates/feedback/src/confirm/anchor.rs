@@ -62,7 +62,7 @@ pub fn judge(
     let shown = trained(session, &anchor, &contest.sides[1].commit, watch).map_err(|error| match error {
         LoopError::Failed(what) | LoopError::Usage(what) => {
             LoopError::Refused(format!("T2 cannot be judged beside the commit before the first, `{}`: {what}", short(&anchor)))
-                .hint("without it nobody knows what all of them do together; a change of the workload in `loop.toml`, a commit of the instrument, begins anew")
+                .hint("without it nobody knows what all of them do together; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
         }
         other => other,
     })?;

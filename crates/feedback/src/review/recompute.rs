@@ -10,13 +10,13 @@ use pairbench::{
     Arm,
     draws::Purpose,
     stats::sequential::Plan,
-    verdict::{Estimate, Judgement, Verdict, judge},
+    verdict::{Estimate, Judgement, LOST_D, Verdict, judge},
 };
 
 use crate::{
     attempt::{
         Attempt, Confirmation, PairRow, RULES,
-        bookkeeping::{LOST_D, Series},
+        bookkeeping::Series,
         confirmation::{fewest_pairs, level, outcome, went_on},
         gaming,
         layout::Needs,

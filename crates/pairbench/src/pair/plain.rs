@@ -15,12 +15,13 @@ use crate::{
     Arm, LoopError, Watch,
     draws::{Purpose, Randomization},
     pair::{
-        Outcome, STILL_MS, STILL_SHARE, Void, stray_void,
+        Outcome, Void, stray_void,
         timed_command::{TimedCommand, fill},
     },
     process::{
         NothingStays, Process,
         sandbox::{Sandbox, SandboxSpec},
+        stillness::Stillness,
     },
 };
 
@@ -122,17 +123,19 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
                     trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
                     trainer.stop()?;
                     let waiting = &mut trainers[arm.other().index()];
-                    waiting.still_ns += waiting.cpu_ns_while_frozen(waiting_before);
+                    if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
+                        waiting.still.add_turn(process, waiting_before);
+                    }
                 }
             }
         }
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
-    let limit_ms = STILL_MS.max((ms[0] + ms[1]) * STILL_SHARE);
     let mut void = None;
     for trainer in &mut trainers {
         let arm = trainer.arm;
-        void = void.or(trainer.disturbance(limit_ms).map(|why| Void { arm, why: format!("{why} in a plain run") }));
+        void =
+            void.or(trainer.disturbance(ms[0] + ms[1]).map(|why| Void { arm, why: format!("{why} in a plain run") }));
     }
     let traces: Vec<_> = trainers.iter().filter_map(Trainer::traces).collect();
     void = void.or_else(|| stray_void(&nothing_stays, &traces));
@@ -158,8 +161,8 @@ struct Trainer {
     time: Duration,
     /// When the present slice began.
     since: Instant,
-    /// Processor time in the other's slices.
-    still_ns: u64,
+    /// In the other's slices.
+    still: Stillness,
     has_ended: bool,
 }
 
@@ -178,7 +181,7 @@ impl Trainer {
             turn_timeout: request.command.turn_timeout,
             time: Duration::ZERO,
             since: Instant::now(),
-            still_ns: 0,
+            still: Stillness::default(),
             has_ended: false,
         })
     }
@@ -202,15 +205,10 @@ impl Trainer {
         self.running().map_or(0, Process::cpu_ns)
     }
 
-    fn cpu_ns_while_frozen(&self, before: u64) -> u64 {
-        self.running().map_or(0, |process| process.cpu_ns_while_frozen(before))
-    }
-
     /// What it did that makes its time mean nothing.
-    fn disturbance(&mut self, limit_ms: f64) -> Option<String> {
-        let still_ms = self.still_ns as f64 / 1e6;
-        if still_ms > limit_ms {
-            return Some(format!("used {still_ms:.1} ms of the processor while it was to wait"));
+    fn disturbance(&mut self, slices_ms: f64) -> Option<String> {
+        if let Some(breach) = self.still.breach(slices_ms) {
+            return Some(breach);
         }
         let name = self.process.as_mut()?.survivor()?;
         Some(format!("left a process behind (`{name}`), which was ended,"))

@@ -10,16 +10,12 @@ use proptest::prelude::*;
 use super::*;
 use pairbench::{
     draws::Randomization,
-    pair::Void,
-    pair::schedule::Blocks,
-    verdict::{log_of_pct, round_log},
+    pair::{Void, schedule::Blocks},
+    verdict::{LOST_D, log_of_pct, round_log},
 };
 
 use crate::{
-    attempt::{
-        Confirmation, Manifest, PairRow, Seconds, Side,
-        bookkeeping::{FREE_INTERRUPTIONS, LOST_D},
-    },
+    attempt::{Confirmation, Manifest, PairRow, Seconds, Side, bookkeeping::FREE_INTERRUPTIONS},
     machine::Machine,
     parity::Tier,
 };
