@@ -291,3 +291,21 @@ fn a_speed_beyond_the_roofline_is_quarantined() {
     toy.edit("\"adamw\": 500_000", "\"adamw\": 10_000");
     toy.json(&["compare"]).is_refused_for(&["beyond_roofline"]);
 }
+
+/// A process that exits when its turn ends is not stopped: its memory is taken apart in the other's turn.
+#[test]
+fn what_exits_in_every_turn_of_the_other_gains_nothing() {
+    let toy = Toy::new();
+    toy.begin();
+    toy.edit_start(&[
+        "import socket",
+        "ballast, send = bytearray(b\"x\") * (400 << 20), socket.socket.sendall",
+        "def leave_and_send(self, data):",
+        "    if data.startswith(b\"done\") and os.fork() == 0:",
+        "        os._exit(0)",
+        "    return send(self, data)",
+        "socket.socket.sendall = leave_and_send",
+    ]);
+    let compared = toy.json(&["compare"]);
+    has_no_effect(&compared);
+}

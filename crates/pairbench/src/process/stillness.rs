@@ -46,7 +46,9 @@ mod tests {
 
     fn breaches(turns: &[f64], is_held_by_kernel: bool) -> bool {
         let mut stillness = Stillness { is_held_by_kernel, ..Stillness::default() };
-        turns.iter().for_each(|used_ms| stillness.add(*used_ms));
+        for used_ms in turns {
+            stillness.add(*used_ms);
+        }
         stillness.breach(1_000.0).is_some()
     }
 
