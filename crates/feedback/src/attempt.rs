@@ -430,10 +430,11 @@ impl AttemptFolder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn row() -> PairRow {
+    /// A row with the digits that real ones have.
+    pub(crate) fn row() -> PairRow {
         PairRow {
             number: 319,
             seed: 1 << 31,

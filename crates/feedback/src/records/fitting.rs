@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        attempt::{Confirmation, CounterRow, PairRow, VoidRow, guard::GuardResult},
+        attempt::{Confirmation, CounterRow, PairRow, VoidRow, guard::GuardResult, tests::row},
         ledger::Ledger,
         trace::attribution::{Attribution, KernelChange},
     };
@@ -102,19 +102,7 @@ mod tests {
     /// As many pairs, guards and void pairs as an attempt can have, each as long as it can be.
     fn fullest(text: &str) -> Attempt {
         let mut attempt = real();
-        let pair = PairRow {
-            number: 319,
-            seed: 1 << 31,
-            baseline_first: true,
-            d: -0.012_345,
-            whole: -0.012_345,
-            ready_ms: [45.1, 46.0],
-            finish_ms: [5.1, 0.2],
-            peak_memory_bytes: [Some(26_738_688), None],
-            foreign_cpu_share: [0.012, 0.0],
-            seconds: 1.65,
-            turns_s: 1.402,
-        };
+        let pair = PairRow { whole: -0.012_345, ..row() };
         let voids = |count| vec![VoidRow { number: 99, arm: Arm::Candidate, why: text.to_owned() }; count];
         let confirmation: Confirmation = attempt.confirmation.take().unwrap();
         attempt.pairs = vec![pair.clone(); 160];
