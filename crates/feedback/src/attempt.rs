@@ -37,7 +37,7 @@ use crate::{
         plain::PlainRuns,
     },
     machine::Machine,
-    parity::{Parity, Tier, pair_log::KeptEvidence},
+    parity::{Parity, Tier, pair_log::PairLog},
     trace::attribution::Attribution,
 };
 
@@ -58,9 +58,9 @@ pub struct Attempt {
     /// How equal the training must be.
     pub tier: Tier,
     /// A.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// B.
-    pub candidate: Side,
+    pub candidate: Revision,
     /// Where it ran.
     pub machine: Machine,
     /// The instrument.
@@ -75,7 +75,7 @@ pub struct Attempt {
     /// The pairs that count, in order.
     pub pairs: Vec<PairRow>,
     /// Those that do not.
-    pub voids: Vec<VoidRow>,
+    pub voids: Vec<VoidPair>,
     /// Whether it is the same training.
     pub parity: Option<Parity>,
     /// Exact counters of a run of either, where they differ.
@@ -128,7 +128,7 @@ pub const RULES: u32 = 1;
 
 /// One side of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub struct Revision {
     /// The commit that holds the tree; a scratch one for a candidate that is not committed.
     pub commit: String,
     /// Its whole tree.
@@ -173,9 +173,11 @@ pub struct PairRow {
     /// Whether the baseline started first.
     pub baseline_first: bool,
     /// `ln(t_baseline / t_candidate)` over steady steps.
-    pub d: f64,
+    #[serde(rename = "d")]
+    pub log_ratio: f64,
     /// The same over everything from start to end.
-    pub whole: f64,
+    #[serde(rename = "whole")]
+    pub run_log_ratio: f64,
     /// Start to first step.
     pub ready_ms: [f64; 2],
     /// Last step to end, and writing weights on request.
@@ -192,17 +194,29 @@ pub struct PairRow {
 
 impl Serialize for PairRow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let PairRow { number, seed, baseline_first, d, whole, ready_ms, finish_ms, .. } = self;
+        let PairRow { number, seed, baseline_first, log_ratio, run_log_ratio, ready_ms, finish_ms, .. } = self;
         let PairRow { peak_memory_bytes, foreign_cpu_share, seconds, turns_s, .. } = self;
         let memory = peak_memory_bytes;
-        (number, seed, baseline_first, d, whole, ready_ms, finish_ms, memory, foreign_cpu_share, seconds, turns_s)
+        (
+            number,
+            seed,
+            baseline_first,
+            log_ratio,
+            run_log_ratio,
+            ready_ms,
+            finish_ms,
+            memory,
+            foreign_cpu_share,
+            seconds,
+            turns_s,
+        )
             .serialize(serializer)
     }
 }
 
 /// A pair that does not count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VoidRow {
+pub struct VoidPair {
     /// Its number.
     pub number: u64,
     /// `baseline` or `candidate`.
@@ -231,7 +245,7 @@ pub struct Confirmation {
     pub pairs: Vec<PairRow>,
     /// Those that do not count.
     #[serde(default)]
-    pub voids: Vec<VoidRow>,
+    pub voids: Vec<VoidPair>,
     /// One-sided level that it is judged at.
     pub level: f64,
     /// Attempts on this target that were known when the level was chosen, itself included.
@@ -254,7 +268,7 @@ pub struct Confirmation {
 impl Confirmation {
     /// The numbers of its pairs.
     pub fn d(&self) -> Vec<f64> {
-        self.pairs.iter().map(|pair| pair.d).collect()
+        self.pairs.iter().map(|pair| pair.log_ratio).collect()
     }
 }
 
@@ -296,7 +310,7 @@ impl Seconds {
 impl Attempt {
     /// The numbers of the pairs that count.
     pub fn d(&self) -> Vec<f64> {
-        self.pairs.iter().map(|pair| pair.d).collect()
+        self.pairs.iter().map(|pair| pair.log_ratio).collect()
     }
 
     /// ln(baseline / candidate) of peak memory, of each pair where both are known; a lost pair counts here too.
@@ -331,7 +345,8 @@ impl Attempt {
     pub fn baseline_step_s(&self) -> Option<f64> {
         let steps = self.plan?.blocks.steps as f64;
         // Both arms' turns take about the same time together as two of the baseline's.
-        let runs: Vec<f64> = self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.d).exp()) / steps).collect();
+        let runs: Vec<f64> =
+            self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.log_ratio).exp()) / steps).collect();
         (!runs.is_empty()).then(|| pairbench::stats::robust::median(&runs))
     }
 
@@ -372,20 +387,20 @@ impl AttemptFolder {
     }
 
     /// What its pairs showed of the training: a line for each.
-    pub fn kept_evidence(&self, key: &str) -> KeptEvidence {
-        KeptEvidence::new(self.0.join(format!("{key}.parity.jsonl")))
+    pub fn pair_log(&self, key: &str) -> PairLog {
+        PairLog::new(self.0.join(format!("{key}.parity.jsonl")))
     }
 
     /// The same of a guard's pairs.
-    pub fn kept_guard_evidence(&self, key: &str, guard: &str) -> KeptEvidence {
+    pub fn guard_pair_log(&self, key: &str, guard: &str) -> PairLog {
         let guard = blake3::hash(guard.as_bytes()).to_hex();
-        KeptEvidence::new(self.0.join(format!("{key}.{}.parity.jsonl", &guard[..8])))
+        PairLog::new(self.0.join(format!("{key}.{}.parity.jsonl", &guard[..8])))
     }
 
     /// Removes what its pairs and those of its guards showed: it has served.
     pub fn remove_evidence(&self, key: &str, guards: impl Iterator<Item = impl AsRef<str>>) -> Result<(), LoopError> {
-        self.kept_evidence(key).remove()?;
-        guards.into_iter().try_for_each(|guard| self.kept_guard_evidence(key, guard.as_ref()).remove())
+        self.pair_log(key).remove()?;
+        guards.into_iter().try_for_each(|guard| self.guard_pair_log(key, guard.as_ref()).remove())
     }
 
     /// The attempt with this key, if there is one.
@@ -399,7 +414,7 @@ impl AttemptFolder {
         let hint =
             "it is the state of a comparison; move it away to begin that one again, which counts as another attempt";
         let attempt: Attempt = serde_json::from_slice(&bytes)
-            .map_err(|error| LoopError::Failed(format!("`{}` is broken: {error}", path.display())).hint(hint))?;
+            .map_err(|error| LoopError::failed(format!("`{}` is broken: {error}", path.display())).hint(hint))?;
         attempt.check().map_err(|error| error.hint(hint))?;
         Ok(Some(attempt))
     }
@@ -424,7 +439,7 @@ impl AttemptFolder {
     /// Writes the attempt, whole or not at all.
     pub fn save(&self, attempt: &Attempt) -> Result<(), LoopError> {
         let json = serde_json::to_vec(attempt)
-            .map_err(|error| LoopError::Failed(format!("an attempt cannot be written: {error}")))?;
+            .map_err(|error| LoopError::failed(format!("an attempt cannot be written: {error}")))?;
         pairbench::files::write(&self.path(&attempt.key), &json)
     }
 }
@@ -439,8 +454,8 @@ pub(crate) mod tests {
             number: 319,
             seed: 1 << 31,
             baseline_first: true,
-            d: -0.012_345,
-            whole: 0.5,
+            log_ratio: -0.012_345,
+            run_log_ratio: 0.5,
             ready_ms: [45.1, 46.0],
             finish_ms: [5.1, 0.2],
             peak_memory_bytes: [Some(26_738_688), None],

@@ -4,7 +4,7 @@
 //! parity on the way, guards after FASTER. Every pair is on disk before the next begins. An attempt
 //! that has an answer keeps it.
 
-pub mod sides;
+pub mod built_arms;
 pub mod identity;
 pub mod layout;
 pub mod selftest;
@@ -39,7 +39,7 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     attempt::{
         Attempt, Manifest, PairRow, RULES, Seconds,
         bookkeeping::{Bookkeeping, Series},
@@ -47,12 +47,12 @@ use crate::{
         layout::{Floors, Needs},
     },
     compare::{
+        built_arms::BuiltArms,
         driver::PairSource,
         guards::{GuardPairs, GuardRequest, Measure},
         identity::{by_key, for_cycle, key},
         pair_source::TrainerPairs,
         same_training::SameTraining,
-        sides::Contest,
     },
     config::{Guard, Workload},
     records::registry::{self, Registry},
@@ -75,29 +75,29 @@ pub struct CompareOptions {
 }
 
 /// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.
-pub fn compare(session: &mut Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Attempt, LoopError> {
-    let contest = sides::of_working_tree(session, options, watch)?;
-    let mut attempt = open_attempt(session, &contest, options)?;
+pub fn compare(session: &mut Session, options: &CompareOptions, progress: &dyn Progress) -> Result<Attempt, LoopError> {
+    let built_arms = built_arms::of_working_tree(session, options, progress)?;
+    let mut attempt = open_attempt(session, &built_arms, options)?;
     if !options.is_identical {
-        if let Some(finding) = contest.sealed(session) {
+        if let Some(finding) = built_arms.sealed(session) {
             // Nothing was measured, and the same program may come with another change: not kept.
-            attempt.decide(Verdict::Refused, finding.text());
+            attempt.decide(Verdict::Refused, finding.to_string());
             return Ok(attempt);
         }
-        if contest.sides[0].binary == contest.sides[1].binary {
+        if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
             attempt.decide(Verdict::Same, "no change: both build the same program");
             return close(session, attempt);
         }
     }
     if attempt.verdict.is_some_and(|verdict| verdict != Verdict::Undecided) {
-        watch.note("these two have been compared already: the answer stands");
+        progress.note("these two have been compared already: the answer stands");
         return Ok(attempt);
     }
-    crate::compare::selftest::ensure(session, &contest, watch)?;
+    crate::compare::selftest::ensure(session, &built_arms, progress)?;
     registry::note(session, &mut attempt)?;
     let before = attempt.seconds;
     let began = Instant::now();
-    let measured = measure(session, &contest, options, &mut attempt, watch);
+    let measured = measure(session, &built_arms, options, &mut attempt, progress);
     let accounted = attempt.seconds.of_comparison() - before.of_comparison();
     attempt.seconds.own += began.elapsed().as_secs_f64() - accounted;
     session.attempts().save(&attempt)?;
@@ -127,7 +127,7 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
 }
 
 /// The open attempt of these two, or a new one.
-fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) -> Result<Attempt, LoopError> {
+fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOptions) -> Result<Attempt, LoopError> {
     let config = &session.config;
     let cycle = session.state.cycle()?;
     let draws = Randomization::fresh();
@@ -137,13 +137,13 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         tokens: config.workload.steps * config.workload.tokens_per_step,
         config: session.config_hash(),
         judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
-        toolchain: contest.built[0].toolchain.clone(),
+        toolchain: built_arms.builds[0].toolchain.clone(),
         protection: session.isolation.protection(),
     };
     let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.
     let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
-    let key = key(session, contest, tier, options.is_identical.then_some(draws));
+    let key = key(session, built_arms, tier, options.is_identical.then_some(draws));
     if let Some(known) = by_key(session, &key)? {
         let mut known = for_cycle(known, cycle.as_ref());
         // A smaller gain asked for: the same pairs are judged again, and the same plan goes on.
@@ -155,7 +155,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         }
         return Ok(known);
     }
-    let [baseline, candidate] = contest.sides.clone();
+    let [baseline, candidate] = built_arms.revisions.clone();
     // Its state is gone, and it is known that there was one: each time counts.
     let restarts = Registry::read(session)?.get(&key).map_or(0, |entry| entry.chances);
     Ok(Attempt {
@@ -185,7 +185,7 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
         verdict: None,
         reason: String::new(),
         estimate: None,
-        seconds: Seconds { build: contest.build_s, ..Seconds::default() },
+        seconds: Seconds { build: built_arms.build_s, ..Seconds::default() },
         bookkeeping: Bookkeeping { restarts, ..Bookkeeping::default() },
         evidence: String::new(),
         leaner: None,
@@ -198,32 +198,32 @@ fn open_attempt(session: &Session, contest: &Contest, options: &CompareOptions) 
 /// The attempt has its verdict only when all of that is done: what is interrupted goes on.
 fn measure(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     options: &CompareOptions,
     attempt: &mut Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(Verdict, String), LoopError> {
     let budget = options.budget.unwrap_or(session.config.budget);
     let began = Instant::now();
-    let runner = PairRunner::new(session, contest, attempt.draws)?;
+    let runner = PairRunner::new(session, built_arms, attempt.draws)?;
     let plan = if let Some(plan) = attempt.plan {
         plan
     } else {
-        let plan = plan::plan(&runner.request(0, &Script::default()), budget, watch)?;
+        let plan = plan::plan(&runner.request(0, &Script::default()), budget, progress)?;
         attempt.plan = Some(plan);
         attempt.seconds.plan += began.elapsed().as_secs_f64();
         session.attempts().save(attempt)?;
         plan
     };
-    watch.note(&plan_text(session, &plan, budget)?);
+    progress.note(&plan_text(session, &plan, budget)?);
     if attempt.pairs.len() >= plan.pairs {
-        watch.note("the planned pairs are used up: more pairs follow, judged within the same 5 %");
+        progress.note("the planned pairs are used up: more pairs follow, judged within the same 5 %");
         registry::note(session, attempt)?;
     }
     let mut pairs = TrainerPairs {
         session,
         runner,
-        same_training: SameTraining::new(session, contest, attempt, watch)?,
+        same_training: SameTraining::new(session, built_arms, attempt, progress)?,
         plan,
         series: Series::Comparison,
         layouts: None,
@@ -231,7 +231,7 @@ fn measure(
         budget: Some(budget),
         began,
         spent_s: 0.0,
-        watch,
+        progress,
     };
     let (verdict, reason) = driver::compare(&mut pairs, attempt, &plan)?;
     let TrainerPairs { mut same_training, .. } = pairs;
@@ -240,9 +240,9 @@ fn measure(
     if attempt.is_identical || !(verdict == Verdict::Faster || leaner && verdict != Verdict::Refused) {
         return Ok((verdict, reason));
     }
-    let refusal = match whole_training(session, contest, attempt, &mut same_training, watch)? {
+    let refusal = match whole_training(session, built_arms, attempt, &mut same_training, progress)? {
         Some(refusal) => Some(refusal),
-        None => guarded(session, contest, attempt, watch)?,
+        None => guarded(session, built_arms, attempt, progress)?,
     };
     Ok(match refusal {
         Some(refusal) => (Verdict::Refused, refusal),
@@ -257,26 +257,29 @@ fn measure(
 /// What only the whole comparison shows.
 fn whole_training(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
     same_training: &mut SameTraining<'_>,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let started = Instant::now();
-    let refusal = same_training.judge_all(attempt, watch)?;
+    let refusal = same_training.judge_all(attempt, progress)?;
     attempt.seconds.parity += started.elapsed().as_secs_f64();
-    let findings =
-        [gaming::moved_work(attempt), gaming::disturbed_baseline(attempt), roofline(session, contest, attempt, watch)?];
-    Ok(refusal.or_else(|| findings.into_iter().flatten().next().map(|finding| finding.text())))
+    let findings = [
+        gaming::moved_work(attempt),
+        gaming::disturbed_baseline(attempt),
+        roofline(session, built_arms, attempt, progress)?,
+    ];
+    Ok(refusal.or_else(|| findings.into_iter().flatten().next().map(|finding| finding.to_string())))
 }
 
 /// A step that seems faster than the machine can be. Peaks are measured again before that is said: in the hour of the
 /// self-test something else may have had the processors.
 fn roofline(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<gaming::Finding>, LoopError> {
     let Some(peaks) = crate::compare::selftest::cached(session)?.and_then(|proof| proof.peaks) else { return Ok(None) };
     let beyond = |gflops: f64| {
@@ -286,11 +289,11 @@ fn roofline(
     if beyond(peaks.gflops).is_none() {
         return Ok(None);
     }
-    let now = crate::compare::selftest::peaks(session, contest, watch)?;
+    let now = crate::compare::selftest::peaks(session, built_arms, progress)?;
     Ok(beyond(now.map_or(peaks.gflops, |now| now.gflops.max(peaks.gflops))))
 }
 
-/// Runs pairs of a contest's primary workload.
+/// Runs pairs of the primary workload.
 pub struct PairRunner<'a> {
     workload: &'a Workload,
     specs: [&'a SandboxSpec; 2],
@@ -303,8 +306,12 @@ impl<'a> PairRunner<'a> {
     ///
     /// # Errors
     /// As [`Session::work`].
-    pub fn new(session: &'a Session, contest: &'a Contest, draws: Randomization) -> Result<PairRunner<'a>, LoopError> {
-        let [baseline, candidate] = &contest.specs;
+    pub fn new(
+        session: &'a Session,
+        built_arms: &'a BuiltArms,
+        draws: Randomization,
+    ) -> Result<PairRunner<'a>, LoopError> {
+        let [baseline, candidate] = &built_arms.specs;
         Ok(PairRunner {
             workload: &session.config.workload,
             specs: [baseline, candidate],
@@ -327,7 +334,7 @@ impl<'a> PairRunner<'a> {
 
     /// The same with the files of other layouts.
     #[must_use]
-    pub fn with_kits<'k>(&self, specs: [&'k SandboxSpec; 2]) -> PairRunner<'k>
+    pub fn with_specs<'k>(&self, specs: [&'k SandboxSpec; 2]) -> PairRunner<'k>
     where
         'a: 'k,
     {
@@ -340,8 +347,8 @@ impl<'a> PairRunner<'a> {
     }
 
     /// A pair.
-    pub fn run(&self, number: u64, script: &Script, watch: &dyn Watch) -> Result<PairRun, LoopError> {
-        pair::run(&self.request(number, script), watch)
+    pub fn run(&self, number: u64, script: &Script, progress: &dyn Progress) -> Result<PairRun, LoopError> {
+        pair::run(&self.request(number, script), progress)
     }
 }
 
@@ -388,20 +395,20 @@ fn beyond_layouts(
 /// Runs the configured guards, those that cost nothing first; the refusal of the first that fails.
 fn guarded(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let began = Instant::now();
-    let [baseline, candidate] = &contest.specs;
+    let [baseline, candidate] = &built_arms.specs;
     let work = session.work()?;
     let rebuild = |arm: Arm| {
-        let tree = &contest.sides[arm.index()].tree;
-        session.builds.rebuild(&session.repository, tree, &session.config, watch)
+        let tree = &built_arms.revisions[arm.index()].tree;
+        session.builds.rebuild(&session.repository, tree, &session.config, progress)
     };
     let checkpoint = same_training::kept_checkpoint(session);
     let (attempts, key) = (session.attempts(), attempt.key.clone());
-    let evidence = |guard: &str| attempts.kept_guard_evidence(&key, guard);
+    let evidence = |guard: &str| attempts.guard_pair_log(&key, guard);
     let request = GuardRequest {
         config: &session.config,
         specs: [baseline, candidate],
@@ -418,17 +425,17 @@ fn guarded(
     attempt.guards.clear();
     let mut failed = None;
     for (name, guard) in free.into_iter().chain(costly) {
-        let mut pairs = PairsOfGuard { session, attempt, name, watch };
-        let result = match guards::run(name, guard, &request, &mut pairs, watch) {
+        let mut pairs = PairsOfGuard { session, attempt, name, progress };
+        let result = match guards::run(name, guard, &request, &mut pairs, progress) {
             Ok(result) => result,
             // What the guard's own pairs show of a trainer that plays is an answer, not to be asked for again.
-            Err(LoopError::Refused(why)) => {
-                failed = Some(why);
+            Err(error) if error.kind == ErrorKind::Refused => {
+                failed = Some(error.to_string());
                 break;
             }
             Err(error) => return Err(error),
         };
-        failed = (!result.holds).then(|| format!("guard {}", result.text()));
+        failed = (!result.holds).then(|| format!("guard {result}"));
         attempt.guards.push(result);
         if failed.is_some() {
             break;
@@ -443,7 +450,7 @@ struct PairsOfGuard<'a> {
     session: &'a Session,
     attempt: &'a mut Attempt,
     name: &'a str,
-    watch: &'a dyn Watch,
+    progress: &'a dyn Progress,
 }
 
 impl GuardPairs for PairsOfGuard<'_> {
@@ -452,11 +459,11 @@ impl GuardPairs for PairsOfGuard<'_> {
     }
 
     fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError> {
-        let PairsOfGuard { session, name, watch, .. } = *self;
-        let mut source = GuardSource { session, name, watch, measure };
+        let PairsOfGuard { session, name, progress, .. } = *self;
+        let mut source = GuardSource { session, name, progress, measure };
         match driver::run_pair(&mut source, self.attempt, &Series::Guard(name.to_owned()))? {
             None => Ok(()),
-            Some(refusal) => Err(LoopError::Refused(format!("guard {name}: {refusal}"))),
+            Some(refusal) => Err(LoopError::refused(format!("guard {name}: {refusal}"))),
         }
     }
 }
@@ -464,7 +471,7 @@ impl GuardPairs for PairsOfGuard<'_> {
 struct GuardSource<'a, 'm> {
     session: &'a Session,
     name: &'a str,
-    watch: &'a dyn Watch,
+    progress: &'a dyn Progress,
     measure: &'a mut Measure<'m>,
 }
 
@@ -485,11 +492,11 @@ impl PairSource for GuardSource<'_, '_> {
     }
 
     fn note(&mut self, line: &str) {
-        self.watch.note(&format!("guard {}: {line}", self.name));
+        self.progress.note(&format!("guard {}: {line}", self.name));
     }
 
     fn is_stop_requested(&self) -> bool {
-        self.watch.is_stop_requested()
+        self.progress.is_stop_requested()
     }
 }
 
@@ -501,8 +508,8 @@ pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
         number,
         seed: run.seed,
         baseline_first: run.baseline_first,
-        d: verdict::round_log(run.log_ratio()),
-        whole: verdict::round_log(run.whole_log_ratio()),
+        log_ratio: verdict::round_log(run.log_ratio()),
+        run_log_ratio: verdict::round_log(run.whole_log_ratio()),
         ready_ms: of(|arm| arm.ready_ms, 1e1),
         finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
         peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
@@ -513,7 +520,7 @@ pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
 }
 
 /// Where a series of pairs stands.
-pub fn progress(
+pub fn report_pairs(
     stage: &str,
     d: &[f64],
     planned: usize,

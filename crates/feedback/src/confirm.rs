@@ -9,7 +9,7 @@ use std::time::Instant;
 use pairbench::verdict::Estimate;
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{
         Attempt, Confirmation,
         bookkeeping::Series,
@@ -17,11 +17,12 @@ use crate::{
         layout::{Needs, pairs_over_layouts},
     },
     compare::{
-        PairRunner, driver,
+        PairRunner,
+        built_arms::BuiltArms,
+        driver,
         layout::{self, LayoutSpecs},
         pair_source::TrainerPairs,
         same_training::SameTraining,
-        sides::Contest,
     },
     config::is_layout_varied,
     records::{
@@ -33,7 +34,12 @@ use crate::{
 
 /// Runs the confirmation's pairs, or those that are still missing, and judges them. These two programs are confirmed
 /// once: what failed under another tier of parity is not asked again.
-pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
+pub fn run(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &mut Attempt,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
     if attempt.confirmation.as_ref().is_some_and(|confirmation| confirmation.accepted.is_some()) {
         return Ok(());
     }
@@ -64,11 +70,11 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
     }
     // Known before its first pair: what is asked once is not asked again elsewhere.
     registry::note(session, attempt)?;
-    let layouts = layouts(session, contest, attempt, watch)?;
+    let layouts = layouts(session, built_arms, attempt, progress)?;
     let mut pairs = TrainerPairs {
         session,
-        runner: PairRunner::new(session, contest, attempt.draws)?,
-        same_training: SameTraining::new(session, contest, attempt, watch)?,
+        runner: PairRunner::new(session, built_arms, attempt.draws)?,
+        same_training: SameTraining::new(session, built_arms, attempt, progress)?,
         plan,
         series: Series::Confirmation,
         layouts,
@@ -76,7 +82,7 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
         budget: None,
         began: Instant::now(),
         spent_s: 0.0,
-        watch,
+        progress,
     };
     let refusal = driver::confirm(&mut pairs, attempt)?.or_else(|| {
         // Another precision is judged by all seeds together.
@@ -91,14 +97,14 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
 /// The layouts of both sides that a confirmation runs in; none where it runs in the written ones.
 pub fn layouts(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<LayoutSpecs>, LoopError> {
     if !attempt.confirmation.as_ref().is_some_and(|confirmation| confirmation.over_layouts) {
         return Ok(None);
     }
-    LayoutSpecs::build(session, contest, attempt.draws, layout::Stage::Confirmation, watch).map(Some)
+    LayoutSpecs::build(session, built_arms, attempt.draws, layout::Stage::Confirmation, progress).map(Some)
 }
 
 /// Judges the pairs that there are, once.
@@ -119,7 +125,7 @@ fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
 /// A confirmation of the same two programs on this machine that failed.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where one was begun as another attempt, or where its pairs are gone.
+/// [`LoopError::refused`] where one was begun as another attempt, or where its pairs are gone.
 fn failed_before(session: &Session, known: &Registry, attempt: &Attempt) -> Result<Option<Confirmation>, LoopError> {
     let of = |attempt: &Attempt| [attempt.baseline.binary.clone(), attempt.candidate.binary.clone()];
     let is_same = |other: &Attempt| {
@@ -137,7 +143,7 @@ fn failed_before(session: &Session, known: &Registry, attempt: &Attempt) -> Resu
     }
     match known.asked_before(attempt) {
         Some((entry, asked)) if asked.accepted == Some(false) => Ok(Some(asked.as_failed(&entry.key))),
-        Some((entry, _)) if attempt.confirmation.is_none() => Err(LoopError::Refused(format!(
+        Some((entry, _)) if attempt.confirmation.is_none() => Err(LoopError::refused(format!(
             "a confirmation of the same two programs was begun before (attempt {})",
             entry.key
         ))

@@ -70,12 +70,12 @@ impl Repository {
     /// The repository that `path` lies in.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where git is missing or too old, and where there is no repository, no working tree or no
+    /// [`LoopError::usage`] where git is missing or too old, and where there is no repository, no working tree or no
     /// commit.
     pub fn open(path: &Path) -> Result<Repository, LoopError> {
         if !path.is_dir() {
             return Err(
-                LoopError::Usage(format!("`{}` is not a folder", path.display())).hint("name the trainer's repository")
+                LoopError::usage(format!("`{}` is not a folder", path.display())).hint("name the trainer's repository")
             );
         }
         check_version(&Git::new(path).args(["version"]).line()?)?;
@@ -83,11 +83,11 @@ impl Repository {
         let kind = ask("--is-inside-work-tree").run()?;
         if !kind.is_success() {
             let message = format!("`{}` is in no git repository: {}", path.display(), kind.message());
-            return Err(LoopError::Usage(message).hint("go to the trainer's repository, or make one with `git init`"));
+            return Err(LoopError::usage(message).hint("go to the trainer's repository, or make one with `git init`"));
         }
         if kind.stdout != b"true\n" {
             let message = format!("`{}` is in a git repository without a working tree there", path.display());
-            return Err(LoopError::Usage(message).hint("`git worktree add` makes a working tree; work in that"));
+            return Err(LoopError::usage(message).hint("`git worktree add` makes a working tree; work in that"));
         }
         let repository = Repository {
             root: ask("--show-toplevel").path()?,
@@ -96,7 +96,7 @@ impl Repository {
         };
         if !repository.git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).run()?.is_success() {
             let message = format!("the repository `{}` has no commit yet", repository.root.display());
-            return Err(LoopError::Usage(message).hint("commit the trainer first: it is the first baseline"));
+            return Err(LoopError::usage(message).hint("commit the trainer first: it is the first baseline"));
         }
         Ok(repository)
     }
@@ -134,7 +134,7 @@ impl Repository {
     /// The commit that a revision of the user's names: a branch, a tag, an abbreviated id, `HEAD~2`.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where it names none, or several.
+    /// [`LoopError::usage`] where it names none, or several.
     pub fn resolve(&self, revision: &str) -> Result<String, LoopError> {
         self.object(revision, "commit")
     }
@@ -146,7 +146,7 @@ impl Repository {
 
     fn object(&self, revision: &str, kind: &str) -> Result<String, LoopError> {
         let unknown = || {
-            LoopError::Usage(format!("`{revision}` names no {kind} of this repository"))
+            LoopError::usage(format!("`{revision}` names no {kind} of this repository"))
                 .hint("`git log --oneline` lists commits")
         };
         if revision.starts_with('-') || revision.contains('\0') {
@@ -195,7 +195,7 @@ impl Repository {
 
     fn log_with(&self, range: &str, options: &[&str], path: Option<&Path>) -> Result<Vec<LogEntry>, LoopError> {
         if range.starts_with('-') || range.contains('\0') {
-            return Err(LoopError::Usage(format!("`{range}` is not a range of commits")).hint("write `<from>..<to>`"));
+            return Err(LoopError::usage(format!("`{range}` is not a range of commits")).hint("write `<from>..<to>`"));
         }
         let format = "--format=%H%x00%P%x00%ct%x00%s%x00%b%x00%(trailers:only=true,unfold=true)";
         let listed = self
@@ -206,7 +206,7 @@ impl Repository {
             .run()?;
         if !listed.is_success() {
             let message = format!("`{range}` is not a range of commits: {}", listed.message());
-            return Err(LoopError::Usage(message).hint("write `<from>..<to>`; `git log --oneline` lists commits"));
+            return Err(LoopError::usage(message).hint("write `<from>..<to>`; `git log --oneline` lists commits"));
         }
         let text = String::from_utf8_lossy(&listed.stdout);
         let fields: Vec<&str> = text.split('\0').collect();
@@ -255,12 +255,12 @@ fn check_version(line: &str) -> Result<(), LoopError> {
         return Ok(());
     }
     let (major, minor) = OLDEST_GIT;
-    Err(LoopError::Usage(format!("found `{line}`; git {major}.{minor} or newer is needed")).hint("update git"))
+    Err(LoopError::usage(format!("found `{line}`; git {major}.{minor} or newer is needed")).hint("update git"))
 }
 
 fn log_entry([id, parents, seconds, subject, body, trailers]: &[&str; 6]) -> Result<LogEntry, LoopError> {
     let time = seconds.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let time = time.ok_or_else(|| LoopError::Failed(format!("commit `{id}` has the impossible time `{seconds}`")))?;
+    let time = time.ok_or_else(|| LoopError::failed(format!("commit `{id}` has the impossible time `{seconds}`")))?;
     let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.trim().into(), value.trim().into()));
     Ok(LogEntry {
         id: (*id).into(),

@@ -128,7 +128,7 @@ impl Ledger {
     pub fn get(&self, prefix: &str) -> Result<&Record, LoopError> {
         let digits = prefix.len() >= MIN_PREFIX && prefix.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         if !digits {
-            return Err(LoopError::Usage(format!("`{prefix}` is not a record: expected {MIN_PREFIX} to 64 of 0-9a-f"))
+            return Err(LoopError::usage(format!("`{prefix}` is not a record: expected {MIN_PREFIX} to 64 of 0-9a-f"))
                 .hint("a record's id is the name of its file, and is in the message of its commit"));
         }
         let mut matching = self.records.iter().filter(|record| record.id.to_string().starts_with(prefix));
@@ -136,12 +136,12 @@ impl Ledger {
             (Some(record), None) => Ok(record),
             (Some(one), Some(other)) => {
                 let message = format!("`{prefix}` begins more than one record: `{}`, `{}`", one.id, other.id);
-                Err(LoopError::Usage(message).hint("give more digits"))
+                Err(LoopError::usage(message).hint("give more digits"))
             }
             (None, _) => Err(match self.problems.iter().find(|problem| problem.file.starts_with(prefix)) {
-                Some(problem) => LoopError::Failed(format!("{problem} (in `{}`)", self.folder.display()))
+                Some(problem) => LoopError::failed(format!("{problem} (in `{}`)", self.folder.display()))
                     .hint("git may have it as it was: `git log --all -- <file>`, `git checkout <commit> -- <file>`"),
-                None => LoopError::Usage(format!("no record in `{}` begins with `{prefix}`", self.folder.display()))
+                None => LoopError::usage(format!("no record in `{}` begins with `{prefix}`", self.folder.display()))
                     .hint("it may be on another branch: records come with the branch that they were committed on"),
             }),
         }
@@ -200,7 +200,7 @@ impl Ledger {
             return Err(LoopError::io("unpack", &path, &error).hint("delete it: the record holds without it"));
         }
         if Bulk::of(&bulk) != *described {
-            return Err(LoopError::Failed(format!("`{}` is not the data that its record names", path.display()))
+            return Err(LoopError::failed(format!("`{}` is not the data that its record names", path.display()))
                 .hint("delete it: the record holds without it"));
         }
         Ok(Some(bulk))

@@ -1,7 +1,7 @@
 //! The loop: builds a candidate and its baseline, compares them, and lets in what is proved.
 //!
 //! Knows nothing of alpha: a trainer is a command, the turn protocol (`docs/turns.md`) and the
-//! records that it writes. Nothing here prints: what happens goes through [`Watch`].
+//! records that it writes. Nothing here prints: what happens goes through [`Progress`].
 //!
 //! Modules in their order; each uses those above it, and none below:
 //!
@@ -36,4 +36,4 @@ pub mod review;
 pub mod land;
 pub mod advise;
 
-pub use pairbench::{LoopError, Watch};
+pub use pairbench::{ErrorKind, LoopError, Progress};

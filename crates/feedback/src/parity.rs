@@ -46,7 +46,7 @@ impl FromStr for Tier {
             "t0" | "T0" => Ok(Tier::T0),
             "t1" | "T1" => Ok(Tier::T1),
             "t2" | "T2" => Ok(Tier::T2),
-            _ => Err(LoopError::Usage(format!("`{text}` is not a tier of parity, expected `t0`, `t1` or `t2`"))),
+            _ => Err(LoopError::usage(format!("`{text}` is not a tier of parity, expected `t0`, `t1` or `t2`"))),
         }
     }
 }
@@ -142,19 +142,21 @@ impl Parity {
         self
     }
 
-    /// In a few words, for a report.
-    pub fn text(&self) -> String {
-        let failed: Vec<String> = self.failures().map(ToString::to_string).collect();
-        if failed.is_empty() {
-            format!("{} holds, {} checks", self.tier, self.checks.len())
-        } else {
-            format!("{} does not hold: {}", self.tier, failed.join("; "))
-        }
-    }
-
     /// The checks that refuse.
     pub fn failures(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| !check.passed)
+    }
+}
+
+/// In a few words, for a report.
+impl fmt::Display for Parity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failed: Vec<String> = self.failures().map(ToString::to_string).collect();
+        if failed.is_empty() {
+            write!(f, "{} holds, {} checks", self.tier, self.checks.len())
+        } else {
+            write!(f, "{} does not hold: {}", self.tier, failed.join("; "))
+        }
     }
 }
 

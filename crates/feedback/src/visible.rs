@@ -73,7 +73,7 @@ pub fn check_length(what: &str, text: &str) -> Result<(), LoopError> {
     if chars <= MOST_CHARS {
         return Ok(());
     }
-    Err(LoopError::Usage(format!("{what} has {chars} characters, at most {MOST_CHARS} are kept"))
+    Err(LoopError::usage(format!("{what} has {chars} characters, at most {MOST_CHARS} are kept"))
         .hint("say it in a few sentences; details belong in the code or its documents"))
 }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use feedback::store::build::{BuildStore, Built, StoreLimits};
-use feedback::{LoopError, Watch, config::LoopConfig, git::Repository, store::state::State};
+use feedback::{ErrorKind, LoopError, Progress, config::LoopConfig, git::Repository, store::state::State};
 use nix::{sys::signal::kill, unistd::Pid};
 use pairbench::{folder_content::copy_checked, process::isolation::Isolation};
 
@@ -29,7 +29,7 @@ struct Listener {
     stops: Cell<bool>,
 }
 
-impl Watch for Listener {
+impl Progress for Listener {
     fn note(&self, line: &str) {
         self.notes.borrow_mut().push(line.to_owned());
     }
@@ -41,7 +41,7 @@ impl Watch for Listener {
 
 struct StopsWhenThere(PathBuf);
 
-impl Watch for StopsWhenThere {
+impl Progress for StopsWhenThere {
     fn note(&self, _line: &str) {}
 
     fn is_stop_requested(&self) -> bool {
@@ -55,7 +55,7 @@ struct Project {
     state: State,
     store: BuildStore,
     config: LoopConfig,
-    watch: Listener,
+    progress: Listener,
 }
 
 impl Project {
@@ -72,11 +72,11 @@ impl Project {
         let state = State::open_in(&repository, &sandbox.beside("cache")).unwrap();
         let store = BuildStore::new(&state, Arc::new(Isolation::none("a test")));
         let config = config("sh build.sh", lines);
-        Project { sandbox, repository, state, store, config, watch: Listener::default() }
+        Project { sandbox, repository, state, store, config, progress: Listener::default() }
     }
 
     fn build_of(&self, revision: &str) -> Result<Built, LoopError> {
-        self.store.build(&self.repository, &self.sandbox.tree(revision), &self.config, &self.watch)
+        self.store.build(&self.repository, &self.sandbox.tree(revision), &self.config, &self.progress)
     }
 
     #[track_caller]
@@ -91,11 +91,11 @@ impl Project {
 
     fn layouts(&self, layouts: &[u32]) -> Vec<Built> {
         let tree = self.sandbox.tree("HEAD");
-        self.store.build_layouts(&self.repository, &tree, &self.config, layouts, &self.watch).unwrap()
+        self.store.build_layouts(&self.repository, &tree, &self.config, layouts, &self.progress).unwrap()
     }
 
     fn notes(&self) -> String {
-        let notes = self.watch.notes.take().into_iter();
+        let notes = self.progress.notes.take().into_iter();
         notes.filter(|note| !note.starts_with("building ")).collect::<Vec<_>>().join("\n")
     }
 
@@ -127,20 +127,20 @@ fn a_tree_is_built_once_and_the_working_tree_is_left_alone() {
     let before = project.sandbox.state();
     let built = project.build();
     assert!(!built.is_cached && built.seconds > 0.0);
-    let said = project.watch.notes.borrow().clone();
+    let said = project.progress.notes.borrow().clone();
     assert!(matches!(&said[..], [note] if note.starts_with("building ") && note.contains("build.sh")), "{said:?}");
     assert_eq!(trainer(&built), "one\n");
     assert_eq!(folder_content(&built.folder).into_values().next().unwrap().0, "100755");
     assert_eq!(fs::read_to_string(&built.log).unwrap(), "building\nwarning\n");
     let again = project.build();
     assert!(again.is_cached);
-    assert_eq!(*project.watch.notes.borrow(), said, "nothing is announced that is not done");
+    assert_eq!(*project.progress.notes.borrow(), said, "nothing is announced that is not done");
     assert_eq!((&again.key, &again.binary_hash, &again.folder), (&built.key, &built.binary_hash, &built.folder));
     assert!((again.seconds - built.seconds).abs() < 1e-9);
     assert_eq!(project.sandbox.state(), before);
 
     let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-    let dirty = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.watch).unwrap();
+    let dirty = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress).unwrap();
     assert_eq!(trainer(&dirty), "dirty\n");
     assert_ne!((&dirty.key, &dirty.binary_hash), (&built.key, &built.binary_hash));
     assert_eq!(project.notes(), "");
@@ -203,7 +203,7 @@ fn a_repository_above_the_stage_is_not_seen() {
     let state = State::open_in(&project.repository, &project.sandbox.path("target")).unwrap();
     let store = BuildStore::new(&state, Arc::new(Isolation::none("a test")));
     let tree = project.sandbox.tree("HEAD");
-    let built = store.build(&project.repository, &tree, &project.config, &project.watch).unwrap();
+    let built = store.build(&project.repository, &tree, &project.config, &project.progress).unwrap();
     assert_eq!(trainer(&built), "none\n");
 }
 
@@ -231,7 +231,9 @@ fn builds_are_incremental_and_right() {
     fs::remove_dir_all(project.builds()).unwrap();
     for (revision, hash) in expected {
         assert_eq!(project.build_of(&revision).unwrap().binary_hash, hash);
-        assert!(project.store.rebuild(&project.repository, &revision, &project.config, &project.watch).unwrap() > 0.0);
+        assert!(
+            project.store.rebuild(&project.repository, &revision, &project.config, &project.progress).unwrap() > 0.0
+        );
     }
 }
 
@@ -294,7 +296,7 @@ fn a_build_that_had_to_be_killed_is_begun_anew() {
     // Only when the script is deaf, so that the request to end cannot come first.
     let tree = project.sandbox.tree("HEAD");
     let stopped = project.store.build(&project.repository, &tree, &project.config, &StopsWhenThere(ready));
-    assert!(matches!(stopped, Err(LoopError::Interrupted(_))));
+    assert!(stopped.is_err_and(|error| error.kind == ErrorKind::Interrupted));
     let half = project.state.stage().unwrap().join("target/half");
     assert!(half.exists());
     project.set_script("echo fine >out/trainer");
@@ -309,9 +311,9 @@ fn a_build_that_had_to_be_killed_is_begun_anew() {
 #[test]
 fn a_stop_ends_the_build() {
     let project = Project::new("sleep 600");
-    project.watch.stops.set(true);
+    project.progress.stops.set(true);
     let error = project.build_of("HEAD").unwrap_err();
-    assert!(matches!(error, LoopError::Interrupted(_)), "{error}");
+    assert!(error.kind == ErrorKind::Interrupted, "{error}");
     let entries: Vec<_> = fs::read_dir(project.builds()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(entries.iter().all(|path| path.extension().is_some_and(|ending| ending == "log")), "{entries:?}");
 }
@@ -513,7 +515,7 @@ fn no_build_of_an_attempt_leaves_anything_to_another() {
     let build_dirty = |content: &str| {
         project.sandbox.write("a.txt", content);
         let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-        project.store.build(&project.repository, &snapshot.tree, &project.config, &project.watch)
+        project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress)
     };
     let script = fs::read_to_string(project.sandbox.path("build.sh")).unwrap();
     // One that ends well, one that fails, and one that is cut off.
@@ -543,7 +545,7 @@ fn a_build_does_not_find_what_an_earlier_one_made() {
     assert_eq!(trainer(&project.build()), "first\n");
     project.sandbox.write("build.sh", "test -e out/trainer && echo found >>out/trainer || echo second >out/trainer");
     let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-    let built = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.watch);
+    let built = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress);
     assert_eq!(trainer(&built.unwrap()), "second\n");
 }
 

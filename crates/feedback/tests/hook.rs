@@ -378,7 +378,7 @@ fn a_hook_that_is_there_is_called_first() {
     let first = hook::install(&repository.root, &repository.program).unwrap();
     let kept = repository.hooks().join("commit-msg.before-alpha");
     assert_eq!(first.kept.as_deref(), kept.to_str());
-    assert!(first.text().contains("calls first"));
+    assert!(first.to_string().contains("calls first"));
     let ours = fs::read(&theirs).unwrap();
     // Done again, nothing changes.
     assert_eq!(hook::install(&repository.root, &repository.program).unwrap(), first);
@@ -406,7 +406,7 @@ fn a_hook_that_is_there_is_called_first() {
     assert!(!kept.exists());
     let again = hook::uninstall(&repository.root).unwrap();
     assert_eq!((again.removed.clone(), again.restored.clone()), (None, None));
-    assert_eq!(again.text(), "there was no hook of alpha\n");
+    assert_eq!(again.to_string(), "there was no hook of alpha\n");
 }
 
 #[test]

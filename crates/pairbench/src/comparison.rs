@@ -6,7 +6,7 @@
 use std::{path::Path, time::Duration};
 
 use crate::{
-    Arm, LoopError, Watch,
+    Arm, LoopError, Progress,
     draws::Randomization,
     pair::{self, PairRequest, plan, timed_command::TimedCommand},
     process::sandbox::SandboxSpec,
@@ -33,16 +33,16 @@ pub struct Comparison {
 /// against it ([`LOST_D`]); one that the baseline spoils is run again.
 ///
 /// # Errors
-/// [`LoopError::Trainer`] where a command fails, [`LoopError::Refused`] where the candidate spoils pairs (works while it is
-/// to wait, leaves processes behind), [`LoopError::Failed`] where the baseline does.
-pub fn run(comparison: &Comparison, work: &Path, watch: &dyn Watch) -> Result<Judgement, LoopError> {
+/// [`LoopError::trainer`] where a command fails, [`LoopError::refused`] where the candidate spoils pairs (works while it is
+/// to wait, leaves processes behind), [`LoopError::failed`] where the baseline does.
+pub fn run(comparison: &Comparison, work: &Path, progress: &dyn Progress) -> Result<Judgement, LoopError> {
     let specs = [&comparison.specs[0], &comparison.specs[1]];
     let draws = Randomization::fresh();
     let empty = pair::schedule::Script::default();
     let command = comparison.command.clone();
     let request = PairRequest { command, specs, script: &empty, draws, number: 0, work, slowed: None };
-    let plan = plan::plan(&request, comparison.budget, watch)?;
-    let looks = plan.looks().ok_or_else(|| LoopError::Failed(format!("no plan has {} pairs", plan.pairs)))?;
+    let plan = plan::plan(&request, comparison.budget, progress)?;
+    let looks = plan.looks().ok_or_else(|| LoopError::failed(format!("no plan has {} pairs", plan.pairs)))?;
     let script = plan.blocks.script();
     let mut d = Vec::with_capacity(plan.pairs);
     let mut voids = [0; 2];
@@ -50,15 +50,15 @@ pub fn run(comparison: &Comparison, work: &Path, watch: &dyn Watch) -> Result<Ju
     loop {
         number += 1;
         let request = PairRequest { script: &script, number, command: comparison.command.clone(), ..request };
-        let run = pair::run(&request, watch)?;
+        let run = pair::run(&request, progress)?;
         if let Some(void) = &run.void {
-            watch.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
+            progress.note(&format!("pair {number} is void: the {} {}", void.arm.name(), void.why));
             voids[void.arm.index()] += 1;
             if voids[void.arm.index()] == MAX_VOIDS {
                 let what = format!("{MAX_VOIDS} pairs are void: the {} {}", void.arm.name(), void.why);
                 return Err(match void.arm {
-                    Arm::Candidate => LoopError::Refused(what),
-                    Arm::Baseline => LoopError::Failed(what),
+                    Arm::Candidate => LoopError::refused(what),
+                    Arm::Baseline => LoopError::failed(what),
                 });
             }
         }

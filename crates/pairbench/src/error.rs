@@ -1,77 +1,113 @@
 //! What ends a step of the loop early, and with which exit code.
 
-use std::{io, path::Path};
+use std::{fmt, io, path::Path};
 
 use crate::Arm;
 
 /// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is not an error.
-#[derive(Debug, thiserror::Error)]
-pub enum LoopError {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopError {
+    /// Who or what failed.
+    pub kind: ErrorKind,
+    /// What was found, and what was expected.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+/// Who or what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
     /// The command line, the configuration or the state of the repository is wrong: exit code 2.
-    #[error("{0}")]
-    Usage(String),
-    /// A trainer, a build or a file failed: exit code 1.
-    #[error("{0}")]
-    Failed(String),
-    /// The trainer of an arm failed, broke the protocol, or left no records: exit code 1. Who is to blame counts.
-    #[error("{message}")]
-    Trainer {
-        /// Whose trainer it was.
-        arm: Arm,
-        /// What it did.
-        message: String,
-    },
+    Usage,
+    /// A build, a file or the machine failed: exit code 1.
+    Failed,
+    /// The trainer of this arm failed, broke the protocol, or left no records: exit code 1. Who is to blame counts.
+    Trainer(Arm),
     /// A gate refused: exit code 4.
-    #[error("{0}")]
-    Refused(String),
+    Refused,
     /// No verdict within the budget: exit code 5.
-    #[error("{0}")]
-    Undecided(String),
+    Undecided,
     /// Asked to stop; what was measured is kept.
-    #[error("{0}")]
-    Interrupted(String),
+    Interrupted,
 }
 
 impl LoopError {
+    /// The command line, the configuration or the state of the repository is wrong.
+    pub fn usage(message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Usage, message)
+    }
+
+    /// A build, a file or the machine failed.
+    pub fn failed(message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Failed, message)
+    }
+
+    /// An arm's trainer failed.
+    pub fn trainer(arm: Arm, message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Trainer(arm), message)
+    }
+
+    /// A gate refused.
+    pub fn refused(message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Refused, message)
+    }
+
+    /// No verdict within the budget.
+    pub fn undecided(message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Undecided, message)
+    }
+
+    /// Asked to stop.
+    pub fn interrupted(message: impl Into<String>) -> LoopError {
+        LoopError::new(ErrorKind::Interrupted, message)
+    }
+
+    fn new(kind: ErrorKind, message: impl Into<String>) -> LoopError {
+        LoopError { kind, message: message.into(), hint: None }
+    }
+
     /// A file or folder that could not be read or written.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> LoopError {
-        LoopError::Failed(format!("cannot {doing} `{}`: {error}", path.display()))
+        LoopError::failed(format!("cannot {doing} `{}`: {error}", path.display()))
     }
 
     /// The same failure as one of an arm's trainer, such as records of its that cannot be read.
     #[must_use]
     pub fn of_trainer(self, arm: Arm) -> LoopError {
-        match self {
-            LoopError::Failed(message) => LoopError::Trainer { arm, message },
-            other => other,
+        match self.kind {
+            ErrorKind::Failed => LoopError { kind: ErrorKind::Trainer(arm), ..self },
+            _ => self,
         }
     }
 
-    /// With what to do next. Shown on a line of its own.
+    /// With what to do next.
     #[must_use]
-    pub fn hint(self, hint: &str) -> LoopError {
-        let with = |message: String| format!("{message}\n\nhint: {hint}");
-        match self {
-            LoopError::Usage(message) => LoopError::Usage(with(message)),
-            LoopError::Failed(message) => LoopError::Failed(with(message)),
-            LoopError::Trainer { arm, message } => LoopError::Trainer { arm, message: with(message) },
-            LoopError::Refused(message) => LoopError::Refused(with(message)),
-            LoopError::Undecided(message) => LoopError::Undecided(with(message)),
-            LoopError::Interrupted(message) => LoopError::Interrupted(with(message)),
-        }
+    pub fn hint(self, hint: impl Into<String>) -> LoopError {
+        LoopError { hint: Some(hint.into()), ..self }
     }
 
     /// The exit code of the command; a caller that was interrupted uses its signal's instead.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            LoopError::Failed(_) | LoopError::Trainer { .. } => 1,
-            LoopError::Usage(_) => 2,
-            LoopError::Refused(_) => 4,
-            LoopError::Undecided(_) => 5,
-            LoopError::Interrupted(_) => 130,
+        match self.kind {
+            ErrorKind::Failed | ErrorKind::Trainer(_) => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::Refused => 4,
+            ErrorKind::Undecided => 5,
+            ErrorKind::Interrupted => 130,
         }
     }
 }
+
+/// The message, and the hint on a line of its own.
+impl fmt::Display for LoopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n\nhint: {hint}"))
+    }
+}
+
+impl std::error::Error for LoopError {}
 
 #[cfg(test)]
 mod tests {
@@ -79,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_hint_follows_the_message() {
-        let error = LoopError::Refused("no".into()).hint("do this");
+        let error = LoopError::refused("no").hint("do this");
         assert_eq!((error.to_string().as_str(), error.exit_code()), ("no\n\nhint: do this", 4));
     }
 }

@@ -27,7 +27,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
         fs::copy(from, to).map(|_| ()).map_err(failed)
     } else {
         // Reading a pipe waits for ever.
-        Err(LoopError::Refused(format!("`{}` is neither a file nor a folder nor a link", from.display()))
+        Err(LoopError::refused(format!("`{}` is neither a file nor a folder nor a link", from.display()))
             .hint("a checkpoint consists of files and folders"))
     }
 }
@@ -35,13 +35,13 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
 /// Copies kept artifacts into a folder, and checks on the way that they are those that were built.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where something changed them since.
+/// [`LoopError::refused`] where something changed them since.
 pub fn copy_checked(from: &Path, into: &Path, binary_hash: &str) -> Result<(), LoopError> {
     let hash = copy_hashed(from, into).map_err(|error| LoopError::io("copy", from, &error))?;
     if hash == binary_hash {
         return Ok(());
     }
-    Err(LoopError::Refused(format!("the kept build `{}` is not what was built: something changed it", from.display()))
+    Err(LoopError::refused(format!("the kept build `{}` is not what was built: something changed it", from.display()))
         .hint("a trainer or a build must not reach it; the next command builds it again"))
 }
 

@@ -63,6 +63,6 @@ pub mod comparison;
 pub use self::{
     arm::Arm,
     comparison::Comparison,
-    error::LoopError,
-    progress::{Quiet, Watch},
+    error::{ErrorKind, LoopError},
+    progress::{Progress, Quiet},
 };

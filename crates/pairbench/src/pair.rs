@@ -1,6 +1,6 @@
 //! One pair: baseline and candidate as fresh processes, timed by the loop's own clock.
 //!
-//! Under turns both live at once. One runs a block while the other's whole family is stopped; who
+//! Under turns both trainers at once. One runs a block while the other's whole family is stopped; who
 //! goes first in a block is a coin. A pair's number is the median over its blocks of
 //! `ln(t_baseline / t_candidate)`: positive where the candidate is faster. What the waiting arm used
 //! of the processor must be nil, else the pair is void.
@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    Arm, LoopError, Watch,
+    Arm, LoopError, Progress,
     draws::{Purpose, Randomization},
     pair::{
         schedule::{Action, Script},
@@ -26,7 +26,7 @@ use crate::{
         turns::{Listener, SocketFolder, Turns, VARIABLE, Waiting},
     },
     process::{
-        self, NothingStays, Process,
+        self, Process, ReapOrphansOnDrop,
         cpu_usage::CpuUsage,
         sandbox::{Sandbox, SandboxSpec},
         stillness::Stillness,
@@ -150,10 +150,10 @@ fn block_times(turns: &[TurnTime]) -> impl Iterator<Item = f64> {
 }
 
 /// Runs a pair as its workload shares the machine.
-pub fn run(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+pub fn run(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     match request.command.sharing {
-        Sharing::Turns => in_turns(request, watch),
-        Sharing::Sequential | Sharing::Whole => one_after_the_other(request, watch),
+        Sharing::Turns => in_turns(request, progress),
+        Sharing::Sequential | Sharing::Whole => one_after_the_other(request, progress),
     }
 }
 
@@ -173,7 +173,7 @@ impl PairRequest<'_> {
 }
 
 /// A trainer that has said hello, or that runs without turns.
-struct Live {
+struct RunningTrainer {
     process: Process,
     turns: Option<(Listener, Turns)>,
     run: ArmRun,
@@ -181,14 +181,14 @@ struct Live {
     turn_timeout: Duration,
 }
 
-impl Live {
+impl RunningTrainer {
     fn start(
         request: &PairRequest<'_>,
         arm: Arm,
         place: usize,
         sockets: &SocketFolder,
-        watch: &dyn Watch,
-    ) -> Result<Live, LoopError> {
+        progress: &dyn Progress,
+    ) -> Result<RunningTrainer, LoopError> {
         let spec = request.specs[arm.index()];
         // Equal lengths, and nothing that tells the arms apart.
         let name = ["a", "b"][place];
@@ -210,7 +210,7 @@ impl Live {
             None => None,
             Some(listener) => {
                 let deadline = started + START_TIMEOUT;
-                let turns = listener.accept(&mut Waiting { process: &mut process, watch, deadline, arm })?;
+                let turns = listener.accept(&mut Waiting { process: &mut process, progress, deadline, arm })?;
                 Some((listener, turns))
             }
         };
@@ -224,31 +224,33 @@ impl Live {
             peak_memory_bytes: None,
             foreign_cpu_share: 0.0,
         };
-        Ok(Live { process, turns, run, arm, turn_timeout: request.command.turn_timeout })
+        Ok(RunningTrainer { process, turns, run, arm, turn_timeout: request.command.turn_timeout })
     }
 
     /// One turn, timed from outside.
-    fn go(&mut self, steps: u64, watch: &dyn Watch) -> Result<(f64, u64), LoopError> {
-        let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok((0.0, 0)) };
+    fn run_steps(&mut self, steps: u64, progress: &dyn Progress) -> Result<(f64, u64), LoopError> {
+        let RunningTrainer { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else {
+            return Ok((0.0, 0));
+        };
         let started = Instant::now();
         process.thaw();
         let deadline = started + *turn_timeout;
-        let done = turns.go(steps, &mut Waiting { process, watch, deadline, arm: *arm })?;
+        let done = turns.run_steps(steps, &mut Waiting { process, progress, deadline, arm: *arm })?;
         Ok((ms_since(started), done))
     }
 
-    fn save(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
-        let Live { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
+    fn save(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
+        let RunningTrainer { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
         let started = Instant::now();
         process.thaw();
-        turns.save(&mut Waiting { process, watch, deadline: started + *turn_timeout, arm: *arm })?;
+        turns.save(&mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm })?;
         // Work that was put off until now is part of the run.
         self.run.saves_ms += ms_since(started);
         Ok(())
     }
 
     /// Lets the trainer end by itself.
-    fn finish(&mut self, watch: &dyn Watch) -> Result<(), LoopError> {
+    fn finish(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
         // Without turns this is the whole run, and its memory is seen while it runs.
         let (limit, look_every) = match self.turns {
             Some(_) => (START_TIMEOUT, Duration::from_millis(100)),
@@ -259,8 +261,8 @@ impl Live {
         let deadline = started + limit;
         let exit = loop {
             self.run.peak_memory_bytes = self.process.peak_memory_bytes().max(self.run.peak_memory_bytes);
-            if watch.is_stop_requested() {
-                return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+            if progress.is_stop_requested() {
+                return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
             }
             match self.process.wait((Instant::now() + look_every).min(deadline)) {
                 Some(exit) => break exit,
@@ -284,7 +286,7 @@ impl Live {
 
     fn failed(&self, what: &str) -> LoopError {
         let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
-        LoopError::Trainer { arm: self.arm, message }
+        LoopError::trainer(self.arm, message)
     }
 
     /// What its processes are known by.
@@ -292,11 +294,11 @@ impl Live {
         (self.arm, &self.process, self.run.folder.path())
     }
 
-    fn is_disturbed(&mut self) -> Option<&'static str> {
+    fn disturbance(&mut self) -> Option<&'static str> {
         let (listener, turns) = self.turns.as_mut()?;
         if turns.has_unasked() {
             Some("spoke without being asked")
-        } else if listener.is_disturbed() {
+        } else if listener.disturbance() {
             Some("connected twice")
         } else {
             None
@@ -304,22 +306,23 @@ impl Live {
     }
 }
 
-fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+fn in_turns(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     let started = Instant::now();
-    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
+    let reaper = ReapOrphansOnDrop::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let order = request.order();
-    let mut live = Vec::with_capacity(2);
+    let mut trainers = Vec::with_capacity(2);
     for (place, arm) in order.into_iter().enumerate() {
-        let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+        let mut trainer = RunningTrainer::start(request, arm, place, &sockets, progress)?;
         trainer.process.find_family();
         trainer.process.freeze()?;
-        live.push(trainer);
+        trainers.push(trainer);
     }
     if order[0] == Arm::Candidate {
-        live.swap(0, 1);
+        trainers.swap(0, 1);
     }
-    let mut live: [Live; 2] = live.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    let mut trainers: [RunningTrainer; 2] =
+        trainers.try_into().map_err(|_| LoopError::failed("a pair has two trainers"))?;
     let mut void = None;
     let mut turns_s = 0.0;
     let mut still = [Stillness::default(); 2];
@@ -327,10 +330,10 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
     for (number, action) in request.script.0.iter().enumerate() {
         let mut done = [0, 0];
         for arm in request.block_order(number) {
-            let waiting_before = live[arm.other().index()].process.cpu_ns();
-            let trainer = &mut live[arm.index()];
+            let waiting_before = trainers[arm.other().index()].process.cpu_ns();
+            let trainer = &mut trainers[arm.index()];
             match action {
-                Action::Save => trainer.save(watch)?,
+                Action::Save => trainer.save(progress)?,
                 Action::Go { steps, block } => {
                     // The other's turn has left its own data in the caches: the first step of a block brings back
                     // this one's, and is not timed.
@@ -340,7 +343,7 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
                             continue;
                         }
                         let before = CpuUsage::now(&trainer.process);
-                        let (mut ms, steps_done) = trainer.go(steps, watch)?;
+                        let (mut ms, steps_done) = trainer.run_steps(steps, progress)?;
                         if let Some((_, share)) = request.slowed.filter(|(slowed, _)| *slowed == arm) {
                             ms += pause(ms * share);
                         }
@@ -358,36 +361,36 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
             }
             // A member that is gone takes its time with it.
             let waiting = arm.other().index();
-            still[waiting].add_turn(&live[waiting].process, waiting_before);
+            still[waiting].add_turn(&trainers[waiting].process, waiting_before);
         }
         if done[0] != done[1] {
             let why = format!("said `done {}` where the baseline had said `done {}`", done[1], done[0]);
-            return Err(LoopError::Refused(format!("the candidate {why}")));
+            return Err(LoopError::refused(format!("the candidate {why}")));
         }
     }
     for arm in Arm::BOTH {
-        let trainer = &mut live[arm.index()];
+        let trainer = &mut trainers[arm.index()];
         let found = if let Some(breach) = still[arm.index()].breach(turns_s * 1e3) {
             Some(breach)
         } else if trainer.process.find_family() {
             Some("has a process that left its process group".to_owned())
         } else {
-            trainer.is_disturbed().map(str::to_owned)
+            trainer.disturbance().map(str::to_owned)
         };
         void = void.or(found.map(|why| Void { arm, why }));
         trainer.run.foreign_cpu_share = usage[arm.index()].foreign_share();
     }
     for arm in order {
-        let trainer = &mut live[arm.index()];
-        trainer.finish(watch)?;
+        let trainer = &mut trainers[arm.index()];
+        trainer.finish(progress)?;
         if let Some(name) = trainer.process.survivor() {
             let why = format!("left a process behind (`{name}`), which was ended");
             void = void.or(Some(Void { arm, why }));
         }
     }
-    void = void.or_else(|| stray_void(&nothing_stays, &live.each_ref().map(Live::traces)));
+    void = void.or_else(|| void_by_orphan(&reaper, &trainers.each_ref().map(RunningTrainer::traces)));
     Ok(PairRun {
-        arms: live.map(|trainer| trainer.run),
+        arms: trainers.map(|trainer| trainer.run),
         seed: request.seed(),
         baseline_first: order[0] == Arm::Baseline,
         void,
@@ -397,24 +400,29 @@ fn in_turns(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, Loo
 }
 
 /// Runs one arm by itself, a step a turn where it takes turns.
-pub fn alone(request: &PairRequest<'_>, arm: Arm, watch: &dyn Watch) -> Result<ArmRun, LoopError> {
+pub fn alone(request: &PairRequest<'_>, arm: Arm, progress: &dyn Progress) -> Result<ArmRun, LoopError> {
     let steps = Script((0..request.command.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
-    match run_alone(request, &steps, arm, 0, watch)? {
+    match run_alone(request, &steps, arm, 0, progress)? {
         (run, None) => Ok(run),
-        (_, Some(Void { why, .. })) => Err(LoopError::Failed(format!("the {} {why}", arm.name()))),
+        (_, Some(Void { why, .. })) => Err(LoopError::failed(format!("the {} {why}", arm.name()))),
     }
 }
 
 /// Starts one arm, lets it run its first step, and ends it; returns the seconds until that step is done, or those of the
 /// whole process where it does not take turns.
-pub fn start_only(request: &PairRequest<'_>, arm: Arm, place: usize, watch: &dyn Watch) -> Result<f64, LoopError> {
-    let _nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
+pub fn start_only(
+    request: &PairRequest<'_>,
+    arm: Arm,
+    place: usize,
+    progress: &dyn Progress,
+) -> Result<f64, LoopError> {
+    let _reaper = ReapOrphansOnDrop::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
-    let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+    let mut trainer = RunningTrainer::start(request, arm, place, &sockets, progress)?;
     let first_step_ms = if trainer.turns.is_some() {
-        trainer.go(1, watch)?.0
+        trainer.run_steps(1, progress)?.0
     } else {
-        trainer.finish(watch)?;
+        trainer.finish(progress)?;
         trainer.run.finish_ms
     };
     Ok((trainer.run.ready_ms + first_step_ms) / 1e3)
@@ -425,52 +433,52 @@ fn run_alone(
     script: &Script,
     arm: Arm,
     place: usize,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(ArmRun, Option<Void>), LoopError> {
-    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
+    let reaper = ReapOrphansOnDrop::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
-    let held_up = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
-    let mut trainer = Live::start(request, arm, place, &sockets, watch)?;
+    let delay = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
+    let mut trainer = RunningTrainer::start(request, arm, place, &sockets, progress)?;
     if trainer.turns.is_some() {
         for action in &script.0 {
             match action {
-                Action::Save => trainer.save(watch)?,
+                Action::Save => trainer.save(progress)?,
                 Action::Go { steps, block } => {
-                    let (mut ms, _) = trainer.go(*steps, watch)?;
-                    if held_up > 0.0 {
-                        ms += pause(ms * held_up);
+                    let (mut ms, _) = trainer.run_steps(*steps, progress)?;
+                    if delay > 0.0 {
+                        ms += pause(ms * delay);
                     }
                     trainer.run.turns.push(TurnTime { block: *block, ms });
                 }
             }
         }
-        trainer.finish(watch)?;
+        trainer.finish(progress)?;
     } else {
-        trainer.finish(watch)?;
+        trainer.finish(progress)?;
         let ms = trainer.run.finish_ms;
         let wait = Instant::now();
-        std::thread::sleep(Duration::from_secs_f64(ms * held_up / 1e3));
+        std::thread::sleep(Duration::from_secs_f64(ms * delay / 1e3));
         trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + ms_since(wait) });
         trainer.run.finish_ms = 0.0;
     }
-    let void = stray_void(&nothing_stays, &[trainer.traces()]);
+    let void = void_by_orphan(&reaper, &[trainer.traces()]);
     Ok((trainer.run, void))
 }
 
-fn one_after_the_other(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+fn one_after_the_other(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     let started = Instant::now();
     let order = request.order();
     let mut void = None;
     let mut runs = Vec::with_capacity(2);
     for (place, arm) in order.into_iter().enumerate() {
-        let (run, found) = run_alone(request, request.script, arm, place, watch)?;
+        let (run, found) = run_alone(request, request.script, arm, place, progress)?;
         void = void.or(found);
         runs.push(run);
     }
     if order[0] == Arm::Candidate {
         runs.swap(0, 1);
     }
-    let arms: [ArmRun; 2] = runs.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    let arms: [ArmRun; 2] = runs.try_into().map_err(|_| LoopError::failed("a pair has two trainers"))?;
     let turns_s = arms.iter().flat_map(|arm| &arm.turns).map(|turn| turn.ms / 1e3).sum();
     Ok(PairRun {
         arms,
@@ -494,17 +502,17 @@ fn pause(ms: f64) -> f64 {
 
 /// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still
 /// have, else the candidate's, since the baseline was accepted without any.
-pub(crate) fn stray_void(nothing_stays: &NothingStays, trainers: &[(Arm, &Process, &Path)]) -> Option<Void> {
+pub(crate) fn void_by_orphan(reaper: &ReapOrphansOnDrop, trainers: &[(Arm, &Process, &Path)]) -> Option<Void> {
     let known: Vec<&Process> = trainers.iter().map(|(_, process, _)| *process).collect();
     let mut void = None;
-    for pid in nothing_stays.strays(&known) {
+    for pid in reaper.orphans(&known) {
         let folder = process::working_folder(pid);
         let of_baseline = trainers.iter().any(|(arm, _, own)| {
             *arm == Arm::Baseline && folder.as_deref().is_some_and(|folder| folder.starts_with(own))
         });
         let arm = if of_baseline { Arm::Baseline } else { Arm::Candidate };
         let name = process::program_name(pid);
-        process::end_stray(pid);
+        process::end_orphan(pid);
         void = Some(Void { arm, why: format!("left a process behind (`{name}`), which was ended") });
     }
     void

@@ -114,7 +114,7 @@ impl Process {
             command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0).spawn()
         };
         let child = spawn().map_err(|error| {
-            LoopError::Failed(format!("cannot start `{name}`: {error}"))
+            LoopError::failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
         watchdog::tell('+', &child.id().to_string());
@@ -209,7 +209,7 @@ impl Process {
     /// Stops every process of the family and waits until it stands still.
     pub fn freeze(&mut self) -> Result<(), LoopError> {
         let deadline = Instant::now() + SETTLE;
-        let failed = |leader: Pid| LoopError::Failed(format!("process {leader} cannot be stopped"));
+        let failed = |leader: Pid| LoopError::failed(format!("process {leader} cannot be stopped"));
         if let Some(cgroup) = &self.cgroup {
             let is_still =
                 cgroup.freeze(deadline).or_else(|error| if self.exit.is_some() { Ok(true) } else { Err(error) });
@@ -358,50 +358,50 @@ fn part(path: &Path, from: u64, length: u64) -> String {
 /// nothing can stay; elsewhere this process is the parent of orphans as long as one of these lives, and only then: a
 /// process of somebody else's, such as an agent that git started to sign, is left alone.
 #[derive(Debug)]
-pub struct NothingStays {
+pub struct ReapOrphansOnDrop {
     before: BTreeSet<i32>,
     adopts: bool,
 }
 
-impl NothingStays {
+impl ReapOrphansOnDrop {
     /// From here on orphans are found.
-    pub fn new(isolation: &Isolation) -> Result<NothingStays, LoopError> {
+    pub fn new(isolation: &Isolation) -> Result<ReapOrphansOnDrop, LoopError> {
         let adopts = !isolation.has_walls();
         if adopts {
             set_subreaper(true)?;
         }
         let before = if adopts { children(std::process::id() as i32).into_iter().collect() } else { BTreeSet::new() };
-        Ok(NothingStays { before, adopts })
+        Ok(ReapOrphansOnDrop { before, adopts })
     }
 
     /// Orphans that none of `known` owns: a trainer's that wanted out of its group.
-    pub fn strays(&self, known: &[&Process]) -> Vec<i32> {
+    pub fn orphans(&self, known: &[&Process]) -> Vec<i32> {
         if !self.adopts {
             return Vec::new();
         }
-        let is_stray = |pid: &i32| {
+        let is_orphan = |pid: &i32| {
             !self.before.contains(pid) && !watchdog::is(*pid) && !known.iter().any(|process| process.owns(*pid))
         };
-        children(std::process::id() as i32).into_iter().filter(is_stray).collect()
+        children(std::process::id() as i32).into_iter().filter(is_orphan).collect()
     }
 }
 
 /// Ends a process that belongs to nobody.
-pub fn end_stray(pid: i32) {
+pub fn end_orphan(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     reap(pid, Instant::now() + SETTLE);
 }
 
-impl Drop for NothingStays {
+impl Drop for ReapOrphansOnDrop {
     fn drop(&mut self) {
         let deadline = Instant::now() + SETTLE;
         // The children of one that is ended become ours only then.
         while Instant::now() < deadline {
-            let left = self.strays(&[]);
+            let left = self.orphans(&[]);
             if left.is_empty() {
                 break;
             }
-            left.into_iter().for_each(end_stray);
+            left.into_iter().for_each(end_orphan);
         }
         if self.adopts {
             // What was allowed a moment ago can be given up.
@@ -414,7 +414,7 @@ impl Drop for NothingStays {
 fn set_subreaper(on: bool) -> Result<(), LoopError> {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_child_subreaper(on)
-        .map_err(|error| LoopError::Failed(format!("cannot become the parent of orphans (prctl): {error}")))?;
+        .map_err(|error| LoopError::failed(format!("cannot become the parent of orphans (prctl): {error}")))?;
     #[cfg(not(target_os = "linux"))]
     let _ = on;
     Ok(())

@@ -1,7 +1,7 @@
 //! Who watches the loop at work: the terminal, a log, a test. Nothing in this crate prints.
 
 /// What a step of the loop tells while it works. Takes `&self`: whoever needs to remember keeps a cell.
-pub trait Watch {
+pub trait Progress {
     /// A line for the reader: what begins, what was found.
     fn note(&self, line: &str);
 
@@ -39,6 +39,6 @@ pub struct PairProgress {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
-impl Watch for Quiet {
+impl Progress for Quiet {
     fn note(&self, _line: &str) {}
 }

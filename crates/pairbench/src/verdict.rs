@@ -4,6 +4,8 @@
 //! are of speed: exp(d) − 1. Answers are given only at the looks of the plan (see
 //! [`crate::stats::sequential`]), which keeps the error rate however long one watches.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{
@@ -82,12 +84,15 @@ impl Estimate {
     fn of(evidence: Evidence, pairs: usize) -> Estimate {
         Estimate::new(evidence.estimate, evidence.interval.low, evidence.interval.high, pairs)
     }
+}
 
-    /// `+1.64 % (+1.10 to +2.04)`.
-    pub fn text(&self) -> String {
+/// `+1.64 % (+1.10 to +2.04)`.
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:+.2} %", self.speedup_pct)?;
         match (self.ci_low_pct, self.ci_high_pct) {
-            (Some(low), Some(high)) => format!("{:+.2} % ({low:+.2} to {high:+.2})", self.speedup_pct),
-            _ => format!("{:+.2} %", self.speedup_pct),
+            (Some(low), Some(high)) => write!(f, " ({low:+.2} to {high:+.2})"),
+            _ => Ok(()),
         }
     }
 }
@@ -142,7 +147,7 @@ pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
     };
     let estimate = Some(Estimate::of(evidence, d.len()));
     let decided = |verdict, reason| Judgement { verdict: Some(verdict), reason, estimate };
-    let text = Estimate::of(evidence, d.len()).text();
+    let text = Estimate::of(evidence, d.len()).to_string();
     match evidence.answer(epsilon) {
         Some(sequential::Answer::Faster) => decided(Verdict::Faster, format!("faster: {text}")),
         Some(sequential::Answer::Slower) => decided(Verdict::Slower, format!("slower: {text}")),
@@ -162,7 +167,7 @@ pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
 
 /// What is known and what it would take to know more.
 fn undecided(d: &[f64], evidence: Evidence, epsilon: f64) -> String {
-    let text = Estimate::of(evidence, d.len()).text();
+    let text = Estimate::of(evidence, d.len()).to_string();
     format!(
         "{text} neither proves a difference of {:.2} % nor excludes one; {}",
         pct_of_log(epsilon),

@@ -1,6 +1,6 @@
 //! `alpha loop history`: what was attempted, what was accepted, and how the benchmark's speed went.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use pairbench::verdict::Verdict;
 use serde::Serialize;
@@ -15,14 +15,14 @@ use crate::{
     visible::{self, short},
 };
 
-/// Version of [`Chronicle`].
+/// Version of [`History`].
 pub const SCHEMA: &str = "alpha.loop.history/1";
 /// The benchmark's rows, beside the ledger's folder.
 const BENCHMARK: &str = "compiled-loop-history.csv";
 
 /// Everything that the ledger and the benchmark's file tell.
 #[derive(Clone, Debug, Serialize)]
-pub struct Chronicle {
+pub struct History {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// Attempts, the oldest first.
@@ -62,7 +62,7 @@ pub struct Entry {
 }
 
 /// Reads both.
-pub fn tell(session: &Session) -> Result<Chronicle, LoopError> {
+pub fn tell(session: &Session) -> Result<History, LoopError> {
     let log = session.repository.log("HEAD")?;
     let subject_of = |id: &str| {
         let claims =
@@ -104,13 +104,12 @@ pub fn tell(session: &Session) -> Result<Chronicle, LoopError> {
     };
     let records = session.ledger.records().iter().filter(|record| record.kind == cycle::DROP_KIND);
     let dropped = records.filter_map(|record| record.body().ok()).collect();
-    Ok(Chronicle { schema: SCHEMA, attempts, dropped, accepted_product, series, notes })
+    Ok(History { schema: SCHEMA, attempts, dropped, accepted_product, series, notes })
 }
 
-impl Chronicle {
-    /// For a terminal.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
+/// For a terminal.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for entry in &self.attempts {
             let verdict = entry.verdict.map_or("open", Verdict::name);
             let gain = match (entry.confirmed_pct, entry.speedup_pct) {
@@ -121,38 +120,32 @@ impl Chronicle {
             let what = entry.subject.as_deref().or(entry.hypothesis.as_deref()).unwrap_or("no cycle");
             let target = entry.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
             let (record, pairs) = (short(&entry.record), entry.pairs);
-            let _ =
-                writeln!(text, "{record} {verdict:<9} {gain:<20} {pairs:>3} pairs  {target}{}", visible::line(what));
+            writeln!(f, "{record} {verdict:<9} {gain:<20} {pairs:>3} pairs  {target}{}", visible::line(what))?;
         }
         for dropped in &self.dropped {
             let reason = dropped.reason.as_deref().unwrap_or("no reason given");
-            let _ = writeln!(text, "dropped      {}", visible::line(&format!("{}: {reason}", dropped.hypothesis)));
+            writeln!(f, "dropped      {}", visible::line(&format!("{}: {reason}", dropped.hypothesis)))?;
         }
-        let _ = writeln!(
-            text,
-            "{} attempts, accepted gains multiply to x{:.4}",
-            self.attempts.len(),
-            self.accepted_product
-        );
+        writeln!(f, "{} attempts, accepted gains multiply to x{:.4}", self.attempts.len(), self.accepted_product)?;
         for series in &self.series {
             let of = &series.configuration;
-            let _ = writeln!(
-                text,
+            writeln!(
+                f,
                 "benchmark {} {} ({} rows), as ratios to its beginning:",
                 of.backend, of.workload, series.rows
-            );
+            )?;
             for level in &series.levels {
                 let change = level.change_pct.map_or_else(String::new, |pct| format!("  {pct:+.1} %"));
-                let _ = writeln!(
-                    text,
+                writeln!(
+                    f,
                     "  from {} ({}): x{:.3} over {} rows{change}",
                     level.time, level.commit, level.ratio, level.points
-                );
+                )?;
             }
         }
         for note in &self.notes {
-            let _ = writeln!(text, "note: {note}");
+            writeln!(f, "note: {note}")?;
         }
-        text
+        Ok(())
     }
 }

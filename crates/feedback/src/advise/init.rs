@@ -29,7 +29,7 @@ pub const SCHEMA: &str = "alpha.loop.init/1";
 pub fn init(root: &Path) -> Result<Initialised, LoopError> {
     let path = root.join(FILE_NAME);
     if path.exists() {
-        return Err(LoopError::Usage(format!("`{}` is there already", path.display()))
+        return Err(LoopError::usage(format!("`{}` is there already", path.display()))
             .hint("edit it; `alpha loop doctor` checks it"));
     }
     let made = describe(root);

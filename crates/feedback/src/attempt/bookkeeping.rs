@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
-    attempt::{Attempt, PairRow, VoidRow, guard::FIRST_NUMBER, plain::PlainRow},
+    attempt::{Attempt, PairRow, VoidPair, guard::FIRST_NUMBER, plain::PlainRow},
     visible,
 };
 
@@ -98,7 +98,7 @@ pub struct Bookkeeping {
     pub interrupted: Vec<PairOf>,
     /// By guard: pairs that do not count.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub guard_voids: BTreeMap<String, Vec<VoidRow>>,
+    pub guard_voids: BTreeMap<String, Vec<VoidPair>>,
     /// How often it began again because its state was gone.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: usize,
@@ -124,8 +124,8 @@ impl PairRow {
             number,
             seed: draws.training_seed(number),
             baseline_first: draws.coin(Purpose::Pair, number, 0),
-            d: LOST_D,
-            whole: LOST_D,
+            log_ratio: LOST_D,
+            run_log_ratio: LOST_D,
             ready_ms: [0.0; 2],
             finish_ms: [0.0; 2],
             peak_memory_bytes: [None; 2],
@@ -137,7 +137,7 @@ impl PairRow {
 
     /// Whether it has no number of its own and counts against the candidate.
     pub fn is_lost(&self) -> bool {
-        self.d <= LOST_D
+        self.log_ratio <= LOST_D
     }
 }
 
@@ -170,7 +170,7 @@ impl Attempt {
     }
 
     /// The pairs of a series that were spoiled: by the baseline, which do not count, or by the candidate, which are lost.
-    pub fn voids_of(&self, series: &Series) -> &[VoidRow] {
+    pub fn voids_of(&self, series: &Series) -> &[VoidPair] {
         match series {
             Series::Comparison => &self.voids,
             Series::Confirmation => self.confirmation.as_ref().map_or(&[], |confirmation| &confirmation.voids),
@@ -186,7 +186,7 @@ impl Attempt {
 
     /// Says who spoiled a pair that has begun. The baseline's doing does not count; the candidate's counts against it.
     pub(crate) fn spoil(&mut self, pair: PairOf, arm: Arm, why: &str) {
-        let row = VoidRow { number: pair.number, arm, why: bounded(why) };
+        let row = VoidPair { number: pair.number, arm, why: bounded(why) };
         match &pair.series {
             Series::Comparison => self.voids.push(row),
             Series::Confirmation => self.confirmation.iter_mut().for_each(|found| found.voids.push(row.clone())),
@@ -235,11 +235,11 @@ impl Attempt {
     /// Refuses a state that no run of the loop can have left: it would be computed with.
     ///
     /// # Errors
-    /// [`LoopError::Failed`] with what is wrong.
+    /// [`LoopError::failed`] with what is wrong.
     pub fn check(&self) -> Result<(), LoopError> {
         match self.fault() {
             None => Ok(()),
-            Some(what) => Err(LoopError::Failed(format!("the attempt `{}` cannot be right: {what}", self.key))),
+            Some(what) => Err(LoopError::failed(format!("the attempt `{}` cannot be right: {what}", self.key))),
         }
     }
 
@@ -248,7 +248,7 @@ impl Attempt {
         let is_time = |value: f64| (0.0..1e12).contains(&value);
         let is_row = |row: &PairRow| {
             let times = row.ready_ms.into_iter().chain(row.finish_ms).chain([row.seconds, row.turns_s]);
-            is_d(row.d) && is_d(row.whole) && times.chain(row.foreign_cpu_share).all(is_time)
+            is_d(row.log_ratio) && is_d(row.run_log_ratio) && times.chain(row.foreign_cpu_share).all(is_time)
         };
         if let Some(plan) = &self.plan {
             let blocks = plan.blocks;
@@ -278,7 +278,7 @@ impl Attempt {
             return Some(format!("pair {} twice, or with a number that no pair has", row.number));
         }
         let plain = || self.plain.iter().flat_map(|plain| plain.slices.iter().chain(&plain.whole));
-        if plain().count() > MAX_PAIRS || !plain().all(|row| is_d(row.d) && row.ms.into_iter().all(is_time)) {
+        if plain().count() > MAX_PAIRS || !plain().all(|row| is_d(row.log_ratio) && row.ms.into_iter().all(is_time)) {
             return Some("impossible numbers of plain runs".to_owned());
         }
         if !self.guard_d.values().flatten().all(|d| is_d(*d)) {

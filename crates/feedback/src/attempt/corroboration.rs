@@ -1,5 +1,7 @@
 //! What traces say of counters that fell.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What the kernels' files of both arms say of exact counters that fell. They are the trainers' own word too, but another
@@ -14,13 +16,13 @@ pub struct Corroboration {
     pub contradicted: Vec<String>,
 }
 
-impl Corroboration {
-    /// As the rest of a sentence about counters.
-    pub fn text(&self) -> String {
+/// As the rest of a sentence about counters.
+impl fmt::Display for Corroboration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.contradicted[..], &self.shown[..]) {
-            ([], []) => "nothing but the trainer's own counters shows it".to_owned(),
-            ([], shown) => format!("the traces of both arms show it too: {}", shown.join(", ")),
-            (contradicted, _) => format!("the traces of both arms do not show it: {}", contradicted.join(", ")),
+            ([], []) => f.write_str("nothing but the trainer's own counters shows it"),
+            ([], shown) => write!(f, "the traces of both arms show it too: {}", shown.join(", ")),
+            (contradicted, _) => write!(f, "the traces of both arms do not show it: {}", contradicted.join(", ")),
         }
     }
 }

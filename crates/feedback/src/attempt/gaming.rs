@@ -4,9 +4,9 @@
 //! caches are new for each run, seeds differ from pair to pair, the waiting arm is stopped, data
 //! and workload come from the baseline. What is left is found here.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-use crate::attempt::{Attempt, PairRow, VoidRow};
+use crate::attempt::{Attempt, PairRow, VoidPair};
 use globset::GlobSet;
 use pairbench::{
     Arm,
@@ -41,10 +41,12 @@ impl Finding {
     fn new(name: &str, what: impl Into<String>) -> Finding {
         Finding { name: name.to_owned(), what: what.into() }
     }
+}
 
-    /// `moved_work: …`, as a refusal says it.
-    pub fn text(&self) -> String {
-        format!("{}: {}", self.name, self.what)
+/// `moved_work: …`, as a refusal says it.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.what)
     }
 }
 
@@ -65,7 +67,7 @@ pub fn sealed_files(changed: &[PathBuf], sealed: &GlobSet) -> Option<Finding> {
 }
 
 /// Pairs that did not count because of what the candidate did.
-pub fn voids(voids: &[VoidRow]) -> Option<Finding> {
+pub fn voids(voids: &[VoidPair]) -> Option<Finding> {
     let by = |arm| voids.iter().filter(|void| void.arm == arm).collect::<Vec<_>>();
     let candidate = by(Arm::Candidate);
     (candidate.len() >= MAX_VOIDS).then(|| {
@@ -78,9 +80,9 @@ pub fn voids(voids: &[VoidRow]) -> Option<Finding> {
 /// long would leave, and not by chance.
 pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
     let of = |number: fn(&PairRow) -> f64| median(&attempt.measured().map(number).collect::<Vec<_>>());
-    let (steady, whole) = (of(|pair| pair.d), of(|pair| pair.whole));
+    let (steady, whole) = (of(|pair| pair.log_ratio), of(|pair| pair.run_log_ratio));
     let missing: Vec<f64> =
-        attempt.measured().map(|pair| WHOLE_SHARE * steady_share(pair) * pair.d - pair.whole).collect();
+        attempt.measured().map(|pair| WHOLE_SHARE * steady_share(pair) * pair.log_ratio - pair.run_log_ratio).collect();
     let is_gain = steady >= log_of_pct(attempt.epsilon_pct);
     (is_gain && p_greater(&missing) < MOVED_LEVEL).then(|| {
         Finding::new(

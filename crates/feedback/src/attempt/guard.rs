@@ -1,5 +1,7 @@
 //! What a guard found, from its numbers.
 
+use std::fmt;
+
 use pairbench::{
     stats::{equivalence::noninferiority_p, signed_rank::WalshAverages},
     verdict::{log_of_pct, pct_of_log},
@@ -26,12 +28,12 @@ pub struct GuardResult {
     pub holds: bool,
 }
 
-impl GuardResult {
-    /// `memory: 0.30 % worse where 5 % worse is let through (p = 0.0010, 10 pairs)`.
-    pub fn text(&self) -> String {
+/// `memory: 0.30 % worse where 5 % worse is let through (p = 0.0010, 10 pairs)`.
+impl fmt::Display for GuardResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let GuardResult { name, margin_pct, worse_pct, p, pairs, .. } = self;
         let (by, side) = (worse_pct.abs(), if *worse_pct > 0.0 { "worse" } else { "better" });
-        format!("{name}: {by:.2} % {side} where {margin_pct} % worse is let through (p = {p:.4}, {pairs} pairs)")
+        write!(f, "{name}: {by:.2} % {side} where {margin_pct} % worse is let through (p = {p:.4}, {pairs} pairs)")
     }
 }
 

@@ -11,7 +11,7 @@ use pairbench::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, VoidRow};
+use super::{Attempt, VoidPair};
 
 /// Pairs in slices at each look: at the last one a gain that is not shown is refused.
 pub const LOOKS: [usize; 3] = [10, 20, 40];
@@ -48,7 +48,7 @@ pub struct PlainRuns {
     pub whole: Vec<PlainRow>,
     /// Pairs that were spoiled, and by whom; those that the candidate spoiled are among the rows as lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub voids: Vec<VoidRow>,
+    pub voids: Vec<VoidPair>,
     /// Whether the gain is there; none while pairs are missing.
     pub accepted: Option<bool>,
     /// Why not.
@@ -66,13 +66,14 @@ pub struct PlainRow {
     /// Time of the whole process.
     pub ms: [f64; 2],
     /// `ln(t_baseline / t_candidate)`.
-    pub d: f64,
+    #[serde(rename = "d")]
+    pub log_ratio: f64,
 }
 
 impl PlainRow {
     /// A pair that counts against the candidate without a number of its own.
     pub fn lost(draws: Randomization, number: u64) -> PlainRow {
-        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms: [0.0; 2], d: LOST_D }
+        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms: [0.0; 2], log_ratio: LOST_D }
     }
 }
 
@@ -183,10 +184,10 @@ pub fn finding(attempt: &Attempt, confirmed: f64) -> Option<String> {
 pub fn seen(attempt: &Attempt, mode: PlainMode) -> (Vec<f64>, f64) {
     let Some(plain) = &attempt.plain else { return (Vec::new(), 1.0) };
     let rows = plain.rows(mode);
-    let measured: Vec<f64> = rows.iter().filter(|row| row.d > LOST_D).map(|row| row.ms[0]).collect();
+    let measured: Vec<f64> = rows.iter().filter(|row| row.log_ratio > LOST_D).map(|row| row.ms[0]).collect();
     let in_steps_ms = attempt.baseline_step_s().unwrap_or(0.0) * plain.steps as f64 * 1e3;
     let share = if measured.is_empty() || in_steps_ms <= 0.0 { 1.0 } else { in_steps_ms / median(&measured) };
-    (rows.iter().map(|row| row.d).collect(), share.clamp(0.05, 1.0))
+    (rows.iter().map(|row| row.log_ratio).collect(), share.clamp(0.05, 1.0))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What an attempt's parent and candidate are beside the best tree that was accepted before.
 
+use std::fmt;
+
 use pairbench::verdict::{Estimate, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -39,10 +41,15 @@ impl Beside {
             Verdict::Faster | Verdict::Leaner | Verdict::Same | Verdict::Refused => false,
         }
     }
+}
 
-    /// The estimate, or the verdict where there is none.
-    pub fn text(&self) -> String {
-        self.estimate.map_or_else(|| self.verdict.name().to_owned(), |estimate| estimate.text())
+/// The estimate, or the verdict where there is none.
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.estimate {
+            Some(estimate) => write!(f, "{estimate}"),
+            None => f.write_str(self.verdict.name()),
+        }
     }
 }
 
@@ -56,33 +63,29 @@ impl Reference {
     pub fn allows_a_claim(&self) -> bool {
         !self.takes_back() && self.unmeasured.is_none()
     }
+}
 
-    /// Lines for a commit's message.
-    pub fn text(&self) -> String {
+/// Lines for a commit's message.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let commit = short(&self.commit);
         if let Some(why) = &self.unmeasured {
-            return format!(
+            return write!(
+                f,
                 "Reference: NOT measured against `{commit}`, the best accepted before, so no gain is claimed: {why}"
             );
         }
+        let best = format!("`{commit}`, the best accepted before");
         match (&self.parent, &self.candidate) {
-            (None, _) => {
-                format!("Reference: the parent builds the same program as `{commit}`, the best accepted before")
-            }
-            (Some(parent), None) => {
-                format!("Reference: the parent is {} beside `{commit}`, the best accepted before", parent.text())
-            }
+            (None, _) => write!(f, "Reference: the parent builds the same program as {best}"),
+            (Some(parent), None) => write!(f, "Reference: the parent is {parent} beside {best}"),
             (Some(parent), Some(candidate)) => {
                 let what = if self.takes_back() {
                     "Takes back a slowdown, no gain"
                 } else {
                     "Reference (the smaller gain is claimed)"
                 };
-                format!(
-                    "{what}: beside `{commit}`, the best accepted before, the parent is {}, this commit {}",
-                    parent.text(),
-                    candidate.text()
-                )
+                write!(f, "{what}: beside {best}, the parent is {parent}, this commit {candidate}")
             }
         }
     }

@@ -13,9 +13,9 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError,
+    ErrorKind, LoopError,
     attempt::{
-        Attempt, VoidRow,
+        Attempt, VoidPair,
         bookkeeping::{MAX_LOST, PairOf, Series},
         confirmation::fewest_pairs,
         gaming,
@@ -33,7 +33,7 @@ pub trait PairSource {
     /// Runs the pair of this number.
     ///
     /// # Errors
-    /// [`LoopError::Trainer`] says who is to blame; [`LoopError::Refused`] is the candidate's doing.
+    /// [`ErrorKind::Trainer`] says who is to blame; [`ErrorKind::Refused`] is the candidate's doing.
     fn run(&mut self, number: u64) -> Result<Outcome<Self::Run>, LoopError>;
 
     /// Adds what was measured to the attempt; the refusal, if it shows that the training is not the same.
@@ -74,7 +74,7 @@ pub fn run_pair<S: PairSource>(
     attempt.settle();
     if source.is_stop_requested() {
         source.save(attempt)?;
-        return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+        return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
     }
     let pair = PairOf { series: series.clone(), number: attempt.next_number_of(series) };
     attempt.bookkeeping.begun = Some(pair.clone());
@@ -109,19 +109,16 @@ pub fn run_pair<S: PairSource>(
 
 /// Writes down a pair that an error ended.
 fn write_off(attempt: &mut Attempt, pair: PairOf, error: &LoopError) {
-    match error {
-        LoopError::Interrupted(_) => attempt.interrupt(pair),
-        LoopError::Trainer { arm, message } => {
-            let who = format!("the {} ", arm.name());
-            attempt.spoil(pair, *arm, message.strip_prefix(&who).unwrap_or(message));
-        }
-        LoopError::Refused(message) => {
-            attempt.spoil(pair, Arm::Candidate, message.strip_prefix("the candidate ").unwrap_or(message));
-        }
+    let why = error.to_string();
+    let of = |arm: Arm| why.strip_prefix(&format!("the {} ", arm.name())).unwrap_or(&why);
+    match error.kind {
+        ErrorKind::Interrupted => attempt.interrupt(pair),
+        ErrorKind::Trainer(arm) => attempt.spoil(pair, arm, of(arm)),
+        ErrorKind::Refused => attempt.spoil(pair, Arm::Candidate, of(Arm::Candidate)),
         // What is typed or configured wrongly is found before a trainer starts.
-        LoopError::Usage(_) => attempt.bookkeeping.begun = None,
+        ErrorKind::Usage => attempt.bookkeeping.begun = None,
         // Nobody knows whose doing it is that the loop cannot go on.
-        LoopError::Failed(message) | LoopError::Undecided(message) => attempt.lose(pair, message),
+        ErrorKind::Failed | ErrorKind::Undecided => attempt.lose(pair, &why),
     }
 }
 
@@ -137,7 +134,7 @@ pub fn compare<S: PairSource>(
 ) -> Result<(Verdict, String), LoopError> {
     let looks = plan
         .looks()
-        .ok_or_else(|| LoopError::Failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
+        .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
     // Before what is unsettled counts: a plan that it completes has had its say.
     let most = most_pairs(attempt, plan, looks);
     attempt.settle();
@@ -207,13 +204,13 @@ pub fn confirm<S: PairSource>(source: &mut S, attempt: &mut Attempt) -> Result<O
 }
 
 /// Pairs that the baseline spoiled say that the instrument does not work here; those of the candidate, that it plays.
-pub fn too_many_voids(voids: &[VoidRow]) -> Result<Option<String>, LoopError> {
+pub fn too_many_voids(voids: &[VoidPair]) -> Result<Option<String>, LoopError> {
     if let Some(finding) = gaming::voids(voids) {
-        return Ok(Some(finding.text()));
+        return Ok(Some(finding.to_string()));
     }
     let of_baseline: Vec<_> = voids.iter().filter(|void| void.arm == Arm::Baseline).collect();
     match of_baseline.last() {
-        Some(last) if of_baseline.len() >= gaming::MAX_VOIDS => Err(LoopError::Failed(format!(
+        Some(last) if of_baseline.len() >= gaming::MAX_VOIDS => Err(LoopError::failed(format!(
             "the baseline cannot be measured in turns: in {} pairs it {}",
             of_baseline.len(),
             last.why

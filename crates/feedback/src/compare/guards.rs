@@ -24,14 +24,14 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{
         bookkeeping::MAX_LOST,
         confirmation::fewest_that_pass,
         guard::{GuardResult, judge},
     },
     config::{Guard, LoopConfig, Workload},
-    parity::{Tier, pair_log::KeptEvidence},
+    parity::{Tier, pair_log::PairLog},
 };
 
 mod again;
@@ -72,7 +72,7 @@ pub struct GuardRequest<'a> {
     /// Builds an arm's tree again after the other's, and returns the seconds it took.
     pub rebuild: &'a dyn Fn(Arm) -> Result<f64, LoopError>,
     /// Where the losses of a guard's pairs are kept, by the guard's name.
-    pub evidence: &'a dyn Fn(&str) -> KeptEvidence,
+    pub evidence: &'a dyn Fn(&str) -> PairLog,
 }
 
 /// Measures the pair of a number: ln(baseline / candidate) of something of which less is better.
@@ -86,22 +86,22 @@ pub trait GuardPairs {
     /// Measures one more, unless it is spoiled, and keeps what became of it.
     ///
     /// # Errors
-    /// [`LoopError::Refused`] where too many are spoiled by the candidate.
+    /// [`LoopError::refused`] where too many are spoiled by the candidate.
     fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError>;
 }
 
 /// Runs the guard, or goes on with it.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where a trainer plays in so many pairs that the guard has no answer.
+/// [`LoopError::refused`] where a trainer plays in so many pairs that the guard has no answer.
 pub fn run(
     name: &str,
     guard: &Guard,
     request: &GuardRequest<'_>,
     pairs: &mut dyn GuardPairs,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<GuardResult, LoopError> {
-    let looks = Looks { name, margin_pct: guard.margin_pct(), watch };
+    let looks = Looks { name, margin_pct: guard.margin_pct(), progress };
     match guard {
         Guard::PeakMemory { .. } => Ok(judge(name, guard.margin_pct(), &request.memory, LEVEL)),
         Guard::FirstStep { .. } => {
@@ -116,14 +116,14 @@ pub fn run(
                 work,
                 slowed: None,
             };
-            let mut time = |arm, place| pair::start_only(&start, arm, place, watch);
+            let mut time = |arm, place| pair::start_only(&start, arm, place, progress);
             by_process(&looks, request, pairs, &mut time)
         }
         Guard::Workload { workload, .. } => by_workload(&looks, workload, request, pairs),
         Guard::Command { command, inputs, .. } => {
             let mut answers = Answers::new(name, request.tier);
             let mut time = |arm, place| {
-                let ended = run_command(command, inputs, request, arm, place, watch)?;
+                let ended = run_command(command, inputs, request, arm, place, progress)?;
                 answers.compare(arm, &ended.stdout)?;
                 Ok(ended.seconds)
             };
@@ -131,7 +131,7 @@ pub fn run(
         }
         Guard::BuildTime { .. } => {
             let mut rebuild = |arm, _| (request.rebuild)(arm).map_err(|error| error.of_trainer(arm));
-            looks.at(BUILD_PAIRS, pairs, &mut |number| pair_of(request, number, 1, watch, &mut rebuild))
+            looks.at(BUILD_PAIRS, pairs, &mut |number| pair_of(request, number, 1, progress, &mut rebuild))
         }
     }
 }
@@ -140,7 +140,7 @@ pub fn run(
 struct Looks<'a> {
     name: &'a str,
     margin_pct: f64,
-    watch: &'a dyn Watch,
+    progress: &'a dyn Progress,
 }
 
 impl Looks<'_> {
@@ -152,7 +152,7 @@ impl Looks<'_> {
         pairs: &mut dyn GuardPairs,
         measure: &mut Measure<'_>,
     ) -> Result<GuardResult, LoopError> {
-        let Looks { name, margin_pct, watch } = *self;
+        let Looks { name, margin_pct, progress } = *self;
         let started = Instant::now();
         let level = LEVEL / counts.len() as f64;
         let mut measure = |number| {
@@ -172,7 +172,7 @@ impl Looks<'_> {
                     break planned;
                 }
                 pairs.measure(&mut measure)?;
-                progress(name, planned, pairs.d(), started, watch);
+                report(name, planned, pairs.d(), started, progress);
             };
             found = judge(name, margin_pct, &pairs.d()[..planned], level);
             if found.holds || found.p > HOPELESS {
@@ -189,9 +189,9 @@ fn by_workload(
     request: &GuardRequest<'_>,
     pairs: &mut dyn GuardPairs,
 ) -> Result<GuardResult, LoopError> {
-    let Looks { name, watch, .. } = *looks;
+    let Looks { name, progress, .. } = *looks;
     let specs = request.specs.map(|spec| SandboxSpec { inputs: workload.inputs.clone(), ..spec.clone() });
-    let script = plan::script_of(&workload.timed(), &specs, request.work, request.draws, watch)?;
+    let script = plan::script_of(&workload.timed(), &specs, request.work, request.draws, progress)?;
     let mut training = GuardTraining::new(name, workload, request, pairs.d().len())?;
     let found = looks.at(PAIRS, pairs, &mut |number| {
         let pair = PairRequest {
@@ -203,7 +203,7 @@ fn by_workload(
             work: request.work,
             slowed: None,
         };
-        let mut run = pair::run(&pair, watch)?;
+        let mut run = pair::run(&pair, progress)?;
         if let Some(void) = run.void.take() {
             return Ok(Outcome::Void(void));
         }
@@ -223,7 +223,7 @@ fn by_process(
 ) -> Result<GuardResult, LoopError> {
     let seconds = time(Arm::Baseline, 0)?;
     let counts = if seconds < LONG_S { SHORT_PROCESS_PAIRS } else { PROCESS_PAIRS };
-    looks.at(counts, pairs, &mut |number| pair_of(request, number, repeats(seconds), looks.watch, time))
+    looks.at(counts, pairs, &mut |number| pair_of(request, number, repeats(seconds), looks.progress, time))
 }
 
 /// How often a process of this length runs in a pair.
@@ -236,14 +236,14 @@ fn pair_of(
     request: &GuardRequest<'_>,
     number: u64,
     repeats: u64,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
     measure: &mut dyn FnMut(Arm, usize) -> Result<f64, LoopError>,
 ) -> Result<Outcome<f64>, LoopError> {
     let mut shortest = [f64::INFINITY; 2];
     for repeat in 0..repeats {
         for (place, arm) in request.draws.order(Purpose::Pair, number, repeat).into_iter().enumerate() {
-            if watch.is_stop_requested() {
-                return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+            if progress.is_stop_requested() {
+                return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
             }
             let found = measure(arm, place)?;
             shortest[arm.index()] = shortest[arm.index()].min(found);
@@ -259,7 +259,7 @@ fn run_command(
     request: &GuardRequest<'_>,
     arm: Arm,
     place: usize,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<command::Ended, LoopError> {
     let spec = SandboxSpec { inputs: inputs.to_vec(), ..request.specs[arm.index()].clone() };
     let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), &spec)?;
@@ -267,13 +267,13 @@ fn run_command(
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = command::run(&folder, &spec, &words, limit, watch)?.success(arm.name(), command);
+    let ended = command::run(&folder, &spec, &words, limit, progress)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 
-fn progress(name: &str, planned: usize, d: &[f64], started: Instant, watch: &dyn Watch) {
+fn report(name: &str, planned: usize, d: &[f64], started: Instant, progress: &dyn Progress) {
     let elapsed_s = started.elapsed().as_secs_f64();
-    watch.pairs(&PairProgress {
+    progress.pairs(&PairProgress {
         stage: format!("guard {name}"),
         pairs: d.len(),
         planned,
@@ -325,7 +325,7 @@ mod tests {
 
     /// After how many pairs a guard of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
+        let looks = Looks { name: "decode", margin_pct: 5.0, progress: &pairbench::progress::Quiet };
         let mut measure = |number| Ok(Outcome::Measured(log_of_pct(d(number - FIRST_NUMBER))));
         let found = looks.at(&[8, 14, 20], &mut Kept(Vec::new()), &mut measure).unwrap();
         (found.pairs, found.holds)
@@ -334,7 +334,7 @@ mod tests {
     /// A crash of the candidate, or a power cut, does not end a guard; three of them refuse the attempt.
     #[test]
     fn lost_pairs_count_against_a_guard() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
+        let looks = Looks { name: "decode", margin_pct: 5.0, progress: &pairbench::progress::Quiet };
         let held = |counts: &[usize], lost: usize, pct: f64| {
             let mut measure = |_| Ok(Outcome::Measured(log_of_pct(pct)));
             let found = looks.at(counts, &mut Kept(vec![LOST_D; lost]), &mut measure).unwrap();
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_guard_goes_on_with_what_was_measured() {
-        let looks = Looks { name: "decode", margin_pct: 5.0, watch: &pairbench::progress::Quiet };
+        let looks = Looks { name: "decode", margin_pct: 5.0, progress: &pairbench::progress::Quiet };
         let mut numbers = Vec::new();
         let mut measure = |number| {
             numbers.push(number - FIRST_NUMBER);

@@ -5,22 +5,22 @@ use pairbench::draws::Randomization;
 use crate::{
     LoopError,
     attempt::{Attempt, RULES},
-    compare::sides::Contest,
+    compare::built_arms::BuiltArms,
     parity::Tier,
     store::{session::Session, state::Cycle},
 };
 
 /// The attempt of these two, if there is one, open or ended. It may have been of other trees that build the same
 /// programs; what it is of now are these, for the cycle that is open now.
-pub fn known(session: &Session, contest: &Contest) -> Result<Option<Attempt>, LoopError> {
+pub fn known(session: &Session, built_arms: &BuiltArms) -> Result<Option<Attempt>, LoopError> {
     let cycle = session.state.cycle()?;
     let tiers = match &cycle {
         Some(cycle) => vec![cycle.tier],
         None => vec![Tier::T0, Tier::T1, Tier::T2],
     };
     for tier in tiers {
-        if let Some(known) = by_key(session, &key(session, contest, tier, None))? {
-            let [baseline, candidate] = contest.sides.clone();
+        if let Some(known) = by_key(session, &key(session, built_arms, tier, None))? {
+            let [baseline, candidate] = built_arms.revisions.clone();
             return Ok(Some(Attempt { baseline, candidate, ..for_cycle(known, cycle.as_ref()) }));
         }
     }
@@ -50,14 +50,14 @@ pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, Lo
     let Some(known) = session.attempts().load(key)? else {
         return Ok(crate::records::evidence::find(session, key)?.map(|known| {
             // Where the state folder is gone, so is what its pairs showed.
-            let is_gone = !session.attempts().kept_evidence(key).exists();
+            let is_gone = !session.attempts().pair_log(key).exists();
             Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
         }));
     };
     // The key holds the workload's steps: a plan of others was not made by the loop.
     match known.plan.filter(|plan| plan.blocks.steps != session.config.workload.steps) {
         None => Ok(Some(known)),
-        Some(plan) => Err(LoopError::Failed(format!(
+        Some(plan) => Err(LoopError::failed(format!(
             "the attempt `{key}` cannot be right: its plan is of {} steps, the workload has {}",
             plan.blocks.steps, session.config.workload.steps
         ))
@@ -67,11 +67,11 @@ pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, Lo
 
 /// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
 /// asking for less is not a reason to start over.
-pub(super) fn key(session: &Session, contest: &Contest, tier: Tier, anew: Option<Randomization>) -> String {
+pub(super) fn key(session: &Session, built_arms: &BuiltArms, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
-    let mut parts = contest.sides.each_ref().map(|side| side.binary.clone()).to_vec();
+    let mut parts = built_arms.revisions.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
-    parts.extend([contest.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
+    parts.extend([built_arms.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
     // Two targets may run the same command behind other guards; trainers may read a variable.
     parts.push(format!("target {:?}", session.config.target));
     parts.extend(workload_environment(session));

@@ -19,9 +19,9 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     attempt::layout::{CONFIRMED_OVER, LayoutNoise, MOST},
-    compare::sides::Contest,
+    compare::built_arms::BuiltArms,
     store::{build::Built, session::Session},
 };
 
@@ -73,19 +73,19 @@ impl LayoutSpecs {
     /// Builds all of them, one after the other: there is one stage, and nothing is timed meanwhile.
     ///
     /// # Errors
-    /// [`LoopError::Refused`] where the candidate's build makes the same program in two layouts.
+    /// [`LoopError::refused`] where the candidate's build makes the same program in two layouts.
     pub fn build(
         session: &Session,
-        contest: &Contest,
+        built_arms: &BuiltArms,
         draws: Randomization,
         stage: Stage,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<LayoutSpecs, LoopError> {
         let layouts = drawn(draws, stage);
         let mut specs = [Vec::new(), Vec::new()];
         let mut build_s = 0.0;
         for arm in Arm::BOTH {
-            let (made, seconds) = kits_of(session, contest, arm, &layouts[arm.index()], watch)?;
+            let (made, seconds) = specs_of(session, built_arms, arm, &layouts[arm.index()], progress)?;
             specs[arm.index()] = made;
             build_s += seconds;
         }
@@ -107,22 +107,22 @@ impl LayoutSpecs {
 ///
 /// # Errors
 /// Where two layouts are the same program: nothing was varied.
-pub fn kits_of(
+pub fn specs_of(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     arm: Arm,
     layouts: &[u32],
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(Vec<SandboxSpec>, f64), LoopError> {
     let (repository, config) = (&session.repository, &session.config);
-    let tree = &contest.sides[arm.index()].tree;
+    let tree = &built_arms.revisions[arm.index()].tree;
     let (mut specs, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
-    for built in session.builds.build_layouts(repository, tree, config, layouts, watch)? {
+    for built in session.builds.build_layouts(repository, tree, config, layouts, progress)? {
         if !built.is_cached {
             seconds += built.seconds;
         }
         if !binaries.insert(built.binary_hash.clone()) {
-            return Err(LoopError::Refused(format!(
+            return Err(LoopError::refused(format!(
                 "the {} is the same program in two layouts: `{}` does not vary it",
                 arm.name(),
                 config.build.command
@@ -130,7 +130,7 @@ pub fn kits_of(
             .hint("each number that `{layout}` stands for makes another order of functions, or the command has no `{layout}`"));
         }
         let Built { folder: artifacts_from, binary_hash, .. } = built;
-        specs.push(SandboxSpec { artifacts_from, binary_hash, ..contest.specs[arm.index()].clone() });
+        specs.push(SandboxSpec { artifacts_from, binary_hash, ..built_arms.specs[arm.index()].clone() });
     }
     Ok((specs, seconds))
 }
@@ -141,18 +141,18 @@ pub type RunPair<'a> = &'a dyn Fn([&SandboxSpec; 2], u64) -> Result<f64, LoopErr
 /// Runs layouts of the baseline beside each other and says how much they differ. None where the layouts cannot be built.
 pub fn measure(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     layouts: u32,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
     run: RunPair<'_>,
 ) -> Result<Option<LayoutNoise>, LoopError> {
-    watch.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
+    progress.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
     // The baseline's of a confirmation begin with the same numbers.
     let numbers: Vec<u32> = (1..=layouts).collect();
-    let (specs, build_s) = match kits_of(session, contest, Arm::Baseline, &numbers, watch) {
-        Err(error @ LoopError::Interrupted(_)) => return Err(error),
+    let (specs, build_s) = match specs_of(session, built_arms, Arm::Baseline, &numbers, progress) {
+        Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         Err(error) => {
-            watch.note(&format!("layout is not measured: {error}"));
+            progress.note(&format!("layout is not measured: {error}"));
             return Ok(None);
         }
         Ok(built) => built,

@@ -9,9 +9,11 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{Attempt, PairRow, bookkeeping::Series},
-    compare::{PairRunner, driver::PairSource, layout::LayoutSpecs, pair_row, progress, same_training::SameTraining},
+    compare::{
+        PairRunner, driver::PairSource, layout::LayoutSpecs, pair_row, report_pairs, same_training::SameTraining,
+    },
     store::session::Session,
 };
 
@@ -38,7 +40,7 @@ pub struct TrainerPairs<'a> {
     /// Trainers' seconds of pairs that are not yet in the attempt.
     pub spent_s: f64,
     /// Who watches.
-    pub watch: &'a dyn Watch,
+    pub progress: &'a dyn Progress,
 }
 
 impl PairSource for TrainerPairs<'_> {
@@ -47,8 +49,8 @@ impl PairSource for TrainerPairs<'_> {
     fn run(&mut self, number: u64) -> Result<Outcome<PairRun>, LoopError> {
         let script = self.runner.script(&self.plan.blocks, number);
         let mut run = match &self.layouts {
-            None => self.runner.run(number, &script, self.watch)?,
-            Some(layouts) => self.runner.with_kits(layouts.of_pair(self.index)).run(number, &script, self.watch)?,
+            None => self.runner.run(number, &script, self.progress)?,
+            Some(layouts) => self.runner.with_specs(layouts.of_pair(self.index)).run(number, &script, self.progress)?,
         };
         self.spent_s += if self.series == Series::Comparison { run.trainers_s() } else { run.seconds };
         Ok(match run.void.take() {
@@ -64,7 +66,7 @@ impl PairSource for TrainerPairs<'_> {
             record_blocks(self.session, attempt, &row, &run)?;
         }
         let started = Instant::now();
-        let refusal = self.same_training.judge(number, &run, attempt, self.watch)?;
+        let refusal = self.same_training.judge(number, &run, attempt, self.progress)?;
         let seconds = &mut attempt.seconds;
         if is_comparison {
             seconds.parity += started.elapsed().as_secs_f64();
@@ -86,11 +88,11 @@ impl PairSource for TrainerPairs<'_> {
     }
 
     fn note(&mut self, line: &str) {
-        self.watch.note(line);
+        self.progress.note(line);
     }
 
     fn is_stop_requested(&self) -> bool {
-        self.watch.is_stop_requested()
+        self.progress.is_stop_requested()
     }
 
     fn is_budget_spent(&self) -> bool {
@@ -102,7 +104,7 @@ impl PairSource for TrainerPairs<'_> {
             Some(confirmation) => ("confirm", confirmation.d()),
             None => ("compare", attempt.d()),
         };
-        self.watch.pairs(&progress(stage, &d, planned, attempt, judgement, self.began));
+        self.progress.pairs(&report_pairs(stage, &d, planned, attempt, judgement, self.began));
     }
 }
 

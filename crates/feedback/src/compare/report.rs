@@ -4,7 +4,7 @@ use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
-    attempt::{Attempt, CounterRow, Side, guard::GuardResult},
+    attempt::{Attempt, CounterRow, Revision, guard::GuardResult},
     parity::Parity,
     records::evidence,
     store::session::Session,
@@ -49,9 +49,9 @@ pub struct CompareReport {
     /// What must not become worse.
     pub guards: Vec<GuardResult>,
     /// A.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// B.
-    pub candidate: Side,
+    pub candidate: Revision,
     /// The ledger's record.
     pub record: Option<String>,
 }

@@ -27,13 +27,13 @@ use pairbench::{
 use serde::Deserialize;
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{Attempt, CounterRow},
-    compare::{selftest, sides::Contest},
+    compare::{built_arms::BuiltArms, selftest},
     config::Workload,
     parity::{
         self, Arms, Check, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
-        pair_log::{KeptEvidence, Shown},
+        pair_log::{PairLog, PairObservation},
         sampling::{self, Choice, Output},
         trajectory::{DEFAULT_COUNTERS, Trajectory},
         weights::{Exempt, UpdateCheck},
@@ -75,9 +75,9 @@ fn has_sampling(parity: &Parity) -> bool {
 /// leaves out. The refusal, if it is not the same training.
 pub fn without_a_gain(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let Some(parity) = attempt.parity.as_ref().filter(|parity| parity.passed) else {
         return Ok(Some("parity was not shown".into()));
@@ -85,7 +85,7 @@ pub fn without_a_gain(
     if has_sampling(parity) {
         return Ok(None);
     }
-    SameTraining::new(session, contest, attempt, watch)?.judge_all(attempt, watch)
+    SameTraining::new(session, built_arms, attempt, progress)?.judge_all(attempt, progress)
 }
 
 /// Judges what the records show, and the loss on other data where it was measured: losses, norms and tokens. For runs whose
@@ -104,11 +104,11 @@ pub fn of_records(evidence: &Evidence) -> Parity {
 /// Judges again what the pairs showed; the refusal, if it is not the same training.
 pub fn again(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
-    let same_training = SameTraining::new(session, contest, attempt, watch)?;
+    let same_training = SameTraining::new(session, built_arms, attempt, progress)?;
     // An attempt that is known from the ledger alone has only the judgement that stands there.
     let is_kept = !same_training.evidence.pairs.is_empty();
     Ok(is_kept.then(|| first_failure(&same_training.parity())).flatten())
@@ -117,20 +117,20 @@ pub fn again(
 /// Collects what pairs show.
 pub struct SameTraining<'a> {
     session: &'a Session,
-    contest: &'a Contest,
+    built_arms: &'a BuiltArms,
     exempt: Vec<Exempt>,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: KeptEvidence,
+    kept: PairLog,
 }
 
 impl<'a> SameTraining<'a> {
     /// Begins with what the attempt's pairs showed before.
     pub fn new(
         session: &'a Session,
-        contest: &'a Contest,
+        built_arms: &'a BuiltArms,
         attempt: &Attempt,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<SameTraining<'a>, LoopError> {
         let workload = &session.config.workload;
         for (what, is_missing) in [
@@ -138,13 +138,13 @@ impl<'a> SameTraining<'a> {
             ("eval", workload.eval.is_none() || workload.checkpoint.is_none()),
         ] {
             if is_missing {
-                watch.note(&format!(
+                progress.note(&format!(
                     "`workload.{what}` of `loop.toml` is missing: parity rests on losses and norms alone"
                 ));
             }
         }
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
-        let kept = session.attempts().kept_evidence(&attempt.key);
+        let kept = session.attempts().pair_log(&attempt.key);
         let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
         let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
         let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
@@ -152,7 +152,7 @@ impl<'a> SameTraining<'a> {
             kept.read(&numbers, &attempt.evidence)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
         Ok(SameTraining {
             session,
-            contest,
+            built_arms,
             exempt: exempt(workload)?,
             counters: counters(workload),
             evidence: Evidence {
@@ -173,7 +173,7 @@ impl<'a> SameTraining<'a> {
         number: u64,
         run: &PairRun,
         attempt: &mut Attempt,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<Option<String>, LoopError> {
         let workload = &self.session.config.workload;
         let records = self.records(run)?;
@@ -187,11 +187,11 @@ impl<'a> SameTraining<'a> {
             None => Vec::new(),
         };
         let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
-        let held_out = if is_evaluated { self.held_out(run, watch)? } else { None };
+        let held_out = if is_evaluated { self.held_out(run, progress)? } else { None };
         if is_evaluated {
             self.keep_checkpoint(&run.arms[0])?;
         }
-        let shown = Shown { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
+        let shown = PairObservation { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
         attempt.evidence = self.kept.append(&shown, &attempt.evidence)?;
         self.evidence.updates.extend(shown.updates);
         self.evidence.pairs.push(shown.pair);
@@ -208,14 +208,14 @@ impl<'a> SameTraining<'a> {
     }
 
     /// What only the end shows: equivalence over seeds, and sampling.
-    pub fn judge_all(&mut self, attempt: &mut Attempt, watch: &dyn Watch) -> Result<Option<String>, LoopError> {
+    pub fn judge_all(&mut self, attempt: &mut Attempt, progress: &dyn Progress) -> Result<Option<String>, LoopError> {
         let mut parity = if self.evidence.pairs.is_empty() {
             attempt.parity.clone().unwrap_or_else(|| self.parity())
         } else {
             self.parity()
         };
         if parity.passed && !has_sampling(&parity) {
-            parity = parity.with(self.sampling(watch)?);
+            parity = parity.with(self.sampling(progress)?);
         }
         let refusal = first_failure(&parity);
         attempt.parity = Some(parity);
@@ -239,9 +239,9 @@ impl<'a> SameTraining<'a> {
     /// What a pair of other trees than the attempt's showed of what was learned.
     pub fn learned(
         session: &'a Session,
-        contest: &'a Contest,
+        built_arms: &'a BuiltArms,
         run: &PairRun,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<PairEvidence, LoopError> {
         let workload = &session.config.workload;
         let evidence = Evidence {
@@ -252,10 +252,10 @@ impl<'a> SameTraining<'a> {
             floor: Floor::default(),
             updates: Vec::new(),
         };
-        let kept = session.attempts().kept_evidence("");
+        let kept = session.attempts().pair_log("");
         let counters = counters(workload);
-        let judged = SameTraining { session, contest, exempt: Vec::new(), counters, evidence, kept };
-        Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, watch)? })
+        let judged = SameTraining { session, built_arms, exempt: Vec::new(), counters, evidence, kept };
+        Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, progress)? })
     }
 
     /// What both arms wrote down of their steps.
@@ -268,9 +268,9 @@ impl<'a> SameTraining<'a> {
         Ok(Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? })
     }
 
-    fn held_out(&self, run: &PairRun, watch: &dyn Watch) -> Result<Option<Arms<f64>>, LoopError> {
+    fn held_out(&self, run: &PairRun, progress: &dyn Progress) -> Result<Option<Arms<f64>>, LoopError> {
         let steps = self.session.config.workload.steps;
-        held_out_of(self.session, self.contest, run.arms.each_ref().map(|arm| &arm.folder), steps, watch)
+        held_out_of(self.session, self.built_arms, run.arms.each_ref().map(|arm| &arm.folder), steps, progress)
     }
 
     fn keep_checkpoint(&self, arm: &ArmRun) -> Result<(), LoopError> {
@@ -284,17 +284,17 @@ impl<'a> SameTraining<'a> {
     }
 
     /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
-    fn sampling(&self, watch: &dyn Watch) -> Result<Vec<Check>, LoopError> {
+    fn sampling(&self, progress: &dyn Progress) -> Result<Vec<Check>, LoopError> {
         let Some(configured) = &self.session.config.sampling else { return Ok(Vec::new()) };
         let Some(kept) = kept_checkpoint(self.session) else {
-            return Err(LoopError::Usage("`[sampling]` needs `workload.checkpoint` in `loop.toml`".into()));
+            return Err(LoopError::usage("`[sampling]` needs `workload.checkpoint` in `loop.toml`"));
         };
         let (mut checks, mut all) = (Vec::new(), Vec::new());
         for (command, choice) in [(&configured.greedy, Choice::Greedy), (&configured.seeded, Choice::Seeded)] {
             let mut samples = Vec::new();
             for prompt in &configured.prompts {
                 let values = [("prompt", prompt.as_str())];
-                let of = |arm| Output::parse(self.once(arm, command, &kept, &values, watch)?.stdout.as_bytes());
+                let of = |arm| Output::parse(self.once(arm, command, &kept, &values, progress)?.stdout.as_bytes());
                 samples.push(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? });
             }
             checks.extend(sampling::compare(self.evidence.tier, choice, &samples));
@@ -302,20 +302,20 @@ impl<'a> SameTraining<'a> {
         }
         checks.push(sampling::alive(&all));
         if let Some(training) = &configured.training {
-            let sampled = self.trained(training, configured.steps, watch)?;
-            let silent = self.trained(&self.session.config.workload.command, configured.steps, watch)?;
+            let sampled = self.trained(training, configured.steps, progress)?;
+            let silent = self.trained(&self.session.config.workload.command, configured.steps, progress)?;
             checks.push(sampling::same_losses(&sampled, &silent));
         }
         Ok(checks)
     }
 
     /// A short training of the candidate.
-    fn trained(&self, command: &str, steps: u64, watch: &dyn Watch) -> Result<Trajectory, LoopError> {
+    fn trained(&self, command: &str, steps: u64, progress: &dyn Progress) -> Result<Trajectory, LoopError> {
         let spec = self.spec(Arm::Candidate);
         let folder = Sandbox::create(&self.session.work()?.join("t"), &spec)?;
         let words = timed_command::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
-        command::run(&folder, &spec, &words, limit, watch)?.success("candidate", command)?;
+        command::run(&folder, &spec, &words, limit, progress)?.success("candidate", command)?;
         Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
     }
 
@@ -326,13 +326,13 @@ impl<'a> SameTraining<'a> {
         command: &str,
         checkpoint: &Path,
         values: &[(&str, &str)],
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<command::Ended, LoopError> {
-        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), watch)
+        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), progress)
     }
 
     fn spec(&self, arm: Arm) -> SandboxSpec {
-        self.contest.specs[arm.index()].clone()
+        self.built_arms.specs[arm.index()].clone()
     }
 }
 
@@ -340,18 +340,18 @@ impl<'a> SameTraining<'a> {
 /// evaluates.
 pub(crate) fn held_out_of(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     folders: [&Sandbox; 2],
     steps: u64,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<Arms<f64>>, LoopError> {
     let workload = &session.config.workload;
     let (Some(command), Some(_)) = (&workload.eval, &workload.checkpoint) else { return Ok(None) };
-    let spec = &contest.specs[Arm::Baseline.index()];
+    let spec = &built_arms.specs[Arm::Baseline.index()];
     let of = |arm: Arm| -> Result<f64, LoopError> {
         let found = checkpoint_of(workload, folders[arm.index()], steps);
         let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
-        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), watch)?;
+        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), progress)?;
         loss(command, &ended.stdout)
     };
     Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
@@ -364,14 +364,14 @@ fn on_checkpoint(
     arm: Arm,
     command: &str,
     (checkpoint, values): (&Path, &[(&str, &str)]),
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<command::Ended, LoopError> {
     let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
     let given = folder.give(checkpoint).display().to_string();
     let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
     let words = timed_command::fill(command, &values)?;
     let limit = session.config.workload.turn_timeout;
-    command::run(&folder, spec, &words, limit, watch)?.success(arm.name(), command)
+    command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command)
 }
 
 /// How far the weights of both arms moved in a pair: in single steps and over the whole run.
@@ -488,7 +488,7 @@ fn loss(command: &str, stdout: &str) -> Result<f64, LoopError> {
     let json = stdout.find('{').map_or("", |start| &stdout[start..]);
     match serde_json::from_str::<Evaluated>(json) {
         Ok(Evaluated { loss }) => Ok(loss),
-        Err(error) => Err(LoopError::Failed(format!("`{command}` printed no object with `loss`: {error}"))
+        Err(error) => Err(LoopError::failed(format!("`{command}` printed no object with `loss`: {error}"))
             .hint("`workload.eval` of `loop.toml` names it")),
     }
 }

@@ -31,12 +31,12 @@ use pairbench::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{
         gaming::MAX_VOIDS,
         layout::{Floors, LayoutNoise, layouts_within},
     },
-    compare::{PairRunner, layout, same_training, sides::Contest},
+    compare::{PairRunner, built_arms::BuiltArms, layout, same_training},
     config::{LoopConfig, is_layout_varied},
     parity::Floor,
     store::session::Session,
@@ -52,11 +52,11 @@ const FLOOR_PAIRS: u64 = 2;
 /// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
 const LEVEL: f64 = 0.025;
 /// Smallest hold-up, in per cent of a turn.
-const HOLD_UP_PCT: f64 = 3.0;
+const INJECTED_DELAY_PCT: f64 = 3.0;
 /// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
-const HOLD_UP_SD: f64 = 4.0;
+const INJECTED_DELAY_SD: f64 = 4.0;
 /// The largest hold-up that is tried before the instrument counts as blind.
-const MAX_HOLD_UP_PCT: f64 = 100.0;
+const MAX_INJECTED_DELAY_PCT: f64 = 100.0;
 /// The known effect is not found where the estimate is off by more than this many standard errors.
 const MAX_ERRORS: f64 = 6.0;
 /// Numbers of the pairs that run in several layouts begin here, past all others.
@@ -80,7 +80,8 @@ pub struct SelfTest {
     /// Two-sided p of the program against itself.
     pub identical_p: f64,
     /// The known slowdown, in per cent of a turn.
-    pub hold_up_pct: f64,
+    #[serde(rename = "hold_up_pct")]
+    pub injected_delay_pct: f64,
     /// Its estimate.
     pub found_pct: f64,
     /// One-sided p of it.
@@ -130,15 +131,15 @@ pub fn cached(session: &Session) -> Result<Option<SelfTest>, LoopError> {
 }
 
 /// The proof that holds, made now if there is none. An instrument that fails is an error.
-pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SelfTest, LoopError> {
+pub fn ensure(session: &Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<SelfTest, LoopError> {
     if let Some(kept) = cached(session)?.filter(|kept| kept.failure.is_none()) {
         return Ok(kept);
     }
-    watch.note("self-test of the instrument (first use on this machine, or a week ago)");
-    let made = run(session, contest, SelfTestOptions::default(), watch)?;
+    progress.note("self-test of the instrument (first use on this machine, or a week ago)");
+    let made = run(session, built_arms, SelfTestOptions::default(), progress)?;
     match &made.failure {
         None => Ok(made),
-        Some(why) => Err(LoopError::Refused(format!("the instrument fails its own test here: {why}"))
+        Some(why) => Err(LoopError::refused(format!("the instrument fails its own test here: {why}"))
             .hint("`alpha loop doctor` says what disturbs; then `alpha loop selftest`")),
     }
 }
@@ -146,28 +147,28 @@ pub fn ensure(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result
 /// Runs the test and keeps the result.
 pub fn run(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     options: SelfTestOptions,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<SelfTest, LoopError> {
     let draws = Randomization::fresh();
-    let runner = PairRunner::new(session, contest, draws)?.of_baseline();
+    let runner = PairRunner::new(session, built_arms, draws)?.of_baseline();
     let empty = Script::default();
-    let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, watch)?;
+    let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, progress)?;
     let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
-    watch.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
-    let series = |first, slowed| series(&runner, &plan.blocks, first, slowed, watch);
-    let peaks = peaks(session, contest, watch)?;
+    progress.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
+    let series = |first, slowed| series(&runner, &plan.blocks, first, slowed, progress);
+    let peaks = peaks(session, built_arms, progress)?;
     let identical = series(1, None)?;
     let mut floor = Floor::default();
     for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
         let script = runner.script(&plan.blocks, number);
-        let run = measured(&runner.request(number, &script), watch)?;
+        let run = measured(&runner.request(number, &script), progress)?;
         same_training::include_in_floor(session, &run, &plan.blocks, draws, number, &mut floor)?;
     }
     let mut failure = None;
     if p_two_sided(&identical) <= LEVEL {
-        watch.note("the program differed from itself: once more");
+        progress.note("the program differed from itself: once more");
         let again = series(1 + PAIRS, None)?;
         let same_side = (robust::median(&identical) > 0.0) == (robust::median(&again) > 0.0);
         if p_two_sided(&again) <= LEVEL && same_side {
@@ -176,32 +177,33 @@ pub fn run(
         }
     }
     let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
-    let mut hold_up_pct = HOLD_UP_PCT.max(HOLD_UP_SD * pct_of_log(sd)).min(MAX_HOLD_UP_PCT);
+    let mut injected_delay_pct = INJECTED_DELAY_PCT.max(INJECTED_DELAY_SD * pct_of_log(sd)).min(MAX_INJECTED_DELAY_PCT);
     let mut first = 1 + 4 * PAIRS;
     let (found, found_p) = loop {
-        let slowed = series(first, Some((Arm::Candidate, hold_up_pct / 100.0)))?;
+        let slowed = series(first, Some((Arm::Candidate, injected_delay_pct / 100.0)))?;
         let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
         let found = WalshAverages::of(&slower).estimate();
         let found_p = p_greater(&slower);
         let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
-        let is_off = (found - log_of_pct(hold_up_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
+        let is_off = (found - log_of_pct(injected_delay_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
         if found_p <= LEVEL && !is_off {
             break (found, found_p);
         }
-        let (expected, estimate) = (hold_up_pct, pct_of_log(found));
-        if hold_up_pct >= MAX_HOLD_UP_PCT {
+        let (expected, estimate) = (injected_delay_pct, pct_of_log(found));
+        if injected_delay_pct >= MAX_INJECTED_DELAY_PCT {
             let what =
                 format!("a known slowdown of {expected:.1} % was estimated as {estimate:.1} % (p = {found_p:.3})");
             failure = failure.or(Some(what));
             break (found, found_p);
         }
         // Noise of the hour, or an instrument that is blind: a larger effect tells.
-        watch
+        progress
             .note(&format!("a slowdown of {expected:.1} % was found as {estimate:.1} %: once more with twice as much"));
-        hold_up_pct = (2.0 * hold_up_pct).min(MAX_HOLD_UP_PCT);
+        injected_delay_pct = (2.0 * injected_delay_pct).min(MAX_INJECTED_DELAY_PCT);
         first += PAIRS;
     };
-    let layout = if failure.is_none() { layouts(session, contest, &runner, &plan, options, watch)? } else { None };
+    let layout =
+        if failure.is_none() { layouts(session, built_arms, &runner, &plan, options, progress)? } else { None };
     let made = SelfTest {
         schema: SCHEMA.to_owned(),
         holds_for: holds_for(session)?,
@@ -209,7 +211,7 @@ pub fn run(
         sd_pct: pct_of_log(sd),
         identical_pct: pct_of_log(WalshAverages::of(&identical).estimate()),
         identical_p: p_two_sided(&identical),
-        hold_up_pct,
+        injected_delay_pct,
         found_pct: pct_of_log(found),
         found_p,
         seconds_per_pair: plan.seconds_per_pair,
@@ -220,7 +222,7 @@ pub fn run(
         failure,
     };
     let json = serde_json::to_vec_pretty(&made)
-        .map_err(|error| LoopError::Failed(format!("the self-test cannot be written: {error}")))?;
+        .map_err(|error| LoopError::failed(format!("the self-test cannot be written: {error}")))?;
     files::write(&path(session), &json)?;
     Ok(made)
 }
@@ -242,13 +244,13 @@ fn series(
     blocks: &Blocks,
     first: u64,
     slowed: Option<(Arm, f64)>,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Vec<f64>, LoopError> {
     (first..first + PAIRS)
         .map(|number| {
             let script = runner.script(blocks, number);
             let request = PairRequest { slowed, ..runner.request(number, &script) };
-            Ok(measured(&request, watch)?.log_ratio())
+            Ok(measured(&request, progress)?.log_ratio())
         })
         .collect()
 }
@@ -256,19 +258,19 @@ fn series(
 /// How much layouts of the baseline differ.
 fn layouts(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     runner: &PairRunner<'_>,
     plan: &PairPlan,
     options: SelfTestOptions,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<LayoutNoise>, LoopError> {
     if !is_layout_varied(&session.config) {
-        watch.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
+        progress.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
         return Ok(None);
     }
     let within = layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
     let Some(layouts) = options.layouts.or(within) else {
-        watch.note(&format!(
+        progress.note(&format!(
             "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",
             plan.seconds_per_pair,
             layout::LIMIT.as_secs_f64()
@@ -278,25 +280,25 @@ fn layouts(
     let run = |specs: [&SandboxSpec; 2], number: u64| {
         let number = FIRST_LAYOUT_PAIR + number;
         let script = runner.script(&plan.blocks, number);
-        Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, watch)?.log_ratio())
+        Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, progress)?.log_ratio())
     };
-    layout::measure(session, contest, layouts, watch, &run)
+    layout::measure(session, built_arms, layouts, progress, &run)
 }
 
 /// Runs a pair, again where something disturbed it, as comparisons do.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where it is void [`MAX_VOIDS`] times in a row.
-fn measured(request: &PairRequest<'_>, watch: &dyn Watch) -> Result<PairRun, LoopError> {
+/// [`LoopError::refused`] where it is void [`MAX_VOIDS`] times in a row.
+fn measured(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     let mut voids = 0;
     loop {
-        let run = pair::run(request, watch)?;
+        let run = pair::run(request, progress)?;
         let Some(void) = &run.void else { return Ok(run) };
         voids += 1;
         if voids == MAX_VOIDS {
-            return Err(LoopError::Refused(format!("the instrument cannot be tested: the baseline {}", void.why)));
+            return Err(LoopError::refused(format!("the instrument cannot be tested: the baseline {}", void.why)));
         }
-        watch.note(&format!("a pair of the self-test was void (the baseline {}): once more", void.why));
+        progress.note(&format!("a pair of the self-test was void (the baseline {}): once more", void.why));
     }
 }
 
@@ -332,13 +334,17 @@ fn path(session: &Session) -> PathBuf {
 }
 
 /// Runs the configuration's command for peaks with the baseline's program.
-pub(crate) fn peaks(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Option<Peaks>, LoopError> {
+pub(crate) fn peaks(
+    session: &Session,
+    built_arms: &BuiltArms,
+    progress: &dyn Progress,
+) -> Result<Option<Peaks>, LoopError> {
     let Some(command) = session.config.trace.as_ref().and_then(|trace| trace.peaks.as_ref()) else { return Ok(None) };
-    let spec = &contest.specs[0];
+    let spec = &built_arms.specs[0];
     let folder = Sandbox::create(&session.work()?.join("p"), spec)?;
     let limit = session.config.workload.turn_timeout;
-    let ended =
-        command::run(&folder, spec, &timed_command::fill(command, &[])?, limit, watch)?.success("baseline", command)?;
+    let ended = command::run(&folder, spec, &timed_command::fill(command, &[])?, limit, progress)?
+        .success("baseline", command)?;
     let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
     parse_peaks(json.as_bytes()).map(Some)
 }

@@ -15,9 +15,9 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     compare::{
-        sides::Contest,
+        built_arms::BuiltArms,
         smoke::{self, Ending, SmokeRow, SmokeRun, SmokeVerdict},
     },
     config::SmokeConfig,
@@ -34,17 +34,18 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 /// No run more is begun after this time.
 const TIME: Duration = Duration::from_secs(10);
 
-/// Runs the test on both arms of a contest.
-pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<SmokeVerdict, LoopError> {
+/// Runs the test on both arms.
+pub fn run(session: &Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<SmokeVerdict, LoopError> {
     let Some(smoke) = &session.config.smoke else {
-        return Err(LoopError::Usage("`loop.toml` has no `[smoke]`".into())
-            .hint("name the command of a run of a few steps there"));
+        return Err(
+            LoopError::usage("`loop.toml` has no `[smoke]`").hint("name the command of a run of a few steps there")
+        );
     };
     let started = Instant::now();
     let mut runs: [Vec<SmokeRun>; 2] = [Vec::new(), Vec::new()];
     loop {
         for arm in Arm::BOTH {
-            runs[arm.index()].push(run_once(session, smoke, &contest.specs[arm.index()], watch)?);
+            runs[arm.index()].push(run_once(session, smoke, &built_arms.specs[arm.index()], progress)?);
         }
         if runs[0].len() < RUNS {
             continue;
@@ -52,7 +53,7 @@ pub fn run(session: &Session, contest: &Contest, watch: &dyn Watch) -> Result<Sm
         let verdict = smoke::judge(smoke.steps, Some(&runs[0]), &runs[1]);
         let may_go_on = runs[0].len() < MAX_RUNS && started.elapsed() < TIME;
         match &verdict.unsettled {
-            Some(why) if may_go_on => watch.note(&format!("smoke: one more run of each: {why}")),
+            Some(why) if may_go_on => progress.note(&format!("smoke: one more run of each: {why}")),
             _ => return Ok(verdict),
         }
     }
@@ -62,15 +63,16 @@ fn run_once(
     session: &Session,
     smoke: &SmokeConfig,
     spec: &SandboxSpec,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<SmokeRun, LoopError> {
     let spec = SandboxSpec { inputs: smoke.inputs.clone(), ..spec.clone() };
     let folder = Sandbox::create(&session.work()?.join("s"), &spec)?;
     let words = timed_command::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
-    let ended = match command::run(&folder, &spec, &words, RUN_TIMEOUT, watch) {
+    let ended = match command::run(&folder, &spec, &words, RUN_TIMEOUT, progress) {
         Ok(ended) => ended,
-        Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
-            return Ok(SmokeRun { ending: Ending::NotStarted(why), stderr_tail: String::new(), rows: Vec::new() });
+        Err(error) if matches!(error.kind, ErrorKind::Failed | ErrorKind::Trainer(_)) => {
+            let ending = Ending::NotStarted(error.to_string());
+            return Ok(SmokeRun { ending, stderr_tail: String::new(), rows: Vec::new() });
         }
         Err(error) => return Err(error),
     };

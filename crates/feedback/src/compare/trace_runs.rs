@@ -10,11 +10,11 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
-    attempt::{Attempt, CounterRow, VoidRow, corroboration::Corroboration},
+    LoopError, Progress,
+    attempt::{Attempt, CounterRow, VoidPair, corroboration::Corroboration},
     compare::{
+        built_arms::{self, BuiltArms},
         driver, selftest,
-        sides::{self, Contest},
     },
     config::{Area, TraceConfig, Workload},
     parity::trajectory::{DEFAULT_COUNTERS, Trajectory},
@@ -38,13 +38,13 @@ const PATIENCE_MINUTES: f64 = 5.0;
 const FIRST_STEADY: usize = 1;
 
 /// Ranks by traces of HEAD, made now.
-pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, LoopError> {
+pub fn rank_baseline(session: &Session, progress: &dyn Progress) -> Result<Report, LoopError> {
     let trace = configured(session)?;
     let head = session.repository.head()?.commit;
-    let contest = sides::of_commits(session, &head, &head, watch)?;
+    let built_arms = built_arms::of_commits(session, &head, &head, progress)?;
     let workload = traced_workload(session, trace);
     let work = session.work()?;
-    let specs = [&contest.specs[0], &contest.specs[0]];
+    let specs = [&built_arms.specs[0], &built_arms.specs[0]];
     let script = Script::default();
     let mut runs = Vec::new();
     for number in 0..PROCESSES {
@@ -57,7 +57,7 @@ pub fn rank_baseline(session: &Session, watch: &dyn Watch) -> Result<Report, Loo
             work: &work,
             slowed: None,
         };
-        let run = pair::alone(&request, Arm::Baseline, watch)?;
+        let run = pair::alone(&request, Arm::Baseline, progress)?;
         runs.push(read(&run.folder, trace, &workload)?);
     }
     rank(session, &runs)
@@ -77,9 +77,9 @@ pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
 /// Asks the traces of both arms whether counters that fell are true.
 pub fn corroborate(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Corroboration, LoopError> {
     let trace = configured(session)?;
     let workload = traced_workload(session, trace);
@@ -87,7 +87,7 @@ pub fn corroborate(
     let script = Script::default();
     let request = PairRequest {
         command: workload.timed(),
-        specs: [&contest.specs[0], &contest.specs[1]],
+        specs: [&built_arms.specs[0], &built_arms.specs[1]],
         script: &script,
         draws: attempt.draws,
         number: FIRST_NUMBER,
@@ -96,7 +96,7 @@ pub fn corroborate(
     };
     let mut runs = Vec::new();
     for arm in Arm::BOTH {
-        let run = pair::alone(&request, arm, watch)?;
+        let run = pair::alone(&request, arm, progress)?;
         runs.push(read(&run.folder, trace, &workload)?);
     }
     Ok(corroboration(&attempt.counters, [&runs[0].trace, &runs[1].trace]))
@@ -129,15 +129,15 @@ fn corroboration(counters: &[CounterRow], traces: [&Trace; 2]) -> Corroboration 
 /// Change by phase and kernel, from traced pairs in turns. Where no area was declared, every part is inside.
 pub fn attribute(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Attribution, LoopError> {
     let trace = configured(session)?;
     let workload = traced_workload(session, trace);
-    let specs = [contest.specs[0].clone(), contest.specs[1].clone()];
+    let specs = [built_arms.specs[0].clone(), built_arms.specs[1].clone()];
     let work = session.work()?;
-    let script = plan::script_of(&workload.timed(), &specs, &work, attempt.draws, watch)?;
+    let script = plan::script_of(&workload.timed(), &specs, &work, attempt.draws, progress)?;
     let (mut pairs, mut voids) = (Vec::new(), Vec::new());
     for number in FIRST_NUMBER.. {
         if pairs.len() as u64 == PAIRS {
@@ -147,12 +147,12 @@ pub fn attribute(
         let draws = attempt.draws;
         let request =
             PairRequest { command: workload.timed(), specs, script: &script, draws, number, work: &work, slowed: None };
-        let run = pair::run(&request, watch)?;
+        let run = pair::run(&request, progress)?;
         if let Some(void) = run.void {
-            watch.note(&format!("a traced pair is void: the {} {}", void.arm.name(), void.why));
-            voids.push(VoidRow { number, arm: void.arm, why: void.why });
+            progress.note(&format!("a traced pair is void: the {} {}", void.arm.name(), void.why));
+            voids.push(VoidPair { number, arm: void.arm, why: void.why });
             if let Some(refusal) = driver::too_many_voids(&voids)? {
-                return Err(LoopError::Refused(format!("attribution: {refusal}")));
+                return Err(LoopError::refused(format!("attribution: {refusal}")));
             }
             continue;
         }
@@ -166,7 +166,7 @@ pub fn attribute(
             .config
             .areas
             .get(name)
-            .ok_or_else(|| LoopError::Usage(format!("the cycle's area `{name}` is no longer in `loop.toml`")))?,
+            .ok_or_else(|| LoopError::usage(format!("the cycle's area `{name}` is no longer in `loop.toml`")))?,
     };
     let gain_pct = attempt.estimate.map_or(0.0, |estimate| estimate.speedup_pct);
     Ok(attribution::attribute(&pairs, &[area], gain_pct))
@@ -174,7 +174,7 @@ pub fn attribute(
 
 fn configured(session: &Session) -> Result<&TraceConfig, LoopError> {
     session.config.trace.as_ref().ok_or_else(|| {
-        LoopError::Usage("`loop.toml` has no `[trace]`".into())
+        LoopError::usage("`loop.toml` has no `[trace]`")
             .hint("name the workload's command with tracing on, and the file of kernels that it writes")
     })
 }
@@ -261,7 +261,7 @@ mod tests {
             (&["kernels".to_owned()][..], &["flops".to_owned()][..])
         );
         assert_eq!(found.unseen, ["bytes_moved", "allocations"]);
-        assert!(found.text().contains("do not show it: flops"), "{}", found.text());
-        assert!(corroboration(&rows[3..], [&trace(4.0, None); 2]).text().contains("own counters"));
+        assert!(found.to_string().contains("do not show it: flops"), "{}", found.to_string());
+        assert!(corroboration(&rows[3..], [&trace(4.0, None); 2]).to_string().contains("own counters"));
     }
 }

@@ -9,7 +9,7 @@ const OF_TARGET: [&str; 7] = ["epsilon_pct", "workload", "smoke", "trace", "samp
 impl LoopConfig {
     /// Reads and checks the file's text, all of its targets included, and returns what it says for one of them.
     pub fn parse(text: &str, target: Option<&str>) -> Result<LoopConfig, LoopError> {
-        let wrong = |what: String| LoopError::Usage(format!("`{FILE_NAME}`: {what}"));
+        let wrong = |what: String| LoopError::usage(format!("`{FILE_NAME}`: {what}"));
         let shown = |error: toml::de::Error| error.to_string().trim_end().to_owned();
         let mut file: toml::Table = toml::from_str(text).map_err(|error| wrong(shown(error)))?;
         let has_targets = file.contains_key("targets");
@@ -46,8 +46,8 @@ impl LoopConfig {
         match target {
             Some(target) if chosen.target.is_none() => {
                 let known: Vec<&str> = targets.keys().map(String::as_str).collect();
-                Err(LoopError::Usage(format!("`{target}` is not a target of `{FILE_NAME}`"))
-                    .hint(&format!("it has: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })))
+                Err(LoopError::usage(format!("`{target}` is not a target of `{FILE_NAME}`"))
+                    .hint(format!("it has: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })))
             }
             _ => Ok(chosen),
         }
@@ -56,7 +56,7 @@ impl LoopConfig {
     /// The names of the targets of the file's text.
     pub fn targets(text: &str) -> Result<Vec<String>, LoopError> {
         let file: toml::Table =
-            toml::from_str(text).map_err(|error| LoopError::Usage(format!("`{FILE_NAME}`: {error}")))?;
+            toml::from_str(text).map_err(|error| LoopError::usage(format!("`{FILE_NAME}`: {error}")))?;
         let targets = file.get("targets").and_then(toml::Value::as_table);
         Ok(targets.map_or_else(Vec::new, |targets| targets.keys().cloned().collect()))
     }

@@ -9,12 +9,12 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     attempt::{Attempt, Manifest, gaming::MAX_VOIDS},
     compare::{
         PairRunner,
+        built_arms::{self, BuiltArms},
         same_training::SameTraining,
-        sides::{self, Contest},
     },
     parity::{self, Tier},
     records::{claim, evidence::AttemptRecord},
@@ -49,22 +49,22 @@ pub fn find(session: &Session, parent: &str, manifest: &Manifest) -> Result<Opti
 /// Judges a T2 beside the anchor; the refusal, if all T2s together learn otherwise.
 pub fn judge(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let is_judged = attempt.parity.as_ref().is_some_and(parity::is_judged_beside_anchor);
     if attempt.tier != Tier::T2 || is_judged {
         return Ok(None);
     }
-    let Some(anchor) = find(session, &contest.sides[0].commit, &attempt.manifest)? else { return Ok(None) };
-    watch.note(&format!("T2 beside `{}`, the commit before the first T2", short(&anchor)));
-    let shown = trained(session, &anchor, &contest.sides[1].commit, watch).map_err(|error| match error {
-        LoopError::Failed(what) | LoopError::Usage(what) => {
-            LoopError::Refused(format!("T2 cannot be judged beside the commit before the first, `{}`: {what}", short(&anchor)))
+    let Some(anchor) = find(session, &built_arms.revisions[0].commit, &attempt.manifest)? else { return Ok(None) };
+    progress.note(&format!("T2 beside `{}`, the commit before the first T2", short(&anchor)));
+    let shown = trained(session, &anchor, &built_arms.revisions[1].commit, progress).map_err(|error| match error.kind {
+        ErrorKind::Failed | ErrorKind::Usage => {
+            LoopError::refused(format!("T2 cannot be judged beside the commit before the first, `{}`: {}", short(&anchor), error.message))
                 .hint("without it nobody knows what all of them do together; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
         }
-        other => other,
+        _ => error,
     })?;
     let checks = parity::beside_anchor(&shown, session.config.workload.eval.is_some());
     let Some(found) = attempt.parity.take() else { return Ok(Some("parity was not shown".into())) };
@@ -80,24 +80,24 @@ fn trained(
     session: &Session,
     anchor: &str,
     candidate: &str,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Vec<parity::PairEvidence>, LoopError> {
-    let contest = sides::of_commits(session, anchor, candidate, watch)?;
-    let runner = PairRunner::new(session, &contest, Randomization::fresh())?;
-    let plan = plan::plan(&runner.request(0, &Script::default()), std::time::Duration::ZERO, watch)?;
+    let built_arms = built_arms::of_commits(session, anchor, candidate, progress)?;
+    let runner = PairRunner::new(session, &built_arms, Randomization::fresh())?;
+    let plan = plan::plan(&runner.request(0, &Script::default()), std::time::Duration::ZERO, progress)?;
     let script = plan.blocks.script();
     let (mut shown, mut voids, mut number) = (Vec::new(), 0, 0);
     while shown.len() < SEEDS {
         number += 1;
-        let run = runner.run(number, &script, watch)?;
+        let run = runner.run(number, &script, progress)?;
         if let Some(void) = &run.void {
             voids += 1;
             if voids >= MAX_VOIDS {
-                return Err(LoopError::Refused(format!("the {} {}", void.arm.name(), void.why)));
+                return Err(LoopError::refused(format!("the {} {}", void.arm.name(), void.why)));
             }
             continue;
         }
-        shown.push(SameTraining::learned(session, &contest, &run, watch)?);
+        shown.push(SameTraining::learned(session, &built_arms, &run, progress)?);
     }
     Ok(shown)
 }

@@ -22,17 +22,17 @@ use pairbench::{
 };
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{
         Attempt,
         bookkeeping::{MAX_LOST, Series},
         plain::{Found, LOOKS, PlainRow, PlainRuns, WHOLE_PAIRS, finding, judge_slices, seen},
     },
     compare::{
+        built_arms::BuiltArms,
         driver::{self, PairSource},
         layout::LayoutSpecs,
         same_training,
-        sides::Contest,
     },
     confirm,
     parity::{Arms, Evidence, Floor, PairEvidence, Tier, trajectory::Trajectory},
@@ -45,7 +45,12 @@ const EVALUATED_ONE_IN: u64 = 4;
 ///
 /// # Errors
 /// What kept a pair from being measured: calling again goes on.
-pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
+pub fn run(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &mut Attempt,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
     let confirmed = attempt.confirmation.as_ref().filter(|found| found.accepted == Some(true));
     let Some(estimate) = confirmed.and_then(|confirmation| confirmation.estimate) else { return Ok(()) };
     if attempt.plain.as_ref().is_some_and(|plain| plain.accepted.is_some()) {
@@ -61,23 +66,23 @@ pub fn run(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
         floor: Floor::default(),
         updates: Vec::new(),
     };
-    watch.note(&format!(
+    progress.note(&format!(
         "plain runs: {} steps, without the turn protocol, whole processes timed; in slices, then one after the other",
         plain.steps
     ));
     let counters = same_training::counters(workload);
     let began = Instant::now();
     let draws = plain.draws;
-    let layouts = confirm::layouts(session, contest, attempt, watch)?;
+    let layouts = confirm::layouts(session, built_arms, attempt, progress)?;
     let mut source = PlainPairs {
         session,
-        contest,
+        built_arms,
         mode: PlainMode::Slices,
         draws,
         evidence,
         counters,
         layouts,
-        watch,
+        progress,
         began,
         index: 0,
     };
@@ -142,14 +147,14 @@ fn pairs(
         if let Some(refusal) = driver::run_pair(source, attempt, &series)? {
             return Ok(Some(refusal));
         }
-        source.progress(attempt, planned);
+        source.report(attempt, planned);
     }
 }
 
 /// Plain runs of two real trainers.
 struct PlainPairs<'a> {
     session: &'a Session,
-    contest: &'a Contest,
+    built_arms: &'a BuiltArms,
     mode: PlainMode,
     draws: Randomization,
     evidence: Evidence,
@@ -157,7 +162,7 @@ struct PlainPairs<'a> {
     /// As in the confirmation.
     layouts: Option<LayoutSpecs>,
     index: usize,
-    watch: &'a dyn Watch,
+    progress: &'a dyn Progress,
     began: Instant,
 }
 
@@ -167,15 +172,15 @@ impl PlainPairs<'_> {
         self.evidence.pairs.len() >= LOOKS[0]
     }
 
-    fn progress(&self, attempt: &Attempt, planned: usize) {
+    fn report(&self, attempt: &Attempt, planned: usize) {
         let Some(plain) = &attempt.plain else { return };
-        let d: Vec<f64> = plain.rows(self.mode).iter().map(|row| row.d).collect();
+        let d: Vec<f64> = plain.rows(self.mode).iter().map(|row| row.log_ratio).collect();
         let elapsed_s = self.began.elapsed().as_secs_f64();
         let stage = match self.mode {
             PlainMode::Slices => "plain runs in slices",
             PlainMode::Whole => "plain runs, one after the other",
         };
-        self.watch.pairs(&PairProgress {
+        self.progress.pairs(&PairProgress {
             stage: stage.to_owned(),
             pairs: d.len(),
             planned,
@@ -192,7 +197,7 @@ impl PairSource for PlainPairs<'_> {
     type Run = PlainRun;
 
     fn run(&mut self, number: u64) -> Result<Outcome<PlainRun>, LoopError> {
-        let written = self.contest.specs.each_ref();
+        let written = self.built_arms.specs.each_ref();
         let specs = self.layouts.as_ref().map_or(written, |layouts| layouts.of_pair(self.index));
         let work = self.session.work()?;
         let request = PlainRequest {
@@ -204,7 +209,7 @@ impl PairSource for PlainPairs<'_> {
             work: &work,
             mode: self.mode,
         };
-        pair::plain::run(&request, self.watch)
+        pair::plain::run(&request, self.progress)
     }
 
     fn add(&mut self, number: u64, run: PlainRun, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
@@ -218,7 +223,7 @@ impl PairSource for PlainPairs<'_> {
         let is_evaluated = self.evidence.pairs.is_empty() || is_drawn || self.evidence.tier == Tier::T2;
         let held_out = if is_evaluated {
             let folders = run.folders.each_ref();
-            same_training::held_out_of(self.session, self.contest, folders, self.evidence.steps, self.watch)?
+            same_training::held_out_of(self.session, self.built_arms, folders, self.evidence.steps, self.progress)?
         } else {
             None
         };
@@ -226,7 +231,7 @@ impl PairSource for PlainPairs<'_> {
         if let Some(plain) = &mut attempt.plain {
             let ms = run.ms.map(|ms| (ms * 1e3).round() / 1e3);
             let (baseline_first, d) = (run.baseline_first, round_log(run.log_ratio()));
-            plain.rows_mut(self.mode).push(PlainRow { number, baseline_first, ms, d });
+            plain.rows_mut(self.mode).push(PlainRow { number, baseline_first, ms, log_ratio: d });
         }
         if self.evidence.tier == Tier::T2 {
             return Ok(None);
@@ -241,10 +246,10 @@ impl PairSource for PlainPairs<'_> {
     }
 
     fn note(&mut self, line: &str) {
-        self.watch.note(line);
+        self.progress.note(line);
     }
 
     fn is_stop_requested(&self) -> bool {
-        self.watch.is_stop_requested()
+        self.progress.is_stop_requested()
     }
 }

@@ -31,7 +31,7 @@ impl Repository {
     /// HEAD, index and files of the user are not touched. The caller is the only one who works in `into`.
     ///
     /// # Errors
-    /// [`LoopError::Refused`] where the tree has a link that leads outside of it, or a pointer of git-lfs.
+    /// [`LoopError::refused`] where the tree has a link that leads outside of it, or a pointer of git-lfs.
     pub fn checkout(&self, tree: &str, into: &Path) -> Result<(), LoopError> {
         self.lay_out(tree, &PlainGit::new(self, into))
     }

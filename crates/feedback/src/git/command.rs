@@ -155,9 +155,9 @@ impl Git {
             format!("git {}", self.arguments.first().map_or_else(String::new, |name| name.display().to_string()));
         let failed = |error: &io::Error| match error.kind() {
             io::ErrorKind::NotFound if self.folder.is_dir() => {
-                LoopError::Usage("the program `git` is not there".into()).hint("install git; it must be in `PATH`")
+                LoopError::usage("the program `git` is not there").hint("install git; it must be in `PATH`")
             }
-            _ => LoopError::Failed(format!("cannot run `{called}` in `{}`: {error}", self.folder.display())),
+            _ => LoopError::failed(format!("cannot run `{called}` in `{}`: {error}", self.folder.display())),
         };
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let stdin = child.stdin.take();
@@ -209,7 +209,7 @@ impl Answer {
     /// That the call failed.
     pub(super) fn error(&self) -> LoopError {
         let how = self.code.map_or("was ended by a signal".into(), |code| format!("ended with exit code {code}"));
-        LoopError::Failed(format!("`{}` {how}: {}", self.called, self.message()))
+        LoopError::failed(format!("`{}` {how}: {}", self.called, self.message()))
     }
 }
 

@@ -18,14 +18,14 @@ impl Repository {
     /// the other way round, the user's next `git commit` would take the change back.
     ///
     /// # Errors
-    /// [`LoopError::Refused`] where HEAD is not at `expected` any more: nothing is changed then.
+    /// [`LoopError::refused`] where HEAD is not at `expected` any more: nothing is changed then.
     pub fn commit(&self, tree: &str, message: &str, expected: &Head) -> Result<String, LoopError> {
         if let Some(what) = self.merge_in_progress()? {
-            return Err(LoopError::Refused(format!("{what} is under way")).hint("finish it or abort it first"));
+            return Err(LoopError::refused(format!("{what} is under way")).hint("finish it or abort it first"));
         }
         self.check_head(expected)?;
         if !self.has_identity()? {
-            return Err(LoopError::Usage("git does not know who commits".into())
+            return Err(LoopError::usage("git does not know who commits")
                 .hint("`git config user.name <name>` and `git config user.email <address>`"));
         }
         let signs = self.git(["config", "--type=bool", "--default=false", "--get", "commit.gpgsign"]).line()?;
@@ -78,7 +78,7 @@ impl Repository {
         }
         let message =
             format!("HEAD moved meanwhile: it was {}, it is {}; nothing is committed", expected.place(), found.place());
-        Err(LoopError::Refused(message)
+        Err(LoopError::refused(message)
             .hint("go back there, or measure again from here: what was measured stands on the earlier commit"))
     }
 }

@@ -9,7 +9,7 @@ impl Repository {
     /// Makes the folder `into`, which is not there yet, hold files and folders of a tree under their paths, byte for byte.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where the tree has none of that name; [`LoopError::Refused`] where it has a link that leads
+    /// [`LoopError::usage`] where the tree has none of that name; [`LoopError::refused`] where it has a link that leads
     /// outside or a pointer of git-lfs.
     pub fn extract(&self, tree: &str, paths: &[PathBuf], into: &Path) -> Result<(), LoopError> {
         self.check_layout(tree, paths)?;
@@ -35,7 +35,7 @@ impl Repository {
                 self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", tree, "--"]).args([path]);
             let found = found.output()?;
             if found.is_empty() {
-                return Err(LoopError::Usage(format!("`{}` is not in the tree of the baseline", path.display()))
+                return Err(LoopError::usage(format!("`{}` is not in the tree of the baseline", path.display()))
                     .hint("`inputs` of `loop.toml` are files that git tracks"));
             }
             listed.extend(found);
@@ -85,10 +85,10 @@ impl Repository {
         let mut next = to.to_owned();
         while next != from {
             let Some(entry) = self.log(&format!("{next}^!"))?.into_iter().next() else {
-                return Err(LoopError::Failed(format!("the commit `{next}` is not in this repository")));
+                return Err(LoopError::failed(format!("the commit `{next}` is not in this repository")));
             };
             let Some(parent) = entry.parents.first().cloned() else {
-                return Err(LoopError::Usage("the good commit is not among the first parents of the bad one".into()));
+                return Err(LoopError::usage("the good commit is not among the first parents of the bad one"));
             };
             line.push(entry);
             next = parent;

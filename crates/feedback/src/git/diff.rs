@@ -99,5 +99,5 @@ pub(super) fn raw_changes(listed: &[u8]) -> Result<Vec<RawChange>, LoopError> {
         .chunks(2)
         .map(change)
         .collect::<Option<_>>()
-        .ok_or_else(|| LoopError::Failed("git listed changes in a form that is not known".into()).hint("update git"))
+        .ok_or_else(|| LoopError::failed("git listed changes in a form that is not known").hint("update git"))
 }

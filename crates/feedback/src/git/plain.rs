@@ -127,11 +127,11 @@ impl Repository {
             let path = entry.path.display();
             if entry.mode == SYMLINK && !stays_inside(&entry.path, &path_of(&content)) {
                 let target = String::from_utf8_lossy(&content).into_owned();
-                return Err(LoopError::Refused(format!("the link `{path}` leads to `{target}`, outside of the tree"))
+                return Err(LoopError::refused(format!("the link `{path}` leads to `{target}`, outside of the tree"))
                     .hint("what is built must lie in the repository: put a copy there, or a relative link to a file of it"));
             }
             if entry.mode != SYMLINK && content.starts_with(LFS_POINTER) {
-                return Err(LoopError::Refused(format!("`{path}` is a pointer of git-lfs, not the file itself")).hint(
+                return Err(LoopError::refused(format!("`{path}` is a pointer of git-lfs, not the file itself")).hint(
                     "trees are laid out as git has them: keep the file in git itself, or have the build make it from elsewhere",
                 ));
             }
@@ -145,7 +145,7 @@ impl Repository {
         let listing =
             self.git(["--literal-pathspecs", "ls-tree", "-r", "-l", "-z", "--full-tree", tree, "--"]).args(named);
         let listed = listing.output()?;
-        let unclear = || LoopError::Failed(format!("git lists the tree `{tree}` in a way that is not known"));
+        let unclear = || LoopError::failed(format!("git lists the tree `{tree}` in a way that is not known"));
         split_nul(&listed)
             .map(|line| {
                 let tab = line.iter().position(|byte| *byte == b'\t').ok_or_else(unclear)?;
@@ -169,7 +169,7 @@ impl Repository {
         ids.iter()
             .map(|id| {
                 // `<id> blob <bytes>`, a line's end, the content, a line's end.
-                let missing = || LoopError::Failed(format!("the object `{id}` cannot be read"));
+                let missing = || LoopError::failed(format!("the object `{id}` cannot be read"));
                 let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(missing)?;
                 let head = String::from_utf8_lossy(&rest[..end]).into_owned();
                 let bytes = head.strip_prefix(&format!("{id} blob ")).and_then(|bytes| bytes.parse::<usize>().ok());

@@ -68,7 +68,7 @@ impl Repository {
             }
             last = Some(moved.error());
         }
-        Err(last.unwrap_or_else(|| LoopError::Failed(format!("cannot write `{reference}`"))))
+        Err(last.unwrap_or_else(|| LoopError::failed(format!("cannot write `{reference}`"))))
     }
 
     /// The remotes from which `git fetch` does not bring the shared files yet, each with what to add to its `fetch`.
@@ -123,7 +123,7 @@ impl Repository {
             return Ok(SharedFiles::new());
         }
         let bytes = self.git(["cat-file", "--batch"]).input(wanted).output()?;
-        let broken = || LoopError::Failed(format!("the files of `{commit}` cannot be read"));
+        let broken = || LoopError::failed(format!("the files of `{commit}` cannot be read"));
         let mut rest = bytes.as_slice();
         let mut files = SharedFiles::new();
         for name in names {

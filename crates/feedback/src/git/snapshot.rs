@@ -49,12 +49,12 @@ impl Repository {
     /// yet, see [`Repository::keep`].
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where a merge or the like is under way, and where untracked files are so large that they
+    /// [`LoopError::usage`] where a merge or the like is under way, and where untracked files are so large that they
     /// hardly belong to the change.
     pub fn snapshot(&self, unmeasured: &GlobSet) -> Result<Snapshot, LoopError> {
         if let Some(what) = self.merge_in_progress()? {
             let message = format!("{what} is under way in `{}`", self.root().display());
-            return Err(LoopError::Usage(message).hint("finish it or abort it first"));
+            return Err(LoopError::usage(message).hint("finish it or abort it first"));
         }
         let head = self.head()?;
         let index = PrivateIndex::copy_of_users(self)?;
@@ -130,7 +130,7 @@ impl Repository {
                     largest.display(),
                     MAX_UNTRACKED_BYTES >> 20
                 );
-                Err(LoopError::Usage(message)
+                Err(LoopError::usage(message)
                     .hint("name what does not belong to the trainer in `.gitignore`; `git add` what does"))
             }
             _ => Ok(()),
@@ -215,7 +215,7 @@ fn check_names(untracked: &[PathBuf]) -> Result<(), LoopError> {
     let Some(secret) = untracked.iter().find(|path| is_named_as_a_secret(path)) else { return Ok(()) };
     let message =
         format!("the untracked file `{}` would become part of the candidate and of its commit", secret.display());
-    Err(LoopError::Usage(message)
+    Err(LoopError::usage(message)
         .hint("such names hold secrets: put it in `.gitignore`, or `git add` it if it belongs to the trainer"))
 }
 

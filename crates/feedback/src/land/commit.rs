@@ -10,12 +10,12 @@ use pairbench::verdict::{Estimate, Verdict};
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     attempt::{Attempt, RULES, confirmation::claimed, corroboration::Corroboration, reference::Reference},
     compare::{
-        self, CompareOptions, same_training,
-        sides::{self, Contest},
-        trace_runs,
+        self, CompareOptions,
+        built_arms::{self, BuiltArms},
+        same_training, trace_runs,
     },
     confirm::{self, anchor, plain},
     ledger::RecordId,
@@ -75,46 +75,46 @@ pub struct Landed {
 }
 
 /// Runs what is missing and commits.
-pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
+pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
     claim::check_summary(&options.summary)?;
     if let Some(reason) = &options.widen {
         visible::check_length("the reason of `--widen`", reason)?;
     }
     if options.instrument {
-        return instrument(session, options, watch);
+        return instrument(session, options, progress);
     }
     if options.weakens.is_some() {
-        return Err(LoopError::Usage("`--weakens` is about a change of the instrument".into())
+        return Err(LoopError::usage("`--weakens` is about a change of the instrument")
             .hint("`alpha loop commit --instrument --weakens=<why> -m …`; a gain outside its area takes `--widen`"));
     }
-    let mut contest = sides::of_working_tree(session, &CompareOptions::default(), watch)?;
+    let mut built_arms = built_arms::of_working_tree(session, &CompareOptions::default(), progress)?;
     // The programs may be those that were compared, and what measures another.
-    if let Some(finding) = contest.sealed(session) {
-        return Err(LoopError::Refused(finding.text())
+    if let Some(finding) = built_arms.sealed(session) {
+        return Err(LoopError::refused(finding.to_string())
             .hint("`alpha loop commit --instrument -m …` commits it, without a claim; take it out of the working tree for the gain"));
     }
-    let mut attempt = compare::identity::known(session, &contest)?.ok_or_else(|| {
-        LoopError::Refused("this tree has not been compared with its baseline".into())
+    let mut attempt = compare::identity::known(session, &built_arms)?.ok_or_else(|| {
+        LoopError::refused("this tree has not been compared with its baseline")
             .hint("`alpha loop compare` first; what was changed since the last comparison counts as another tree")
     })?;
-    stand_on_head(session, &mut contest)?;
+    stand_on_head(session, &mut built_arms)?;
     untouched(session, &attempt)?;
     same_walls(session, &attempt)?;
     let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
     match attempt.verdict {
         None => {
-            return Err(LoopError::Refused("the comparison has not ended".into()).hint("`alpha loop compare` goes on"));
+            return Err(LoopError::refused("the comparison has not ended").hint("`alpha loop compare` goes on"));
         }
         Some(Verdict::Faster | Verdict::Leaner) => {}
         Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
-            let refusal = same_training::without_a_gain(session, &contest, &mut attempt, watch)?;
+            let refusal = same_training::without_a_gain(session, &built_arms, &mut attempt, progress)?;
             session.attempts().save(&attempt)?;
             if let Some(refusal) = refusal {
-                return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+                return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
             }
         }
         Some(verdict) => {
-            let refused = LoopError::Refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
+            let refused = LoopError::refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
             return Err(match verdict {
                 Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
                     refused.hint("both build the same program: `git commit` it, nothing is to be measured")
@@ -126,30 +126,32 @@ pub fn commit(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
     }
     let lands = Lands::of(attempt.verdict, claims);
     let passed = match lands {
-        Lands::Claim => gates(session, &contest, &mut attempt, options, watch),
-        Lands::Leaner => counted(session, &contest, &mut attempt, watch),
+        Lands::Claim => gates(session, &built_arms, &mut attempt, options, progress),
+        Lands::Leaner => counted(session, &built_arms, &mut attempt, progress),
         Lands::Plain => Ok(()),
     };
     let passed = match passed {
-        Ok(()) if !claims || attempt.is_confirmed() => beside_others(session, &contest, &mut attempt, claims, watch),
+        Ok(()) if !claims || attempt.is_confirmed() => {
+            beside_others(session, &built_arms, &mut attempt, claims, progress)
+        }
         passed => passed,
     };
     // Before it is recorded: what was edited gets no record.
     if passed.is_ok() && (!claims || attempt.is_confirmed()) {
-        recomputed(session, &contest, &attempt, lands, watch)?;
+        recomputed(session, &built_arms, &attempt, lands, progress)?;
     }
     // What refuses leaves its record too.
     let record = match &passed {
-        Err(error) if !matches!(error, LoopError::Refused(_)) => None,
+        Err(error) if !matches!(error.kind, ErrorKind::Refused) => None,
         _ => Some(evidence::record(session, &attempt)?),
     };
     passed?;
     if claims && !attempt.is_confirmed() {
         return Err(not_confirmed(&attempt));
     }
-    let record = record.ok_or_else(|| LoopError::Failed("the attempt has no record".into()))?;
+    let record = record.ok_or_else(|| LoopError::failed("the attempt has no record"))?;
     let is_claim = claims && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
-    land(session, &contest, &attempt, options, is_claim, record)
+    land(session, &built_arms, &attempt, options, is_claim, record)
 }
 
 /// What confirms a gain runs behind the walls that the record says the comparison had.
@@ -158,7 +160,7 @@ fn same_walls(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
     if (&then.walls, then.cgroup) == (&now.walls, now.cgroup) {
         return Ok(());
     }
-    Err(LoopError::Refused(format!("the walls of the comparison were {}, here they are {}", then.text(), now.text()))
+    Err(LoopError::refused(format!("the walls of the comparison were {then}, here they are {now}"))
         .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare anew here"))
 }
 
@@ -178,13 +180,13 @@ fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
 /// Everything again from the rows, and from what the pairs showed of the training.
 fn recomputed(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
     lands: Lands,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     let target = attempt.manifest.target.as_deref();
-    let config = verify::config_at(session, &contest.sides[0].tree, target)?;
+    let config = verify::config_at(session, &built_arms.revisions[0].tree, target)?;
     let asked = Asked {
         config: &config,
         lands,
@@ -196,9 +198,9 @@ fn recomputed(
         problems.push(format!("it was judged by rules {}, this program's are {RULES}", attempt.rules));
     }
     if attempt.tier == Tier::T2 {
-        problems.extend(anchor::problems(session, attempt, &contest.sides[0].commit)?);
+        problems.extend(anchor::problems(session, attempt, &built_arms.revisions[0].commit)?);
     }
-    problems.extend(same_training::again(session, contest, attempt, watch)?);
+    problems.extend(same_training::again(session, built_arms, attempt, progress)?);
     does_not_follow(&problems)
 }
 
@@ -206,24 +208,27 @@ fn does_not_follow(problems: &[String]) -> Result<(), LoopError> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(LoopError::Refused(format!("the attempt does not follow from what was measured: {}", problems.join("; ")))
+    Err(LoopError::refused(format!("the attempt does not follow from what was measured: {}", problems.join("; ")))
         .hint("its file in the loop's state folder was changed; nothing of it lands. `alpha loop drop` ends the cycle"))
 }
 
 /// Whether traces of both arms show that counters fell.
-fn counted(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &dyn Watch) -> Result<(), LoopError> {
+fn counted(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &mut Attempt,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
     if session.config.trace.is_none() {
         return Ok(());
     }
     if attempt.leaner.is_none() {
-        attempt.leaner = Some(trace_runs::corroborate(session, contest, attempt, watch)?);
+        attempt.leaner = Some(trace_runs::corroborate(session, built_arms, attempt, progress)?);
         session.attempts().save(attempt)?;
     }
     match attempt.leaner.as_ref().filter(|found| !found.contradicted.is_empty()) {
-        Some(found) => {
-            Err(LoopError::Refused(format!("counters fell by the trainer's own word alone: {}", found.text()))
-                .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle"))
-        }
+        Some(found) => Err(LoopError::refused(format!("counters fell by the trainer's own word alone: {found}"))
+            .hint("`--no-claim` commits it as a change that is as fast; `alpha loop drop` ends the cycle")),
         None => Ok(()),
     }
 }
@@ -231,28 +236,28 @@ fn counted(session: &Session, contest: &Contest, attempt: &mut Attempt, watch: &
 /// What the baseline alone does not show: how a gain is beside the best accepted tree, and what all T2s learn together.
 fn beside_others(
     session: &mut Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
     claims: bool,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
-    if let Some(refusal) = anchor::judge(session, contest, attempt, watch)? {
-        return Err(LoopError::Refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+    if let Some(refusal) = anchor::judge(session, built_arms, attempt, progress)? {
+        return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
     }
-    if claims { reference::measure(session, contest, attempt, watch) } else { Ok(()) }
+    if claims { reference::measure(session, built_arms, attempt, progress) } else { Ok(()) }
 }
 
 /// Attribution and confirmation, unless they are done already.
 pub fn gates(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
     options: &CommitOptions,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     if attempt.attribution.is_none() && session.config.trace.is_some() {
         let started = Instant::now();
-        let attribution = trace_runs::attribute(session, contest, attempt, watch)?;
+        let attribution = trace_runs::attribute(session, built_arms, attempt, progress)?;
         attempt.seconds.attribution += started.elapsed().as_secs_f64();
         attempt.attribution = Some(attribution);
         session.attempts().save(attempt)?;
@@ -260,62 +265,63 @@ pub fn gates(
     if let Some(attribution) = attempt.attribution.as_ref().filter(|found| found.finding == Finding::Outside)
         && options.widen.is_none()
     {
-        return Err(LoopError::Refused(format!("attribution: {}", attribution.explanation))
+        return Err(LoopError::refused(format!("attribution: {}", attribution.explanation))
             .hint("`--widen=<why>` lets gains outside the declared area through; the reason goes into the commit"));
     }
-    confirm::run(session, contest, attempt, watch)?;
-    plain::run(session, contest, attempt, watch)
+    confirm::run(session, built_arms, attempt, progress)?;
+    plain::run(session, built_arms, attempt, progress)
 }
 
 fn not_confirmed(attempt: &Attempt) -> LoopError {
     if let Some(why) = attempt.plain.as_ref().and_then(|plain| plain.refusal.as_ref()) {
-        return LoopError::Refused(why.clone())
+        return LoopError::refused(why.clone())
             .hint("a user starts the trainer without the loop: a gain has to be there then; `alpha loop drop` ends the cycle and keeps its record");
     }
     let confirmation = attempt.confirmation.as_ref();
     let why = confirmation.and_then(|confirmation| {
-        confirmation.refusal.clone().or_else(|| confirmation.estimate.map(|estimate| estimate.text()))
+        confirmation.refusal.clone().or_else(|| confirmation.estimate.map(|estimate| estimate.to_string()))
     });
-    LoopError::Refused(format!("fresh pairs do not confirm the gain: {}", why.as_deref().unwrap_or("nothing")))
+    LoopError::refused(format!("fresh pairs do not confirm the gain: {}", why.as_deref().unwrap_or("nothing")))
         .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
 }
 
 /// The parent must be the baseline: the gain was measured against that. Where another commit of the same measured tree was
 /// named, HEAD takes its place: the commit's history, in which earlier claims are looked for, is HEAD's.
-fn stand_on_head(session: &Session, contest: &mut Contest) -> Result<(), LoopError> {
+fn stand_on_head(session: &Session, built_arms: &mut BuiltArms) -> Result<(), LoopError> {
     let head = session.repository.head()?;
     let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
-    if measured == contest.sides[0].measured_tree {
-        (contest.sides[0].commit, contest.sides[0].tree) = (head.commit, head.tree);
+    if measured == built_arms.revisions[0].measured_tree {
+        (built_arms.revisions[0].commit, built_arms.revisions[0].tree) = (head.commit, head.tree);
         return Ok(());
     }
-    Err(LoopError::Refused(format!(
+    Err(LoopError::refused(format!(
         "HEAD is `{}`, but the comparison was against `{}`",
         short(&head.commit),
-        short(&contest.sides[0].commit)
+        short(&built_arms.revisions[0].commit)
     ))
     .hint("`alpha loop compare --baseline=HEAD` measures against what is there now"))
 }
 
 fn land(
     session: &Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &Attempt,
     options: &CommitOptions,
     claims: bool,
     record: RecordId,
 ) -> Result<Landed, LoopError> {
     let estimate = claimed(attempt).filter(|_| claims);
-    let weaker = weakened::at(&session.repository, &contest.sides[0].commit, attempt.manifest.target.as_deref())?;
+    let weaker =
+        weakened::at(&session.repository, &built_arms.revisions[0].commit, attempt.manifest.target.as_deref())?;
     let message = Message {
         summary: options.summary.clone(),
         speedup_pct: estimate.map(|estimate| estimate.speedup_pct),
-        body: body(session, contest, attempt, options)?,
+        body: body(session, built_arms, attempt, options)?,
         trailers: trailers(attempt, estimate, &weaker, record),
     };
     let text = message.render()?;
     let subject = text.lines().next().unwrap_or_default().to_owned();
-    let commit = write(session, contest, &text, record)?;
+    let commit = write(session, built_arms, &text, record)?;
     let log = session.repository.log("HEAD")?;
     let accepted =
         log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
@@ -328,7 +334,7 @@ fn land(
         commit,
         subject,
         claim_pct: estimate.map(|estimate| estimate.speedup_pct),
-        reference: attempt.reference.as_ref().map(Reference::text),
+        reference: attempt.reference.as_ref().map(ToString::to_string),
         record: Some(record.to_string()),
         audit_is_due: claims && accepted.is_multiple_of(crate::review::audit::EVERY),
     })
@@ -336,17 +342,17 @@ fn land(
 
 /// Commits the tree that was measured, and the ledger's records, if the working tree still is what was measured. Other
 /// unmeasured files, such as documents and runs, stay what they are: changes of the user's to commit.
-fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) -> Result<String, LoopError> {
+fn write(session: &Session, built_arms: &BuiltArms, message: &str, record: RecordId) -> Result<String, LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let now = repository.snapshot(&unmeasured)?;
-    if repository.measured_tree(&now.tree, &unmeasured)? != contest.sides[1].measured_tree {
-        return Err(LoopError::Refused("the working tree was changed meanwhile".into())
+    if repository.measured_tree(&now.tree, &unmeasured)? != built_arms.revisions[1].measured_tree {
+        return Err(LoopError::refused("the working tree was changed meanwhile")
             .hint("`alpha loop compare` measures it as it is now"));
     }
     let head = repository.head()?;
-    if head.commit != contest.sides[0].commit {
-        return Err(LoopError::Refused("HEAD was moved meanwhile".into()).hint("`alpha loop commit` again"));
+    if head.commit != built_arms.revisions[0].commit {
+        return Err(LoopError::refused("HEAD was moved meanwhile").hint("`alpha loop commit` again"));
     }
     let ledger = &session.config.ledger;
     // The snapshot has unmeasured files as HEAD has them.
@@ -354,7 +360,7 @@ fn write(session: &Session, contest: &Contest, message: &str, record: RecordId) 
         repository.with_files(&now.tree, &session.ledger.files().map(|name| ledger.join(name)).collect::<Vec<_>>())?;
     let name = ledger.join(format!("{record}.json"));
     if repository.read_file(&tree, &name.to_string_lossy())?.is_none() {
-        return Err(LoopError::Failed(format!("the record `{}` did not get into the commit", name.display()))
+        return Err(LoopError::failed(format!("the record `{}` did not get into the commit", name.display()))
             .hint("`ledger` of `loop.toml` must be a folder of this repository"));
     }
     repository.commit(&tree, message, &head)
@@ -382,19 +388,24 @@ fn trailers(
 }
 
 /// What, why, command, results.
-fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &CommitOptions) -> Result<String, LoopError> {
-    let stat = session.repository.diff_stat(&contest.sides[0].tree, &contest.sides[1].tree)?;
+fn body(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &Attempt,
+    options: &CommitOptions,
+) -> Result<String, LoopError> {
+    let stat = session.repository.diff_stat(&built_arms.revisions[0].tree, &built_arms.revisions[1].tree)?;
     let mut lines = Vec::new();
     if let Some(hypothesis) = &attempt.hypothesis {
         lines.push(format!("Why: {hypothesis}"));
     }
-    let files: Vec<String> = contest.changed.iter().take(6).map(|path| path.display().to_string()).collect();
-    let more = if contest.changed.len() > files.len() { ", …" } else { "" };
+    let files: Vec<String> = built_arms.changed.iter().take(6).map(|path| path.display().to_string()).collect();
+    let more = if built_arms.changed.len() > files.len() { ", …" } else { "" };
     lines.push(format!("What: {}{more} (+{} -{} lines)", files.join(", "), stat.insertions, stat.deletions));
     lines.extend(attempt.manifest.target.as_ref().map(|target| format!("Target: {target}")));
     lines.push(format!("Command: {}", attempt.manifest.command));
     if let Some(estimate) = attempt.estimate {
-        lines.push(format!("Comparison: {} over {} pairs in turns", estimate.text(), attempt.pairs.len()));
+        lines.push(format!("Comparison: {} over {} pairs in turns", estimate, attempt.pairs.len()));
     }
     if let Some((confirmation, estimate)) = attempt
         .confirmation
@@ -402,26 +413,23 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
         .and_then(|confirmation| confirmation.estimate.map(|estimate| (confirmation, estimate)))
     {
         let (pairs, p) = (confirmation.pairs.len(), confirmation.p.unwrap_or(1.0));
-        lines.push(format!("Confirmation: {} over {pairs} fresh pairs (p = {p:.4})", estimate.text()));
+        lines.push(format!("Confirmation: {estimate} over {pairs} fresh pairs (p = {p:.4})"));
     }
     if let Some(parity) = &attempt.parity {
-        lines.push(format!("Parity: {}", parity.text()));
+        lines.push(format!("Parity: {parity}"));
     }
     for row in &attempt.counters {
         lines.push(format!("Counter: {} {} -> {}", row.name, row.baseline, row.candidate));
     }
     if attempt.verdict == Some(Verdict::Leaner) {
         let nothing = Corroboration::default();
-        lines.push(format!(
-            "Leaner by the trainer's own counters; {}",
-            attempt.leaner.as_ref().unwrap_or(&nothing).text()
-        ));
+        lines.push(format!("Leaner by the trainer's own counters; {}", attempt.leaner.as_ref().unwrap_or(&nothing)));
     }
     if let Some(reference) = &attempt.reference {
-        lines.push(reference.text());
+        lines.push(reference.to_string());
     }
     for guard in &attempt.guards {
-        lines.push(format!("Guard: {}", guard.text()));
+        lines.push(format!("Guard: {guard}"));
     }
     if let Some(reason) = &options.widen {
         lines.push(format!("{WIDENED}{reason}"));
@@ -437,12 +445,12 @@ fn body(session: &Session, contest: &Contest, attempt: &Attempt, options: &Commi
 }
 
 /// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
-fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch) -> Result<Landed, LoopError> {
-    let mut contest = sides::of_instrument(session, watch)?;
-    stand_on_head(session, &mut contest)?;
-    let trees = contest.sides.each_ref().map(|side| side.tree.as_str());
+fn instrument(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
+    let mut built_arms = built_arms::of_instrument(session, progress)?;
+    stand_on_head(session, &mut built_arms)?;
+    let trees = built_arms.revisions.each_ref().map(|side| side.tree.as_str());
     let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
-    let record = crate::land::instrument_change::measure(session, &contest, watch)?;
+    let record = crate::land::instrument_change::measure(session, &built_arms, progress)?;
     let mut text = format!(
         "instrument: {}\n\nNo claim: the change touches files that measure. Old and new instrument beside each\nother: {}\n\n",
         options.summary, record.text
@@ -452,7 +460,7 @@ fn instrument(session: &mut Session, options: &CommitOptions, watch: &dyn Watch)
     }
     text.push_str(&format!("Alpha-Record: {}\n", record.id));
     let subject = text.lines().next().unwrap_or_default().to_owned();
-    let commit = write(session, &contest, &text, record.id)?;
+    let commit = write(session, &built_arms, &text, record.id)?;
     Ok(Landed {
         schema: SCHEMA,
         commit,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LoopError,
     attempt::confirmation::expected_false_commits,
-    compare::{self, selftest, sides},
+    compare::{self, built_arms, selftest},
     git::LogEntry,
     parity::Tier,
     records::{claim, evidence, registry::Registry},
@@ -84,18 +84,18 @@ pub fn start(
     baseline: Option<&str>,
 ) -> Result<(), LoopError> {
     if hypothesis.trim().is_empty() {
-        return Err(LoopError::Usage("the hypothesis is empty".into())
+        return Err(LoopError::usage("the hypothesis is empty")
             .hint("say what is to be shown: `alpha loop start \"fusing gelu saves a pass\"`"));
     }
     visible::check_length("the hypothesis", hypothesis)?;
     if let Some(cycle) = session.state.cycle()? {
-        return Err(LoopError::Usage(format!("a cycle is open: {}", visible::line(&cycle.hypothesis)))
+        return Err(LoopError::usage(format!("a cycle is open: {}", visible::line(&cycle.hypothesis)))
             .hint("`alpha loop drop` ends it; `alpha loop status` says where it stands"));
     }
     if let Some(area) = area.filter(|area| !session.config.areas.contains_key(*area)) {
         let known: Vec<&str> = session.config.areas.keys().map(String::as_str).collect();
-        return Err(LoopError::Usage(format!("`{area}` is not an area of `loop.toml`"))
-            .hint(&format!("it has: {}", known.join(", "))));
+        return Err(LoopError::usage(format!("`{area}` is not an area of `loop.toml`"))
+            .hint(format!("it has: {}", known.join(", "))));
     }
     let baseline = match baseline {
         Some(revision) => session.repository.resolve(revision)?,
@@ -108,7 +108,7 @@ pub fn start(
 /// Where the cycle stands. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
-    let baseline = sides::baseline_commit(session, None)?;
+    let baseline = built_arms::baseline_commit(session, None)?;
     let known = Registry::read(session)?;
     let attempts = known.attempts(session);
     let last = compare::identity::last(session, cycle.as_ref())?;
@@ -158,7 +158,7 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
         visible::check_length("the reason", reason)?;
     }
     let Some(cycle) = session.state.cycle()? else {
-        return Err(LoopError::Usage("no cycle is open".into()).hint("`alpha loop start` opens one"));
+        return Err(LoopError::usage("no cycle is open").hint("`alpha loop start` opens one"));
     };
     // What was measured of an attempt that has no answer yet is an attempt too.
     if let Some(mut open) = compare::identity::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {

@@ -6,8 +6,8 @@ use pairbench::verdict::Verdict;
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
-    compare::{self, CompareOptions, report::CompareReport, sides, smoke::SmokeVerdict, smoke_test, trace_runs},
+    ErrorKind, LoopError, Progress,
+    compare::{self, CompareOptions, built_arms, report::CompareReport, smoke::SmokeVerdict, smoke_test, trace_runs},
     land::commit::{self, CommitOptions, Landed},
     records::claim,
     store::session::Session,
@@ -73,7 +73,7 @@ pub fn run(
     session: &mut Session,
     options: &CommitOptions,
     budget: Option<Duration>,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<CycleRun, LoopError> {
     claim::check_summary(&options.summary)?;
     let began = Instant::now();
@@ -88,15 +88,15 @@ pub fn run(
         exit_code: 0,
     };
     let compare_options = CompareOptions { budget, ..CompareOptions::default() };
-    let contest = sides::of_working_tree(session, &compare_options, watch)?;
+    let built_arms = built_arms::of_working_tree(session, &compare_options, progress)?;
     done.seconds.build = began.elapsed().as_secs_f64();
-    let ended = stages(session, &contest, options, &compare_options, &mut done, watch);
+    let ended = stages(session, &built_arms, options, &compare_options, &mut done, progress);
     done.seconds.total = began.elapsed().as_secs_f64();
     match ended {
         Ok(()) => Ok(done),
         // A gate that refuses is an answer; the report says which and keeps what was measured before.
-        Err(LoopError::Refused(why)) => {
-            done.refusal = Some(why);
+        Err(error) if error.kind == ErrorKind::Refused => {
+            done.refusal = Some(error.to_string());
             done.exit_code = 4;
             Ok(done)
         }
@@ -106,15 +106,15 @@ pub fn run(
 
 fn stages(
     session: &mut Session,
-    contest: &sides::Contest,
+    built_arms: &built_arms::BuiltArms,
     options: &CommitOptions,
     compare_options: &CompareOptions,
     done: &mut CycleRun,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     if session.config.smoke.is_some() {
         let started = Instant::now();
-        let smoke = smoke_test::run(session, contest, watch)?;
+        let smoke = smoke_test::run(session, built_arms, progress)?;
         done.seconds.smoke = started.elapsed().as_secs_f64();
         let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
         done.smoke = Some(smoke);
@@ -125,7 +125,7 @@ fn stages(
         }
     }
     let started = Instant::now();
-    let attempt = compare::compare(session, compare_options, watch)?;
+    let attempt = compare::compare(session, compare_options, progress)?;
     done.seconds.compare = started.elapsed().as_secs_f64();
     let verdict = attempt.verdict.unwrap_or(Verdict::Undecided);
     done.compare = Some(CompareReport::of(session, &attempt));
@@ -136,15 +136,15 @@ fn stages(
         return Ok(());
     }
     let started = Instant::now();
-    let landed = commit::commit(session, options, watch);
+    let landed = commit::commit(session, options, progress);
     done.seconds.commit = started.elapsed().as_secs_f64();
     done.landed = Some(landed?);
     if session.config.trace.is_some() {
         let started = Instant::now();
         // It has landed: what is next can be asked again.
-        match trace_runs::rank_baseline(session, watch) {
+        match trace_runs::rank_baseline(session, progress) {
             Ok(report) => done.next = Some(report),
-            Err(error) => watch.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),
+            Err(error) => progress.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),
         }
         done.seconds.next = started.elapsed().as_secs_f64();
     }

@@ -6,7 +6,7 @@
 //! What a merge, a rebase or an amended commit will hold is judged as any other: by what is staged.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -77,27 +77,37 @@ pub struct Staged {
     pub patch_ids: Vec<String>,
 }
 
-impl Installed {
-    /// In words.
-    pub fn text(&self) -> String {
-        let kept = self.kept.as_ref().map_or(String::new(), |kept| format!("calls first what was there: `{kept}`\n"));
-        let shared = if self.shared {
-            "`core.hooksPath` says that folder: it serves every repository with that setting; those without a `loop.toml` are let through\n"
-        } else {
-            ""
-        };
-        format!("installed `{}`\n{kept}{shared}", self.hook)
+/// In words.
+impl fmt::Display for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "installed `{}`", self.hook)?;
+        if let Some(kept) = &self.kept {
+            writeln!(f, "calls first what was there: `{kept}`")?;
+        }
+        if self.shared {
+            writeln!(
+                f,
+                "`core.hooksPath` says that folder: it serves every repository with that setting; those without a \
+                 `loop.toml` are let through"
+            )?;
+        }
+        Ok(())
     }
 }
 
-impl Uninstalled {
-    /// In words.
-    pub fn text(&self) -> String {
-        let removed = self.removed.as_ref().map(|hook| format!("removed `{hook}`\n"));
-        let restored = self.restored.as_ref().map(|hook| format!("`{hook}` is again what it was before\n"));
-        match (removed, restored) {
-            (None, None) => "there was no hook of alpha\n".to_owned(),
-            (removed, restored) => removed.unwrap_or_default() + &restored.unwrap_or_default(),
+/// In words.
+impl fmt::Display for Uninstalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(hook) = &self.removed {
+            writeln!(f, "removed `{hook}`")?;
+        }
+        if let Some(hook) = &self.restored {
+            writeln!(f, "`{hook}` is again what it was before")?;
+        }
+        if self.removed.is_none() && self.restored.is_none() {
+            writeln!(f, "there was no hook of alpha")
+        } else {
+            Ok(())
         }
     }
 }
@@ -108,13 +118,13 @@ impl Uninstalled {
 /// At commit time it runs `alpha`, or `program` where `PATH` has none.
 ///
 /// # Errors
-/// [`LoopError::Usage`] where there is no repository, and where another hook came after ours.
+/// [`LoopError::usage`] where there is no repository, and where another hook came after ours.
 pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
     let folder = hooks_folder(path)?;
     let (hook, kept) = (folder.join(NAME), folder.join(KEPT_NAME));
     let program = std::path::absolute(program).map_err(|error| LoopError::io("find", program, &error))?;
     let quoted = program.to_str().and_then(|program| shlex::try_quote(program).ok()).ok_or_else(|| {
-        LoopError::Usage(format!(
+        LoopError::usage(format!(
             "the path of the program, `{}`, is not text that a script can hold",
             program.display()
         ))
@@ -130,7 +140,7 @@ pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
         if exists(&kept) {
             let _ = fs::remove_file(&new);
             let message = format!("neither `{}` nor `{}` is a hook of alpha", hook.display(), kept.display());
-            return Err(LoopError::Usage(message).hint("one hook can be kept: call one from the other"));
+            return Err(LoopError::usage(message).hint("one hook can be kept: call one from the other"));
         }
         fs::rename(&hook, &kept).map_err(failed)?;
     }
@@ -159,7 +169,7 @@ pub fn uninstall(path: &Path) -> Result<Uninstalled, LoopError> {
 /// What the hook runs, in the folder that git runs it in: checks the message in the file `message`.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where the message claims a gain that its record does not support, or in another form.
+/// [`LoopError::refused`] where the message claims a gain that its record does not support, or in another form.
 pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
     let bytes = fs::read(message).map_err(|error| LoopError::io("read", message, &error))?;
     let text = plain_git(path, &["stripspace", "--strip-comments"], &[], &bytes)?;
@@ -181,7 +191,7 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
         },
     };
     if let Some(what) = unclear {
-        return Err(LoopError::Refused(format!("the {what}")).hint(
+        return Err(LoopError::refused(format!("the {what}")).hint(
             "`alpha loop run -m \"<summary>\"` measures and commits; or leave out of the subject how much faster it is",
         ));
     }
@@ -194,14 +204,14 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
 /// Checks the claim of a gain against the record that it names. What is staged is only asked for if all else fits.
 ///
 /// # Errors
-/// [`LoopError::Refused`] with the reason and what to do.
+/// [`LoopError::refused`] with the reason and what to do.
 pub fn check(
     claim: &Claim,
     ledger: &Ledger,
     staged: impl FnOnce() -> Result<Staged, LoopError>,
 ) -> Result<(), LoopError> {
     let refused =
-        |why: String| LoopError::Refused(format!("the message claims {:+.2} % tok/s, but {why}", claim.speedup_pct));
+        |why: String| LoopError::refused(format!("the message claims {:+.2} % tok/s, but {why}", claim.speedup_pct));
     let Some(name) = &claim.record else {
         return Err(refused("names no record of a measurement (`Alpha-Record: …`)".into())
             .hint("`alpha loop run -m \"<summary>\"` measures and commits; or leave the percentage out"));
@@ -219,7 +229,7 @@ pub fn check(
     })?;
     claim.check_against(&supported).map_err(|differs| {
         refused(format!("does not agree with record `{}`: {differs}", record.id))
-            .hint(&format!("what was measured is `({:+.2}% tok/s)`", supported.speedup_pct))
+            .hint(format!("what was measured is `({:+.2}% tok/s)`", supported.speedup_pct))
     })?;
     let staged = staged()?;
     let candidate = &attempt.candidate;
@@ -272,7 +282,7 @@ fn plain_git(
     variables: &[(&str, &Path)],
     input: &[u8],
 ) -> Result<String, LoopError> {
-    let failed = |what: String| LoopError::Failed(format!("`git {}` {what}", arguments[0]));
+    let failed = |what: String| LoopError::failed(format!("`git {}` {what}", arguments[0]));
     let mut child = Command::new("git")
         .args(arguments)
         .current_dir(folder)

@@ -11,9 +11,9 @@ use pairbench::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
-    attempt::Side,
-    compare::sides::Contest,
+    LoopError, Progress,
+    attempt::Revision,
+    compare::built_arms::BuiltArms,
     config::{LoopConfig, Workload},
     ledger::RecordId,
     store::{
@@ -31,9 +31,9 @@ const RUNS: u64 = 6;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bridge {
     /// Before.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// After.
-    pub candidate: Side,
+    pub candidate: Revision,
     /// The workload before.
     pub old_command: String,
     /// The workload after.
@@ -52,18 +52,18 @@ pub struct Recorded {
 }
 
 /// Runs the baseline's program under the old configuration and the candidate's under the new one, alternately.
-pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> Result<Recorded, LoopError> {
+pub fn measure(session: &mut Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<Recorded, LoopError> {
     let old = session.config.workload.clone();
-    let text = config_text(&session.repository, &contest.sides[1].tree)?;
+    let text = config_text(&session.repository, &built_arms.revisions[1].tree)?;
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
     let state = session.state.folder();
     let inputs = |arm: Arm, paths| {
-        inputs::folder(&session.repository, state, &contest.sides[arm.index()].tree, paths, arm, watch)
+        inputs::folder(&session.repository, state, &built_arms.revisions[arm.index()].tree, paths, arm, progress)
     };
     let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
     let specs = [
-        SandboxSpec { inputs: old.inputs.clone(), inputs_from: old_inputs, ..contest.specs[0].clone() },
-        SandboxSpec { inputs: new.inputs.clone(), inputs_from: new_inputs, ..contest.specs[1].clone() },
+        SandboxSpec { inputs: old.inputs.clone(), inputs_from: old_inputs, ..built_arms.specs[0].clone() },
+        SandboxSpec { inputs: new.inputs.clone(), inputs_from: new_inputs, ..built_arms.specs[1].clone() },
     ];
     let draws = Randomization::fresh();
     let work = session.work()?;
@@ -83,12 +83,12 @@ pub fn measure(session: &mut Session, contest: &Contest, watch: &dyn Watch) -> R
                 work: &work,
                 slowed: None,
             };
-            let run = pair::alone(&request, arm, watch)?;
+            let run = pair::alone(&request, arm, progress)?;
             seconds_per_token[arm.index()] = steady_step_s(&run) / workload_tokens(workload);
         }
         d.push((seconds_per_token[0] / seconds_per_token[1]).ln());
     }
-    let [baseline, candidate] = contest.sides.clone();
+    let [baseline, candidate] = built_arms.revisions.clone();
     let factor = WalshAverages::of(&d).estimate();
     let bridge = Bridge { baseline, candidate, old_command: old.command, new_command: new.command, d };
     let id = session.ledger.append(KIND, &bridge, None)?;

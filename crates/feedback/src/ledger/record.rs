@@ -92,7 +92,7 @@ impl Record {
     /// The body, as what a record of its kind holds.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, LoopError> {
         T::deserialize(&self.body)
-            .map_err(|error| LoopError::Failed(format!("record `{}` of kind `{}`: {error}", self.id, self.kind)))
+            .map_err(|error| LoopError::failed(format!("record `{}` of kind `{}`: {error}", self.id, self.kind)))
     }
 
     /// A new record and the bytes of its file.
@@ -103,7 +103,7 @@ impl Record {
         bulk: Option<Bulk>,
         body: &T,
     ) -> Result<(Record, Vec<u8>), LoopError> {
-        let failed = |what: String| LoopError::Failed(format!("cannot record `{kind}`: {what}"));
+        let failed = |what: String| LoopError::failed(format!("cannot record `{kind}`: {what}"));
         finite::check(body).map_err(|what| {
             failed(what).hint("JSON has no such numbers: leave the field out, or say in words what was found")
         })?;

@@ -16,7 +16,7 @@ use crate::{
 
 /// What one pair showed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct PairObservation {
     /// The pair's.
     pub number: u64,
     /// Losses, norms, tokens, held-out loss.
@@ -27,18 +27,18 @@ pub struct Shown {
 
 /// The file of an attempt.
 #[derive(Clone, Debug)]
-pub struct KeptEvidence(PathBuf);
+pub struct PairLog(PathBuf);
 
-impl KeptEvidence {
+impl PairLog {
     /// At this path; nothing is opened yet.
-    pub fn new(path: PathBuf) -> KeptEvidence {
-        KeptEvidence(path)
+    pub fn new(path: PathBuf) -> PairLog {
+        PairLog(path)
     }
 
     /// Adds a pair to those that `seal` stands for; returns the new seal.
-    pub fn append(&self, shown: &Shown, seal: &str) -> Result<String, LoopError> {
+    pub fn append(&self, shown: &PairObservation, seal: &str) -> Result<String, LoopError> {
         let line = serde_json::to_string(shown)
-            .map_err(|error| LoopError::Failed(format!("evidence cannot be written: {error}")))?;
+            .map_err(|error| LoopError::failed(format!("evidence cannot be written: {error}")))?;
         files::append_line(&self.0, &line)?;
         Ok(sealed(seal, line.as_bytes()))
     }
@@ -57,13 +57,14 @@ impl KeptEvidence {
     /// of a pair that a crash cut short, which does not count and ran again.
     ///
     /// # Errors
-    /// [`LoopError::Refused`] where these lines are not those that `seal` stands for.
-    pub fn read(&self, numbers: &[u64], seal: &str) -> Result<Vec<Shown>, LoopError> {
+    /// [`LoopError::refused`] where these lines are not those that `seal` stands for.
+    pub fn read(&self, numbers: &[u64], seal: &str) -> Result<Vec<PairObservation>, LoopError> {
         let mut by_number = self.lines()?;
-        let lines: Vec<(Vec<u8>, Shown)> = numbers.iter().filter_map(|number| by_number.remove(number)).collect();
+        let lines: Vec<(Vec<u8>, PairObservation)> =
+            numbers.iter().filter_map(|number| by_number.remove(number)).collect();
         let found = lines.iter().fold(String::new(), |seal, (line, _)| sealed(&seal, line));
         if found != seal {
-            return Err(LoopError::Refused(format!(
+            return Err(LoopError::refused(format!(
                 "`{}` is not what the pairs of this attempt showed: it was changed, or lines are gone",
                 self.0.display()
             ))
@@ -73,19 +74,20 @@ impl KeptEvidence {
     }
 
     /// What all pairs showed, in the order of their numbers; not held against a seal.
-    pub fn read_all(&self) -> Result<Vec<Shown>, LoopError> {
+    pub fn read_all(&self) -> Result<Vec<PairObservation>, LoopError> {
         Ok(self.lines()?.into_values().map(|(_, shown)| shown).collect())
     }
 
     /// By the number of its pair, each line and what it says.
-    fn lines(&self) -> Result<BTreeMap<u64, (Vec<u8>, Shown)>, LoopError> {
+    fn lines(&self) -> Result<BTreeMap<u64, (Vec<u8>, PairObservation)>, LoopError> {
         let bytes = match fs::read(&self.0) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(LoopError::io("read", &self.0, &error)),
         };
         let lines = bytes.split(|byte| *byte == b'\n');
-        let lines = lines.filter_map(|line| Some((line.to_vec(), serde_json::from_slice::<Shown>(line).ok()?)));
+        let lines =
+            lines.filter_map(|line| Some((line.to_vec(), serde_json::from_slice::<PairObservation>(line).ok()?)));
         Ok(lines.map(|(line, shown)| (shown.number, (line, shown))).collect())
     }
 }
@@ -106,12 +108,12 @@ mod tests {
         weights::{TensorUpdate, UpdateCheck},
     };
 
-    fn shown(number: u64, loss: f64) -> Shown {
+    fn shown(number: u64, loss: f64) -> PairObservation {
         let row = StepRecord { loss, grad_norm: 0.1 + 0.2, data_hash: Some("ab".into()), ..StepRecord::default() };
         let run = Trajectory { rows: vec![row.clone(), row] };
         let tensor = TensorUpdate { name: "w".into(), len: 3, norm: 1.0 / 3.0, ..TensorUpdate::default() };
         let moved = UpdateCheck { seed: 1, tensors: vec![tensor] };
-        Shown {
+        PairObservation {
             number,
             pair: PairEvidence {
                 seed: u64::MAX,
@@ -122,9 +124,9 @@ mod tests {
         }
     }
 
-    fn kept() -> (tempfile::TempDir, KeptEvidence) {
+    fn kept() -> (tempfile::TempDir, PairLog) {
         let folder = tempfile::tempdir().unwrap();
-        let kept = KeptEvidence::new(folder.path().join("parity.jsonl"));
+        let kept = PairLog::new(folder.path().join("parity.jsonl"));
         (folder, kept)
     }
 

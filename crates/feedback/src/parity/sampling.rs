@@ -62,7 +62,7 @@ impl Output {
         let object = serde_json::from_slice::<Value>(stdout).ok().filter(|value| value.get("tokens").is_some());
         let Some(object) = object else { return Ok(Output::Text(stdout.into())) };
         let wrong = |what: String| {
-            LoopError::Failed(format!("not what a sampler prints: {what}"))
+            LoopError::failed(format!("not what a sampler prints: {what}"))
                 .hint("print an object with `text`, `tokens` and a margin for each in `margins`, or the text alone")
         };
         let sample: Sample = serde_json::from_value(object).map_err(|error| wrong(error.to_string()))?;

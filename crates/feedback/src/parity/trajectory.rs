@@ -63,7 +63,7 @@ impl Trajectory {
             LoopError::io("open", path, &error).hint("`metrics` in `loop.toml` names the file that the trainer writes")
         })?;
         Trajectory::parse(BufReader::new(file), counters).map_err(|(line, why)| {
-            LoopError::Failed(format!("`{}`, line {line}: {why}", path.display()))
+            LoopError::failed(format!("`{}`, line {line}: {why}", path.display()))
                 .hint("the trainer did not write a whole record of every step; see `docs/turns.md`")
         })
     }

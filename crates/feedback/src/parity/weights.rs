@@ -137,7 +137,7 @@ impl Exempt {
     /// Reads the form above.
     pub fn parse(text: &str) -> Result<Exempt, LoopError> {
         let wrong = |why: &str| {
-            LoopError::Usage(format!("`{text}` exempts nothing: {why}"))
+            LoopError::usage(format!("`{text}` exempts nothing: {why}"))
                 .hint("write a glob of tensor names, or `<glob> part 2 of 3`")
         };
         let (glob, part, parts) = match text.split_whitespace().collect::<Vec<_>>()[..] {
@@ -158,7 +158,7 @@ fn exempt_parts(name: &str, len: usize, exempt: &[Exempt]) -> Result<Vec<Range<u
     let matching = exempt.iter().filter(|exempt| exempt.tensor.is_match(name));
     let parts = matching.map(|&Exempt { part, parts, .. }| {
         if !len.is_multiple_of(parts) {
-            return Err(LoopError::Usage(format!(
+            return Err(LoopError::usage(format!(
                 "tensor `{name}` has {len} elements, which is not a multiple of {parts}"
             ))
             .hint("correct what `loop.toml` exempts from the update check"));

@@ -19,7 +19,7 @@ pub use self::subject::{Reading, read};
 use self::subject::{number_at_end, subject};
 use pairbench::verdict::{Estimate, Verdict};
 
-use crate::{LoopError, attempt::Side, ledger::RecordId, records::evidence::ConfirmationOutcome, visible};
+use crate::{LoopError, attempt::Revision, ledger::RecordId, records::evidence::ConfirmationOutcome, visible};
 
 /// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
@@ -69,9 +69,9 @@ pub struct AttemptClaim {
     #[serde(default)]
     pub claim: Option<Estimate>,
     /// What it was measured against.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// What was measured.
-    pub candidate: Side,
+    pub candidate: Revision,
     attempt: Compared,
 }
 
@@ -219,7 +219,7 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     } else {
         return Ok(text);
     };
-    Err(LoopError::Usage(format!("the summary {found}, expected a short line such as `fuse the optimiser's passes`"))
+    Err(LoopError::usage(format!("the summary {found}, expected a short line such as `fuse the optimiser's passes`"))
         .hint(hint))
 }
 

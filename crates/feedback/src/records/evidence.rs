@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LoopError,
-    attempt::{Attempt, Side},
+    attempt::{Attempt, Revision},
     ledger::RecordId,
     records::fitting,
     store::session::Session,
@@ -29,9 +29,9 @@ pub struct AttemptRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Estimate>,
     /// A.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// B.
-    pub candidate: Side,
+    pub candidate: Revision,
     /// Everything.
     pub attempt: Attempt,
 }
@@ -105,7 +105,7 @@ pub struct BenchmarkRecorded {
 /// Writes a row of the benchmark's history to the ledger: a line of names, and a line of values.
 pub fn record_benchmark(session: &mut Session, text: &str) -> Result<BenchmarkRecorded, LoopError> {
     let wrong = |what: &str| {
-        LoopError::Usage(format!("no row of a benchmark: {what}"))
+        LoopError::usage(format!("no row of a benchmark: {what}"))
             .hint("a line of column names and a line of values, as `perf/compiled-loop-history.csv` has them")
     };
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());

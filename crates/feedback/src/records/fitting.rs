@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        attempt::{Confirmation, CounterRow, PairRow, VoidRow, guard::GuardResult, tests::row},
+        attempt::{Confirmation, CounterRow, PairRow, VoidPair, guard::GuardResult, tests::row},
         ledger::Ledger,
         trace::attribution::{Attribution, KernelChange},
     };
@@ -102,8 +102,8 @@ mod tests {
     /// As many pairs, guards and void pairs as an attempt can have, each as long as it can be.
     fn fullest(text: &str) -> Attempt {
         let mut attempt = real();
-        let pair = PairRow { whole: -0.012_345, ..row() };
-        let voids = |count| vec![VoidRow { number: 99, arm: Arm::Candidate, why: text.to_owned() }; count];
+        let pair = PairRow { run_log_ratio: -0.012_345, ..row() };
+        let voids = |count| vec![VoidPair { number: 99, arm: Arm::Candidate, why: text.to_owned() }; count];
         let confirmation: Confirmation = attempt.confirmation.take().unwrap();
         attempt.pairs = vec![pair.clone(); 160];
         attempt.voids = voids(4);

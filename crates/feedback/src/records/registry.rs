@@ -290,7 +290,7 @@ pub fn how_to_share(repository: &Repository) -> Result<Vec<String>, LoopError> {
 
 fn encoded(entry: &Entry) -> Result<Vec<u8>, LoopError> {
     let json = serde_json::to_string(entry)
-        .map_err(|error| LoopError::Failed(format!("an attempt cannot be written down: {error}")))?;
+        .map_err(|error| LoopError::failed(format!("an attempt cannot be written down: {error}")))?;
     Ok(format!("{json}\n").into_bytes())
 }
 

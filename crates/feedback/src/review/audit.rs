@@ -6,9 +6,9 @@ use pairbench::verdict::{Estimate, Verdict, log_of_pct, pct_of_log};
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::confirmation::expected_false_commits,
-    compare::sides,
+    compare::built_arms,
     records::registry::Registry,
     review::{
         measure::{self, Measurement},
@@ -74,7 +74,7 @@ pub fn audit(
     session: &mut Session,
     anchor: Option<&str>,
     budget: Duration,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Audit, LoopError> {
     let head = session.repository.head()?.commit;
     let verifications = match anchor {
@@ -89,18 +89,18 @@ pub fn audit(
         (Some(anchor), _) => session.repository.resolve(anchor)?,
         (None, Some((_, first))) => session.repository.resolve(&format!("{}^", first.commit))?,
         (None, None) => {
-            return Err(LoopError::Usage("no commit of this branch claims a gain: there is nothing to audit".into())
+            return Err(LoopError::usage("no commit of this branch claims a gain: there is nothing to audit")
                 .hint("name where to begin: `alpha loop audit --anchor=<commit>`"));
         }
     };
     let claims_product: f64 = claims.iter().map(|(pct, _)| 1.0 + pct / 100.0).product();
     let claims_pct = (claims_product - 1.0) * 100.0;
-    let contest = sides::of_commits(session, &anchor, &head, watch)?;
-    let (measured, agreement) = if contest.sides[0].binary == contest.sides[1].binary {
+    let built_arms = built_arms::of_commits(session, &anchor, &head, progress)?;
+    let (measured, agreement) = if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
         (None, None)
     } else {
         let Measurement { estimate, verdict, .. } =
-            measure::run(session, &contest, "audit", budget, session.config.epsilon_pct, watch)?;
+            measure::run(session, &built_arms, "audit", budget, session.config.epsilon_pct, progress)?;
         let claimed = claims.iter().map(|(pct, claim)| (*pct, verify::claimed_interval(session, claim)));
         let mut agreement = verify::agreement(together(claimed, claims_pct), estimate);
         if claims.is_empty() && verdict == Verdict::Same {

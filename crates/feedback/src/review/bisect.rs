@@ -9,8 +9,8 @@ use pairbench::verdict::{Estimate, Verdict, log_of_pct, pct_of_log};
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
-    compare::sides,
+    ErrorKind, LoopError, Progress,
+    compare::built_arms,
     review::measure::{self, Measurement},
     store::session::Session,
     visible::short,
@@ -53,23 +53,23 @@ pub fn bisect(
     good: &str,
     bad: &str,
     budget: Duration,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Bisection, LoopError> {
     let (good, bad) = (session.repository.resolve(good)?, session.repository.resolve(bad)?);
     if !session.repository.is_ancestor(&good, &bad)? {
-        return Err(LoopError::Usage(format!("`{}` is not an ancestor of `{}`", short(&good), short(&bad)))
+        return Err(LoopError::usage(format!("`{}` is not an ancestor of `{}`", short(&good), short(&bad)))
             .hint("`alpha loop bisect <good> <bad>`: the older, faster commit first"));
     }
     let mut commits: Vec<_> = session.repository.first_parents(&good, &bad)?;
     if commits.is_empty() {
-        return Err(LoopError::Usage("both ends are the same commit".into()));
+        return Err(LoopError::usage("both ends are the same commit"));
     }
     let epsilon_pct = session.config.epsilon_pct;
-    let whole = measure_against(session, &good, &bad, budget, epsilon_pct, watch)?;
+    let whole = measure_against(session, &good, &bad, budget, epsilon_pct, progress)?;
     let lost_pct = match (whole.verdict, whole.estimate) {
         (Verdict::Slower, Some(estimate)) => -estimate.speedup_pct,
         _ => {
-            return Err(LoopError::Undecided(format!("no loss between the two ends is proved: {}", whole.reason))
+            return Err(LoopError::undecided(format!("no loss between the two ends is proved: {}", whole.reason))
                 .hint("a longer `--budget` resolves less"));
         }
     };
@@ -81,15 +81,15 @@ pub fn bisect(
     while low < high {
         let middle = low + (high - low) / 2;
         let commit = &commits[middle].id.clone();
-        watch.note(&format!(
+        progress.note(&format!(
             "{} commits left; measuring {} {}",
             high - low + 1,
             short(commit),
             commits[middle].subject
         ));
-        let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), watch) {
-            Err(LoopError::Failed(why) | LoopError::Trainer { message: why, .. }) => {
-                watch.note(&format!("`{}` is left out: {why}", short(commit)));
+        let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), progress) {
+            Err(error) if matches!(error.kind, ErrorKind::Failed | ErrorKind::Trainer(_)) => {
+                progress.note(&format!("`{}` is left out: {error}", short(commit)));
                 skipped.push(commit.clone());
                 commits.remove(middle);
                 high -= 1;
@@ -99,7 +99,7 @@ pub fn bisect(
         };
         let is_slow = found.estimate.is_some_and(|estimate| estimate.speedup_pct < -half_pct);
         if found.verdict == Verdict::Undecided {
-            watch.note(&format!("undecided, taken as {}: {}", if is_slow { "slow" } else { "fast" }, found.reason));
+            progress.note(&format!("undecided, taken as {}: {}", if is_slow { "slow" } else { "fast" }, found.reason));
         }
         measured.push(Measured { commit: commit.clone(), estimate: found.estimate, is_slow });
         if is_slow { high = middle } else { low = middle + 1 }
@@ -121,13 +121,13 @@ fn measure_against(
     commit: &str,
     budget: Duration,
     epsilon_pct: f64,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Found, LoopError> {
-    let contest = sides::of_commits(session, good, commit, watch)?;
-    if contest.sides[0].binary == contest.sides[1].binary {
+    let built_arms = built_arms::of_commits(session, good, commit, progress)?;
+    if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
         return Ok(Found { verdict: Verdict::Same, reason: "the same program".to_owned(), estimate: None });
     }
     let Measurement { verdict, reason, estimate, .. } =
-        measure::run(session, &contest, "bisect", budget, epsilon_pct, watch)?;
+        measure::run(session, &built_arms, "bisect", budget, epsilon_pct, progress)?;
     Ok(Found { verdict, reason, estimate })
 }

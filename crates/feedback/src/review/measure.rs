@@ -14,9 +14,9 @@ use pairbench::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
-    attempt::{Side, gaming::MAX_VOIDS},
-    compare::{PairRunner, sides::Contest},
+    LoopError, Progress,
+    attempt::{Revision, gaming::MAX_VOIDS},
+    compare::{PairRunner, built_arms::BuiltArms},
     store::session::Session,
 };
 
@@ -29,9 +29,9 @@ pub struct Measurement {
     /// What for: `audit`, `rerun`, `bisect`, `reference`.
     pub purpose: String,
     /// A.
-    pub baseline: Side,
+    pub baseline: Revision,
     /// B.
-    pub candidate: Side,
+    pub candidate: Revision,
     /// Of the machine.
     pub fingerprint: String,
     /// Of all draws.
@@ -65,22 +65,22 @@ impl Measurement {
 /// Runs pairs until there is an answer or the budget is spent, and records them.
 pub fn run(
     session: &mut Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     purpose: &str,
     budget: Duration,
     epsilon_pct: f64,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Measurement, LoopError> {
-    crate::compare::selftest::ensure(session, contest, watch)?;
+    crate::compare::selftest::ensure(session, built_arms, progress)?;
     let draws = Randomization::fresh();
     let began = Instant::now();
     let measured = {
-        let runner = PairRunner::new(session, contest, draws)?;
+        let runner = PairRunner::new(session, built_arms, draws)?;
         let empty = Script::default();
-        let plan = plan::plan(&runner.request(0, &empty), budget, watch)?;
+        let plan = plan::plan(&runner.request(0, &empty), budget, progress)?;
         let looks = plan
             .looks()
-            .ok_or_else(|| LoopError::Failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
+            .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
         let mut d = Vec::new();
         let mut voids = 0;
         let mut estimate = None;
@@ -94,17 +94,17 @@ pub fn run(
                 break (Verdict::Undecided, format!("the budget is spent; {}", judgement.reason));
             }
             let number = 1 + (d.len() + voids) as u64;
-            let run = runner.run(number, &runner.script(&plan.blocks, number), watch)?;
+            let run = runner.run(number, &runner.script(&plan.blocks, number), progress)?;
             if let Some(void) = &run.void {
                 voids += 1;
-                watch.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));
+                progress.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));
                 if voids >= MAX_VOIDS {
-                    return Err(LoopError::Refused(format!("the {} {}", void.arm.name(), void.why)));
+                    return Err(LoopError::refused(format!("the {} {}", void.arm.name(), void.why)));
                 }
                 continue;
             }
             d.push(round_log(run.log_ratio()));
-            watch.pairs(&PairProgress {
+            progress.pairs(&PairProgress {
                 stage: purpose.to_owned(),
                 pairs: d.len(),
                 planned: plan.pairs,
@@ -115,7 +115,7 @@ pub fn run(
                 needs: judgement.reason,
             });
         };
-        let [baseline, candidate] = contest.sides.clone();
+        let [baseline, candidate] = built_arms.revisions.clone();
         let (purpose, fingerprint) = (purpose.to_owned(), session.machine.fingerprint());
         let command = session.config.workload.command.clone();
         Measurement {

@@ -140,7 +140,7 @@ fn of_pairs(attempt: &Attempt) -> Vec<String> {
         if attempt.rules > 0 && pair.seed != attempt.draws.below(1 << 31, Purpose::TrainingSeed, number, 0) {
             problems.push(format!("pair {number} did not have its seed"));
         }
-        if !(pair.d.is_finite() && pair.whole.is_finite()) {
+        if !(pair.log_ratio.is_finite() && pair.run_log_ratio.is_finite()) {
             problems.push(format!("pair {number} has no finite number"));
         }
     }
@@ -249,7 +249,7 @@ fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usi
         problems.push("its confirmation was not accepted".to_owned());
     }
     if let Some(finding) = gaming::voids(&confirmation.voids) {
-        problems.push(finding.text());
+        problems.push(finding.to_string());
     }
     problems
 }
@@ -267,7 +267,7 @@ fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
         if !used.insert(row.number) || row.baseline_first != plain.draws.coin(Purpose::Pair, row.number, 0) {
             problems.push(format!("plain pair {} did not follow its draws, or stands in it twice", row.number));
         }
-        if row.d > LOST_D && (row.d - (row.ms[0] / row.ms[1]).ln()).abs() > plain::ROUNDING_OF_TIMES {
+        if row.log_ratio > LOST_D && (row.log_ratio - (row.ms[0] / row.ms[1]).ln()).abs() > plain::ROUNDING_OF_TIMES {
             problems.push(format!("plain pair {} has another ratio than its times", row.number));
         }
     }
@@ -315,7 +315,7 @@ fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<Stri
 fn of_gaming(attempt: &Attempt) -> Vec<String> {
     let moved = gaming::moved_work(attempt).filter(|_| attempt.verdict == Some(Verdict::Faster));
     let findings = [gaming::voids(&attempt.voids), moved, gaming::disturbed_baseline(attempt)];
-    findings.into_iter().flatten().map(|finding| finding.text()).collect()
+    findings.into_iter().flatten().map(|finding| finding.to_string()).collect()
 }
 
 /// Whether the gain was attributed where the configuration can trace it, and to the area that was declared.

@@ -10,12 +10,12 @@ use std::time::Duration;
 use pairbench::verdict::Verdict;
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     attempt::{
         Attempt,
         reference::{Beside, Reference},
     },
-    compare::sides::{self, Contest},
+    compare::built_arms::{self, BuiltArms},
     git::LogEntry,
     ledger::Record,
     records::{claim::Claim, evidence::AttemptRecord},
@@ -86,33 +86,34 @@ fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
 /// Measures what is needed for a claim on top of its parent; notes it in the attempt.
 pub fn measure(
     session: &mut Session,
-    contest: &Contest,
+    built_arms: &BuiltArms,
     attempt: &mut Attempt,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
-    let parent = contest.sides[0].commit.clone();
+    let parent = built_arms.revisions[0].commit.clone();
     let Some(commit) = find(session, &parent, session.config.target.as_deref())? else {
         attempt.reference = None;
         return Ok(());
     };
     // A larger ε on the command line must not hide what was lost.
     let epsilon_pct = attempt.epsilon_pct.min(session.config.epsilon_pct);
-    watch.note(&format!(
+    progress.note(&format!(
         "commits came between `{}`, the best accepted before, and the baseline: beside each other",
         short(&commit)
     ));
     let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };
-    match beside(session, &reference.commit, &parent, epsilon_pct, watch) {
+    match beside(session, &reference.commit, &parent, epsilon_pct, progress) {
         Ok(parent) => reference.parent = parent,
         Err(error) => reference.unmeasured = Some(unmeasured(error)?),
     }
     if reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(epsilon_pct)) {
         // What was just measured runs here: this is not the time to give up.
-        reference.candidate = match beside(session, &reference.commit, &contest.sides[1].commit, epsilon_pct, watch)? {
-            Some(candidate) => Some(candidate),
-            // The very program that was accepted.
-            None => Some(Beside { record: String::new(), verdict: Verdict::Same, estimate: None }),
-        };
+        reference.candidate =
+            match beside(session, &reference.commit, &built_arms.revisions[1].commit, epsilon_pct, progress)? {
+                Some(candidate) => Some(candidate),
+                // The very program that was accepted.
+                None => Some(Beside { record: String::new(), verdict: Verdict::Same, estimate: None }),
+            };
     }
     attempt.reference = Some(reference);
     session.attempts().save(attempt)
@@ -120,12 +121,12 @@ pub fn measure(
 
 /// Why an old tree cannot be measured by today's instrument; other errors stay errors.
 fn unmeasured(error: LoopError) -> Result<String, LoopError> {
-    match error {
-        LoopError::Failed(text) | LoopError::Usage(text) => {
-            let line = text.lines().next().unwrap_or_default();
+    match error.kind {
+        ErrorKind::Failed | ErrorKind::Usage => {
+            let line = error.message.lines().next().unwrap_or_default();
             Ok(line.chars().filter(|c| !c.is_control()).take(200).collect())
         }
-        other => Err(other),
+        _ => Err(error),
     }
 }
 
@@ -135,10 +136,10 @@ fn beside(
     reference: &str,
     commit: &str,
     epsilon_pct: f64,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Option<Beside>, LoopError> {
-    let contest = sides::of_commits(session, reference, commit, watch)?;
-    let binaries = contest.sides.each_ref().map(|side| side.binary.clone());
+    let built_arms = built_arms::of_commits(session, reference, commit, progress)?;
+    let binaries = built_arms.revisions.each_ref().map(|side| side.binary.clone());
     if binaries[0] == binaries[1] {
         return Ok(None);
     }
@@ -146,7 +147,7 @@ fn beside(
         return Ok(Some(known));
     }
     let budget = session.config.budget.min(BUDGET);
-    let found = measure::run(session, &contest, PURPOSE, budget, epsilon_pct, watch)?;
+    let found = measure::run(session, &built_arms, PURPOSE, budget, epsilon_pct, progress)?;
     let record = session.ledger.records().last().map_or_else(String::new, |record| record.id.to_string());
     Ok(Some(Beside { record, verdict: found.verdict, estimate: found.estimate }))
 }

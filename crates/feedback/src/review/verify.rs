@@ -14,9 +14,9 @@ use pairbench::verdict::{Estimate, Verdict};
 use serde::Serialize;
 
 use crate::{
-    LoopError, Watch,
-    attempt::{Attempt, confirmation::claimed, corroboration::Corroboration, reference::Reference},
-    compare::sides,
+    LoopError, Progress,
+    attempt::{Attempt, confirmation::claimed, corroboration::Corroboration},
+    compare::built_arms,
     config::{FILE_NAME, LoopConfig},
     confirm::anchor,
     git::LogEntry,
@@ -274,12 +274,9 @@ fn notes(session: &Session, entry: &LogEntry, attempt: &Attempt) -> Result<Vec<S
     }
     if attempt.verdict == Some(Verdict::Leaner) {
         let unasked = Corroboration::default();
-        notes.push(format!(
-            "leaner by the trainer's own counters; {}",
-            attempt.leaner.as_ref().unwrap_or(&unasked).text()
-        ));
+        notes.push(format!("leaner by the trainer's own counters; {}", attempt.leaner.as_ref().unwrap_or(&unasked)));
     }
-    notes.extend(attempt.reference.as_ref().map(Reference::text));
+    notes.extend(attempt.reference.as_ref().map(ToString::to_string));
     if let Some(parent) = entry.parents.first() {
         let weaker = weakened::at(&session.repository, parent, attempt.manifest.target.as_deref())?;
         notes.extend(
@@ -315,7 +312,7 @@ fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError
 /// The configuration in a tree, for one of its targets.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where the tree has none.
+/// [`LoopError::refused`] where the tree has none.
 pub fn config_at(session: &Session, tree: &str, target: Option<&str>) -> Result<LoopConfig, LoopError> {
     let text = config_text(session, tree)?;
     LoopConfig::parse(&text, target)
@@ -324,7 +321,7 @@ pub fn config_at(session: &Session, tree: &str, target: Option<&str>) -> Result<
 fn config_text(session: &Session, tree: &str) -> Result<String, LoopError> {
     match session.repository.read_file(tree, FILE_NAME)? {
         Some(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        None => Err(LoopError::Refused(format!("the baseline's tree `{}` has no `{FILE_NAME}`", short(tree)))),
+        None => Err(LoopError::refused(format!("the baseline's tree `{}` has no `{FILE_NAME}`", short(tree)))),
     }
 }
 
@@ -434,16 +431,16 @@ pub fn rerun(
     session: &mut Session,
     verification: &mut Verification,
     budget: Duration,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     if let Err(error) = session.retarget(verification.target.as_deref()) {
         verification.problems.push(format!("it cannot be measured again: {error}"));
         return Ok(());
     }
     let parent = format!("{}^", verification.commit);
-    let contest = sides::of_commits(session, &parent, &verification.commit, watch)?;
+    let built_arms = built_arms::of_commits(session, &parent, &verification.commit, progress)?;
     let epsilon_pct = session.config.epsilon_pct;
-    let measured = measure::run(session, &contest, "rerun", budget, epsilon_pct, watch)?;
+    let measured = measure::run(session, &built_arms, "rerun", budget, epsilon_pct, progress)?;
     let claimed = claimed_interval(session, verification);
     verification.rerun = Some(agreement(claimed, measured.estimate));
     Ok(())

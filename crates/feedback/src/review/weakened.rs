@@ -99,7 +99,7 @@ fn reason_in(entry: &LogEntry, text: &str) -> Option<String> {
 /// Trailers of a change of the instrument: what it makes weaker, with the reason.
 ///
 /// # Errors
-/// [`LoopError::Refused`] where something is weaker and there is no reason; [`LoopError::Usage`] where the reason cannot
+/// [`LoopError::refused`] where something is weaker and there is no reason; [`LoopError::usage`] where the reason cannot
 /// be one.
 pub fn trailers(
     repository: &Repository,
@@ -119,13 +119,13 @@ pub fn trailers(
     if weaker.is_empty() {
         return match reason {
             None => Ok(Vec::new()),
-            Some(_) => Err(LoopError::Usage("nothing of the instrument becomes weaker".into())
+            Some(_) => Err(LoopError::usage("nothing of the instrument becomes weaker")
                 .hint("leave `--weakens` out: it would stand in the message")),
         };
     }
     let Some(reason) = reason else {
         let list: Vec<&str> = weaker.iter().map(|weakening| weakening.text.as_str()).collect();
-        return Err(LoopError::Refused(format!("the change makes the instrument weaker: {}", list.join("; ")))
+        return Err(LoopError::refused(format!("the change makes the instrument weaker: {}", list.join("; ")))
             .hint("`--weakens=<why>` commits it all the same; the reason and the list are shown with every claim until it is restored"));
     };
     Ok(weaker.iter().map(|weakening| (TRAILER.to_owned(), line(&weakening.text, Some(reason)))).collect())
@@ -143,7 +143,7 @@ fn check_reason(reason: &str) -> Result<&str, LoopError> {
     } else {
         return Ok(reason);
     };
-    Err(LoopError::Usage(format!("the reason of `--weakens` {found}")).hint("say in a line why less is asked for"))
+    Err(LoopError::usage(format!("the reason of `--weakens` {found}")).hint("say in a line why less is asked for"))
 }
 
 /// The file's text in a commit or tree.

@@ -31,7 +31,7 @@ use pairbench::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LoopError, Watch,
+    ErrorKind, LoopError, Progress,
     config::LoopConfig,
     git::{Elsewhere, Repository},
     store::state::State,
@@ -126,18 +126,18 @@ impl BuildStore {
     /// The build of a tree, from the store or made now. The oldest builds beyond the usual [`StoreLimits`] go.
     ///
     /// # Errors
-    /// [`LoopError::Failed`] where the build fails, takes too long or does not make what it should, with the end of
-    /// what it printed; [`LoopError::Refused`] where the tree cannot be laid out; [`LoopError::Interrupted`] where the
+    /// [`LoopError::failed`] where the build fails, takes too long or does not make what it should, with the end of
+    /// what it printed; [`LoopError::refused`] where the tree cannot be laid out; [`LoopError::interrupted`] where the
     /// user asks to stop.
     pub fn build(
         &self,
         repository: &Repository,
         tree: &str,
         config: &LoopConfig,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<Built, LoopError> {
-        let built = self.build_layouts(repository, tree, config, &[0], watch)?;
-        built.into_iter().next().ok_or_else(|| LoopError::Failed(format!("`{tree}` was not built")))
+        let built = self.build_layouts(repository, tree, config, &[0], progress)?;
+        built.into_iter().next().ok_or_else(|| LoopError::failed(format!("`{tree}` was not built")))
     }
 
     /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the program
@@ -152,31 +152,31 @@ impl BuildStore {
         tree: &str,
         config: &LoopConfig,
         layouts: &[u32],
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<Vec<Built>, LoopError> {
         let source = self.source(repository, tree, config)?;
         let orders =
             layouts.iter().map(|layout| source.order(*layout)).collect::<Result<Vec<Order<'_>>, LoopError>>()?;
         let mut kept = Vec::with_capacity(orders.len());
         for order in &orders {
-            kept.push(self.kept(&order.key, watch)?);
+            kept.push(self.kept(&order.key, progress)?);
         }
         let is_cached: Vec<bool> = kept.iter().map(Option::is_some).collect();
         let missing: Vec<&Order<'_>> =
             orders.iter().zip(&is_cached).filter(|(_, is_cached)| !**is_cached).map(|(order, _)| order).collect();
         if let Some(first) = missing.first() {
             let (tree, words) = (&source.measured_tree[..12], first.words.join(" "));
-            watch.note(&match missing.len() {
+            progress.note(&match missing.len() {
                 1 => format!("building {tree} with `{words}`"),
                 count => format!("building {tree} in {count} layouts, the first with `{words}`"),
             });
-            let mut made = self.make(repository, &missing, watch)?.into_iter();
+            let mut made = self.make(repository, &missing, progress)?.into_iter();
             kept.iter_mut().filter(|kept| kept.is_none()).for_each(|kept| *kept = made.next());
             let keys: Vec<&str> = orders.iter().map(|order| order.key.as_str()).collect();
             self.prune(&keys, StoreLimits::default())?;
         }
         let found = orders.iter().zip(kept).zip(is_cached).map(|((order, kept), is_cached)| {
-            let kept = kept.ok_or_else(|| LoopError::Failed(format!("the build {} was not kept", order.key)))?;
+            let kept = kept.ok_or_else(|| LoopError::failed(format!("the build {} was not kept", order.key)))?;
             let Kept { key, binary_hash, seconds, .. } = kept;
             let (folder, log) = (self.folder.join(&key).join("artifacts"), self.log(&key));
             Ok(Built { key, folder, binary_hash, seconds, is_cached, toolchain: source.toolchain.clone(), log })
@@ -197,14 +197,14 @@ impl BuildStore {
         repository: &Repository,
         tree: &str,
         config: &LoopConfig,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<f64, LoopError> {
         let source = self.source(repository, tree, config)?;
         let order = source.order(0)?;
         let stage = Stage::new(self.state.timed_stage()?);
-        stage.prepare(|_| true, watch)?;
+        stage.prepare(|_| true, progress)?;
         let log = self.prepare_log("rebuild.log")?;
-        self.run_in_stage(repository, &stage, &order, tree, &log, watch)
+        self.run_in_stage(repository, &stage, &order, tree, &log, progress)
     }
 
     /// What the toolchain's commands say, in the environment of builds and beside the files by which a tree chooses one.
@@ -223,9 +223,9 @@ impl BuildStore {
         }
         let mut said = String::new();
         for command in &config.build.toolchain {
-            let words = timed_command::words(command).map_err(LoopError::Usage)?;
+            let words = timed_command::words(command).map_err(LoopError::usage)?;
             let failed = |what: String| {
-                LoopError::Failed(format!("`{command}` of `build.toolchain` {what}"))
+                LoopError::failed(format!("`{command}` of `build.toolchain` {what}"))
                     .hint("each command there names a part of the toolchain, such as `cc --version`")
             };
             let mut command = Command::new(&words[0]);
@@ -290,7 +290,7 @@ impl BuildStore {
     }
 
     /// A build that is there and whole.
-    fn kept(&self, key: &str, watch: &dyn Watch) -> Result<Option<Kept>, LoopError> {
+    fn kept(&self, key: &str, progress: &dyn Progress) -> Result<Option<Kept>, LoopError> {
         let folder = self.folder.join(key);
         if !folder.exists() {
             return Ok(None);
@@ -299,7 +299,7 @@ impl BuildStore {
         let kept = fs::read(&description).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let found = folder_content::hash(&folder.join("artifacts"));
         let Some(kept) = kept.filter(|kept| kept.key == key && found.is_ok_and(|hash| hash == kept.binary_hash)) else {
-            watch.note(&format!("the stored build {} is not what it was: building it again", &key[..12]));
+            progress.note(&format!("the stored build {} is not what it was: building it again", &key[..12]));
             return Ok(None);
         };
         let touch = |file: fs::File| file.set_modified(SystemTime::now());
@@ -309,7 +309,12 @@ impl BuildStore {
 
     /// Builds what is ordered of one source, in the stage where it is HEAD's tree as it is written, else in a layer on top of
     /// that, and keeps it.
-    fn make(&self, repository: &Repository, orders: &[&Order<'_>], watch: &dyn Watch) -> Result<Vec<Kept>, LoopError> {
+    fn make(
+        &self,
+        repository: &Repository,
+        orders: &[&Order<'_>],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Kept>, LoopError> {
         let [first, ..] = orders else { return Ok(Vec::new()) };
         let source = first.source;
         let base_log = self.prepare_log("base.log")?;
@@ -318,17 +323,20 @@ impl BuildStore {
         let stage = Stage::new(self.state.stage()?);
         // A history that was rewritten, or another branch, may hold what was never accepted here. So may a commit that is
         // not known any more.
-        stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), watch)?;
+        stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), progress)?;
         if orders.len() == 1 && first.layout == 0 && source.measured_tree == accepted {
-            let seconds = self.run_in_stage(repository, &stage, first, &head.commit, &self.log(&first.key), watch)?;
+            let seconds =
+                self.run_in_stage(repository, &stage, first, &head.commit, &self.log(&first.key), progress)?;
             return Ok(vec![self.keep(first, stage.tree(), stage.tree(), seconds)?]);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
-            watch.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
+            progress.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
             let accepted = self.source(repository, &head.tree, source.config)?;
-            match self.run_in_stage(repository, &stage, &accepted.order(0)?, &head.commit, &base_log, watch) {
+            match self.run_in_stage(repository, &stage, &accepted.order(0)?, &head.commit, &base_log, progress) {
                 // Another tree may build where HEAD does not; it goes on from what is there.
-                Err(LoopError::Failed(_)) if stage.base().is_some() => watch.note("HEAD does not build"),
+                Err(error) if error.kind == ErrorKind::Failed && stage.base().is_some() => {
+                    progress.note("HEAD does not build");
+                }
                 other => drop(other?),
             }
         }
@@ -344,7 +352,7 @@ impl BuildStore {
             let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
             source.environment.make_home()?;
             let log = self.log(&order.key);
-            let ended = run::run(&words, stage.tree(), &source.environment, &log, timeout, watch)?;
+            let ended = run::run(&words, stage.tree(), &source.environment, &log, timeout, progress)?;
             let seconds = ended.into_seconds(&log, timeout)?;
             kept.push(self.keep(order, &outside, stage.tree(), seconds)?);
         }
@@ -373,7 +381,7 @@ impl BuildStore {
         order: &Order<'_>,
         commit: &str,
         log: &Path,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
     ) -> Result<f64, LoopError> {
         stage.begin()?;
         let source = order.source;
@@ -382,7 +390,7 @@ impl BuildStore {
         let timeout = source.config.build.timeout;
         source.environment.make_home()?;
         let words = self.behind_walls(order, stage.tree())?;
-        let ended = run::run(&words, stage.tree(), &source.environment, log, timeout, watch)?;
+        let ended = run::run(&words, stage.tree(), &source.environment, log, timeout, progress)?;
         let is_orderly = ended.is_orderly;
         let seconds = ended.into_seconds(log, timeout);
         // Build tools take a file for finished that was being written when they were killed.
@@ -410,7 +418,7 @@ impl BuildStore {
             let binary_hash = folder_content::hash(&folder).map_err(|error| LoopError::io("read", &folder, &error))?;
             let kept = Kept { key: order.key.clone(), binary_hash, seconds, time: Timestamp::now() };
             let json = serde_json::to_vec_pretty(&kept)
-                .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
+                .map_err(|error| LoopError::failed(format!("a build cannot be written down: {error}")))?;
             files::write(&new.join(DESCRIPTION), &json)?;
             Ok(kept)
         };

@@ -12,7 +12,7 @@ use std::{
 
 use pairbench::{Arm, files};
 
-use crate::{LoopError, Watch, git::Repository};
+use crate::{LoopError, Progress, git::Repository};
 
 /// Folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 16;
@@ -24,7 +24,7 @@ pub fn folder(
     tree: &str,
     paths: &[PathBuf],
     arm: Arm,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<PathBuf, LoopError> {
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let key = blake3::hash(format!("{tree} {}\n{}", arm.index(), names.join("\n")).as_bytes()).to_hex();
@@ -33,7 +33,7 @@ pub fn folder(
     if folder.symlink_metadata().is_ok() {
         let differences = repository.differences(tree, paths, &folder)?;
         if let Some(first) = differences.first() {
-            watch.note(&format!(
+            progress.note(&format!(
                 "the kept inputs are not the baseline's any more (`{}`, {} in all): laid out anew",
                 first.display(),
                 differences.len()

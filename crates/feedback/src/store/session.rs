@@ -43,7 +43,7 @@ impl Session {
     /// baseline is the named one, else the open cycle's, else HEAD.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where the open cycle is about another target, and where the baseline has no `loop.toml`.
+    /// [`LoopError::usage`] where the open cycle is about another target, and where the baseline has no `loop.toml`.
     pub fn open(path: &Path, target: Option<&str>, baseline: Option<&str>) -> Result<Session, LoopError> {
         let repository = Repository::open(path)?;
         let state = State::open(&repository)?;
@@ -52,7 +52,7 @@ impl Session {
             && cycle.target.as_deref() != Some(target)
         {
             let about = cycle.target.as_deref().map_or("no target".to_owned(), |about| format!("`{about}`"));
-            return Err(LoopError::Usage(format!("the open cycle is about {about}, not `{target}`"))
+            return Err(LoopError::usage(format!("the open cycle is about {about}, not `{target}`"))
                 .hint("leave `--target` out, or end the cycle with `alpha loop drop`"));
         }
         let of_cycle = cycle.as_ref().and_then(|cycle| cycle.target.as_deref());
@@ -109,7 +109,7 @@ impl Session {
     /// Where trainers' folders are made: outside the working tree, whose files no trainer should find further up.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where the user has no cache folder.
+    /// [`LoopError::usage`] where the user has no cache folder.
     pub fn work(&self) -> Result<PathBuf, LoopError> {
         self.state.work()
     }
@@ -123,20 +123,20 @@ impl Session {
 /// The `loop.toml` of a commit or tree.
 ///
 /// # Errors
-/// [`LoopError::Usage`] where it has none.
+/// [`LoopError::usage`] where it has none.
 pub fn config_text(repository: &Repository, revision: &str) -> Result<String, LoopError> {
     let tree = repository.tree_of(revision)?;
     let Some(bytes) = repository.read_file(&tree, config::FILE_NAME)? else {
         let name = config::FILE_NAME;
-        let error = LoopError::Usage(format!("`{revision}` has no `{name}`"));
+        let error = LoopError::usage(format!("`{revision}` has no `{name}`"));
         return Err(if repository.root().join(name).exists() {
-            error.hint(&format!("what measures is part of the evidence: `git add {name} && git commit -m \"{name}\"`"))
+            error.hint(format!("what measures is part of the evidence: `git add {name} && git commit -m \"{name}\"`"))
         } else {
             error.hint("`alpha loop init` writes one for this repository; commit it")
         });
     };
     String::from_utf8(bytes)
-        .map_err(|_| LoopError::Usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
+        .map_err(|_| LoopError::usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
 }
 
 /// What `visible` names must be there, and must not show what nobody is to see: `hidden` as a whole, nothing of `secret`.
@@ -145,13 +145,13 @@ fn check_visible(config: &LoopConfig, hidden: &[PathBuf], secret: &[PathBuf]) ->
     let (hidden, secret): (Vec<_>, Vec<_>) = (hidden.iter().map(real).collect(), secret.iter().map(real).collect());
     for path in config.visible() {
         let found = std::fs::canonicalize(&path).map_err(|error| {
-            LoopError::Usage(format!("`visible` of `loop.toml` names `{}`: {error}", path.display()))
+            LoopError::usage(format!("`visible` of `loop.toml` names `{}`: {error}", path.display()))
                 .hint("name a folder or file that is there, or take the line out")
         })?;
         let holds = hidden.iter().chain(&secret).find(|hidden| hidden.starts_with(&found));
         if let Some(hidden) = holds.or_else(|| secret.iter().find(|secret| found.starts_with(secret))) {
             let (path, hidden) = (path.display(), hidden.display());
-            return Err(LoopError::Usage(format!("`visible` of `loop.toml` names `{path}`, which shows `{hidden}`"))
+            return Err(LoopError::usage(format!("`visible` of `loop.toml` names `{path}`, which shows `{hidden}`"))
                 .hint("trainers must not see the repository or the loop's own files: name another folder"));
         }
     }

@@ -121,7 +121,7 @@ impl State {
     /// it lies in the folder above, which is nobody else's.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where the user has no cache folder.
+    /// [`LoopError::usage`] where the user has no cache folder.
     pub fn stage(&self) -> Result<PathBuf, LoopError> {
         Ok(self.scratch()?.join("stage/tree"))
     }
@@ -152,7 +152,7 @@ impl State {
 
     fn scratch(&self) -> Result<&Path, LoopError> {
         self.scratch.as_deref().ok_or_else(|| {
-            LoopError::Usage("there is no folder to build in: neither `XDG_CACHE_HOME` nor `HOME` is set".into())
+            LoopError::usage("there is no folder to build in: neither `XDG_CACHE_HOME` nor `HOME` is set")
                 .hint("set `XDG_CACHE_HOME` to a folder with room for a build")
         })
     }
@@ -172,7 +172,7 @@ impl State {
                     .trim()
                     .parse()
                     .map_or("its process number is not known".into(), |number: u32| format!("process {number}"));
-                return Err(LoopError::Usage(format!("another loop works in this repository ({holder})"))
+                return Err(LoopError::usage(format!("another loop works in this repository ({holder})"))
                     .hint("two at once would measure each other; wait for it"));
             }
             Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
@@ -201,7 +201,7 @@ impl State {
                 let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
                 let aside = self.of_worktree.join(format!("cycle.json.broken-{time}"));
                 fs::rename(&path, &aside).map_err(|error| LoopError::io("move", &path, &error))?;
-                Err(LoopError::Failed(format!(
+                Err(LoopError::failed(format!(
                     "the open cycle's file is broken ({error}); it was moved to `{}`",
                     aside.display()
                 ))
@@ -213,7 +213,7 @@ impl State {
     /// Writes the cycle down.
     pub fn open_cycle(&self, cycle: &Cycle) -> Result<(), LoopError> {
         let json = serde_json::to_vec_pretty(cycle)
-            .map_err(|error| LoopError::Failed(format!("the cycle cannot be written: {error}")))?;
+            .map_err(|error| LoopError::failed(format!("the cycle cannot be written: {error}")))?;
         files::write(&self.cycle_path(), &json)
     }
 

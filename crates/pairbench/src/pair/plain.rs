@@ -12,14 +12,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arm, LoopError, Watch,
+    Arm, LoopError, Progress,
     draws::{Purpose, Randomization},
     pair::{
-        Outcome, Void, stray_void,
+        Outcome, Void,
         timed_command::{TimedCommand, fill},
+        void_by_orphan,
     },
     process::{
-        NothingStays, Process,
+        Process, ReapOrphansOnDrop,
         sandbox::{Sandbox, SandboxSpec},
         stillness::Stillness,
     },
@@ -83,9 +84,9 @@ impl PlainRun {
 /// Runs the pair. One in which a trainer works while it is to wait, or leaves a process behind, is void.
 ///
 /// # Errors
-/// [`LoopError::Trainer`] where a trainer fails.
-pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<PlainRun>, LoopError> {
-    let nothing_stays = NothingStays::new(&request.specs[0].isolation)?;
+/// [`LoopError::trainer`] where a trainer fails.
+pub fn run(request: &PlainRequest<'_>, progress: &dyn Progress) -> Result<Outcome<PlainRun>, LoopError> {
+    let reaper = ReapOrphansOnDrop::new(&request.specs[0].isolation)?;
     let order = request.draws.order(Purpose::Pair, request.number, 0);
     let seed = request.draws.below(1 << 31, Purpose::TrainingSeed, request.number, 0);
     let mut trainers = Vec::with_capacity(2);
@@ -95,15 +96,14 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
     if order[0] == Arm::Candidate {
         trainers.swap(0, 1);
     }
-    let mut trainers: [Trainer; 2] =
-        trainers.try_into().map_err(|_| LoopError::Failed("a pair has two trainers".into()))?;
+    let mut trainers: [Trainer; 2] = trainers.try_into().map_err(|_| LoopError::failed("a pair has two trainers"))?;
     match request.mode {
         PlainMode::Whole => {
             for arm in order {
                 let trainer = &mut trainers[arm.index()];
                 trainer.go_on()?;
                 while !trainer.has_ended() {
-                    trainer.watch_for(Duration::from_secs(1), watch)?;
+                    trainer.watch_for(Duration::from_secs(1), progress)?;
                 }
             }
         }
@@ -120,7 +120,7 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
                     let waiting_before = trainers[arm.other().index()].cpu_ns();
                     let trainer = &mut trainers[arm.index()];
                     trainer.go_on()?;
-                    trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), watch)?;
+                    trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), progress)?;
                     trainer.stop()?;
                     let waiting = &mut trainers[arm.other().index()];
                     if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
@@ -138,7 +138,7 @@ pub fn run(request: &PlainRequest<'_>, watch: &dyn Watch) -> Result<Outcome<Plai
             void.or(trainer.disturbance(ms[0] + ms[1]).map(|why| Void { arm, why: format!("{why} in a plain run") }));
     }
     let traces: Vec<_> = trainers.iter().filter_map(Trainer::traces).collect();
-    void = void.or_else(|| stray_void(&nothing_stays, &traces));
+    void = void.or_else(|| void_by_orphan(&reaper, &traces));
     if let Some(void) = void {
         return Ok(Outcome::Void(void));
     }
@@ -227,7 +227,7 @@ impl Trainer {
     }
 
     /// Waits for so long, or for its end.
-    fn watch_for(&mut self, length: Duration, watch: &dyn Watch) -> Result<(), LoopError> {
+    fn watch_for(&mut self, length: Duration, progress: &dyn Progress) -> Result<(), LoopError> {
         let began = Instant::now();
         loop {
             if let Some(exit) = self.process.as_mut().and_then(Process::try_exit) {
@@ -241,8 +241,8 @@ impl Trainer {
             }
             std::thread::sleep(POLL.min(length.saturating_sub(elapsed)));
         }
-        if watch.is_stop_requested() {
-            return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+        if progress.is_stop_requested() {
+            return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
         }
         let limit = self.turn_timeout;
         if self.time + self.since.elapsed() > limit {
@@ -263,9 +263,9 @@ impl Trainer {
 
     fn failed(&self, what: &str) -> LoopError {
         let words = self.process.as_ref().map(|process| process.outputs().last_words()).unwrap_or_default();
-        LoopError::Trainer {
-            arm: self.arm,
-            message: format!("the {} {what} in a plain run, without the turn protocol{words}", self.arm.name()),
-        }
+        LoopError::trainer(
+            self.arm,
+            format!("the {} {what} in a plain run, without the turn protocol{words}", self.arm.name()),
+        )
     }
 }

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arm, LoopError, Watch,
+    Arm, LoopError, Progress,
     draws::Randomization,
     pair::{
         self, ArmRun, PairRequest,
@@ -57,10 +57,10 @@ impl PairPlan {
 }
 
 /// Runs the baseline alone, a step a turn, and plans with what it takes.
-pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> Result<PairPlan, LoopError> {
+pub fn plan(request: &PairRequest<'_>, budget: Duration, progress: &dyn Progress) -> Result<PairPlan, LoopError> {
     let steps = request.command.steps;
     if request.command.sharing == Sharing::Whole {
-        let run = pair::alone(request, Arm::Baseline, watch)?;
+        let run = pair::alone(request, Arm::Baseline, progress)?;
         let blocks = Blocks { warmup_steps: 0, block_steps: steps, blocks: 1, steps };
         let seconds_per_pair = 2.0 * run.whole_ms() / 1e3;
         return Ok(PairPlan {
@@ -70,10 +70,10 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, watch: &dyn Watch) -> R
             continuation: Continuation::Reserve,
         });
     }
-    let run = pair::alone(request, Arm::Baseline, watch)?;
+    let run = pair::alone(request, Arm::Baseline, progress)?;
     let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
     let blocks = blocks(&steps_ms, request.command.writes_weights).ok_or_else(|| {
-        LoopError::Usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
+        LoopError::usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
             .hint("give it more steps")
     })?;
     let seconds_per_pair = seconds_per_pair(&run);
@@ -91,7 +91,7 @@ pub fn script_of(
     specs: &[SandboxSpec; 2],
     work: &Path,
     draws: Randomization,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Script, LoopError> {
     let empty = Blocks { warmup_steps: 0, block_steps: 1, blocks: 0, steps: 0 }.script();
     let request = PairRequest {
@@ -103,7 +103,7 @@ pub fn script_of(
         work,
         slowed: None,
     };
-    plan(&request, Duration::ZERO, watch).map(|plan| plan.blocks.script())
+    plan(&request, Duration::ZERO, progress).map(|plan| plan.blocks.script())
 }
 
 /// Both arms take about what the baseline takes alone.

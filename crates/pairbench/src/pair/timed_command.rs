@@ -46,7 +46,7 @@ pub fn words(command: &str) -> Result<Vec<String>, String> {
 
 /// Splits a command and fills in its placeholders, each in the word it stands in.
 pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopError> {
-    let mut words = words(command).map_err(LoopError::Usage)?;
+    let mut words = words(command).map_err(LoopError::usage)?;
     for word in &mut words {
         for (name, value) in values {
             *word = word.replace(&format!("{{{name}}}"), value);
@@ -55,7 +55,7 @@ pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopE
             .into_iter()
             .find(|name| word.contains(&format!("{{{name}}}")) && !values.iter().any(|(known, _)| known == name));
         if let Some(name) = open {
-            return Err(LoopError::Usage(format!("`{{{name}}}` has no value in `{command}`")));
+            return Err(LoopError::usage(format!("`{{{name}}}` has no value in `{command}`")));
         }
     }
     Ok(words)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Arm, LoopError, Watch,
+    Arm, LoopError, Progress,
     process::{
         Process,
         isolation::{INSIDE_TURNS, Isolation, Launch},
@@ -39,7 +39,7 @@ impl SocketFolder {
         for attempt in 0..1000 {
             let path = base.join(format!("alpha-loop-{}-{attempt:03}", std::process::id()));
             if path.as_os_str().len() > MAX_PATH_BYTES - 8 {
-                return Err(LoopError::Failed(format!("`{}` is too long for a socket", path.display()))
+                return Err(LoopError::failed(format!("`{}` is too long for a socket", path.display()))
                     .hint("set TMPDIR to a short path such as /tmp"));
             }
             match fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -48,7 +48,7 @@ impl SocketFolder {
                 Err(error) => return Err(LoopError::io("make", &path, &error)),
             }
         }
-        Err(LoopError::Failed(format!("`{}` is full of folders of loops that died", base.display()))
+        Err(LoopError::failed(format!("`{}` is full of folders of loops that died", base.display()))
             .hint("remove `alpha-loop-*` there"))
     }
 
@@ -83,7 +83,7 @@ pub struct Waiting<'a> {
     /// Its end ends the wait.
     pub process: &'a mut Process,
     /// So does the user's wish.
-    pub watch: &'a dyn Watch,
+    pub progress: &'a dyn Progress,
     /// And this moment.
     pub deadline: Instant,
     /// Who it is.
@@ -93,8 +93,8 @@ pub struct Waiting<'a> {
 impl Waiting<'_> {
     /// Errors if there is nothing to wait for any more.
     fn check(&mut self, what: &str) -> Result<(), LoopError> {
-        if self.watch.is_stop_requested() {
-            return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+        if self.progress.is_stop_requested() {
+            return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
         }
         if let Some(exit) = self.process.try_exit() {
             return Err(self.failed(&format!("ended ({exit}) {what}")));
@@ -109,7 +109,7 @@ impl Waiting<'_> {
 
     fn failed(&self, what: &str) -> LoopError {
         let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
-        LoopError::Trainer { arm: self.arm, message }
+        LoopError::trainer(self.arm, message)
     }
 }
 
@@ -152,7 +152,7 @@ impl Listener {
     }
 
     /// Whether a second process has connected, which the protocol does not allow.
-    pub fn is_disturbed(&self) -> bool {
+    pub fn disturbance(&self) -> bool {
         self.listener.accept().is_ok()
     }
 }
@@ -166,7 +166,7 @@ pub struct Turns {
 
 impl Turns {
     /// Lets the trainer run `steps` steps; returns how many are done since the run began.
-    pub fn go(&mut self, steps: u64, waiting: &mut Waiting<'_>) -> Result<u64, LoopError> {
+    pub fn run_steps(&mut self, steps: u64, waiting: &mut Waiting<'_>) -> Result<u64, LoopError> {
         let answer = self.ask(&format!("go {steps}\n"), waiting)?;
         let done = answer.strip_prefix("done ").and_then(|done| done.parse().ok());
         done.ok_or_else(|| waiting.failed(&format!("said `{}` where `done S` was expected", shown(&answer))))

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     process::{
-        NothingStays, Process,
+        Process, ReapOrphansOnDrop,
         sandbox::{Sandbox, SandboxSpec},
     },
 };
@@ -32,9 +32,9 @@ pub fn run(
     spec: &SandboxSpec,
     words: &[String],
     limit: Duration,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Ended, LoopError> {
-    let _nothing_stays = NothingStays::new(folder.isolation())?;
+    let _reaper = ReapOrphansOnDrop::new(folder.isolation())?;
     let launch = folder.command(words, spec)?;
     let started = Instant::now();
     let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
@@ -43,8 +43,8 @@ pub fn run(
         let step = (Instant::now() + Duration::from_millis(100)).min(deadline);
         match process.wait(step) {
             Some(exit) => break Some(exit),
-            None if watch.is_stop_requested() => {
-                return Err(LoopError::Interrupted("interrupted; what was measured so far is kept".into()));
+            None if progress.is_stop_requested() => {
+                return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
             }
             None if Instant::now() >= deadline => break None,
             None => {}
@@ -61,8 +61,8 @@ impl Ended {
     pub fn success(self, whose: &str, what: &str) -> Result<Ended, LoopError> {
         match self.exit {
             Some(exit) if exit.success() => Ok(self),
-            Some(exit) => Err(LoopError::Failed(format!("the {whose}'s `{what}` failed ({exit}){}", self.last_words))),
-            None => Err(LoopError::Failed(format!("the {whose}'s `{what}` did not end in time{}", self.last_words))
+            Some(exit) => Err(LoopError::failed(format!("the {whose}'s `{what}` failed ({exit}){}", self.last_words))),
+            None => Err(LoopError::failed(format!("the {whose}'s `{what}` did not end in time{}", self.last_words))
                 .hint("`turn_timeout` of `loop.toml` is the limit")),
         }
     }

@@ -8,7 +8,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs, io,
+    fmt, fs, io,
     path::{Component, Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -59,14 +59,13 @@ impl Protection {
             )
         })
     }
+}
 
-    /// In a few words.
-    pub fn text(&self) -> String {
-        let cgroup = if self.cgroup { ", control groups" } else { "" };
-        match &self.walls {
-            Some(walls) => format!("{walls}{cgroup}"),
-            None => format!("none{cgroup}"),
-        }
+/// In a few words.
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.walls.as_deref().unwrap_or("none"))?;
+        if self.cgroup { f.write_str(", control groups") } else { Ok(()) }
     }
 }
 
@@ -162,12 +161,12 @@ impl Isolation {
     /// The words that run a command behind walls when the command's own words follow. Empty without walls.
     ///
     /// # Errors
-    /// [`LoopError::Usage`] where a path is not text.
+    /// [`LoopError::usage`] where a path is not text.
     pub fn wrapper(&self, room: &Room) -> Result<Vec<String>, LoopError> {
         let words = self.walls.as_ref().map_or_else(|_| Vec::new(), |walls| walls.around(room));
         let text = |word: OsString| {
             word.into_string().map_err(|word| {
-                LoopError::Usage(format!("`{}` is not text, and commands must name it", word.display()))
+                LoopError::usage(format!("`{}` is not text, and commands must name it", word.display()))
                     .hint("rename it, or set `XDG_CACHE_HOME` to another folder")
             })
         };
@@ -417,9 +416,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_said() {
         let none = Isolation::none("bubblewrap is not installed").protection();
-        assert_eq!(none.text(), "none");
+        assert_eq!(none.to_string(), "none");
         assert!(none.gap().unwrap().starts_with("not isolated (bubblewrap is not installed)"));
         let walls = Protection { walls: Some("bubblewrap 0.8.0".into()), cgroup: true, missing: None };
-        assert_eq!((walls.text().as_str(), walls.gap()), ("bubblewrap 0.8.0, control groups", None));
+        assert_eq!((walls.to_string().as_str(), walls.gap()), ("bubblewrap 0.8.0, control groups", None));
     }
 }

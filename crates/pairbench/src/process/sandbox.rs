@@ -110,21 +110,21 @@ impl Sandbox {
             return Ok(real);
         }
         let what = if real.starts_with(&folder) { "is neither a file nor a folder" } else { "leads out of its folder" };
-        Err(LoopError::Refused(format!("borrowed_records: `{}` of the trainer {what}", name.display()))
+        Err(LoopError::refused(format!("borrowed_records: `{}` of the trainer {what}", name.display()))
             .hint("a trainer writes its records and weights itself, into the folder that it is started in"))
     }
 
     /// What `words` runs in this folder: a program of the folder, or one of the system's.
     pub fn command(&self, words: &[String], spec: &SandboxSpec) -> Result<Launch, LoopError> {
         let Some((program, arguments)) = words.split_first() else {
-            return Err(LoopError::Usage("a command of `loop.toml` is empty".into()));
+            return Err(LoopError::usage("a command of `loop.toml` is empty"));
         };
         let inside = self.isolation.inside(&self.room);
         // A relative program is one of the artifacts; a bare name is looked up by the system.
         let program = if program.contains('/') {
             let outside = self.path().join(program);
             if !outside.exists() && !Path::new(program).is_absolute() {
-                return Err(LoopError::Failed(format!("cannot start `{program}`: the build made no such file"))
+                return Err(LoopError::failed(format!("cannot start `{program}`: the build made no such file"))
                     .hint("is it among `build.artifacts` of `loop.toml`, and executable?"));
             }
             inside.join(program)
@@ -155,7 +155,7 @@ impl Sandbox {
     /// Shows an input under its name: behind walls as what cannot be written, elsewhere as a link.
     fn input(&mut self, from: &Path, name: &Path) -> Result<(), LoopError> {
         if !from.exists() {
-            return Err(LoopError::Failed(format!("the input `{}` is not in the baseline", from.display()))
+            return Err(LoopError::failed(format!("the input `{}` is not in the baseline", from.display()))
                 .hint("`workload.inputs` of `loop.toml` names files that git tracks"));
         }
         if self.isolation.has_walls() {

@@ -48,8 +48,8 @@ pub(crate) fn arm() -> Result<(), LoopError> {
         let mut command = Command::new("sh");
         command.args(["-c", SWITCH]).current_dir("/").process_group(0);
         let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut shell = shell.map_err(|error| LoopError::Failed(format!("cannot start `sh`: {error}")))?;
-        let pipe = shell.stdin.take().ok_or_else(|| LoopError::Failed("`sh` has no standard input".into()))?;
+        let mut shell = shell.map_err(|error| LoopError::failed(format!("cannot start `sh`: {error}")))?;
+        let pipe = shell.stdin.take().ok_or_else(|| LoopError::failed("`sh` has no standard input"))?;
         *switch = Some(Switch { shell, pipe });
     }
     Ok(())

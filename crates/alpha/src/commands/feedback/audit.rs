@@ -34,7 +34,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         );
         match (&audit.measured, &audit.agreement) {
             (Some(measured), Some(agreement)) => {
-                text.push_str(&format!("measured   {}\n", measured.text()));
+                text.push_str(&format!("measured   {measured}\n"));
                 text.push_str(&format!("verdict    {}: {}\n", agreement.outcome.name(), agreement.reason));
             }
             _ => text.push_str("measured   both ends build the same program\n"),

@@ -30,7 +30,8 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         let mut text =
             format!("{} {}\n  lost       {:.2} % in all\n", short(&found.culprit), found.subject, found.lost_pct);
         for measured in &found.measured {
-            let estimate = measured.estimate.map_or_else(|| "the same program".to_owned(), |estimate| estimate.text());
+            let estimate =
+                measured.estimate.map_or_else(|| "the same program".to_owned(), |estimate| estimate.to_string());
             let name = if measured.is_slow { "slow" } else { "fast" };
             text.push_str(&format!("  {name}       {} {estimate}\n", short(&measured.commit)));
         }

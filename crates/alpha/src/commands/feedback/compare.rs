@@ -67,13 +67,13 @@ pub(super) fn text(report: &CompareReport) -> String {
         ));
     }
     if let Some(parity) = &report.parity {
-        text.push_str(&format!("  parity     {}\n", parity.text()));
+        text.push_str(&format!("  parity     {parity}\n"));
     }
     for row in &report.counters {
         text.push_str(&format!("  counter    {} {} -> {}\n", row.name, row.baseline, row.candidate));
     }
     for guard in &report.guards {
-        text.push_str(&format!("  guard      {}{}\n", guard.text(), if guard.holds { "" } else { "  FAILS" }));
+        text.push_str(&format!("  guard      {}{}\n", guard, if guard.holds { "" } else { "  FAILS" }));
     }
     if let Some(record) = &report.record {
         text.push_str(&format!("  record     {record}\n"));

@@ -4,7 +4,7 @@ use std::{cell::RefCell, io::IsTerminal};
 
 use feedback::visible;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pairbench::progress::{PairProgress, Watch};
+use pairbench::progress::{PairProgress, Progress};
 
 use crate::{exit::Failure, output, signal::StopRequest};
 
@@ -43,7 +43,7 @@ impl Console {
     }
 }
 
-impl Watch for Console {
+impl Progress for Console {
     fn note(&self, line: &str) {
         let line = visible::lines(line);
         match &self.bar {

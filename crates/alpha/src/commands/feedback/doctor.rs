@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use feedback::{
-    LoopError, Watch,
+    LoopError, Progress,
     advise::doctor::{self, Finding, Probes, Severity},
     compare::selftest,
 };

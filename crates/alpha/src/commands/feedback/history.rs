@@ -11,6 +11,6 @@ pub(super) struct Flags {}
 
 pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
-    context.show(&history::tell(&session)?, history::Chronicle::text)?;
+    context.show(&history::tell(&session)?, ToString::to_string)?;
     Ok(Done::WELL)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use feedback::{LoopError, Watch, git::Repository, land::hook, records::registry};
+use feedback::{LoopError, Progress, git::Repository, land::hook, records::registry};
 
 use super::{Context, Done};
 
@@ -30,13 +30,13 @@ pub(super) fn run(action: &Action, context: &Context) -> Result<Done, LoopError>
         }
         Action::Install => {
             let program = std::env::current_exe()
-                .map_err(|error| LoopError::Failed(format!("cannot tell where this program is: {error}")))?;
-            context.show(&hook::install(here, &program)?, hook::Installed::text)?;
+                .map_err(|error| LoopError::failed(format!("cannot tell where this program is: {error}")))?;
+            context.show(&hook::install(here, &program)?, ToString::to_string)?;
             for line in registry::how_to_share(&Repository::open(here)?)? {
                 context.console.note(&line);
             }
         }
-        Action::Uninstall => context.show(&hook::uninstall(here)?, hook::Uninstalled::text)?,
+        Action::Uninstall => context.show(&hook::uninstall(here)?, ToString::to_string)?,
     }
     Ok(Done::WELL)
 }

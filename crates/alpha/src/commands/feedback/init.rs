@@ -1,7 +1,7 @@
 //! `alpha loop init`.
 
 use clap::Args;
-use feedback::{LoopError, Watch, advise::init, git::Repository};
+use feedback::{LoopError, Progress, advise::init, git::Repository};
 
 use super::{Context, Done};
 

@@ -22,8 +22,8 @@ mod verify;
 
 use clap::{Args, Subcommand};
 use feedback::{
-    LoopError, Watch,
-    compare::{CompareOptions, sides},
+    ErrorKind, LoopError, Progress,
+    compare::{CompareOptions, built_arms},
     store::session::Session,
     visible,
 };
@@ -190,21 +190,17 @@ impl Context {
     fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
         self.console.finish();
         let shown = if self.json { to_json(report)? } else { visible::lines(&text(report)) };
-        output::print(&shown).map_err(|error| LoopError::Failed(format!("cannot print: {error}")))
+        output::print(&shown).map_err(|error| LoopError::failed(format!("cannot print: {error}")))
     }
 
     fn failure(&self, error: &LoopError) -> Failure {
-        let text = error.to_string();
-        let (message, hint) = match text.split_once("\n\nhint: ") {
-            Some((message, hint)) => (message, Some(hint)),
-            None => (text.as_str(), None),
-        };
-        let exit = match error {
-            LoopError::Usage(_) => Exit::Usage,
-            LoopError::Failed(_) | LoopError::Trainer { .. } => Exit::Failed,
-            LoopError::Refused(_) => Exit::Refused,
-            LoopError::Undecided(_) => Exit::Undecided,
-            LoopError::Interrupted(_) => return self.console.interrupted(&visible::lines(message)),
+        let (message, hint) = (error.message.as_str(), error.hint.as_deref());
+        let exit = match error.kind {
+            ErrorKind::Usage => Exit::Usage,
+            ErrorKind::Failed | ErrorKind::Trainer(_) => Exit::Failed,
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Undecided => Exit::Undecided,
+            ErrorKind::Interrupted => return self.console.interrupted(&visible::lines(message)),
         };
         if self.json {
             let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
@@ -224,7 +220,7 @@ impl Context {
 fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     match serde_json::to_string(report) {
         Ok(json) => Ok(visible::json(&json) + "\n"),
-        Err(error) => Err(LoopError::Failed(format!("the report cannot be written as JSON: {error}"))),
+        Err(error) => Err(LoopError::failed(format!("the report cannot be written as JSON: {error}"))),
     }
 }
 
@@ -245,7 +241,7 @@ const JUDGING: &str = "ALPHA_LOOP_JUDGING";
 /// Where the trainer is the loop's own program, the baseline's judges: this process becomes it, unless it is it.
 fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
-    let Some(judge) = sides::judge(session, options, console)? else { return Ok(()) };
+    let Some(judge) = built_arms::judge(session, options, console)? else { return Ok(()) };
     if std::env::var_os(JUDGING).is_some() {
         return Ok(());
     }
@@ -253,5 +249,5 @@ fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Co
     console.finish();
     // Only returns if it fails. The baseline's program takes the lock itself.
     let error = std::process::Command::new(&judge).args(std::env::args_os().skip(1)).env(JUDGING, "1").exec();
-    Err(LoopError::Failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
+    Err(LoopError::failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
 }

@@ -14,7 +14,7 @@ pub(super) struct Flags {}
 pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut text = String::new();
     let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| LoopError::Failed(format!("cannot read the row from stdin: {error}")))?;
+    read.map_err(|error| LoopError::failed(format!("cannot read the row from stdin: {error}")))?;
     let mut session = context.session()?;
     let recorded = evidence::record_benchmark(&mut session, &text)?;
     context.show(&recorded, |recorded| format!("record {}\n", recorded.record))?;

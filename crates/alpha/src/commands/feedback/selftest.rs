@@ -5,8 +5,8 @@ use feedback::{
     LoopError,
     attempt::layout,
     compare::{
+        built_arms,
         selftest::{self, SelfTestOptions},
-        sides,
     },
 };
 
@@ -24,12 +24,12 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;
-    let contest = sides::of_commits(&session, &head, &head, &context.console)?;
-    let made = selftest::run(&session, &contest, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
+    let built_arms = built_arms::of_commits(&session, &head, &head, &context.console)?;
+    let made = selftest::run(&session, &built_arms, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
     context.show(&made, |made| {
         let mut text = format!(
             "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\nheld up by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
-            made.identical_pct, made.identical_p, made.sd_pct, made.hold_up_pct, made.found_pct, made.found_p, made.seconds_per_pair,
+            made.identical_pct, made.identical_p, made.sd_pct, made.injected_delay_pct, made.found_pct, made.found_p, made.seconds_per_pair,
         );
         for resolution in &made.resolves {
             text.push_str(&format!(

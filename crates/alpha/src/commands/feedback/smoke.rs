@@ -3,7 +3,7 @@
 use clap::Args;
 use feedback::{
     LoopError,
-    compare::{CompareOptions, sides, smoke::SmokeVerdict, smoke_test},
+    compare::{CompareOptions, built_arms, smoke::SmokeVerdict, smoke_test},
 };
 
 use super::{Context, Done, Versioned};
@@ -20,8 +20,8 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     let options = CompareOptions { baseline: flags.baseline.clone(), ..CompareOptions::default() };
-    let contest = sides::of_working_tree(&session, &options, &context.console)?;
-    let verdict = smoke_test::run(&session, &contest, &context.console)?;
+    let built_arms = built_arms::of_working_tree(&session, &options, &context.console)?;
+    let verdict = smoke_test::run(&session, &built_arms, &context.console)?;
     let report = Versioned { schema: "alpha.loop.smoke/1", report: &verdict };
     context.show(&report, |versioned| text(versioned.report))?;
     Ok(Done::with(exit_code(&verdict)))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use feedback::{
-    LoopError, Watch,
+    LoopError, Progress,
     records::registry::Registry,
     review::verify::{self, Agreement, Verification, VerifyReport},
     visible::short,

@@ -49,7 +49,7 @@ impl Claims {
             ClaimSource::Csv(path) => {
                 let bytes = fs::read(path).map_err(|error| LoopError::io("read", path, &error))?;
                 claims_from_csv(&bytes).map_err(|flaw| {
-                    LoopError::Failed(format!("`{}` {flaw}", path.display()))
+                    LoopError::failed(format!("`{}` {flaw}", path.display()))
                         .hint("claims are a CSV file whose first line has at least `commit,time,claim_pct`")
                 })
             }
@@ -158,13 +158,13 @@ fn git_log(folder: &Path) -> Result<String, LoopError> {
         .args(["--name-only", "--no-renames", "--fixed-strings", "--grep=% tok/s)"])
         .output()
         .map_err(|error| {
-            LoopError::Failed(format!("cannot run `git`: {error}"))
+            LoopError::failed(format!("cannot run `git`: {error}"))
                 .hint("install git, or give the claims as a CSV with `--claims=FILE`")
         })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().trim_start_matches("fatal: ");
-        return Err(LoopError::Failed(format!("cannot read the commits of `{}`: {said}", folder.display()))
+        return Err(LoopError::failed(format!("cannot read the commits of `{}`: {said}", folder.display()))
             .hint("`--repo=DIR` wants the folder of a git repository that has commits"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

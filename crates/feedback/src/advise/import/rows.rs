@@ -76,7 +76,7 @@ impl Rows {
     pub fn open(path: &Path) -> Result<Rows, LoopError> {
         let bytes = fs::read(path).map_err(|error| LoopError::io("read", path, &error))?;
         Rows::parse(&bytes).map_err(|flaw| {
-            LoopError::Failed(format!("`{}` {flaw}", path.display())).hint(
+            LoopError::failed(format!("`{}` {flaw}", path.display())).hint(
                 "a history is what `scripts/run-compiled-benchmark.sh` appends to: a CSV file whose first line names its columns",
             )
         })

@@ -15,7 +15,7 @@ use pairbench::{
 };
 
 use crate::{
-    attempt::{Confirmation, Manifest, PairRow, Seconds, Side, bookkeeping::FREE_INTERRUPTIONS},
+    attempt::{Confirmation, Manifest, PairRow, Revision, Seconds, bookkeeping::FREE_INTERRUPTIONS},
     machine::Machine,
     parity::Tier,
 };
@@ -89,16 +89,14 @@ impl PairSource for Bench {
         let on_disk: Attempt = serde_json::from_str(&self.disk).unwrap();
         assert_eq!(on_disk.bookkeeping.begun.map(|pair| pair.number), Some(number));
         self.ran.push(number);
-        let failed = || LoopError::Failed("no space left".into());
+        let failed = || LoopError::failed("no space left");
         match self.events.get(&number).copied().unwrap_or(Event::Measured(0.0)) {
             Event::Measured(d) => Ok(Outcome::Measured(Some(d))),
             Event::Void(arm) => Ok(Outcome::Void(Void { arm, why: "left a process behind".into() })),
-            Event::Crash(arm) => {
-                Err(LoopError::Trainer { arm, message: format!("the {} failed (exit 1)", arm.name()) })
-            }
-            Event::Violation => Err(LoopError::Refused("the candidate said `done 5`".into())),
+            Event::Crash(arm) => Err(LoopError::trainer(arm, format!("the {} failed (exit 1)", arm.name()))),
+            Event::Violation => Err(LoopError::refused("the candidate said `done 5`")),
             Event::NoRecords => Ok(Outcome::Measured(None)),
-            Event::Interrupt => Err(LoopError::Interrupted("interrupted".into())),
+            Event::Interrupt => Err(LoopError::interrupted("interrupted")),
             Event::Kill => {
                 self.is_dead = true;
                 Err(failed())
@@ -113,9 +111,9 @@ impl PairSource for Bench {
 
     fn add(&mut self, number: u64, d: Option<f64>, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
         let Some(d) = d else {
-            return Err(LoopError::Failed("cannot read `metrics.jsonl`".into()).of_trainer(Arm::Candidate));
+            return Err(LoopError::failed("cannot read `metrics.jsonl`").of_trainer(Arm::Candidate));
         };
-        let row = PairRow { d: round_log(d), whole: 0.0, ..PairRow::lost(attempt.draws, number) };
+        let row = PairRow { log_ratio: round_log(d), run_log_ratio: 0.0, ..PairRow::lost(attempt.draws, number) };
         match &mut attempt.confirmation {
             Some(confirmation) => confirmation.pairs.push(row),
             None => attempt.pairs.push(row),
@@ -125,7 +123,7 @@ impl PairSource for Bench {
 
     fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError> {
         if self.is_dead || self.is_full {
-            return Err(LoopError::Failed("cannot write".into()));
+            return Err(LoopError::failed("cannot write"));
         }
         self.disk = serde_json::to_string(attempt).unwrap();
         Ok(())
@@ -154,8 +152,8 @@ fn attempt(pairs: usize) -> Attempt {
         hypothesis: None,
         area: None,
         tier: Tier::T1,
-        baseline: Side::default(),
-        candidate: Side::default(),
+        baseline: Revision::default(),
+        candidate: Revision::default(),
         machine: Machine::read(),
         manifest: Manifest::default(),
         epsilon_pct: 0.5,
@@ -342,7 +340,7 @@ impl PairSource for GuardBench {
     }
 
     fn add(&mut self, _number: u64, d: Option<f64>, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
-        let d = d.ok_or_else(|| LoopError::Failed("cannot read".into()).of_trainer(Arm::Candidate))?;
+        let d = d.ok_or_else(|| LoopError::failed("cannot read").of_trainer(Arm::Candidate))?;
         attempt.guard_d.entry("w2".into()).or_default().push(round_log(d));
         Ok(None)
     }
@@ -468,7 +466,7 @@ fn the_budget_and_a_stop_are_seen_before_a_pair() {
     assert!(reason.starts_with("the budget is used up"), "{reason}");
     let mut bench = Bench { is_stopped: true, ..Bench::new(&attempt(20), &[]) };
     let stopped = compare(&mut bench, &mut attempt(20), &plan(20));
-    assert!(matches!(stopped, Err(LoopError::Interrupted(_))) && bench.ran.is_empty());
+    assert!(stopped.is_err_and(|error| error.kind == ErrorKind::Interrupted) && bench.ran.is_empty());
 }
 
 /// A plan that is used up goes on when asked again, by as many pairs; not by itself because its last pair was lost.
@@ -496,7 +494,11 @@ fn absurd_states_are_refused_by_name() {
     let with = |change: fn(&mut Attempt)| {
         let mut attempt = to_confirm(10);
         attempt.pairs = (0..3)
-            .map(|number| PairRow { d: 0.01, whole: 0.0, ..PairRow::lost(Randomization { seed: 7 }, number) })
+            .map(|number| PairRow {
+                log_ratio: 0.01,
+                run_log_ratio: 0.0,
+                ..PairRow::lost(Randomization { seed: 7 }, number)
+            })
             .collect();
         attempt.check().unwrap();
         change(&mut attempt);
@@ -511,8 +513,8 @@ fn absurd_states_are_refused_by_name() {
     assert!(plan(|plan| plan.blocks.blocks = u64::MAX).contains("do not fit"));
     assert!(plan(|plan| plan.blocks.warmup_steps = 61).contains("do not fit"));
     assert!(plan(|plan| plan.seconds_per_pair = f64::NAN).contains("do not fit"));
-    assert!(with(|a| a.pairs[1].d = f64::NAN).contains("impossible numbers in pair 1"));
-    assert!(with(|a| a.pairs[1].d = -60.0).contains("impossible numbers in pair 1"));
+    assert!(with(|a| a.pairs[1].log_ratio = f64::NAN).contains("impossible numbers in pair 1"));
+    assert!(with(|a| a.pairs[1].log_ratio = -60.0).contains("impossible numbers in pair 1"));
     assert!(with(|a| a.pairs[1].turns_s = f64::INFINITY).contains("impossible numbers in pair 1"));
     assert!(with(|a| a.pairs[1].number = 0).contains("pair 0 twice"));
     assert!(with(|a| a.pairs[1].number = u64::MAX).contains("a number that no pair has"));

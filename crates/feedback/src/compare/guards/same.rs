@@ -10,7 +10,7 @@ use crate::{
     config::Workload,
     parity::{
         Arms, Evidence, Floor, PairEvidence, Tier,
-        pair_log::{KeptEvidence, Shown},
+        pair_log::{PairLog, PairObservation},
         sampling::{self, Choice, Output},
         trajectory::Trajectory,
     },
@@ -22,7 +22,7 @@ pub(super) struct GuardTraining<'a> {
     workload: &'a Workload,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: KeptEvidence,
+    kept: PairLog,
 }
 
 impl<'a> GuardTraining<'a> {
@@ -56,7 +56,7 @@ impl<'a> GuardTraining<'a> {
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         let pair = PairEvidence { seed: run.seed, records, held_out: None };
-        let shown = Shown { number, pair, updates: Vec::new() };
+        let shown = PairObservation { number, pair, updates: Vec::new() };
         self.kept.append(&shown, "")?;
         self.evidence.pairs.push(shown.pair);
         // Another precision is judged over all seeds at the end.
@@ -66,7 +66,7 @@ impl<'a> GuardTraining<'a> {
     pub(super) fn judge_all(&self) -> Result<(), LoopError> {
         match same_training::of_records(&self.evidence).failures().next() {
             None => Ok(()),
-            Some(check) => Err(LoopError::Refused(format!("guard {}: parity: {check}", self.name))),
+            Some(check) => Err(LoopError::refused(format!("guard {}: parity: {check}", self.name))),
         }
     }
 }
@@ -89,7 +89,7 @@ impl<'a> Answers<'a> {
         let pair = [Arms { baseline: baseline.clone(), candidate: candidate.clone() }];
         match sampling::compare(self.tier, Choice::Greedy, &pair).into_iter().find(|check| !check.passed) {
             None => Ok(()),
-            Some(check) => Err(LoopError::Refused(format!("guard {}: another answer: {check}", self.name))
+            Some(check) => Err(LoopError::refused(format!("guard {}: another answer: {check}", self.name))
                 .hint("a guard's command prints its answer on stdout, and what differs from run to run on stderr")),
         }
     }

@@ -105,7 +105,7 @@ impl WeightsFile {
     }
 
     pub(super) fn broken(&self, why: &str) -> LoopError {
-        LoopError::Failed(format!("weights `{}`: {why}", self.path.display()))
+        LoopError::failed(format!("weights `{}`: {why}", self.path.display()))
             .hint("the trainer saves all tensors it trains, as safetensors, at every step that is asked for")
     }
 }

@@ -31,7 +31,7 @@ fn plain_runs() -> PlainRuns {
     let row = |number: u64| {
         let ms = [100.0 + number as f64 % 3.0, 95.0];
         let number = 3_000_000 + number;
-        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms, d: (ms[0] / ms[1]).ln() }
+        PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms, log_ratio: (ms[0] / ms[1]).ln() }
     };
     PlainRuns {
         draws,
@@ -83,10 +83,10 @@ fn what_was_edited_is_named() {
         (|a| a.plain = None, "there are no plain runs"),
         (|a| plain_of(a).whole.truncate(5), "none ran one after the other"),
         (
-            |a| plain_of(a).slices.iter_mut().for_each(|row| (row.ms, row.d) = ([95.0, 95.0], 0.0)),
+            |a| plain_of(a).slices.iter_mut().for_each(|row| (row.ms, row.log_ratio) = ([95.0, 95.0], 0.0)),
             "only_while_measured",
         ),
-        (|a| plain_of(a).slices[2].d = 0.2, "another ratio than its times"),
+        (|a| plain_of(a).slices[2].log_ratio = 0.2, "another ratio than its times"),
         (|a| a.floors.as_mut().unwrap().faster_pct = 6.0, "luck of layout"),
         (|a| a.floors.as_mut().unwrap().faster_pct = 0.1, "does not follow from what was measured"),
         (|a| a.guards.clear(), "guard memory of its `loop.toml` was not measured"),
@@ -97,20 +97,23 @@ fn what_was_edited_is_named() {
             |a| a.pairs.iter_mut().for_each(|pair| pair.peak_memory_bytes[1] = Some(1 << 40)),
             "guard memory does not hold in its pairs",
         ),
-        (|a| a.pairs[3].d = 0.5, "estimate"),
-        (|a| a.pairs.iter_mut().for_each(|pair| pair.d = 0.0), "not FASTER"),
+        (|a| a.pairs[3].log_ratio = 0.5, "estimate"),
+        (|a| a.pairs.iter_mut().for_each(|pair| pair.log_ratio = 0.0), "not FASTER"),
         (|a| a.pairs.retain(|pair| pair.number != 2), "pair 2 is missing"),
         (|a| a.pairs[1].number = 0, "twice"),
         (|a| a.pairs[0].baseline_first ^= true, "coin"),
         (|a| a.pairs[0].seed += 1, "seed"),
-        (|a| a.pairs.iter_mut().for_each(|pair| pair.whole = -0.05), "moved_work"),
+        (|a| a.pairs.iter_mut().for_each(|pair| pair.run_log_ratio = -0.05), "moved_work"),
         (|a| a.confirmation = None, "no confirmation"),
         (|a| a.confirmation.as_mut().unwrap().level = 0.5, "was judged at 0.5"),
         (|a| a.confirmation.as_mut().unwrap().level = f64::NAN, "was judged at NaN"),
         (|a| a.confirmation.as_mut().unwrap().planned = 11, "not the 11 planned"),
         (|a| a.confirmation.as_mut().unwrap().p = Some(0.0001), "p is not that"),
         (|a| a.confirmation.as_mut().unwrap().accepted = None, "not accepted"),
-        (|a| a.confirmation.as_mut().unwrap().pairs.iter_mut().for_each(|pair| pair.d = -0.01), "does not pass"),
+        (
+            |a| a.confirmation.as_mut().unwrap().pairs.iter_mut().for_each(|pair| pair.log_ratio = -0.01),
+            "does not pass",
+        ),
         (|a| a.attribution = None, "not attributed"),
         (|a| a.attribution.as_mut().unwrap().kernels.iter_mut().for_each(|kernel| kernel.is_in_area = true), "area"),
         (|a| a.manifest.command.push_str(" --fewer"), "workload of its `loop.toml`"),
@@ -164,7 +167,7 @@ fn a_spoiled_pair_is_no_gap() {
     let why = "used 4.0 ms of the processor while it was to wait".to_owned();
     let missing = |attempt: &Attempt| of_pairs(attempt).iter().any(|problem| problem.contains("is missing"));
     assert!(missing(&attempt));
-    attempt.voids.push(crate::attempt::VoidRow { number: spoiled, arm: Arm::Candidate, why });
+    attempt.voids.push(crate::attempt::VoidPair { number: spoiled, arm: Arm::Candidate, why });
     assert!(!missing(&attempt));
     let lost = PairRow::lost(attempt.draws, spoiled);
     attempt.pairs.insert(3, lost);

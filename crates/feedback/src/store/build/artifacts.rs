@@ -30,12 +30,12 @@ pub(super) fn take(place: &Path, path: &Path, artifacts: &[PathBuf], into: &Path
             Target::Nowhere => missing.push(format!("`{}`", artifact.display())),
             Target::Outside => {
                 let message = format!("the artifact `{}` is a link that leads out of the tree", artifact.display());
-                return Err(LoopError::Failed(message).hint("have the build copy what it leads to"));
+                return Err(LoopError::failed(message).hint("have the build copy what it leads to"));
             }
         }
     }
     if !missing.is_empty() {
-        return Err(LoopError::Failed(format!("the build made no {}", missing.join(", ")))
+        return Err(LoopError::failed(format!("the build made no {}", missing.join(", ")))
             .hint("`build.artifacts` of `loop.toml` names what it makes"));
     }
     for (artifact, root) in artifacts.iter().zip(&roots) {
@@ -128,10 +128,10 @@ impl Tree<'_> {
             };
             if !stays {
                 let message = format!("the artifact `{}` is a link to `{}`", path.display(), text.display());
-                return Err(LoopError::Failed(message).hint("name what it leads to in `build.artifacts`, or copy it"));
+                return Err(LoopError::failed(message).hint("name what it leads to in `build.artifacts`, or copy it"));
             }
         } else if !kind.is_file() && !kind.is_dir() {
-            return Err(LoopError::Failed(format!(
+            return Err(LoopError::failed(format!(
                 "the artifact `{}` is neither a file nor a folder nor a link",
                 path.display()
             ))

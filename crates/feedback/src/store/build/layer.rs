@@ -62,12 +62,12 @@ impl Layer {
         let copied = Command::new("cp").arg("-a").args([&base, folder]).stdin(Stdio::null()).output();
         match copied {
             Ok(output) if output.status.success() => Ok(layer),
-            Ok(output) => Err(LoopError::Failed(format!(
+            Ok(output) => Err(LoopError::failed(format!(
                 "cannot copy `{}`: {}",
                 base.display(),
                 String::from_utf8_lossy(&output.stderr).trim()
             ))),
-            Err(error) => Err(LoopError::Failed(format!("cannot run `cp`: {error}"))),
+            Err(error) => Err(LoopError::failed(format!("cannot run `cp`: {error}"))),
         }
     }
 
@@ -87,7 +87,7 @@ impl Layer {
     pub(super) fn wrapper(&self, path: &Path) -> Result<Vec<String>, LoopError> {
         let Some(holder) = &self.holder else { return Ok(Vec::new()) };
         let path = path.to_str().ok_or_else(|| {
-            LoopError::Usage(format!("`{}` is not text, and commands must name it", path.display()))
+            LoopError::usage(format!("`{}` is not text, and commands must name it", path.display()))
                 .hint("set `XDG_CACHE_HOME` to another folder")
         })?;
         let number = holder.process.id().to_string();

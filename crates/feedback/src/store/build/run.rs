@@ -26,7 +26,7 @@ use nix::{
 use super::Environment;
 use pairbench::process::before_exec;
 
-use crate::{LoopError, Watch};
+use crate::{LoopError, Progress};
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
@@ -63,7 +63,7 @@ pub(super) fn run(
     environment: &Environment,
     log: &Path,
     timeout: Duration,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Ended, LoopError> {
     let failed = |error: io::Error| LoopError::io("write", log, &error);
     let out = File::create(log).map_err(failed)?;
@@ -85,7 +85,7 @@ pub(super) fn run(
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            let error = LoopError::Failed(format!("cannot start `{}`: {error}", words[0]))
+            let error = LoopError::failed(format!("cannot start `{}`: {error}", words[0]))
                 .hint("`build.command` of `loop.toml` is run in the root of a checkout of what git tracks");
             return Ok(Ended { how: How::NotStarted(error), seconds: 0.0, is_orderly: true });
         }
@@ -94,7 +94,7 @@ pub(super) fn run(
         if let Some(exit) = ended(&mut child)? {
             break How::Exit(exit);
         }
-        if watch.is_stop_requested() {
+        if progress.is_stop_requested() {
             break How::Stopped;
         }
         if began.elapsed() >= timeout {
@@ -119,7 +119,7 @@ pub(super) fn run(
 }
 
 fn ended(child: &mut Child) -> Result<Option<ExitStatus>, LoopError> {
-    child.try_wait().map_err(|error| LoopError::Failed(format!("cannot wait for the build: {error}")))
+    child.try_wait().map_err(|error| LoopError::failed(format!("cannot wait for the build: {error}")))
 }
 
 impl Ended {
@@ -134,13 +134,13 @@ impl Ended {
             How::NotStarted(error) => Err(error),
             How::Exit(exit) if exit.success() => Ok(self.seconds),
             How::Exit(exit) => {
-                Err(LoopError::Failed(format!("the build failed ({exit}){}", last_words()?)).hint(&whole))
+                Err(LoopError::failed(format!("the build failed ({exit}){}", last_words()?)).hint(&whole))
             }
             How::TimedOut => {
                 let message = format!("the build did not end within {timeout:?}{}", last_words()?);
-                Err(LoopError::Failed(message).hint(&format!("`build.timeout` of `loop.toml` is the limit; {whole}")))
+                Err(LoopError::failed(message).hint(format!("`build.timeout` of `loop.toml` is the limit; {whole}")))
             }
-            How::Stopped => Err(LoopError::Interrupted("interrupted while building".into())),
+            How::Stopped => Err(LoopError::interrupted("interrupted while building")),
         }
     }
 }
@@ -169,7 +169,7 @@ impl Group {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD]).current_dir("/").process_group(0);
         let guard = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let guard = guard.map_err(|error| LoopError::Failed(format!("cannot start `sh`: {error}")))?;
+        let guard = guard.map_err(|error| LoopError::failed(format!("cannot start `sh`: {error}")))?;
         let leader = Pid::from_raw(guard.id() as i32);
         Ok(Group { guard, leader })
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::layer::{self, Layer};
 use pairbench::files;
 
-use crate::{LoopError, Watch};
+use crate::{LoopError, Progress};
 
 /// Beside the tree; not there while a build works in it.
 const BASE: &str = "base.json";
@@ -47,7 +47,11 @@ impl Stage {
     }
 
     /// Empties it unless a build came to its end there that what is to be built may go on from.
-    pub(super) fn prepare(&self, is_usable: impl FnOnce(&Base) -> bool, watch: &dyn Watch) -> Result<(), LoopError> {
+    pub(super) fn prepare(
+        &self,
+        is_usable: impl FnOnce(&Base) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<(), LoopError> {
         layer::recover(&self.folder)?;
         let why = match self.base() {
             Some(base) if is_usable(&base) => None,
@@ -56,7 +60,7 @@ impl Stage {
             None => None,
         };
         if let Some(why) = why {
-            watch.note(&format!("{why}: building from the beginning"));
+            progress.note(&format!("{why}: building from the beginning"));
             files::remove(&self.folder)?;
         }
         fs::create_dir_all(&self.folder).map_err(|error| LoopError::io("make", &self.folder, &error))
@@ -75,7 +79,7 @@ impl Stage {
     /// It came to its end.
     pub(super) fn finish(&self, base: &Base) -> Result<(), LoopError> {
         let json = serde_json::to_vec(base)
-            .map_err(|error| LoopError::Failed(format!("a build cannot be written down: {error}")))?;
+            .map_err(|error| LoopError::failed(format!("a build cannot be written down: {error}")))?;
         files::write(&self.folder.join(BASE), &json)
     }
 

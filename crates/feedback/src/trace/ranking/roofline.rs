@@ -22,7 +22,7 @@ pub struct Peaks {
 /// Reads an object with `gflops` and `gb_s`; other keys are ignored.
 pub fn parse_peaks(json: &[u8]) -> Result<Peaks, LoopError> {
     let wrong = |what: String| {
-        LoopError::Failed(format!("the machine's peaks cannot be used: {what}"))
+        LoopError::failed(format!("the machine's peaks cannot be used: {what}"))
             .hint("`trace.peaks` of `loop.toml` is a command that prints an object with `gflops` and `gb_s`")
     };
     let peaks: Peaks = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;

@@ -18,7 +18,7 @@ pub(super) struct Steps<'a> {
 impl<'a> Steps<'a> {
     pub(super) fn new(runs: &'a [TracedRun]) -> Result<Steps<'a>, LoopError> {
         let no_time = || {
-            LoopError::Failed(format!("{} traced runs hold no time at all", runs.len()))
+            LoopError::failed(format!("{} traced runs hold no time at all", runs.len()))
                 .hint("trace the workload again: `[trace]` of `loop.toml` says how")
         };
         let mut notes = Vec::new();

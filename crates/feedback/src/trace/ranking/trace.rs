@@ -63,7 +63,7 @@ pub fn parse_kernels(json: &[u8]) -> Result<Trace, LoopError> {
         kernels: Vec<Kernel>,
     }
     let wrong = |what: String| {
-        LoopError::Failed(format!("the trace of the kernels cannot be used: {what}")).hint(
+        LoopError::failed(format!("the trace of the kernels cannot be used: {what}")).hint(
             "`[trace]` of `loop.toml` names the file; a row has `name`, `phase`, `calls`, `time_ms`, `flops`, `bytes`",
         )
     };

@@ -6,9 +6,9 @@ use globset::GlobSet;
 use pairbench::{Arm, process::sandbox::SandboxSpec};
 
 use crate::{
-    LoopError, Watch,
+    LoopError, Progress,
     attempt::{
-        Side,
+        Revision,
         gaming::{self, Finding},
     },
     compare::CompareOptions,
@@ -24,13 +24,13 @@ use crate::{
 /// So many untracked files are listed by name.
 const SHOWN_UNTRACKED: usize = 100;
 
-/// Both sides, built, with everything their runs need.
+/// Both revisions, built, with everything their runs need.
 #[derive(Debug)]
-pub struct Contest {
+pub struct BuiltArms {
     /// By [`Arm::index`].
-    pub sides: [Side; 2],
+    pub revisions: [Revision; 2],
     /// By [`Arm::index`].
-    pub built: [Built; 2],
+    pub builds: [Built; 2],
     /// By [`Arm::index`].
     pub specs: [SandboxSpec; 2],
     /// Measured files in which the candidate differs.
@@ -43,7 +43,7 @@ pub struct Contest {
     pub build_s: f64,
 }
 
-impl Contest {
+impl BuiltArms {
     /// Whether the change touches files of the instrument.
     pub fn sealed(&self, session: &Session) -> Option<Finding> {
         gaming::sealed_files(&self.changed, &session.config.sealed())
@@ -61,38 +61,42 @@ pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String,
 }
 
 /// Builds the working tree and its baseline.
-pub fn of_working_tree(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Contest, LoopError> {
-    let (sides, untracked) = working_tree(session, options, watch)?;
+pub fn of_working_tree(
+    session: &Session,
+    options: &CompareOptions,
+    progress: &dyn Progress,
+) -> Result<BuiltArms, LoopError> {
+    let (revisions, untracked) = working_tree(session, options, progress)?;
     let configs = [&session.config; 2];
-    build(session, sides, untracked, configs, &all_inputs(&session.config), watch)
+    build(session, revisions, untracked, configs, &all_inputs(&session.config), progress)
 }
 
 /// The same for a change of the instrument, whose inputs the baseline may not have yet.
-pub fn of_instrument(session: &Session, watch: &dyn Watch) -> Result<Contest, LoopError> {
-    let (sides, untracked) = working_tree(session, &CompareOptions::default(), watch)?;
-    only_instrument(&changed(session, &sides)?, &session.config.sealed())?;
+pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<BuiltArms, LoopError> {
+    let (revisions, untracked) = working_tree(session, &CompareOptions::default(), progress)?;
+    only_instrument(&changed(session, &revisions)?, &session.config.sealed())?;
     // The new instrument says how its own tree is built.
-    let text = config_text(&session.repository, &sides[1].tree)?;
+    let text = config_text(&session.repository, &revisions[1].tree)?;
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?;
     let mut inputs = Vec::new();
     for path in all_inputs(&session.config) {
-        if session.repository.holds(&sides[0].tree, &path)? {
+        if session.repository.holds(&revisions[0].tree, &path)? {
             inputs.push(path);
         }
     }
-    build(session, sides, untracked, [&session.config, &new], &inputs, watch)
+    build(session, revisions, untracked, [&session.config, &new], &inputs, progress)
 }
 
 /// Refuses other changes, before anything is built.
 fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopError> {
     let (of_instrument, others): (Vec<_>, Vec<_>) = changed.iter().partition(|path| sealed.is_match(path));
     if of_instrument.is_empty() {
-        return Err(LoopError::Refused("the change touches no file of the instrument".into())
+        return Err(LoopError::refused("the change touches no file of the instrument")
             .hint("without `--instrument` it is a change like any other"));
     }
     match others.first() {
         None => Ok(()),
-        Some(other) => Err(LoopError::Refused(format!("`{}` is not a file of the instrument", other.display()))
+        Some(other) => Err(LoopError::refused(format!("`{}` is not a file of the instrument", other.display()))
             .hint("commit the instrument's change by itself: what else changes is to be measured with it")),
     }
 }
@@ -101,29 +105,29 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
 fn working_tree(
     session: &Session,
     options: &CompareOptions,
-    watch: &dyn Watch,
-) -> Result<([Side; 2], Vec<PathBuf>), LoopError> {
+    progress: &dyn Progress,
+) -> Result<([Revision; 2], Vec<PathBuf>), LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
-    let baseline = side_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
+    let baseline = revision_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
     if options.is_identical {
         return Ok(([baseline.clone(), baseline], Vec::new()));
     }
     let snapshot = repository.snapshot(&unmeasured)?;
     if let Some(note) = untracked_note(&snapshot.untracked) {
-        watch.note(&note);
+        progress.note(&note);
     }
     if repository.read_file(&snapshot.tree, config::FILE_NAME)?.is_none() {
-        return Err(LoopError::Usage(format!("git ignores `{}`: a change of it would go unseen", config::FILE_NAME))
+        return Err(LoopError::usage(format!("git ignores `{}`: a change of it would go unseen", config::FILE_NAME))
             .hint("take it out of `.gitignore` and commit it: what measures is part of the evidence"));
     }
     let measured_tree = repository.measured_tree(&snapshot.tree, &unmeasured)?;
     if measured_tree == baseline.measured_tree {
-        return Err(LoopError::Refused("the candidate is the baseline: there is nothing to compare".into())
+        return Err(LoopError::refused("the candidate is the baseline: there is nothing to compare")
             .hint("change something, name another `--baseline`, or measure the noise with `--identical`"));
     }
     let label = format!("candidate/{}", short(&measured_tree));
-    let candidate = Side {
+    let candidate = Revision {
         commit: repository.keep(&snapshot.tree, &repository.head()?.commit, &label)?,
         patch_id: repository.patch_id(&baseline.tree, &snapshot.tree, &unmeasured)?.unwrap_or_default(),
         tree: snapshot.tree,
@@ -145,85 +149,99 @@ fn untracked_note(untracked: &[PathBuf]) -> Option<String> {
 }
 
 /// Builds two commits.
-pub fn of_commits(session: &Session, baseline: &str, candidate: &str, watch: &dyn Watch) -> Result<Contest, LoopError> {
-    let sides = [side_of(session, baseline)?, side_of(session, candidate)?];
+pub fn of_commits(
+    session: &Session,
+    baseline: &str,
+    candidate: &str,
+    progress: &dyn Progress,
+) -> Result<BuiltArms, LoopError> {
+    let revisions = [revision_of(session, baseline)?, revision_of(session, candidate)?];
     let configs = [&session.config; 2];
-    build(session, sides, Vec::new(), configs, &all_inputs(&session.config), watch)
+    build(session, revisions, Vec::new(), configs, &all_inputs(&session.config), progress)
 }
 
 /// The baseline's program that is to judge, where the configuration names one and this process is not it.
-pub fn judge(session: &Session, options: &CompareOptions, watch: &dyn Watch) -> Result<Option<PathBuf>, LoopError> {
+pub fn judge(
+    session: &Session,
+    options: &CompareOptions,
+    progress: &dyn Progress,
+) -> Result<Option<PathBuf>, LoopError> {
     let (baseline, is_identical) = (options.baseline.as_deref(), options.is_identical);
     let Some(artifact) = &session.config.judge else { return Ok(None) };
-    let side = side_of(session, &baseline_commit(session, baseline)?)?;
+    let revision = revision_of(session, &baseline_commit(session, baseline)?)?;
     let unmeasured = session.config.unmeasured();
     let snapshot = session.repository.snapshot(&unmeasured)?;
-    if !is_identical && session.repository.measured_tree(&snapshot.tree, &unmeasured)? == side.measured_tree {
+    if !is_identical && session.repository.measured_tree(&snapshot.tree, &unmeasured)? == revision.measured_tree {
         // There is nothing to judge, which anybody can say.
         return Ok(None);
     }
-    let built = {
+    let baseline_build = {
         // There is one stage for all who build.
         let _lock = session.state.lock()?;
-        session.builds.build(&session.repository, &side.tree, &session.config, watch)?
+        session.builds.build(&session.repository, &revision.tree, &session.config, progress)?
     };
-    let judge = built.folder.join(artifact);
+    let judge = baseline_build.folder.join(artifact);
     let own = std::env::current_exe()
-        .map_err(|error| LoopError::Failed(format!("cannot tell what program this is: {error}")))?;
+        .map_err(|error| LoopError::failed(format!("cannot tell what program this is: {error}")))?;
     Ok((hash_file(&own)? != hash_file(&judge)?).then_some(judge))
 }
 
-fn side_of(session: &Session, revision: &str) -> Result<Side, LoopError> {
+fn revision_of(session: &Session, revision: &str) -> Result<Revision, LoopError> {
     let repository = &session.repository;
     let commit = repository.resolve(revision)?;
     let tree = repository.tree_of(&commit)?;
     let measured_tree = repository.measured_tree(&tree, &session.config.unmeasured())?;
-    Ok(Side { commit, tree, measured_tree, ..Side::default() })
+    Ok(Revision { commit, tree, measured_tree, ..Revision::default() })
 }
 
 fn build(
     session: &Session,
-    mut sides: [Side; 2],
+    mut revisions: [Revision; 2],
     untracked: Vec<PathBuf>,
     configs: [&LoopConfig; 2],
     inputs: &[PathBuf],
-    watch: &dyn Watch,
-) -> Result<Contest, LoopError> {
+    progress: &dyn Progress,
+) -> Result<BuiltArms, LoopError> {
     let repository = &session.repository;
-    let changed = changed(session, &sides)?;
+    let changed = changed(session, &revisions)?;
     let mut build_s = 0.0;
-    let mut built = Vec::with_capacity(2);
-    for (side, arm) in sides.iter_mut().zip(Arm::BOTH) {
-        let made = session.builds.build(repository, &side.tree, configs[arm.index()], watch)?;
+    let mut builds = Vec::with_capacity(2);
+    for (revision, arm) in revisions.iter_mut().zip(Arm::BOTH) {
+        let made = session.builds.build(repository, &revision.tree, configs[arm.index()], progress)?;
         if !made.is_cached {
-            watch.note(&format!("built the {} ({}) in {:.1} s", arm.name(), short(&side.measured_tree), made.seconds));
+            progress.note(&format!(
+                "built the {} ({}) in {:.1} s",
+                arm.name(),
+                short(&revision.measured_tree),
+                made.seconds
+            ));
             build_s += made.seconds;
         }
-        side.binary.clone_from(&made.binary_hash);
-        built.push(made);
+        revision.binary.clone_from(&made.binary_hash);
+        builds.push(made);
     }
-    let built: [Built; 2] = built.try_into().map_err(|_| LoopError::Failed("a comparison has two builds".into()))?;
-    let inputs_of = |arm| inputs::folder(repository, session.state.folder(), &sides[0].tree, inputs, arm, watch);
+    let builds: [Built; 2] = builds.try_into().map_err(|_| LoopError::failed("a comparison has two builds"))?;
+    let inputs_of = |arm| inputs::folder(repository, session.state.folder(), &revisions[0].tree, inputs, arm, progress);
     let inputs_from = [inputs_of(Arm::Baseline)?, inputs_of(Arm::Candidate)?];
     if let Some(gap) = session.isolation.protection().gap() {
-        watch.note(&gap);
+        progress.note(&gap);
     }
     let specs = Arm::BOTH.map(|arm| SandboxSpec {
-        artifacts_from: built[arm.index()].folder.clone(),
-        binary_hash: built[arm.index()].binary_hash.clone(),
+        artifacts_from: builds[arm.index()].folder.clone(),
+        binary_hash: builds[arm.index()].binary_hash.clone(),
         inputs_from: inputs_from[arm.index()].clone(),
         inputs: session.config.workload.inputs.clone(),
         environment: session.config.environment.clone(),
         isolation: Arc::clone(&session.isolation),
     });
-    let inputs = repository.hash_of(&sides[0].tree, inputs)?;
-    Ok(Contest { sides, built, specs, changed, untracked, inputs, build_s })
+    let inputs = repository.hash_of(&revisions[0].tree, inputs)?;
+    Ok(BuiltArms { revisions, builds, specs, changed, untracked, inputs, build_s })
 }
 
 /// The measured files in which two trees differ.
-fn changed(session: &Session, sides: &[Side; 2]) -> Result<Vec<PathBuf>, LoopError> {
+fn changed(session: &Session, revisions: &[Revision; 2]) -> Result<Vec<PathBuf>, LoopError> {
     let unmeasured = session.config.unmeasured();
-    let changed = session.repository.changed_files(&sides[0].tree, &sides[1].tree)?;
+    let changed = session.repository.changed_files(&revisions[0].tree, &revisions[1].tree)?;
     Ok(changed.into_iter().filter(|path| !unmeasured.is_match(path)).collect())
 }
 
