@@ -12,6 +12,7 @@
     cycle       from a saved edit to landed or refused, everything in
     large       how often +3 % is found on steps of half a second and more
     smoke       false alarms of the 5-step test on programs of equal speed
+    claims      the claims of this repository's history, measured again under the present rules, with layouts shuffled
 
 Each appends rows to perf/loop-NAME.jsonl, goes on where it stopped, and prints what all rows say. Nothing else should run
 on the machine meanwhile. Needs `scripts/build.sh` first, with the sources of HEAD.
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -352,9 +354,51 @@ def smoke(count):
     print(f"{sum(row['passed'] is not True for row in rows)} alarms in {len(rows)}, {quartiles(row['wall_s'] for row in rows)} s each")
 
 
+# How a layout is made, for trees from before builds knew any.
+LAYOUT_FILES = ["scripts/build.sh", "crates/alpha/build.rs"]
+
+
+def with_layouts(commit, instrument):
+    """The tree of `commit`, with today's build script and instrument, as a commit without history."""
+    git("checkout", "-q", "--force", "--detach", commit)
+    git("clean", "-fdq")
+    for path in LAYOUT_FILES:
+        shutil.copy(ROOT / path, SCRATCH / path)
+    (SCRATCH / "loop.toml").write_text(instrument)
+    git("add", "-A", *LAYOUT_FILES, "loop.toml")
+    return git("commit-tree", git("write-tree"), "-m", commit)
+
+
+def claims(count):
+    results = Results("claims")
+    prepare()
+    git("fetch", "-q", ROOT, "HEAD")
+    history = git("log", "--reverse", "--format=%H %s", "--grep=^perf: .*% tok/s)$", "FETCH_HEAD").splitlines()
+    # The program that judges is this one: those of old trees do not know the present rules.
+    instrument = "".join(line for line in (ROOT / "loop.toml").read_text().splitlines(keepends=True) if not line.startswith("judge ="))
+    for number in range(count or 1):
+        for commit, subject in (line.split(" ", 1) for line in history):
+            if results.rows(claim=commit, number=number):
+                continue
+            changed = git("diff", "--name-only", f"{commit}^", commit, "--", "crates")
+            target = ["--target=helios"] if "crates/helios/" in changed else []
+            baseline, candidate = with_layouts(f"{commit}^", instrument), with_layouts(commit, instrument)
+            forget()
+            stand(baseline, candidate)
+            loop("start", "measured again", "--parity=t0", *target)
+            found = loop("run", "--widen=measured again", "-m", "measured again")
+            compare = found.get("compare") or {}
+            results.append(claim=commit, subject=subject, number=number, exit_code=found["exit_code"], landed=bool(found.get("landed")),
+                           claim_pct=(found.get("landed") or {}).get("claim_pct"), refusal=found.get("refusal"), seconds=found.get("seconds"),
+                           **picked(compare or found) | {"wall_s": found["wall_s"], "error": found.get("error")})
+    for commit, subject in (line.split(" ", 1) for line in history):
+        for row in results.rows(claim=commit):
+            print(f"{commit[:12]} {subject}: {row.get('verdict')} {row.get('speedup_pct')}, landed as {row['claim_pct']}; {row['refusal'] or row['error'] or ''}")
+
+
 def main():
     experiments = {"identical": identical, "power": power, "bias": bias, "walls": walls, "noise": noise, "broken": broken, "cycle": cycle,
-                   "large": large, "smoke": smoke}
+                   "large": large, "smoke": smoke, "claims": claims}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=experiments)
     parser.add_argument("--count", type=int, help="repetitions (of each effect)")
