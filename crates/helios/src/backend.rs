@@ -15,7 +15,7 @@ use alpha_tensor::{
 use crate::{
     device::{DeviceInfo, Gpu, HeliosError, Options},
     format16::Format16,
-    kept::{self, Keep},
+    kept::{self, Keep, StoreError},
     kernels::{Profile, Variant},
     mapped::Mapped,
     memory::{Memory, planned_bytes},
@@ -140,7 +140,7 @@ impl HeliosBackend {
     }
 
     /// Says once what could not be kept.
-    pub(crate) fn warn(&mut self, kept: Result<(), String>) {
+    pub(crate) fn warn(&mut self, kept: Result<(), StoreError>) {
         let warning = kept.err().map(|why| format!("warning: {why}"));
         self.notes.extend(warning.filter(|warning| !self.notes.contains(warning)));
     }
@@ -269,8 +269,7 @@ impl HeliosBackend {
         let done_ns = timeline.now_ns();
         let view = timestamps.readable().slice(..bytes).get_mapped_range();
         let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
-        let ticks: Vec<u64> =
-            view.chunks_exact(8).map(|tick| u64::from_le_bytes(tick.try_into().unwrap_or_default())).collect();
+        let ticks: Vec<u64> = view.as_chunks().0.iter().map(|tick| u64::from_le_bytes(*tick)).collect();
         timestamps.fill(&ticks, timeline, done_ns);
         drop(view);
         timestamps.readable().unmap();
@@ -539,8 +538,8 @@ impl Backend for HeliosBackend {
         self.wait_mapped(&requested.mapped, &requested.submission)?;
         let view = buffer.slice(..).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
         let mut values = [0.0; Results::LEN];
-        for (value, bytes) in values.iter_mut().zip(view.chunks_exact(4)) {
-            *value = f32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        for (value, bytes) in values.iter_mut().zip(view.as_chunks().0) {
+            *value = f32::from_le_bytes(*bytes);
         }
         drop(view);
         buffer.unmap();

@@ -10,7 +10,10 @@ use std::{
 
 use alpha_tensor::BackendError;
 
-use crate::{format16::Format16, kernels::Variant};
+use crate::{
+    format16::Format16,
+    kernels::{Variant, VariantError},
+};
 
 /// The APIs that are looked for. Not OpenGL: its compute is slower and lacks what the kernels need.
 const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
@@ -33,20 +36,14 @@ const WORKGROUP_BYTES: u32 = 16 << 10;
 /// Invocations of the largest workgroup.
 const INVOCATIONS: u32 = 256;
 
-/// Why there is no device to run on.
+/// Why there is no device to run on. What to do about it is [`HeliosError::hint`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum HeliosError {
     /// Nothing at all.
-    #[error(
-        "no GPU found: looked for Vulkan, Metal and DX12 devices\n\nhint: install the driver of your card; on Debian \
-         `apt-get install mesa-vulkan-drivers` has those for AMD and Intel, and a slow one without any GPU; \
-         or run with `--backend=cpu`"
-    )]
+    #[error("no GPU found: looked for Vulkan, Metal and DX12 devices")]
     NoDevice,
     /// A number or name that fits none.
-    #[error(
-        "no device `{asked}` among: {found}\n\nhint: `alpha devices` lists them; give a number or a part of one name"
-    )]
+    #[error("no device `{asked}` among: {found}")]
     NoSuchDevice {
         /// What was asked for.
         asked: String,
@@ -54,7 +51,7 @@ pub enum HeliosError {
         found: String,
     },
     /// A name that fits several.
-    #[error("`{asked}` fits several devices: {found}\n\nhint: give the number")]
+    #[error("`{asked}` fits several devices: {found}")]
     Ambiguous {
         /// What was asked for.
         asked: String,
@@ -62,19 +59,17 @@ pub enum HeliosError {
         found: String,
     },
     /// A kernel that was asked for by its name.
-    #[error("`--matmul={pinned}` cannot run on `{device}`: {why}\n\nhint: leave `--matmul` out, or give a smaller one")]
+    #[error("`--matmul={pinned}` cannot run on `{device}`: {why}")]
     Pinned {
         /// The kernel.
         pinned: Variant,
         /// The device.
         device: String,
         /// What is missing.
-        why: String,
+        why: VariantError,
     },
     /// It does not compute what the reference does.
-    #[error(
-        "`{device}` failed its self-test: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`; please report it"
-    )]
+    #[error("`{device}` failed its self-test: {why}")]
     SelfTest {
         /// Its name.
         device: String,
@@ -84,9 +79,7 @@ pub enum HeliosError {
         why: String,
     },
     /// The device or its driver lacks something.
-    #[error(
-        "`{device}` cannot run the kernels: {why}\n\nhint: update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`"
-    )]
+    #[error("`{device}` cannot run the kernels: {why}")]
     Lacks {
         /// Its name.
         device: String,
@@ -95,6 +88,30 @@ pub enum HeliosError {
         /// What is missing.
         why: String,
     },
+}
+
+impl HeliosError {
+    /// What the user can do.
+    pub fn hint(&self) -> String {
+        let other_driver = |driver: &str| {
+            format!("update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`")
+        };
+        match self {
+            HeliosError::NoDevice => {
+                "install the driver of your card; on Debian `apt-get install mesa-vulkan-drivers` has \
+                                      those for AMD and Intel, and a slow one without any GPU; or run with \
+                                      `--backend=cpu`"
+                    .to_owned()
+            }
+            HeliosError::NoSuchDevice { .. } => {
+                "`alpha devices` lists them; give a number or a part of one name".to_owned()
+            }
+            HeliosError::Ambiguous { .. } => "give the number".to_owned(),
+            HeliosError::Pinned { .. } => "leave `--matmul` out, or give a smaller one".to_owned(),
+            HeliosError::SelfTest { driver, .. } => format!("{}; please report it", other_driver(driver)),
+            HeliosError::Lacks { driver, .. } => other_driver(driver),
+        }
+    }
 }
 
 /// What sort of device.

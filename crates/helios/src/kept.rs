@@ -15,9 +15,12 @@ pub trait Keep {
     /// The bytes of an entry.
     fn read(&self, name: &str) -> Option<Vec<u8>>;
 
-    /// Keeps an entry; the error is a sentence for the user.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String>;
+    /// Keeps an entry; the user sees the error's text as a warning.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 }
+
+/// Why an entry could not be kept.
+pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything on which an entry depends, as a name: the device, its driver, and every kernel's source.
 pub(crate) fn name(info: &DeviceInfo, what: &str) -> String {
@@ -49,7 +52,7 @@ pub(crate) fn pipeline_cache(gpu: &Gpu, keep: Option<&dyn Keep>) -> Option<wgpu:
 }
 
 /// Keeps what was compiled since the start, if anything was.
-pub(crate) fn keep_pipelines(gpu: &Gpu, keep: &dyn Keep, pipelines: &mut Pipelines) -> Result<(), String> {
+pub(crate) fn keep_pipelines(gpu: &Gpu, keep: &dyn Keep, pipelines: &mut Pipelines) -> Result<(), StoreError> {
     let data = pipelines.take_new().and_then(wgpu::PipelineCache::get_data);
     data.map_or(Ok(()), |data| keep.write(&name(&gpu.info, "pipelines"), &data))
 }

@@ -5,6 +5,7 @@ mod activation;
 mod attention;
 mod dropout;
 mod embedding;
+mod error;
 mod head;
 mod layer_norm;
 mod linear;
@@ -20,7 +21,8 @@ use crate::{
     shader::{Shader, Storage},
 };
 
-pub use self::variant::Variant;
+pub(crate) use self::error::LoweringError;
+pub use self::variant::{Variant, VariantError};
 
 /// Workgroups in one dimension of a grid: what every API guarantees.
 const MAX_GROUPS: usize = 65_535;
@@ -129,7 +131,7 @@ pub(crate) struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     /// The dispatches of `op`, and why there are none.
-    pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, String> {
+    pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, LoweringError> {
         let mut lowering = Lowering { profile, dispatches: Vec::new(), scratch_len: 0 };
         let l = &mut lowering;
         match op {
@@ -165,15 +167,12 @@ impl<'a> Lowering<'a> {
         words: Vec<u32>,
         patches: Vec<(usize, Patch)>,
         groups: [usize; 3],
-    ) -> Result<(), String> {
+    ) -> Result<(), LoweringError> {
         if groups.contains(&0) {
             return Ok(());
         }
-        if let Some(groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
-            return Err(format!(
-                "`{}` needs {groups} workgroups in one dimension, {MAX_GROUPS} are possible",
-                shader.name
-            ));
+        if let Some(&groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
+            return Err(LoweringError::LargeGrid { kernel: shader.name, groups });
         }
         debug_assert_eq!(shader.bindings, operands.len());
         self.dispatches.push(Dispatch { shader, operands, words, patches, groups: groups.map(|groups| groups as u32) });
@@ -181,45 +180,44 @@ impl<'a> Lowering<'a> {
     }
 
     /// Rows of `widest` columns in pieces of which each fits a binding: `(start, end)`.
-    pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, String> {
+    pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
         self.pieces(rows, widest, 1)
     }
 
     /// The same, in pieces of whole multiples of `step` rows.
-    pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, String> {
-        let fitting = self.profile.max_binding_len / widest.max(1) / step * step;
+    pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
+        let max_len = self.profile.max_binding_len;
+        let fitting = max_len / widest.max(1) / step * step;
         if fitting == 0 && rows > 0 {
-            return Err(format!(
-                "{step} rows of {widest} numbers are larger than a binding, which has {} here",
-                self.profile.max_binding_len
-            ));
+            return Err(LoweringError::LargeRows { rows: step, cols: widest, max_len });
         }
         Ok((0..rows).step_by(fitting.max(1)).map(|start| (start, rows.min(start + fitting))).collect())
     }
 
     /// How a kernel sees the elements of an operand; as vectors only where `is_vector_kernel`, too.
-    pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, String> {
+    pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, LoweringError> {
         match (tensor.region == Region::Activations16, is_vector_kernel && is_vector(tensor)) {
             (true, true) => Ok(Storage::Half(self.profile.format16)),
-            (true, false) => Err("rows and heads of 16-bit tensors must be multiples of 4".to_owned()),
+            (true, false) => Err(LoweringError::OddRows16),
             (false, true) => Ok(Storage::Vector),
             (false, false) => Ok(Storage::Scalar),
         }
     }
 
     /// The same for an operand that may be absent.
-    pub(crate) fn optional_storage(&self, tensor: Option<&Tensor>, is_vector_kernel: bool) -> Result<Storage, String> {
+    pub(crate) fn optional_storage(
+        &self,
+        tensor: Option<&Tensor>,
+        is_vector_kernel: bool,
+    ) -> Result<Storage, LoweringError> {
         tensor.map_or(Ok(Storage::Scalar), |tensor| self.storage(tensor, is_vector_kernel))
     }
 
     /// An operand that must fit as a whole.
-    pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, String> {
-        if tensor.len() > self.profile.max_binding_len {
-            return Err(format!(
-                "an operand of {} numbers is larger than a binding, which has {} here",
-                tensor.len(),
-                self.profile.max_binding_len
-            ));
+    pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, LoweringError> {
+        let (len, max_len) = (tensor.len(), self.profile.max_binding_len);
+        if len > max_len {
+            return Err(LoweringError::LargeOperand { len, max_len });
         }
         Ok(Operand::Tensor(tensor))
     }

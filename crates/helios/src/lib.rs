@@ -33,8 +33,8 @@ pub use self::{
     backend::HeliosBackend,
     device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
     format16::Format16,
-    kept::Keep,
-    kernels::Variant,
+    kept::{Keep, StoreError},
+    kernels::{Variant, VariantError},
     peaks::{DevicePeaks, peaks},
     tuning::{Kernels, kept_kernels},
 };

@@ -28,8 +28,8 @@ impl HeliosBackend {
             backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
         if !has_passed {
             let failed = |why| HeliosError::SelfTest { device: info.name.clone(), driver: info.driver.clone(), why };
-            if let Some(why) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
-                return Err(failed(why));
+            if let Some(mismatch) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
+                return Err(failed(mismatch.to_string()));
             }
             backend.forget();
             let kept = backend.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, kept::PASSED));

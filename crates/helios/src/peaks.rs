@@ -61,7 +61,7 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
         let groups = folded(len.div_ceil(WORKGROUP as usize));
         lowering
             .push(shader(entry), operands.map(tensor).into(), words, Vec::new(), groups)
-            .map_err(BackendError::InvalidProgram)?;
+            .map_err(|error| BackendError::InvalidProgram(error.to_string()))?;
         let mut plan = Plan::new(gpu, vec![lowering], vec![0], &memory, &mut Pipelines::new(None))?;
         let mut best = f64::INFINITY;
         for _ in 0..=ROUNDS {

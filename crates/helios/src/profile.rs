@@ -3,7 +3,7 @@
 use crate::{
     device::{DeviceKind, Gpu, HeliosError, Options},
     format16::Format16,
-    kernels::{Profile, Variant},
+    kernels::{Profile, Variant, VariantError},
 };
 
 impl Profile {
@@ -83,20 +83,19 @@ pub(crate) fn on_device(variant: Variant, gpu: &Gpu) -> Variant {
 }
 
 /// Whether the device can run it; the error says what it lacks.
-pub(crate) fn fits(variant: Variant, gpu: &Gpu) -> Result<(), String> {
+pub(crate) fn fits(variant: Variant, gpu: &Gpu) -> Result<(), VariantError> {
     let limits = &gpu.limits;
-    for (what, needed, has) in [
+    for (what, needed, limit) in [
         ("invocations a workgroup", variant.threads(), limits.max_compute_invocations_per_workgroup),
         ("bytes of workgroup memory", variant.workgroup_bytes(), limits.max_compute_workgroup_storage_size),
     ] {
-        if needed > u64::from(has) {
-            return Err(format!("it needs {needed} {what}, the device has {has}"));
+        if needed > u64::from(limit) {
+            return Err(VariantError::Limit { what, needed, limit });
         }
     }
     match variant {
         Variant::Coop { size, .. } if gpu.matrix_size() != Some(size) => {
-            let has = gpu.info.matrix_size.map_or("none".to_owned(), |size| format!("{size} × {size}"));
-            Err(format!("it needs `--dtype=f16` and cooperative matrices of {size} × {size}, the device has {has}"))
+            Err(VariantError::Matrices { size, device_size: gpu.info.matrix_size })
         }
         _ => Ok(()),
     }

@@ -5,7 +5,7 @@ use wgpu::util::DeviceExt;
 
 use crate::{
     device::Gpu,
-    kernels::{Dispatch, Lowering, Operand, Patch, Profile},
+    kernels::{Dispatch, Lowering, LoweringError, Operand, Patch, Profile},
     memory::{Memory, Window, window},
     pipelines::Pipelines,
 };
@@ -29,11 +29,12 @@ pub(crate) struct Plan {
 
 /// Lowers every operation of a program; an error names the first that cannot run.
 pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
-    let unsupported = |op, why| BackendError::Unsupported { op, backend: "helios", why };
+    let unsupported =
+        |op, error: LoweringError| BackendError::Unsupported { op, backend: "helios", why: error.to_string() };
     program
         .ops()
         .iter()
-        .map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why)))
+        .map(|call| Lowering::of(&call.op, profile).map_err(|error| unsupported(call.op.name(), error)))
         .collect()
 }
 

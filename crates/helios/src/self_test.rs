@@ -2,6 +2,8 @@
 //! whole vectors, and on one whose are not those with other code for it. Drivers have bugs, and a wrong gradient looks like
 //! a bad learning rate. Compiling takes nearly all of the time, so that each kernel comes in one form.
 
+use std::fmt;
+
 use alpha_tensor::{
     Backend, BackendError, Op, Program, ProgramBuilder, Region, RegionSizes, Results, RunArgs, Tensor,
     cpu_ref::RefBackend,
@@ -169,8 +171,25 @@ pub(crate) fn dispatches(profile: &Profile, format: Option<Format16>) -> String 
     text
 }
 
+/// The first number of a device that is not what the reference has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Mismatch {
+    op: &'static str,
+    /// Columns of the operation's rows.
+    cols: usize,
+    found: f32,
+    expected: f32,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch { op, cols, found, expected } = self;
+        write!(f, "`{op}` of rows of {cols}: found {found}, expected {expected}")
+    }
+}
+
 /// Runs every operation on both. The answer names the first that differs.
-pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<String>, BackendError> {
+pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<Mismatch>, BackendError> {
     let (format, plain) = (backend.format16(), SHAPES.iter().map(|shape| (shape, false)));
     for (shape, has_16_bits) in plain.chain(format.map(|_| (&SHAPE_16, true))) {
         let program = program(shape, has_16_bits);
@@ -202,8 +221,8 @@ pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<String>, B
                 hand_over(&mut reference, backend, &call.op)?;
                 continue;
             }
-            if let Some(why) = difference(&mut reference, backend, &call.op, allowed)? {
-                return Ok(Some(format!("`{}` of rows of {}: {why}", call.op.name(), shape.c)));
+            if let Some([found, expected]) = difference(&mut reference, backend, &call.op, allowed)? {
+                return Ok(Some(Mismatch { op: call.op.name(), cols: shape.c, found, expected }));
             }
         }
     }
@@ -262,13 +281,13 @@ fn hand_over(reference: &mut RefBackend<f32>, backend: &mut HeliosBackend, op: &
     Ok(())
 }
 
-/// How a result of an operation differs from the reference's, if it does.
+/// The first number of an operation's results that differs from the reference's: found and expected.
 fn difference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
     op: &Op,
     tolerance: f64,
-) -> Result<Option<String>, BackendError> {
+) -> Result<Option<[f32; 2]>, BackendError> {
     for tensor in written(op) {
         let [mut expected, mut found] = [vec![0.0; tensor.len()], vec![0.0; tensor.len()]];
         reference.read(tensor.region, tensor.offset, &mut expected)?;
@@ -276,8 +295,8 @@ fn difference(
         let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
         let allowed = tolerance * f64::from(largest.max(1e-3));
         let is_close = |(e, f): &(&f32, &f32)| (f64::from(**e) - f64::from(**f)).abs() <= allowed; // NaN is not
-        if let Some((expected, found)) = expected.iter().zip(&found).find(|pair| !is_close(pair)) {
-            return Ok(Some(format!("found {found}, expected {expected}")));
+        if let Some((&expected, &found)) = expected.iter().zip(&found).find(|pair| !is_close(pair)) {
+            return Ok(Some([found, expected]));
         }
     }
     hand_over(reference, backend, op)?;
@@ -320,7 +339,7 @@ mod tests {
         ] {
             backend.sabotage(right, wrong);
             let found = self_test(&mut backend).expect("it runs");
-            assert!(found.as_ref().is_some_and(|found| found.starts_with(name)), "{name}: {found:?}");
+            assert!(found.is_some_and(|found| found.to_string().starts_with(name)), "{name}: {found:?}");
         }
     }
 }

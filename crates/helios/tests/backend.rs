@@ -20,7 +20,7 @@ use alpha_tensor::{
     },
     rng::{Key, Purpose},
 };
-use helios::{HeliosBackend, HeliosError, Keep, Options, kept_kernels};
+use helios::{HeliosBackend, HeliosError, Keep, Options, StoreError, kept_kernels};
 
 fn open(options: &Options) -> Option<HeliosBackend> {
     match HeliosBackend::open(options) {
@@ -369,7 +369,7 @@ impl Keep for Kept {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         self.0.lock().unwrap().get(name).cloned()
     }
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }

@@ -5,7 +5,7 @@ use alpha_tensor::{
     op::{Activation, Fill, Swiglu, SwigluBwd},
 };
 
-use super::{GRID, Lowering, Operand, flat_part, folded, pointwise::Pointwise};
+use super::{GRID, Lowering, LoweringError, Operand, flat_part, folded, pointwise::Pointwise};
 use crate::shader::ShaderBuilder;
 
 /// The number of an activation in `activation.wgsl`; 0 is none.
@@ -18,16 +18,16 @@ pub(super) fn activation_number(activation: Option<Activation>) -> u32 {
     }
 }
 
-pub(super) fn swiglu(op: &Swiglu, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn swiglu(op: &Swiglu, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     push(l, op.pre, None, op.out)
 }
 
-pub(super) fn swiglu_bwd(op: &SwigluBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn swiglu_bwd(op: &SwigluBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     push(l, op.pre, Some([op.dout, op.dpre]), op.out)
 }
 
 /// Forward, or with `[dout, dpre]` backward, which computes `out` again.
-fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: Tensor) -> Result<(), String> {
+fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: Tensor) -> Result<(), LoweringError> {
     let (cols, width) = (out.cols, l.profile.reduce_width);
     let is_vector = cols.is_multiple_of(4);
     let [dout, dpre] = [0, 1].map(|number| backward.map(|gradients| gradients[number]));
@@ -53,7 +53,7 @@ fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: T
     Ok(())
 }
 
-pub(super) fn fill(op: &Fill, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn fill(op: &Fill, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     for (start, end) in l.row_pieces(op.out.len(), 1)? {
         let out = Operand::from(flat_part(op.out, start, end));
         Pointwise {

@@ -5,7 +5,7 @@ use alpha_tensor::{
     op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
 };
 
-use super::{Lowering, Patch, REDUCE, THREEFRY, folded};
+use super::{Lowering, LoweringError, Patch, REDUCE, THREEFRY, folded};
 use crate::shader::ShaderBuilder;
 
 /// The parameters that forward and backward share, and the place of the dropout key among them.
@@ -33,10 +33,10 @@ fn builder(
     (name, bindings): (&'static str, usize),
     head_dim: usize,
     dropout: Option<DropoutMask>,
-) -> Result<ShaderBuilder, String> {
+) -> Result<ShaderBuilder, LoweringError> {
     let vectors = head_dim.div_ceil(4);
     if vectors > MAX_HEAD_VECTORS {
-        return Err(format!("heads have {head_dim} columns, at most {} are possible", 4 * MAX_HEAD_VECTORS));
+        return Err(LoweringError::WideHeads { cols: head_dim, max_cols: 4 * MAX_HEAD_VECTORS });
     }
     Ok(ShaderBuilder::new(name, bindings)
         .number("WG", l.profile.attention_width)
@@ -45,7 +45,7 @@ fn builder(
         .part(THREEFRY))
 }
 
-pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
     // A mask counts sequences from the operation's first.
@@ -67,7 +67,7 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Stri
     Ok(())
 }
 
-pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
     let pieces =
@@ -107,7 +107,7 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
 /// Where the position stands in the kernel's own words.
 const POSITION_WORD: usize = 5;
 
-pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (n, c, heads) = (op.out.rows, op.out.cols, op.heads);
     let operands = vec![op.qkv.into(), l.whole(op.k_cache)?, l.whole(op.v_cache)?, op.out.into()];
     let head_dim = c / heads;

@@ -2,9 +2,9 @@
 
 use alpha_tensor::op::Dropout;
 
-use super::{Lowering, Operand, Patch, pointwise::Pointwise};
+use super::{Lowering, LoweringError, Operand, Patch, pointwise::Pointwise};
 
-pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     // The mask counts rows from the operation's first, so that there are no pieces.
     let residual = op.residual.map(|residual| l.whole(residual)).transpose()?;
     Pointwise {

@@ -2,13 +2,13 @@
 
 use alpha_tensor::op::{Embedding, EmbeddingBwd};
 
-use super::{GRID, Lowering, Patch, folded};
+use super::{GRID, Lowering, LoweringError, Patch, folded};
 use crate::shader::ShaderBuilder;
 
 /// Where the position stands in the kernel's own words.
 const POSITION_WORD: usize = 5;
 
-pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (rows, cols) = (op.out.rows, op.out.cols);
     let shader = ShaderBuilder::new("embedding", 4)
         .number("WG", l.profile.reduce_width)
@@ -23,7 +23,7 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Stri
     Ok(())
 }
 
-pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (rows, cols, positions) = (op.dout.rows, op.dout.cols, op.dwpe.rows);
     for (start, end) in l.row_pieces(op.dwte.rows, cols)? {
         // The position embedding's gradient is the first dispatch's.

@@ -6,7 +6,7 @@ use alpha_tensor::{
 };
 
 use super::{
-    GRID, Lowering, Patch, REDUCE, folded,
+    GRID, Lowering, LoweringError, Patch, REDUCE, folded,
     matmul::{Epilogue, Product},
 };
 use crate::shader::ShaderBuilder;
@@ -19,7 +19,7 @@ fn as_logits(scratch: Tensor, rows: usize, vocab: usize) -> Tensor {
 /// Where `grad_scale` stands in the kernel's own words.
 const GRAD_SCALE_WORD: usize = 2;
 
-pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (rows, vocab) = (op.x.rows, op.weight.rows);
     let scratch = as_logits(op.scratch, rows, vocab);
     Product::new((op.x, false), (op.weight, true), scratch).push(l)?;
@@ -37,18 +37,18 @@ pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(
     l.push(shader, operands, words, patches.into_iter().collect(), folded(rows))
 }
 
-pub(super) fn head_bwd(op: &HeadBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn head_bwd(op: &HeadBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let scratch = as_logits(op.scratch, op.x.rows, op.weight.rows);
     Product::new((scratch, false), (op.weight, false), op.dx).push(l)?;
     let epilogue = if op.accumulate { Epilogue::Accumulate } else { Epilogue::Plain };
     Product { epilogue, ..Product::new((scratch, true), (op.x, false), op.dweight) }.push(l)
 }
 
-pub(super) fn logits(op: &Logits, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn logits(op: &Logits, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     Product::new((op.x, false), (op.weight, true), op.out).push(l)
 }
 
-pub(super) fn loss_sum(op: &LossSum, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn loss_sum(op: &LossSum, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let shader = ShaderBuilder::new("loss_sum", 2)
         .number("WG", l.profile.reduce_width)
         .flag("ACCUMULATE", op.accumulate)

@@ -5,10 +5,10 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
-use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, LoweringError, Operand, REDUCE, flat_part, folded};
 use crate::shader::ShaderBuilder;
 
-pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;
     let shader = ShaderBuilder::new("layer_norm", 6)
         .number("WG", l.profile.reduce_width)
@@ -39,7 +39,7 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Str
     Ok(())
 }
 
-pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;
     let width = l.profile.reduce_width;
     // Parts of the gradients are whole vectors, whatever the rows are.

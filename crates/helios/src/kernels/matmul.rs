@@ -2,7 +2,7 @@
 
 use alpha_tensor::{Region, Tensor, op::Activation};
 
-use super::{Lowering, Operand, Variant, activation::activation_number};
+use super::{Lowering, LoweringError, Operand, Variant, activation::activation_number};
 use crate::shader::{Shader, ShaderBuilder};
 
 /// What happens to the product, as numbered in `matmul_operands.wgsl`.
@@ -66,7 +66,7 @@ impl Product {
     }
 
     /// Appends the dispatches: one, unless an operand is larger than a binding.
-    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         let is_large = |tensor: &Tensor| tensor.len() > l.profile.max_binding_len;
         if is_large(&self.c) || (is_large(&self.a) && !self.transpose_a) {
             let rows = l.pieces(self.m, self.c.cols.max(self.a.cols * usize::from(!self.transpose_a)), 4)?;
@@ -101,28 +101,28 @@ impl Product {
         Product { a, skip_a, c: rows(self.c), m: end - start, epilogue, column_sums, ..self }
     }
 
-    fn part_of_k(self, start: usize, end: usize) -> Result<Product, String> {
+    fn part_of_k(self, start: usize, end: usize) -> Result<Product, LoweringError> {
         let epilogue = match self.epilogue {
             Epilogue::Plain if start == 0 => Epilogue::Plain,
             Epilogue::Plain | Epilogue::Accumulate if self.bias.is_none() => Epilogue::Accumulate,
-            _ => return Err("its weight is larger than a binding".to_owned()),
+            _ => return Err(LoweringError::LargeWeight),
         };
         let (a, skip_a) =
             if self.transpose_a { (self.a.row_range(start, end), self.skip_a) } else { (self.a, self.skip_a + start) };
         if self.transpose_b {
-            return Err("its weight is larger than a binding".to_owned());
+            return Err(LoweringError::LargeWeight);
         }
         Ok(Product { a, skip_a, b: self.b.row_range(start, end), k: end - start, epilogue, ..self })
     }
 
-    fn columns_of_c(self, start: usize, end: usize) -> Result<Product, String> {
+    fn columns_of_c(self, start: usize, end: usize) -> Result<Product, LoweringError> {
         if self.epilogue != Epilogue::Plain || self.bias.is_some() || self.column_sums.is_some() {
-            return Err("its weight is larger than a binding".to_owned());
+            return Err(LoweringError::LargeWeight);
         }
         Ok(Product { b: self.b.row_range(start, end), n: end - start, skip_c: self.skip_c + start, ..self })
     }
 
-    fn push_whole(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    fn push_whole(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
@@ -160,7 +160,7 @@ impl Product {
         }
     }
 
-    fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, String> {
+    fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, LoweringError> {
         let (epilogue, activation) = match self.epilogue {
             Epilogue::Plain => (0, None),
             // Without a place for it, the value before the activation is not kept.

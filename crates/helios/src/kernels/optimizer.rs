@@ -2,14 +2,14 @@
 
 use alpha_tensor::op::{AdamW, GradNorm};
 
-use super::{GRID, Lowering, Operand, Patch, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, LoweringError, Operand, Patch, REDUCE, flat_part, folded};
 use crate::shader::{Shader, ShaderBuilder};
 
 /// Where the numbers of a run stand in the norm's own words.
 const CHAINED_WORD: usize = 6;
 const INVERSE_SCALE_WORD: usize = 7;
 
-fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Result<Shader, String> {
+fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Result<Shader, LoweringError> {
     let shader = ShaderBuilder::new("grad_norm", 3)
         .number("WG", l.profile.reduce_width)
         .entry(&["PARTS", "WHOLE"], entry)
@@ -20,7 +20,7 @@ fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Result<Shader, S
     Ok(shader)
 }
 
-pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let len = op.grads.len();
     let pieces = l.pieces(len, 1, 4)?;
     let part_len = len.div_ceil(l.profile.parts).next_multiple_of(4).max(4);
@@ -49,7 +49,7 @@ const LR_WORD: usize = 3;
 const CORRECTION_WORD: usize = 8;
 const INVERSE_SCALE_WORD_OF_ADAMW: usize = 10;
 
-pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let vectors_a_group = (l.profile.reduce_width * l.profile.flat_vectors) as usize;
     let is_alike = op.decay_runs.iter().all(|run| run.end.is_multiple_of(4)) && op.params.offset.is_multiple_of(4);
     let shader = ShaderBuilder::new("adamw", 6)

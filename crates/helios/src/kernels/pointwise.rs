@@ -1,6 +1,6 @@
 //! What goes element by element: the dispatch of dropout and fill.
 
-use super::{GRID, Lowering, Operand, Patch, THREEFRY, folded};
+use super::{GRID, Lowering, LoweringError, Operand, Patch, THREEFRY, folded};
 use crate::shader::ShaderBuilder;
 
 /// A job of `pointwise.wgsl`; operands are `x`, `residual`, `out`.
@@ -20,7 +20,7 @@ pub(super) struct Pointwise {
 const KEY_WORD: usize = 3;
 
 impl Pointwise {
-    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         let width = l.profile.reduce_width;
         let shader = ShaderBuilder::new("pointwise", 3)
             .number("WG", width)

@@ -153,22 +153,60 @@ impl fmt::Display for Variant {
     }
 }
 
-/// The reverse of [`Variant`]'s name; what it says is wrong with another text. Subgroups are 32 until a device says more.
-impl FromStr for Variant {
-    type Err = String;
+/// Why a variant is refused, by its name or on a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VariantError {
+    /// A text that is not a variant's name.
+    #[error(
+        "found `{found}`, expected a name such as `direct:8x4:8x1`, `staged:4x1:16x16:16` or `coop:16:2x2:2x2:32`, \
+         as `alpha devices` prints them"
+    )]
+    Name {
+        /// The text.
+        found: String,
+    },
+    /// A variant that needs more registers than a device has.
+    #[error("`{name}`: an invocation would keep {found} numbers of C, at most {MOST_ACCUMULATORS} are sensible")]
+    Registers {
+        /// Its name.
+        name: String,
+        /// The numbers that it keeps.
+        found: u32,
+    },
+    /// A limit of the device.
+    #[error("it needs {needed} {what}, the device has {limit}")]
+    Limit {
+        /// What is limited, as a plural.
+        what: &'static str,
+        /// How many the variant needs.
+        needed: u64,
+        /// How many the device has.
+        limit: u32,
+    },
+    /// Cooperative matrices that the device does not have, or that it was not opened with.
+    #[error(
+        "it needs `--dtype=f16` and cooperative matrices of {size} × {size}, the device has {}",
+        device_size.map_or("none".to_owned(), |size| format!("{size} × {size}"))
+    )]
+    Matrices {
+        /// Rows and columns of the variant's.
+        size: u32,
+        /// Rows and columns of the device's.
+        device_size: Option<u32>,
+    },
+}
 
-    fn from_str(name: &str) -> Result<Variant, String> {
-        let wrong = || {
-            format!(
-                "found `{name}`, expected a name such as `direct:8x4:8x1`, `staged:4x1:16x16:16` or `coop:16:2x2:2x2:32`, \
-                 as `alpha devices` prints them"
-            )
-        };
+/// The reverse of [`Variant`]'s name. Subgroups are 32 until a device says more.
+impl FromStr for Variant {
+    type Err = VariantError;
+
+    fn from_str(name: &str) -> Result<Variant, VariantError> {
+        let wrong = || VariantError::Name { found: name.to_owned() };
         let number =
             |text: &str| text.parse::<u32>().ok().filter(|number| (1..=1024).contains(number)).ok_or_else(wrong);
         let pair = |text: &str| {
             let (a, b) = text.split_once('x').ok_or_else(wrong)?;
-            Ok::<_, String>([number(a)?, number(b)?])
+            Ok::<_, VariantError>([number(a)?, number(b)?])
         };
         let variant = match name.split(':').collect::<Vec<_>>()[..] {
             ["direct", tile, group] => {
@@ -198,9 +236,7 @@ impl FromStr for Variant {
             return Err(wrong());
         }
         match variant.accumulators() {
-            found if found > MOST_ACCUMULATORS => Err(format!(
-                "`{name}`: an invocation would keep {found} numbers of C, at most {MOST_ACCUMULATORS} are sensible"
-            )),
+            found if found > MOST_ACCUMULATORS => Err(VariantError::Registers { name: name.to_owned(), found }),
             _ => Ok(variant),
         }
     }
