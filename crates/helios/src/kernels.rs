@@ -73,9 +73,9 @@ impl From<Option<Tensor>> for Operand {
     }
 }
 
-/// A parameter that is another one in each run.
+/// A parameter whose value each run brings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Patch {
+pub(crate) enum RunValue {
     /// Two words: the mask's key.
     DropoutKey(DropoutMask),
     /// Position of the first new token.
@@ -92,32 +92,46 @@ pub(crate) enum Patch {
     Chained,
 }
 
-impl Patch {
+impl RunValue {
     /// Writes the words of a run.
     pub(crate) fn apply(self, args: &RunArgs, words: &mut [u32]) {
         match self {
-            Patch::DropoutKey(mask) => words[..2].copy_from_slice(&mask.key(args.seed, args.step, args.micro_step).0),
-            Patch::Position => words[0] = args.position as u32,
-            Patch::Lr => words[0] = args.lr.to_bits(),
-            Patch::Correction(beta) => {
+            RunValue::DropoutKey(mask) => {
+                words[..2].copy_from_slice(&mask.key(args.seed, args.step, args.micro_step).0);
+            }
+            RunValue::Position => words[0] = args.position as u32,
+            RunValue::Lr => words[0] = args.lr.to_bits(),
+            RunValue::Correction(beta) => {
                 words[0] = ((1.0 - f64::from(beta).powf(args.update as f64)) as f32).to_bits();
             }
-            Patch::LossScale(factor) => words[0] = (factor * args.loss_scale).to_bits(),
-            Patch::InverseLossScale => words[0] = (1.0 / args.loss_scale).to_bits(),
-            Patch::Chained => words[0] = u32::from(args.is_chained),
+            RunValue::LossScale(factor) => words[0] = (factor * args.loss_scale).to_bits(),
+            RunValue::InverseLossScale => words[0] = (1.0 / args.loss_scale).to_bits(),
+            RunValue::Chained => words[0] = u32::from(args.is_chained),
         }
     }
 }
 
-/// One dispatch, not yet bound. A kernel's parameters are each operand's first element, in the order of the bindings, then
-/// `words`.
+/// A kernel's own parameters, which follow the first elements of its operands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Params {
+    pub(crate) words: Vec<u32>,
+    /// Where in `words` each run writes a value.
+    pub(crate) run_values: Vec<(usize, RunValue)>,
+}
+
+impl Params {
+    /// Parameters that are the same in every run.
+    pub(crate) fn fixed(words: impl Into<Vec<u32>>) -> Params {
+        Params { words: words.into(), run_values: Vec::new() }
+    }
+}
+
+/// One dispatch, not yet bound.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Dispatch {
     pub(crate) shader: Shader,
     pub(crate) operands: Vec<Operand>,
-    pub(crate) words: Vec<u32>,
-    /// Where in `words` something is another number in each run.
-    pub(crate) patches: Vec<(usize, Patch)>,
+    pub(crate) params: Params,
     pub(crate) groups: [u32; 3],
 }
 
@@ -164,8 +178,7 @@ impl<'a> Lowering<'a> {
         &mut self,
         shader: Shader,
         operands: Vec<Operand>,
-        words: Vec<u32>,
-        patches: Vec<(usize, Patch)>,
+        params: Params,
         groups: [usize; 3],
     ) -> Result<(), LoweringError> {
         if groups.contains(&0) {
@@ -175,7 +188,7 @@ impl<'a> Lowering<'a> {
             return Err(LoweringError::LargeGrid { kernel: shader.name, groups });
         }
         debug_assert_eq!(shader.bindings, operands.len());
-        self.dispatches.push(Dispatch { shader, operands, words, patches, groups: groups.map(|groups| groups as u32) });
+        self.dispatches.push(Dispatch { shader, operands, params, groups: groups.map(|groups| groups as u32) });
         Ok(())
     }
 

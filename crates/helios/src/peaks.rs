@@ -6,7 +6,7 @@ use alpha_tensor::{BackendError, Region, RegionSizes, RunArgs};
 
 use crate::{
     device::{Gpu, HeliosError, Options},
-    kernels::{GRID, Lowering, Operand, Profile, folded},
+    kernels::{GRID, Lowering, Operand, Params, Profile, folded},
     memory::Memory,
     pipelines::Pipelines,
     recording::Plan,
@@ -56,11 +56,11 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
     let memory = Memory::allocate(gpu, &sizes, 0)?;
     let time_s = |entry, len: usize| -> Result<f64, BackendError> {
         let tensor = |region| Operand::from(alpha_tensor::Tensor::new(region, 0, 1, 4 * len));
-        let words = vec![len as u32, FMA_ITERATIONS as u32, 0.999f32.to_bits()];
+        let params = Params::fixed([len as u32, FMA_ITERATIONS as u32, 0.999f32.to_bits()]);
         let mut lowering = Lowering { profile, dispatches: Vec::new(), scratch_len: 0 };
         let groups = folded(len.div_ceil(WORKGROUP as usize));
         lowering
-            .push(shader(entry), operands.map(tensor).into(), words, Vec::new(), groups)
+            .push(shader(entry), operands.map(tensor).into(), params, groups)
             .map_err(|error| BackendError::InvalidProgram(error.to_string()))?;
         let mut plan = Plan::new(gpu, vec![lowering], vec![0], &memory, &mut Pipelines::new(None))?;
         let mut best = f64::INFINITY;

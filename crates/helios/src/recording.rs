@@ -5,7 +5,7 @@ use wgpu::util::DeviceExt;
 
 use crate::{
     device::Gpu,
-    kernels::{Dispatch, Lowering, LoweringError, Operand, Patch, Profile},
+    kernels::{Dispatch, Lowering, LoweringError, Operand, Params, Profile},
     memory::{Memory, Window, window},
     pipelines::Pipelines,
 };
@@ -14,8 +14,8 @@ use crate::{
 struct Bound {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
-    words: Vec<u32>,
-    patches: Vec<(usize, Patch)>,
+    /// First elements of the operands, then the kernel's own parameters.
+    params: Params,
     groups: [u32; 3],
 }
 
@@ -80,12 +80,13 @@ impl Plan {
     /// Records some of the dispatches.
     pub(crate) fn record(&mut self, pass: &mut wgpu::ComputePass<'_>, args: &RunArgs, range: std::ops::Range<usize>) {
         for bound in &mut self.dispatches[range] {
-            for &(at, patch) in &bound.patches {
-                patch.apply(args, &mut bound.words[at..]);
+            let Params { words, run_values } = &mut bound.params;
+            for &mut (at, value) in run_values {
+                value.apply(args, &mut words[at..]);
             }
             pass.set_pipeline(&bound.pipeline);
             pass.set_bind_group(0, &bound.group, &[]);
-            pass.set_immediates(0, bytemuck::cast_slice(&bound.words));
+            pass.set_immediates(0, bytemuck::cast_slice(words));
             let [x, y, z] = bound.groups;
             pass.dispatch_workgroups(x, y, z);
         }
@@ -126,9 +127,9 @@ fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipeline
     });
     let mut words: Vec<u32> = windows.iter().map(|window| window.first).collect();
     let own = words.len();
-    words.extend(dispatch.words);
-    let patches = dispatch.patches.into_iter().map(|(at, patch)| (own + at, patch)).collect();
-    Ok(Bound { pipeline, group, words, patches, groups: dispatch.groups })
+    words.extend(dispatch.params.words);
+    let run_values = dispatch.params.run_values.into_iter().map(|(at, value)| (own + at, value)).collect();
+    Ok(Bound { pipeline, group, params: Params { words, run_values }, groups: dispatch.groups })
 }
 
 fn constant(gpu: &Gpu, operand: &Operand) -> Option<wgpu::Buffer> {

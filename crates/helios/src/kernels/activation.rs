@@ -5,7 +5,7 @@ use alpha_tensor::{
     op::{Activation, Fill, Swiglu, SwigluBwd},
 };
 
-use super::{GRID, Lowering, LoweringError, Operand, flat_part, folded, pointwise::Pointwise};
+use super::{GRID, Lowering, LoweringError, Operand, Params, flat_part, folded, pointwise::Pointwise};
 use crate::shader::ShaderBuilder;
 
 /// The number of an activation in `activation.wgsl`; 0 is none.
@@ -46,9 +46,9 @@ fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: T
     for (start, end) in l.row_pieces(out.rows, 2 * cols)? {
         let rows = |tensor: Tensor| tensor.row_range(start, end);
         let operands = vec![rows(pre).into(), dout.map(rows).into(), dpre.map(rows).into(), rows(out).into()];
-        let words = vec![(end - start) as u32, cols as u32];
+        let params = Params::fixed([(end - start) as u32, cols as u32]);
         let groups = folded(((end - start) * cols.div_ceil(4)).div_ceil(width as usize));
-        l.push(shader.clone(), operands, words, Vec::new(), groups)?;
+        l.push(shader.clone(), operands, params, groups)?;
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ pub(super) fn fill(op: &Fill, l: &mut Lowering<'_>) -> Result<(), LoweringError>
             cols: 1,
             value: op.value,
             mask: (0, 0.0),
-            patch: None,
+            run_value: None,
         }
         .push(l)?;
     }

@@ -5,11 +5,11 @@ use alpha_tensor::{
     op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
 };
 
-use super::{Lowering, LoweringError, Patch, REDUCE, THREEFRY, folded};
+use super::{Lowering, LoweringError, Params, REDUCE, RunValue, THREEFRY, folded};
 use crate::shader::ShaderBuilder;
 
 /// The parameters that forward and backward share, and the place of the dropout key among them.
-fn shared_words(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> (Vec<u32>, Vec<(usize, Patch)>) {
+fn shared_params(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> Params {
     let head_dim = c / heads;
     let mut words = [block, c, heads, head_dim].map(|word| word as u32).to_vec();
     words.push(score_scale(head_dim).to_bits());
@@ -17,7 +17,8 @@ fn shared_words(block: usize, c: usize, heads: usize, dropout: Option<DropoutMas
     words.extend([0, 0]);
     let (threshold, scale) = dropout.map_or((0, 0.0), |mask| (mask.threshold(), mask.scale()));
     words.extend([threshold, scale.to_bits()]);
-    (words, dropout.map(|mask| (key, Patch::DropoutKey(mask))).into_iter().collect())
+    let run_values = dropout.map(|mask| (key, RunValue::DropoutKey(mask))).into_iter().collect();
+    Params { words, run_values }
 }
 
 /// `1/√hd`.
@@ -60,9 +61,9 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Lowe
         let qkv = l.whole(op.qkv.row_range(start, end))?;
         let lse = super::flat_part(op.lse, start * heads, end * heads);
         let operands = vec![qkv, op.out.row_range(start, end).into(), lse.into()];
-        let (words, patches) = shared_words(block, c, heads, op.dropout);
+        let params = shared_params(block, c, heads, op.dropout);
         let groups = [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
-        l.push(shader.clone(), operands, words, patches, groups)?;
+        l.push(shader.clone(), operands, params, groups)?;
     }
     Ok(())
 }
@@ -97,8 +98,8 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
                 ])
                 .part(include_str!("attention_bwd.wgsl"))
                 .finish();
-            let (words, patches) = shared_words(block, c, heads, op.dropout);
-            l.push(shader, operands.clone(), words, patches, groups)?;
+            let params = shared_params(block, c, heads, op.dropout);
+            l.push(shader, operands.clone(), params, groups)?;
         }
     }
     Ok(())
@@ -113,6 +114,7 @@ pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Re
     let head_dim = c / heads;
     let mut words = [n, c, heads, head_dim].map(|word| word as u32).to_vec();
     words.extend([score_scale(head_dim).to_bits(), 0]);
+    let params = Params { words, run_values: vec![(POSITION_WORD, RunValue::Position)] };
     for (entry, groups) in [("STORE", folded(n)), ("ATTEND", [n, heads, 1])] {
         let shader = ShaderBuilder::new("attention_cached", 4)
             .number("WG", l.profile.reduce_width)
@@ -120,7 +122,7 @@ pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Re
             .part(REDUCE)
             .part(include_str!("attention_cached.wgsl"))
             .finish();
-        l.push(shader, operands.clone(), words.clone(), vec![(POSITION_WORD, Patch::Position)], groups)?;
+        l.push(shader, operands.clone(), params.clone(), groups)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use alpha_tensor::op::Dropout;
 
-use super::{Lowering, LoweringError, Operand, Patch, pointwise::Pointwise};
+use super::{Lowering, LoweringError, Operand, RunValue, pointwise::Pointwise};
 
 pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     // The mask counts rows from the operation's first, so that there are no pieces.
@@ -15,7 +15,7 @@ pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), Lowering
         cols: op.out.cols,
         value: 0.0,
         mask: (op.mask.threshold(), op.mask.scale()),
-        patch: Some(Patch::DropoutKey(op.mask)),
+        run_value: Some(RunValue::DropoutKey(op.mask)),
     }
     .push(l)
 }

@@ -2,7 +2,7 @@
 
 use alpha_tensor::op::{Embedding, EmbeddingBwd};
 
-use super::{GRID, Lowering, LoweringError, Patch, folded};
+use super::{GRID, Lowering, LoweringError, Params, RunValue, folded};
 use crate::shader::ShaderBuilder;
 
 /// Where the position stands in the kernel's own words.
@@ -18,7 +18,8 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Lowe
     for (start, end) in l.row_pieces(op.wte.rows, cols)? {
         let operands = vec![op.tokens.into(), op.wte.row_range(start, end).into(), l.whole(op.wpe)?, l.whole(op.out)?];
         let words = [rows, cols, op.block, start, end - start, 0].map(|word| word as u32).to_vec();
-        l.push(shader.clone(), operands, words, vec![(POSITION_WORD, Patch::Position)], folded(rows))?;
+        let params = Params { words, run_values: vec![(POSITION_WORD, RunValue::Position)] };
+        l.push(shader.clone(), operands, params, folded(rows))?;
     }
     Ok(())
 }
@@ -41,8 +42,8 @@ pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(
             .finish();
         let operands =
             vec![op.tokens.into(), l.whole(op.dout)?, op.dwte.row_range(start, end).into(), l.whole(op.dwpe)?];
-        let words = [rows, cols, op.block, positions, start, end - start].map(|word| word as u32).to_vec();
-        l.push(shader, operands, words, Vec::new(), folded(rows + positions))?;
+        let words = [rows, cols, op.block, positions, start, end - start].map(|word| word as u32);
+        l.push(shader, operands, Params::fixed(words), folded(rows + positions))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use alpha_tensor::{
 };
 
 use super::{
-    GRID, Lowering, LoweringError, Patch, REDUCE, folded,
+    GRID, Lowering, LoweringError, Params, REDUCE, RunValue, folded,
     matmul::{Epilogue, Product},
 };
 use crate::shader::ShaderBuilder;
@@ -33,8 +33,8 @@ pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(
         .finish();
     let operands = vec![l.whole(scratch)?, op.targets.into(), op.loss.into()];
     let words = vec![rows as u32, vocab as u32, 0];
-    let patches = op.grad_scale.map(|scale| (GRAD_SCALE_WORD, Patch::LossScale(scale)));
-    l.push(shader, operands, words, patches.into_iter().collect(), folded(rows))
+    let run_values = op.grad_scale.map(|scale| (GRAD_SCALE_WORD, RunValue::LossScale(scale))).into_iter().collect();
+    l.push(shader, operands, Params { words, run_values }, folded(rows))
 }
 
 pub(super) fn head_bwd(op: &HeadBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
@@ -55,6 +55,6 @@ pub(super) fn loss_sum(op: &LossSum, l: &mut Lowering<'_>) -> Result<(), Lowerin
         .part(REDUCE)
         .part(include_str!("loss_sum.wgsl"))
         .finish();
-    let words = vec![op.loss.len() as u32, op.scale.to_bits()];
-    l.push(shader, vec![op.loss.into(), op.out.into()], words, Vec::new(), [1, 1, 1])
+    let params = Params::fixed([op.loss.len() as u32, op.scale.to_bits()]);
+    l.push(shader, vec![op.loss.into(), op.out.into()], params, [1, 1, 1])
 }

@@ -5,7 +5,7 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
-use super::{GRID, Lowering, LoweringError, Operand, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, flat_part, folded};
 use crate::shader::ShaderBuilder;
 
 pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
@@ -33,8 +33,8 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Low
             part(op.mean),
             part(op.rstd),
         ];
-        let words = vec![(end - start) as u32, cols as u32, op.eps.to_bits()];
-        l.push(shader.clone(), operands, words, Vec::new(), folded(end - start))?;
+        let params = Params::fixed([(end - start) as u32, cols as u32, op.eps.to_bits()]);
+        l.push(shader.clone(), operands, params, folded(end - start))?;
     }
     Ok(())
 }
@@ -76,8 +76,8 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             op.dx.row_range(start, end).into(),
             partial.clone(),
         ];
-        let words = [rows, cols, rows_a_part, stride].map(|word| word as u32).to_vec();
-        l.push(shader, operands, words, Vec::new(), [parts, 1, 1])?;
+        let params = Params::fixed([rows, cols, rows_a_part, stride].map(|word| word as u32));
+        l.push(shader, operands, params, [parts, 1, 1])?;
 
         let shader = ShaderBuilder::new("layer_norm_bwd_params", 3)
             .number("WG", width)
@@ -87,7 +87,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             .finish();
         let operands = vec![partial, op.dweight.into(), op.dbias.into()];
         let groups = [(2 * cols).div_ceil(width as usize), 1, 1];
-        l.push(shader, operands, [cols, parts, stride].map(|word| word as u32).to_vec(), Vec::new(), groups)?;
+        l.push(shader, operands, Params::fixed([cols, parts, stride].map(|word| word as u32)), groups)?;
         accumulate = true;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use alpha_tensor::{Region, Tensor, op::Activation};
 
-use super::{Lowering, LoweringError, Operand, Variant, activation::activation_number};
+use super::{Lowering, LoweringError, Operand, Params, Variant, activation::activation_number};
 use crate::shader::{Shader, ShaderBuilder};
 
 /// What happens to the product, as numbered in `matmul_operands.wgsl`.
@@ -147,7 +147,7 @@ impl Product {
         let words = [self.m, self.n, self.k, self.a.cols, self.b.cols, self.c.cols, self.skip_a, self.skip_c];
         let groups = [self.n.div_ceil(tile_n), self.m.div_ceil(tile_m), 1];
         let shader = self.shader(variant, l)?;
-        l.push(shader, operands, words.map(|word| word as u32).to_vec(), Vec::new(), groups)
+        l.push(shader, operands, Params::fixed(words.map(|word| word as u32)), groups)
     }
 
     /// The operands that depend on the epilogue.

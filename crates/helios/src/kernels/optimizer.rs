@@ -2,7 +2,7 @@
 
 use alpha_tensor::op::{AdamW, GradNorm};
 
-use super::{GRID, Lowering, LoweringError, Operand, Patch, REDUCE, flat_part, folded};
+use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, RunValue, flat_part, folded};
 use crate::shader::{Shader, ShaderBuilder};
 
 /// Where the numbers of a run stand in the norm's own words.
@@ -36,12 +36,13 @@ pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), Lower
     for (start, end) in pieces {
         let operands = vec![flat_part(op.grads, start, end).into(), partial.clone(), Operand::Absent];
         let count = (end - start).div_ceil(part_len);
-        l.push(norm_shader(l, op, "PARTS")?, operands, words(end - start, first_part), Vec::new(), [count, 1, 1])?;
+        let params = Params::fixed(words(end - start, first_part));
+        l.push(norm_shader(l, op, "PARTS")?, operands, params, [count, 1, 1])?;
         first_part += count;
     }
     let operands = vec![Operand::Absent, partial, op.results.into()];
-    let patches = vec![(CHAINED_WORD, Patch::Chained), (INVERSE_SCALE_WORD, Patch::InverseLossScale)];
-    l.push(norm_shader(l, op, "WHOLE")?, operands, words(len, 0), patches, [1, 1, 1])
+    let run_values = vec![(CHAINED_WORD, RunValue::Chained), (INVERSE_SCALE_WORD, RunValue::InverseLossScale)];
+    l.push(norm_shader(l, op, "WHOLE")?, operands, Params { words: words(len, 0), run_values }, [1, 1, 1])
 }
 
 /// Where the numbers of a run stand in AdamW's own words.
@@ -78,13 +79,14 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringErro
         ];
         let mut words = [end - start, op.params.offset + start, op.decay_runs.len()].map(|word| word as u32).to_vec();
         words.extend([0.0, op.beta1, op.beta2, op.eps, op.weight_decay, 0.0, 0.0, 0.0].map(f32::to_bits));
-        let patches = vec![
-            (LR_WORD, Patch::Lr),
-            (CORRECTION_WORD, Patch::Correction(op.beta1)),
-            (CORRECTION_WORD + 1, Patch::Correction(op.beta2)),
-            (INVERSE_SCALE_WORD_OF_ADAMW, Patch::InverseLossScale),
+        let run_values = vec![
+            (LR_WORD, RunValue::Lr),
+            (CORRECTION_WORD, RunValue::Correction(op.beta1)),
+            (CORRECTION_WORD + 1, RunValue::Correction(op.beta2)),
+            (INVERSE_SCALE_WORD_OF_ADAMW, RunValue::InverseLossScale),
         ];
-        l.push(shader.clone(), operands, words, patches, folded((end - start).div_ceil(4 * vectors_a_group)))?;
+        let groups = folded((end - start).div_ceil(4 * vectors_a_group));
+        l.push(shader.clone(), operands, Params { words, run_values }, groups)?;
     }
     Ok(())
 }

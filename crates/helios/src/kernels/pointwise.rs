@@ -1,6 +1,6 @@
 //! What goes element by element: the dispatch of dropout and fill.
 
-use super::{GRID, Lowering, LoweringError, Operand, Patch, THREEFRY, folded};
+use super::{GRID, Lowering, LoweringError, Operand, Params, RunValue, THREEFRY, folded};
 use crate::shader::ShaderBuilder;
 
 /// A job of `pointwise.wgsl`; operands are `x`, `residual`, `out`.
@@ -11,9 +11,9 @@ pub(super) struct Pointwise {
     pub(super) len: usize,
     pub(super) cols: usize,
     pub(super) value: f32,
-    /// Threshold and scale of a dropout mask, whose key is a patch.
+    /// Threshold and scale of a dropout mask, whose key each run brings.
     pub(super) mask: (u32, f32),
-    pub(super) patch: Option<Patch>,
+    pub(super) run_value: Option<RunValue>,
 }
 
 /// Where the key stands in the kernel's own words.
@@ -32,7 +32,7 @@ impl Pointwise {
             .finish();
         let (threshold, scale) = self.mask;
         let words = vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
-        let patches = self.patch.map(|patch| (KEY_WORD, patch)).into_iter().collect();
-        l.push(shader, self.operands.into(), words, patches, folded(self.len.div_ceil(width as usize)))
+        let run_values = self.run_value.map(|value| (KEY_WORD, value)).into_iter().collect();
+        l.push(shader, self.operands.into(), Params { words, run_values }, folded(self.len.div_ceil(width as usize)))
     }
 }
