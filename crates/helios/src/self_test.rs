@@ -2,20 +2,19 @@
 //! whole vectors, and on one whose are not those with other code for it. Drivers have bugs, and a wrong gradient looks like
 //! a bad learning rate. Compiling takes nearly all of the time, so that each kernel comes in one form.
 
+mod operations;
+
 use std::fmt;
 
 use alpha_tensor::{
-    Backend, BackendError, Op, Program, ProgramBuilder, Region, RegionSizes, Results, RunArgs, Tensor,
+    Backend, BackendError, Op, Program, Region, RunArgs, Tensor,
     cpu_ref::RefBackend,
-    op::{
-        Access, Activation, AdamW, Attention, AttentionBwd, AttentionCached, CrossEntropy, DecayRun, Dropout,
-        DropoutMask, Embedding, EmbeddingBwd, Fill, GradNorm, HeadBwd, LayerNorm, LayerNormBwd, Linear, LinearBwdInput,
-        LinearBwdWeight, Logits, LossSum, Swiglu, SwigluBwd,
-    },
+    op::Access,
     rng::{Key, Purpose},
-    tensor::ALIGN_ELEMENTS,
 };
 
+pub(crate) use self::operations::programs;
+use self::operations::{SHAPE_16, SHAPES, Shape, program};
 use crate::{
     backend::HeliosBackend,
     format16::Format16,
@@ -29,134 +28,6 @@ fn tolerance(format: Option<Format16>) -> f64 {
         Some(Format16::F16) => 5e-3,
         Some(Format16::Bf16) => 2e-2,
     }
-}
-
-struct Shape {
-    batch: usize,
-    block: usize,
-    c: usize,
-    heads: usize,
-    hidden: usize,
-    vocab: usize,
-}
-
-const SHAPES: [Shape; 2] = [
-    Shape { batch: 2, block: 24, c: 32, heads: 2, hidden: 64, vocab: 76 },
-    Shape { batch: 1, block: 9, c: 15, heads: 3, hidden: 21, vocab: 37 },
-];
-
-/// Rows of 16 bits are whole vectors; nothing else here is round.
-const SHAPE_16: Shape = Shape { batch: 2, block: 21, c: 36, heads: 3, hidden: 68, vocab: 77 };
-
-/// Gives tensors of the fixed regions their places.
-struct Places(RegionSizes);
-
-impl Places {
-    fn tensor(&mut self, region: Region, rows: usize, cols: usize) -> Tensor {
-        let tensor = Tensor::new(region, self.0.get(region), rows, cols);
-        self.0.set(region, (tensor.offset + tensor.len()).next_multiple_of(ALIGN_ELEMENTS));
-        tensor
-    }
-}
-
-/// Every operation of the table; the model's wide activations have 16 bits if asked for.
-fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, has_16_bits: bool) -> Program {
-    let rows = batch * block;
-    let mut places = Places(RegionSizes::default());
-    let mut param = |rows, cols| places.tensor(Region::Params, rows, cols);
-    // One position more than a sequence has: runs begin at position 1.
-    let (wte, wpe, norm, norm_bias) = (param(vocab, c), param(block + 1, c), param(1, c), param(1, c));
-    let (attn, attn_bias, fc, fc_bias) = (param(c, 3 * c), param(1, 3 * c), param(c, hidden), param(1, hidden));
-    let (gate, proj) = (param(c, 2 * hidden), param(hidden, c));
-    let len = places.0.get(Region::Params);
-    for region in [Region::Grads, Region::Moment1, Region::Moment2] {
-        places.0.set(region, len);
-    }
-    let (tokens, targets) = (places.tensor(Region::Inputs, 1, rows), places.tensor(Region::Inputs, 1, rows));
-    let (k_cache, v_cache) = (places.tensor(Region::KvCache, block, c), places.tensor(Region::KvCache, block, c));
-    places.0.set(Region::Results, Results::LEN);
-    let grad = |tensor: Tensor| tensor.in_region(Region::Grads);
-    let b = &mut ProgramBuilder::new(places.0);
-    let wide_activation = if has_16_bits { ProgramBuilder::activation16 } else { ProgramBuilder::activation };
-    let [x, dx, dropped] = [(); 3].map(|()| b.activation(rows, c));
-    let [y, dy, attended] = [(); 3].map(|()| wide_activation(b, rows, c));
-    let (new_qkv, cached) = (b.activation(rows, 3 * c), b.activation(rows, c)); // decoding is in f32
-    let [mean, rstd, loss] = [(); 3].map(|()| b.activation(1, rows));
-    let [qkv, dqkv] = [(); 2].map(|()| wide_activation(b, rows, 3 * c));
-    let [pre, post, dpre] = [(); 3].map(|()| wide_activation(b, rows, hidden));
-    let [wide, dwide] = [(); 2].map(|()| wide_activation(b, rows, 2 * hidden));
-    let lse = b.activation(batch * heads, block);
-    let [logits, scratch] = [(); 2].map(|()| b.activation(rows, vocab));
-    let gelu = Activation::Gelu;
-    let mask = DropoutMask { p: 0.25, site: 3 };
-    let linear = |x, weight, bias, out| Linear { x, weight, bias, activation: None, pre: None, residual: None, out };
-
-    b.push(Fill { out: dx, value: 0.5 });
-    b.push(Embedding { tokens, wte, wpe, out: x, block });
-    b.push(LayerNorm { x, weight: norm, bias: Some(norm_bias), y, mean, rstd, eps: 1e-5 });
-    b.push(linear(y, attn, Some(attn_bias), qkv));
-    let dropout = Some(mask);
-    b.push(Attention { qkv, out: attended, lse, batch, heads, dropout });
-    b.push(AttentionBwd { qkv, out: attended, lse, dout: y, dqkv, batch, heads, dropout });
-    let first = block - 1; // with the position below, the whole cache
-    let (new, out) = (new_qkv.row_range(0, first), cached.row_range(0, first));
-    b.push(AttentionCached { qkv: new, k_cache, v_cache, out, heads });
-    b.push(Dropout { x, residual: Some(dx), out: dropped, mask });
-    b.push(Linear { activation: Some(gelu), pre: Some(pre), ..linear(y, fc, Some(fc_bias), post) });
-    b.push(Linear { residual: Some(x), ..linear(post, proj, None, dropped) });
-    b.push(linear(y, gate, None, wide));
-    b.push(Swiglu { pre: wide, out: post });
-    b.push(SwigluBwd { pre: wide, dout: pre, dpre: dwide, out: post });
-    b.push(LinearBwdInput { dy: x, weight: proj, activation: Some((gelu, pre, post)), dx: dpre });
-    b.push(LinearBwdInput { dy: dqkv, weight: attn, activation: None, dx: dy });
-    let accumulate = true; // gradients begin as random numbers
-    b.push(LinearBwdWeight { x: y, dy: pre, dweight: grad(fc), dbias: Some(grad(fc_bias)), accumulate });
-    b.push(LinearBwdWeight { x: post, dy: x, dweight: grad(proj), dbias: None, accumulate });
-    b.push(LayerNormBwd {
-        x,
-        weight: norm,
-        mean,
-        rstd,
-        dy,
-        dx,
-        dweight: grad(norm),
-        dbias: Some(grad(norm_bias)),
-        accumulate_dx: true,
-        accumulate,
-    });
-    b.push(Logits { x: y, weight: wte, out: logits });
-    b.push(CrossEntropy { x: y, weight: wte, targets, scratch, loss, grad_scale: Some(0.1) });
-    b.push(HeadBwd { x: y, weight: wte, scratch, dx: dy, dweight: grad(wte), accumulate: false });
-    b.push(LossSum { loss, out: Results::loss_tensor(), scale: 0.1, accumulate: false });
-    b.push(EmbeddingBwd { tokens, dout: x, dwte: grad(wte), dwpe: grad(wpe), block, accumulate: false });
-    let flat = |region| Tensor::new(region, 0, 1, len);
-    b.push(GradNorm { grads: flat(Region::Grads), results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 });
-    b.push(AdamW {
-        params: flat(Region::Params),
-        grads: flat(Region::Grads),
-        moment1: flat(Region::Moment1),
-        moment2: flat(Region::Moment2),
-        results: Results::tensor(),
-        decay_runs: vec![
-            DecayRun { end: norm.offset, is_decayed: true },
-            DecayRun { end: attn.offset, is_decayed: false },
-            DecayRun { end: len, is_decayed: true },
-        ],
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-    });
-    let kept = [
-        x, y, dx, dy, mean, rstd, loss, qkv, dqkv, new_qkv, pre, post, dpre, wide, dwide, lse, logits, scratch,
-        attended, cached, dropped,
-    ];
-    std::mem::replace(b, ProgramBuilder::new(RegionSizes::default())).finish(&kept).0
-}
-
-/// All programs that are run, of every shape and storage.
-pub(crate) fn programs() -> Vec<Program> {
-    SHAPES.iter().map(|shape| program(shape, false)).chain([program(&SHAPE_16, true)]).collect()
 }
 
 /// Everything that the test runs, as text: what it proved holds for these dispatches and no others.

@@ -55,7 +55,6 @@ fn step() -> Program {
     let fc = Tensor::new(Region::Params, 13_984, COLS, WIDE);
     let norm = Tensor::new(Region::Params, 20_384, 1, COLS);
     let qkv_weight = Tensor::new(Region::Params, 20_432, COLS, 3 * COLS);
-    let grad = |tensor: Tensor| tensor.in_region(Region::Grads);
 
     let x = b.activation(ROWS, COLS);
     b.push(Embedding { tokens, wte, wpe, out: x, block: 48 });
@@ -73,8 +72,31 @@ fn step() -> Program {
     b.push(LinearBwdInput { dy: dhidden, weight: fc, activation: None, dx: dattended });
     let dqkv = b.activation(ROWS, 3 * COLS);
     b.push(AttentionBwd { qkv, out: attended, lse, dout: dattended, dqkv, batch: 2, heads: 4, dropout: None });
-    let [scratch, loss] = [b.activation(ROWS, VOCAB), b.activation(1, ROWS)];
-    let dx = b.activation(ROWS, COLS);
+    let dx = push_head(&mut b, y, wte, targets);
+    b.push(LayerNormBwd {
+        x,
+        weight: norm,
+        mean,
+        rstd,
+        dy: dx,
+        dx: attended,
+        dweight: grad(norm),
+        dbias: None,
+        accumulate_dx: true,
+        accumulate: false,
+    });
+    b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
+    push_update(&mut b);
+    b.finish(&[]).0
+}
+
+fn grad(param: Tensor) -> Tensor {
+    param.in_region(Region::Grads)
+}
+
+/// Loss and gradient of a quarter of the rows; the others get a constant gradient. Returns the gradient.
+fn push_head(b: &mut ProgramBuilder, y: Tensor, wte: Tensor, targets: Tensor) -> Tensor {
+    let [scratch, loss, dx] = [b.activation(ROWS, VOCAB), b.activation(1, ROWS), b.activation(ROWS, COLS)];
     for start in [0, ROWS / 8] {
         // Chunks of an eighth, so that the logits fit.
         let part = |tensor: Tensor| Tensor { offset: tensor.offset + start, cols: ROWS / 8, ..tensor };
@@ -97,19 +119,10 @@ fn step() -> Program {
         scale: 0.1,
         accumulate: false,
     });
-    b.push(LayerNormBwd {
-        x,
-        weight: norm,
-        mean,
-        rstd,
-        dy: dx,
-        dx: attended,
-        dweight: grad(norm),
-        dbias: None,
-        accumulate_dx: true,
-        accumulate: false,
-    });
-    b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
+    dx
+}
+
+fn push_update(b: &mut ProgramBuilder) {
     let flat = |region| Tensor::new(region, 0, 1, PARAMS);
     b.push(GradNorm { grads: flat(Region::Grads), results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 });
     b.push(AdamW {
@@ -128,7 +141,6 @@ fn step() -> Program {
         eps: 1e-8,
         weight_decay: 0.1,
     });
-    b.finish(&[]).0
 }
 
 fn args(step: u64) -> RunArgs {
