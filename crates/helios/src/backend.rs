@@ -3,6 +3,10 @@
 //! Running a program only records it. The recording is submitted when somebody reads, asks for results, or the ring
 //! of token uploads is full; an accumulated step is then one submission. The host waits in [`HeliosBackend::wait`] alone.
 
+mod mapped;
+mod submissions;
+mod timestamps;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -12,17 +16,23 @@ use alpha_tensor::{
     Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline,
 };
 
-use crate::{
-    device::{DeviceInfo, Gpu, HeliosError, Options},
-    format16::Format16,
-    kept::{self, Keep, StoreError},
-    kernels::{Profile, Variant},
+use self::{
     mapped::Mapped,
-    memory::{Memory, planned_bytes},
-    pipelines::Pipelines,
-    recording::{Plan, lower},
     submissions::{Submission, Submissions, costs},
     timestamps::Timestamps,
+};
+use crate::{
+    device::{
+        DeviceInfo, Gpu, HeliosError, Options,
+        cache::{self, Keep, StoreError},
+    },
+    format16::Format16,
+    kernels::{Profile, Variant},
+    recording::{
+        Plan, lower,
+        memory::{Memory, planned_bytes},
+        pipelines::Pipelines,
+    },
 };
 
 /// How long the host waits for one submission, from the end of the one before it, before it gives up. Drivers of cards give up after some ten seconds; a software
@@ -94,7 +104,7 @@ impl HeliosBackend {
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
             profile,
-            pipelines: Pipelines::new(kept::pipeline_cache(&gpu, keep.as_deref())),
+            pipelines: Pipelines::new(cache::pipeline_cache(&gpu, keep.as_deref())),
             prepared: None,
             encoder: None,
             last_submission: None,
@@ -412,8 +422,7 @@ impl Backend for HeliosBackend {
             staged_bytes: 0,
             timestamps: None,
         });
-        let kept =
-            self.keep.as_ref().map_or(Ok(()), |keep| kept::keep_pipelines(&self.gpu, &**keep, &mut self.pipelines));
+        let kept = self.keep.as_ref().map_or(Ok(()), |keep| self.pipelines.keep(&self.gpu, &**keep));
         self.warn(kept);
         self.gpu.take_fault()
     }

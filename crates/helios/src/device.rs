@@ -3,6 +3,9 @@
 //! Errors of the driver do not end the process: wgpu reports them beside the calls, into [`Gpu::take_fault`], which every
 //! entry into the backend asks.
 
+pub(crate) mod cache;
+pub(crate) mod profile;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},

@@ -1,25 +1,24 @@
 //! From an operation to dispatches. One file for each family of operations, as in the other backends; the WGSL lies beside
 //! it. Nothing here touches a device: what an operation becomes depends on its shapes and on the [`Profile`] alone.
 
+mod error;
+pub(crate) mod shader;
+mod variant;
+mod pointwise;
 mod activation;
+mod matmul;
 mod attention;
 mod dropout;
 mod embedding;
-mod error;
 mod head;
 mod layer_norm;
 mod linear;
-mod matmul;
 mod optimizer;
-mod pointwise;
-mod variant;
 
 use alpha_tensor::{Op, Region, RunArgs, Tensor, op::DropoutMask};
 
-use crate::{
-    format16::Format16,
-    shader::{Shader, Storage},
-};
+use self::shader::{Shader, Storage};
+use crate::format16::Format16;
 
 pub(crate) use self::error::LoweringError;
 pub use self::variant::{Variant, VariantError};

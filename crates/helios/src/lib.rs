@@ -10,20 +10,10 @@
 //! This crate knows nothing of models or of a run's files.
 
 mod format16;
-mod shader;
 mod kernels;
 mod device;
-mod mapped;
-mod memory;
-mod pipelines;
 mod recording;
-mod submissions;
-mod kept;
-mod timestamps;
-mod profile;
 mod backend;
-mod tuning;
-mod self_test;
 mod open;
 mod peaks;
 #[cfg(test)]
@@ -31,10 +21,13 @@ mod shader_tests;
 
 pub use self::{
     backend::HeliosBackend,
-    device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
+    device::{
+        DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options,
+        cache::{Keep, StoreError},
+        devices, find,
+    },
     format16::Format16,
-    kept::{Keep, StoreError},
     kernels::{Variant, VariantError},
+    open::tuning::{Kernels, kept_kernels},
     peaks::{DevicePeaks, peaks},
-    tuning::{Kernels, kept_kernels},
 };

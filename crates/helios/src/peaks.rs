@@ -6,11 +6,11 @@ use alpha_tensor::{BackendError, Region, RegionSizes, RunArgs};
 
 use crate::{
     device::{Gpu, HeliosError, Options},
-    kernels::{GRID, Lowering, Operand, Params, Profile, folded},
-    memory::Memory,
-    pipelines::Pipelines,
-    recording::Plan,
-    shader::{Shader, ShaderBuilder},
+    kernels::{
+        GRID, Lowering, Operand, Params, Profile, folded,
+        shader::{Shader, ShaderBuilder},
+    },
+    recording::{Plan, memory::Memory, pipelines::Pipelines},
 };
 
 /// Measured peaks of a device.

@@ -1,13 +1,18 @@
 //! A program's plan: its dispatches with pipelines and bind groups, made once; recording writes them into an encoder.
 
+pub(crate) mod memory;
+pub(crate) mod pipelines;
+
 use alpha_tensor::{BackendError, Program, RunArgs};
 use wgpu::util::DeviceExt;
 
+use self::{
+    memory::{Memory, Window, window},
+    pipelines::Pipelines,
+};
 use crate::{
     device::Gpu,
     kernels::{Dispatch, Lowering, LoweringError, Operand, Params, Profile},
-    memory::{Memory, Window, window},
-    pipelines::Pipelines,
 };
 
 /// One dispatch, ready to be recorded.

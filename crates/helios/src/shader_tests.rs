@@ -14,12 +14,11 @@ use naga::{
 };
 
 use crate::{
+    device::profile::{SMALLEST, all_candidates, widths},
     format16::Format16,
-    kernels::{Lowering, Profile},
+    kernels::{Lowering, Profile, shader::Shader},
+    open::self_test,
     peaks,
-    profile::{SMALLEST, all_candidates, widths},
-    self_test,
-    shader::Shader,
 };
 
 /// Every profile that a device can get, and each format.

@@ -5,8 +5,8 @@ use alpha_tensor::{
     op::{Activation, Fill, Swiglu, SwigluBwd},
 };
 
+use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Operand, Params, flat_part, folded, pointwise::Pointwise};
-use crate::shader::ShaderBuilder;
 
 /// The number of an activation in `activation.wgsl`; 0 is none.
 pub(super) fn activation_number(activation: Option<Activation>) -> u32 {

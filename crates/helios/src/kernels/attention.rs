@@ -5,8 +5,8 @@ use alpha_tensor::{
     op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
 };
 
+use super::shader::ShaderBuilder;
 use super::{Lowering, LoweringError, Params, REDUCE, RunValue, THREEFRY, folded};
-use crate::shader::ShaderBuilder;
 
 /// The parameters that forward and backward share, and the place of the dropout key among them.
 fn shared_params(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> Params {

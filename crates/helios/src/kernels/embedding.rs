@@ -2,8 +2,8 @@
 
 use alpha_tensor::op::{Embedding, EmbeddingBwd};
 
+use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Params, RunValue, folded};
-use crate::shader::ShaderBuilder;
 
 /// Where the position stands in the kernel's own words.
 const POSITION_WORD: usize = 5;

@@ -5,11 +5,11 @@ use alpha_tensor::{
     op::{CrossEntropy, HeadBwd, Logits, LossSum},
 };
 
+use super::shader::ShaderBuilder;
 use super::{
     GRID, Lowering, LoweringError, Params, REDUCE, RunValue, folded,
     matmul::{Epilogue, Product},
 };
-use crate::shader::ShaderBuilder;
 
 /// The scratch space of a chunk as logits `[r, vocab]`.
 fn as_logits(scratch: Tensor, rows: usize, vocab: usize) -> Tensor {

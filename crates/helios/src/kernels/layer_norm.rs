@@ -5,8 +5,8 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
+use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, flat_part, folded};
-use crate::shader::ShaderBuilder;
 
 pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;

@@ -2,8 +2,8 @@
 
 use alpha_tensor::{Region, Tensor, op::Activation};
 
+use super::shader::{Shader, ShaderBuilder};
 use super::{Lowering, LoweringError, Operand, Params, Variant, activation::activation_number};
-use crate::shader::{Shader, ShaderBuilder};
 
 /// What happens to the product, as numbered in `matmul_operands.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use alpha_tensor::op::{AdamW, GradNorm};
 
+use super::shader::{Shader, ShaderBuilder};
 use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, RunValue, flat_part, folded};
-use crate::shader::{Shader, ShaderBuilder};
 
 /// Where the numbers of a run stand in the norm's own words.
 const CHAINED_WORD: usize = 6;

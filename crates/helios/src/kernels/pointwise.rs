@@ -1,7 +1,7 @@
 //! What goes element by element: the dispatch of dropout and fill.
 
+use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Operand, Params, RunValue, THREEFRY, folded};
-use crate::shader::ShaderBuilder;
 
 /// A job of `pointwise.wgsl`; operands are `x`, `residual`, `out`.
 pub(super) struct Pointwise {

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::shader::{Shader, ShaderBuilder};
+use super::shader::{Shader, ShaderBuilder};
 
 /// How a product is cut into workgroups and invocations. The variants in f32 add up k in the same order, so that the choice
 /// between them changes no bit.

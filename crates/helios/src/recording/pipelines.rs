@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use alpha_tensor::BackendError;
 
 use crate::{
-    device::{Gpu, IMMEDIATE_BYTES},
-    shader::Shader,
+    device::{
+        Gpu, IMMEDIATE_BYTES,
+        cache::{self, Keep, StoreError},
+    },
+    kernels::shader::Shader,
 };
 
 /// Pipelines and the layouts that they share.
@@ -27,9 +30,11 @@ impl Pipelines {
         Pipelines { cache, ..Pipelines::default() }
     }
 
-    /// The driver's cache, if something was compiled since this was last asked.
-    pub(crate) fn take_new(&mut self) -> Option<&wgpu::PipelineCache> {
-        self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new))
+    /// Keeps what was compiled since the start, if anything was.
+    pub(crate) fn keep(&mut self, gpu: &Gpu, keep: &dyn Keep) -> Result<(), StoreError> {
+        let new = self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new));
+        let data = new.and_then(wgpu::PipelineCache::get_data);
+        data.map_or(Ok(()), |data| keep.write(&cache::name(&gpu.info, cache::PIPELINES), &data))
     }
 
     /// The layout of a group of this many storage buffers.

@@ -13,11 +13,13 @@ use alpha_tensor::{
 
 use crate::{
     backend::HeliosBackend,
-    device::DeviceInfo,
+    device::{
+        DeviceInfo,
+        cache::{self, Keep},
+        profile::{candidates, fits, on_device},
+    },
     format16::Format16,
-    kept::{self, Keep},
     kernels::{Profile, Variant},
-    profile::{candidates, fits, on_device},
 };
 
 /// How much quicker another variant must be than the one that the device's kind suggests.
@@ -42,7 +44,7 @@ pub struct Kernels {
 /// What was chosen for a device, if it has run before with this version.
 pub fn kept_kernels(info: &DeviceInfo, keep: &dyn Keep) -> Option<Kernels> {
     let read = |format| {
-        let text = keep.read(&kept::name(info, kept::tuning(format)))?;
+        let text = keep.read(&cache::name(info, cache::tuning(format)))?;
         let line = |line: &str| -> Option<[Variant; 3]> {
             line.split(' ').map(|name| name.parse().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()
         };

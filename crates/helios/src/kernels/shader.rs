@@ -65,16 +65,16 @@ impl ShaderBuilder {
     pub(crate) fn access(mut self, buffers: &[(&str, Storage)]) -> ShaderBuilder {
         for &(buffer, storage) in buffers {
             let (element, template) = match storage {
-                Storage::Scalar => ("f32", include_str!("kernels/load_scalar.wgsl")),
-                Storage::Vector => ("vec4<f32>", include_str!("kernels/load_vec4.wgsl")),
-                Storage::Half(_) => ("vec2<u32>", include_str!("kernels/load_16.wgsl")),
+                Storage::Scalar => ("f32", include_str!("load_scalar.wgsl")),
+                Storage::Vector => ("vec4<f32>", include_str!("load_vec4.wgsl")),
+                Storage::Half(_) => ("vec2<u32>", include_str!("load_16.wgsl")),
             };
             if let Storage::Half(format) = storage
                 && self.format.replace(format).is_none()
             {
                 self = self.part(match format {
-                    Format16::F16 => include_str!("kernels/format_f16.wgsl"),
-                    Format16::Bf16 => include_str!("kernels/format_bf16.wgsl"),
+                    Format16::F16 => include_str!("format_f16.wgsl"),
+                    Format16::Bf16 => include_str!("format_bf16.wgsl"),
                 });
             }
             self = self.line(format_args!("alias {buffer}_type = {element};"));

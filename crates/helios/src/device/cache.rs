@@ -7,7 +7,6 @@ use crate::{
     device::{DeviceInfo, Gpu},
     format16::Format16,
     kernels,
-    pipelines::Pipelines,
 };
 
 /// Keeps small entries by name. An entry comes back whole or not at all.
@@ -39,22 +38,19 @@ pub(crate) fn tuning(format: Option<Format16>) -> &'static str {
 /// What the self-test's entry holds.
 pub(crate) const PASSED: &[u8] = b"passed";
 
+/// What the driver's cache is kept as.
+pub(crate) const PIPELINES: &str = "pipelines";
+
 /// The driver's cache of compiled kernels, filled from an earlier start where it is of the same driver.
 pub(crate) fn pipeline_cache(gpu: &Gpu, keep: Option<&dyn Keep>) -> Option<wgpu::PipelineCache> {
     if !gpu.has(wgpu::Features::PIPELINE_CACHE) {
         return None;
     }
-    let data = keep.and_then(|keep| keep.read(&name(&gpu.info, "pipelines")));
+    let data = keep.and_then(|keep| keep.read(&name(&gpu.info, PIPELINES)));
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("helios"), data: data.as_deref(), fallback: true };
     // SAFETY: the data come from `PipelineCache::get_data` for this device and driver: both are in the entry's name, and an
     // entry comes back as it was written or not at all.
     Some(unsafe { gpu.device.create_pipeline_cache(&descriptor) })
-}
-
-/// Keeps what was compiled since the start, if anything was.
-pub(crate) fn keep_pipelines(gpu: &Gpu, keep: &dyn Keep, pipelines: &mut Pipelines) -> Result<(), StoreError> {
-    let data = pipelines.take_new().and_then(wgpu::PipelineCache::get_data);
-    data.map_or(Ok(()), |data| keep.write(&name(&gpu.info, "pipelines"), &data))
 }
 
 /// A failure of the device while it was tested.
