@@ -24,10 +24,10 @@ use self::{
 use crate::{
     device::{
         DeviceInfo, Gpu, HeliosError, Options,
-        cache::{self, Keep, StoreError},
+        cache::{self, BlobStore},
     },
     format16::Format16,
-    kernels::{Profile, Variant},
+    kernels::Profile,
     recording::{
         Plan, lower,
         memory::{Memory, planned_bytes},
@@ -58,8 +58,9 @@ pub struct HeliosBackend {
     last_submission: Option<Submission>,
     deadline: Duration,
     launches: Launches,
-    format16: Option<Format16>,
-    pub(crate) keep: Option<Box<dyn Keep>>,
+    /// What 16-bit activations are, where there may be any.
+    pub(crate) format16: Option<Format16>,
+    store: Option<Box<dyn BlobStore>>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -97,14 +98,17 @@ impl HeliosBackend {
         HeliosBackend::open_with(options, None)
     }
 
-    /// Opens a device as it is; what is kept between starts is `keep`'s.
-    pub(crate) fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
+    /// Opens a device as it is; `store` holds what stays between starts.
+    pub(crate) fn open_with(
+        options: &Options,
+        store: Option<Box<dyn BlobStore>>,
+    ) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
         let profile = Profile::of(&gpu, options)?;
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
             profile,
-            pipelines: Pipelines::new(cache::pipeline_cache(&gpu, keep.as_deref())),
+            pipelines: Pipelines::new(cache::pipeline_cache(&gpu, store.as_deref())),
             prepared: None,
             encoder: None,
             last_submission: None,
@@ -112,36 +116,20 @@ impl HeliosBackend {
             deadline,
             launches: Launches::default(),
             format16: options.format16,
-            keep,
+            store,
             notes: Vec::new(),
             gpu,
         })
     }
 
     /// As if nothing had been prepared or run.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.prepared = None;
         self.launches = Launches::default();
     }
 
-    /// The device.
-    pub(crate) fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Something for whoever runs it.
-    pub(crate) fn note(&mut self, note: String) {
-        self.notes.push(note);
-    }
-
-    /// Makes products of one sort (see `Profile`) with this variant in the programs that are prepared from here on.
-    pub(crate) fn set_variant(&mut self, sort: usize, has_16_bits: bool, variant: Variant) {
-        let variants = if has_16_bits { &mut self.profile.matmul16 } else { &mut self.profile.matmul };
-        variants[sort] = variant;
-    }
-
     /// Submits what was recorded, and waits until it is done.
-    pub(crate) fn finish(&mut self) -> Result<(), BackendError> {
+    pub(crate) fn wait_idle(&mut self) -> Result<(), BackendError> {
         self.submit()?;
         match self.last_submission.clone() {
             Some(submission) => self.wait(&submission),
@@ -149,10 +137,19 @@ impl HeliosBackend {
         }
     }
 
-    /// Says once what could not be kept.
-    pub(crate) fn warn(&mut self, kept: Result<(), StoreError>) {
-        let warning = kept.err().map(|why| format!("warning: {why}"));
-        self.notes.extend(warning.filter(|warning| !self.notes.contains(warning)));
+    /// An entry that an earlier start stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<Vec<u8>> {
+        self.store.as_ref()?.read(name)
+    }
+
+    /// Stores an entry for later starts. Warns once of each reason why it cannot.
+    pub(crate) fn store(&mut self, name: &str, bytes: &[u8]) {
+        if let Some(Err(why)) = self.store.as_ref().map(|store| store.write(name, bytes)) {
+            let warning = format!("warning: {why}");
+            if !self.notes.contains(&warning) {
+                self.notes.push(warning);
+            }
+        }
     }
 
     /// Compiles every kernel with one text in place of another from here on.
@@ -160,11 +157,6 @@ impl HeliosBackend {
     pub(crate) fn sabotage(&mut self, right: &'static str, wrong: &'static str) {
         self.pipelines = Pipelines::new(None);
         self.pipelines.sabotage = Some((right, wrong));
-    }
-
-    /// What 16-bit activations are, where there may be any.
-    pub(crate) fn format16(&self) -> Option<Format16> {
-        self.format16
     }
 
     /// The device.
@@ -213,7 +205,7 @@ impl HeliosBackend {
                 prepared.uploads_recorded = 0;
             }
         }
-        self.gpu.take_fault()
+        self.gpu.check_fault()
     }
 
     /// Waits until a submission is done; the one place where the host waits for the device. Each of those before it has the
@@ -222,7 +214,7 @@ impl HeliosBackend {
         while let Some(oldest) = self.submissions.oldest_until(submission) {
             let poll = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(self.deadline) };
             let outcome = self.gpu.device.poll(poll);
-            self.gpu.take_fault()?;
+            self.gpu.check_fault()?;
             outcome.map_err(|error| match error {
                 wgpu::PollError::Timeout => self.gpu.failed(format!(
                     "one submission took more than {} s; a smaller `--batch` with more `--accumSteps` makes them shorter",
@@ -242,7 +234,7 @@ impl HeliosBackend {
             // Done, but the callback was not called with it.
             self.gpu.device.poll(wgpu::PollType::Poll).map_err(|error| self.gpu.failed(error.to_string()))?;
         }
-        self.gpu.take_fault()?;
+        self.gpu.check_fault()?;
         match mapped.answer() {
             Some(true) => Ok(()),
             _ => Err(self.gpu.failed("its memory could not be read".to_owned())),
@@ -309,7 +301,7 @@ impl HeliosBackend {
             return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
         }
         let plan = Plan::new(&self.gpu, lowered, costs(program), &prepared.memory, &mut self.pipelines)?;
-        self.gpu.take_fault()?;
+        self.gpu.check_fault()?;
         // The newest takes the place of the one before: programs that are not prepared run once.
         prepared.plans.truncate(prepared.own_plans);
         prepared.plans.push((program.clone(), plan));
@@ -383,7 +375,7 @@ impl Backend for HeliosBackend {
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
         self.encoder = None;
         self.prepared = None;
-        self.gpu.take_fault()?;
+        self.gpu.check_fault()?;
         let scratch_len = self.scratch_len(programs)?;
         let memory = Memory::allocate(&self.gpu, sizes, scratch_len)?;
         let mut plans = Vec::new();
@@ -422,9 +414,10 @@ impl Backend for HeliosBackend {
             staged_bytes: 0,
             timestamps: None,
         });
-        let kept = self.keep.as_ref().map_or(Ok(()), |keep| self.pipelines.keep(&self.gpu, &**keep));
-        self.warn(kept);
-        self.gpu.take_fault()
+        if let Some(data) = self.pipelines.take_new() {
+            self.store(&cache::name(&self.gpu.info, cache::PIPELINES), &data);
+        }
+        self.gpu.check_fault()
     }
 
     fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
@@ -446,7 +439,7 @@ impl Backend for HeliosBackend {
                 self.wait(&submission)?;
             }
         }
-        self.gpu.take_fault()
+        self.gpu.check_fault()
     }
 
     fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {

@@ -23,11 +23,11 @@ pub use self::{
     backend::HeliosBackend,
     device::{
         DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options,
-        cache::{Keep, StoreError},
+        cache::{BlobStore, StoreError},
         devices, find,
     },
     format16::Format16,
     kernels::{Variant, VariantError},
-    open::tuning::{Kernels, kept_kernels},
+    open::tuning::{Kernels, stored_kernels},
     peaks::{DevicePeaks, peaks},
 };

@@ -29,7 +29,7 @@ const SOFTWARE_TRIAD_BYTES: u64 = 64 << 20;
 const FMA_INVOCATIONS: usize = 1 << 20;
 const SOFTWARE_FMA_INVOCATIONS: usize = 1 << 14;
 const FMA_ITERATIONS: usize = 512;
-const FLOPS_AN_ITERATION: usize = 8 * 4 * 2;
+const FLOPS_PER_ITERATION: usize = 8 * 4 * 2;
 /// The quickest of so many counts: what else runs on the machine only takes away.
 const ROUNDS: usize = 5;
 const WORKGROUP: u32 = 64;
@@ -42,12 +42,12 @@ pub fn peaks(options: &Options) -> Result<DevicePeaks, HeliosError> {
 }
 
 fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
-    let (invocations, most_bytes) = if gpu.is_software() {
+    let (invocations, max_bytes) = if gpu.is_software() {
         (SOFTWARE_FMA_INVOCATIONS, SOFTWARE_TRIAD_BYTES)
     } else {
         (FMA_INVOCATIONS, TRIAD_BYTES)
     };
-    let vectors = (most_bytes.min(profile.max_binding_len as u64 * 4) / 16) as usize;
+    let vectors = (max_bytes.min(profile.max_binding_len as u64 * 4) / 16) as usize;
     let mut sizes = RegionSizes::default();
     let operands = [Region::Params, Region::Grads, Region::Activations];
     for region in operands {
@@ -73,7 +73,7 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
             gpu.queue.submit([encoder.finish()]);
             let waited = gpu.device.poll(wgpu::PollType::wait_indefinitely());
             waited.map_err(|error| gpu.failed(error.to_string()))?;
-            gpu.take_fault()?;
+            gpu.check_fault()?;
             best = best.min(start.elapsed().as_secs_f64());
         }
         Ok(best)
@@ -81,7 +81,7 @@ fn measure(gpu: &Gpu, profile: &Profile) -> Result<DevicePeaks, BackendError> {
     let fma_s = time_s("FMA", invocations)?;
     let triad_s = time_s("TRIAD", vectors)?;
     Ok(DevicePeaks {
-        fma_gflops: (invocations * FMA_ITERATIONS * FLOPS_AN_ITERATION) as f64 / fma_s / 1e9,
+        fma_gflops: (invocations * FMA_ITERATIONS * FLOPS_PER_ITERATION) as f64 / fma_s / 1e9,
         triad_gb_s: (3 * 16 * vectors) as f64 / triad_s / 1e9,
     })
 }
@@ -92,5 +92,5 @@ pub(crate) fn shader(entry: &str) -> Shader {
         .entry(&["FMA", "TRIAD"], entry)
         .part(GRID)
         .part(include_str!("kernels/peaks.wgsl"))
-        .finish()
+        .build()
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// One dispatch, ready to be recorded.
-struct Bound {
+struct BoundDispatch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     /// First elements of the operands, then the kernel's own parameters.
@@ -26,7 +26,7 @@ struct Bound {
 
 /// A program ready to run: its dispatches, and where those of each operation end.
 pub(crate) struct Plan {
-    dispatches: Vec<Bound>,
+    dispatches: Vec<BoundDispatch>,
     ends: Vec<usize>,
     /// Of each operation.
     costs: Vec<u64>,
@@ -98,7 +98,12 @@ impl Plan {
     }
 }
 
-fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipelines) -> Result<Bound, BackendError> {
+fn bind(
+    gpu: &Gpu,
+    dispatch: Dispatch,
+    memory: &Memory,
+    pipelines: &mut Pipelines,
+) -> Result<BoundDispatch, BackendError> {
     let pipeline = pipelines.get(gpu, &dispatch.shader)?;
     let constants: Vec<Option<wgpu::Buffer>> = dispatch.operands.iter().map(|operand| constant(gpu, operand)).collect();
     let windows: Vec<Window<'_>> = dispatch
@@ -134,7 +139,7 @@ fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipeline
     let own = words.len();
     words.extend(dispatch.params.words);
     let run_values = dispatch.params.run_values.into_iter().map(|(at, value)| (own + at, value)).collect();
-    Ok(Bound { pipeline, group, params: Params { words, run_values }, groups: dispatch.groups })
+    Ok(BoundDispatch { pipeline, group, params: Params { words, run_values }, groups: dispatch.groups })
 }
 
 fn constant(gpu: &Gpu, operand: &Operand) -> Option<wgpu::Buffer> {

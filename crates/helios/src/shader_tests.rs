@@ -14,7 +14,7 @@ use naga::{
 };
 
 use crate::{
-    device::profile::{SMALLEST, all_candidates, widths},
+    device::profile::{SMALLEST, all_candidates},
     format16::Format16,
     kernels::{Lowering, Profile, shader::Shader},
     open::self_test,
@@ -23,11 +23,8 @@ use crate::{
 
 /// Every profile that a device can get, and each format.
 fn profiles() -> Vec<Profile> {
-    let profile = |is_software, format16, matmul, matmul16| {
-        let (reduce_width, attention_width, flat_vectors, parts) = widths(is_software);
-        let (matmul, matmul16, max_binding_len) = ([matmul; 3], [matmul16; 3], 1 << 24);
-        Profile { reduce_width, attention_width, flat_vectors, parts, matmul, matmul16, format16, max_binding_len }
-    };
+    let profile =
+        |is_software, format16, matmul, matmul16| Profile::for_kind(is_software, [matmul, matmul16], format16, 1 << 24);
     let mut profiles = vec![profile(false, Format16::F16, SMALLEST, SMALLEST)];
     for (is_software, format16) in
         [(true, Format16::F16), (true, Format16::Bf16), (false, Format16::F16), (false, Format16::Bf16)]

@@ -20,7 +20,7 @@ use alpha_tensor::{
     },
     rng::{Key, Purpose},
 };
-use helios::{HeliosBackend, HeliosError, Keep, Options, StoreError, kept_kernels};
+use helios::{BlobStore, HeliosBackend, HeliosError, Options, StoreError, stored_kernels};
 
 fn open(options: &Options) -> Option<HeliosBackend> {
     match HeliosBackend::open(options) {
@@ -375,9 +375,9 @@ fn memory_is_what_was_predicted() {
 
 /// Entries in memory, which a test can change.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+struct MemoryStore(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
-impl Keep for Kept {
+impl BlobStore for MemoryStore {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         self.0.lock().unwrap().get(name).cloned()
     }
@@ -393,17 +393,17 @@ fn a_stale_choice_of_kernels_is_made_again() {
     if open(&Options::default()).is_none() {
         return;
     }
-    let kept = Kept::default();
-    let start = || HeliosBackend::open_tested(&Options::default(), Box::new(kept.clone())).unwrap();
+    let store = MemoryStore::default();
+    let start = || HeliosBackend::open_tested(&Options::default(), Box::new(store.clone())).unwrap();
     let mut first = start();
     assert!(first.take_notes().iter().all(|note| !note.starts_with("warning")));
-    let chosen = kept_kernels(first.device(), &kept).expect("a choice is kept");
-    let name = kept.0.lock().unwrap().keys().find(|name| name.starts_with("helios kernels")).unwrap().clone();
+    let chosen = stored_kernels(first.device(), &store).expect("a choice is stored");
+    let name = store.0.lock().unwrap().keys().find(|name| name.starts_with("helios kernels")).unwrap().clone();
     for stale in ["", "fast\n", "staged:8x8:32x32:64 staged:8x8:32x32:64 staged:8x8:32x32:64\ndirect:8x4:8x1\n"] {
-        kept.write(&name, stale.as_bytes()).unwrap();
+        store.write(&name, stale.as_bytes()).unwrap();
         let notes = start().take_notes();
         assert!(notes.iter().any(|note| note.contains("kept choice of kernels")), "{stale:?}: {notes:?}");
-        let again = kept_kernels(first.device(), &kept).expect("a choice is kept");
+        let again = stored_kernels(first.device(), &store).expect("a choice is stored");
         assert_eq!(again.matmul16, chosen.matmul16);
         let notes = start().take_notes();
         assert!(notes.iter().all(|note| !note.contains("kept choice of kernels")), "{notes:?}");

@@ -67,7 +67,7 @@ impl Gpu {
         let options = Options { choice: DeviceChoice::Named(info.index.to_string()), ..Options::default() };
         let peaks =
             info.lacks.is_none().then(|| helios::peaks(&options).map_err(|error| TrainError::from(error).to_string()));
-        Gpu { peaks, kernels: helios::kept_kernels(&info, cache), info }
+        Gpu { peaks, kernels: helios::stored_kernels(&info, cache), info }
     }
 }
 

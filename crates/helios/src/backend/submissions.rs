@@ -1,17 +1,17 @@
 //! How much work goes into one submission, and what is on its way.
 //!
 //! Drivers reset a device whose submission takes some seconds (two on Windows), and a step of half a million tokens takes
-//! minutes on a small one. So a submission ends before the work in it takes long: at first after [`FIRST_COST`], then after
-//! what the device was seen to do in [`LONGEST_S`]. Cutting changes no value: operations follow one another either way.
+//! minutes on a small one. So a submission ends before the work in it takes long: at first after [`FIRST_MAX_COST`], then after
+//! what the device was seen to do in [`MAX_SECONDS`]. Cutting changes no value: operations follow one another either way.
 
 use std::{collections::VecDeque, time::Instant};
 
 use alpha_tensor::{OpCall, Program};
 
 /// Operations' costs that a device of unknown speed gets at once: a fifth of a second at 100 GFLOP/s.
-const FIRST_COST: u64 = 20_000_000_000;
+const FIRST_MAX_COST: u64 = 20_000_000_000;
 /// Seconds that a submission should take at most.
-const LONGEST_S: f64 = 0.25;
+const MAX_SECONDS: f64 = 0.25;
 /// Floating-point operations in the time of a byte: what devices with little memory bandwidth have.
 const FLOPS_PER_BYTE: u64 = 8;
 
@@ -41,18 +41,18 @@ pub(crate) struct Submissions {
     pending: VecDeque<Pending>,
     next_number: u64,
     recorded_cost: u64,
-    most_cost: u64,
+    max_cost: u64,
 }
 
 impl Submissions {
     pub(crate) fn new() -> Submissions {
         let pending = VecDeque::with_capacity(64);
-        Submissions { pending, next_number: 0, recorded_cost: 0, most_cost: FIRST_COST }
+        Submissions { pending, next_number: 0, recorded_cost: 0, max_cost: FIRST_MAX_COST }
     }
 
     /// Whether what is recorded is to be submitted before an operation of this cost is added.
     pub(crate) fn is_full(&self, cost: u64) -> bool {
-        self.recorded_cost > 0 && self.recorded_cost.saturating_add(cost) > self.most_cost
+        self.recorded_cost > 0 && self.recorded_cost.saturating_add(cost) > self.max_cost
     }
 
     /// An operation was recorded.
@@ -82,7 +82,7 @@ impl Submissions {
         // slower than it is, never faster.
         let seconds = now.saturating_duration_since(at).as_secs_f64();
         if cost > 0 && seconds > 0.0 {
-            self.most_cost = self.most_cost.max((cost as f64 / seconds * LONGEST_S) as u64);
+            self.max_cost = self.max_cost.max((cost as f64 / seconds * MAX_SECONDS) as u64);
         }
     }
 }
@@ -95,8 +95,8 @@ mod tests {
     fn a_recording_ends_before_it_takes_long() {
         let mut submissions = Submissions::new();
         assert!(!submissions.is_full(u64::MAX), "one operation cannot be cut");
-        submissions.record(FIRST_COST / 2);
-        assert!(!submissions.is_full(FIRST_COST / 2));
-        assert!(submissions.is_full(FIRST_COST / 2 + 1));
+        submissions.record(FIRST_MAX_COST / 2);
+        assert!(!submissions.is_full(FIRST_MAX_COST / 2));
+        assert!(submissions.is_full(FIRST_MAX_COST / 2 + 1));
     }
 }

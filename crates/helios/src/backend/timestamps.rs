@@ -5,7 +5,7 @@ use alpha_tensor::{BackendError, Span, Timeline};
 use crate::device::Gpu;
 
 /// Operations of one query set: each takes two of the queries that every API has.
-const OPS_A_SET: usize = 2048;
+const OPS_PER_SET: usize = 2048;
 
 /// Room for the times of a program's operations.
 pub(crate) struct Timestamps {
@@ -27,15 +27,15 @@ impl Timestamps {
             });
         }
         let ops = ops.max(1);
-        let sets = (0..ops.div_ceil(OPS_A_SET)).map(|_| {
+        let sets = (0..ops.div_ceil(OPS_PER_SET)).map(|_| {
             gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
                 ty: wgpu::QueryType::Timestamp,
-                count: 2 * OPS_A_SET as u32,
+                count: 2 * OPS_PER_SET as u32,
             })
         });
         let buffer = |usage| {
-            let size = (ops.next_multiple_of(OPS_A_SET) * 16) as u64;
+            let size = (ops.next_multiple_of(OPS_PER_SET) * 16) as u64;
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("timestamps"),
                 size,
@@ -59,9 +59,9 @@ impl Timestamps {
 
     /// The two queries of an operation's pass.
     pub(crate) fn of(&self, op: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        let first = 2 * (op % OPS_A_SET) as u32;
+        let first = 2 * (op % OPS_PER_SET) as u32;
         wgpu::ComputePassTimestampWrites {
-            query_set: &self.sets[op / OPS_A_SET],
+            query_set: &self.sets[op / OPS_PER_SET],
             beginning_of_pass_write_index: Some(first),
             end_of_pass_write_index: Some(first + 1),
         }
@@ -70,9 +70,9 @@ impl Timestamps {
     /// Makes the times of the first `ops` operations readable.
     pub(crate) fn resolve(&self, encoder: &mut wgpu::CommandEncoder, ops: usize) {
         for (number, set) in self.sets.iter().enumerate() {
-            let count = ops.saturating_sub(number * OPS_A_SET).min(OPS_A_SET);
+            let count = ops.saturating_sub(number * OPS_PER_SET).min(OPS_PER_SET);
             if count > 0 {
-                encoder.resolve_query_set(set, 0..2 * count as u32, &self.resolved, (number * OPS_A_SET * 16) as u64);
+                encoder.resolve_query_set(set, 0..2 * count as u32, &self.resolved, (number * OPS_PER_SET * 16) as u64);
             }
         }
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readable, 0, (ops * 16) as u64);

@@ -1,6 +1,6 @@
 //! An open device.
 //!
-//! Errors of the driver do not end the process: wgpu reports them beside the calls, into [`Gpu::take_fault`], which every
+//! Errors of the driver do not end the process: wgpu reports them beside the calls, into [`Gpu::check_fault`], which every
 //! entry into the backend asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,7 @@ impl Gpu {
     }
 
     /// What went wrong since the device was opened, if anything did. It stays: a lost device stays lost.
-    pub(crate) fn take_fault(&self) -> Result<(), BackendError> {
+    pub(crate) fn check_fault(&self) -> Result<(), BackendError> {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         fault.as_ref().map_or(Ok(()), |why| Err(self.failed(why.clone())))
     }

@@ -13,18 +13,10 @@ impl Profile {
         // A window begins before its operand and ends behind it.
         let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
         let is_software = options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software;
-        let (reduce_width, attention_width, flat_vectors, parts) = widths(is_software);
-        let [plain, sixteen] = [false, true].map(|has_16_bits| candidates(gpu, is_software, has_16_bits)[0]);
-        let mut profile = Profile {
-            reduce_width,
-            attention_width,
-            flat_vectors,
-            parts,
-            matmul: [plain; 3],
-            matmul16: [sixteen; 3],
-            format16: options.format16.unwrap_or(Format16::F16),
-            max_binding_len: (binding.saturating_sub(slack) / 4) as usize,
-        };
+        let variants = [false, true].map(|has_16_bits| candidates(gpu, is_software, has_16_bits)[0]);
+        let format16 = options.format16.unwrap_or(Format16::F16);
+        let max_binding_len = (binding.saturating_sub(slack) / 4) as usize;
+        let mut profile = Profile::for_kind(is_software, variants, format16, max_binding_len);
         if let Some(pinned) = options.matmul {
             let pinned = on_device(pinned, gpu);
             fits(pinned, gpu).map_err(|why| HeliosError::Pinned { pinned, device: gpu.info.name.clone(), why })?;
@@ -36,18 +28,27 @@ impl Profile {
         }
         Ok(profile)
     }
-}
 
-/// `reduce_width`, `attention_width`, `flat_vectors` and `parts`. In software one workgroup is one vector of the processor, where
-/// barriers cost nothing, and to start one costs more than a vector of `AdamW`.
-pub(crate) fn widths(is_software: bool) -> (u32, u32, u32, usize) {
-    if is_software { (8, 8, 16, 16) } else { (128, 64, 4, 256) }
+    /// Products in f32 and with 16-bit operands by these variants; the rest as the kind of device suggests. In software one
+    /// workgroup is one vector of the processor: its barriers cost nothing, and starting it costs more than a vector of
+    /// `AdamW`.
+    pub(crate) fn for_kind(
+        is_software: bool,
+        [matmul, matmul16]: [Variant; 2],
+        format16: Format16,
+        max_binding_len: usize,
+    ) -> Profile {
+        let (matmul, matmul16) = ([matmul; 3], [matmul16; 3]);
+        let (reduce_width, attention_width, flat_vectors, parts) =
+            if is_software { (8, 8, 16, 16) } else { (128, 64, 4, 256) };
+        Profile { reduce_width, attention_width, flat_vectors, parts, matmul, matmul16, format16, max_binding_len }
+    }
 }
 
 /// The variants to choose from, for products in f32 or with 16-bit operands; the first is what the device's kind suggests.
 pub(crate) fn candidates(gpu: &Gpu, is_software: bool, has_16_bits: bool) -> Vec<Variant> {
     let matrix_size = gpu.matrix_size().filter(|_| has_16_bits);
-    let all = all_candidates(is_software, matrix_size, [gpu.info.subgroup.0.max(1), gpu.info.subgroup.1.max(1)]);
+    let all = all_candidates(is_software, matrix_size, subgroup(gpu));
     let fitting: Vec<Variant> = all.into_iter().filter(|&variant| fits(variant, gpu).is_ok()).collect();
     // Every device that can be opened has room for this one.
     if fitting.is_empty() { vec![SMALLEST] } else { fitting }
@@ -75,11 +76,14 @@ pub(crate) fn all_candidates(is_software: bool, matrix_size: Option<u32>, subgro
 pub(crate) fn on_device(variant: Variant, gpu: &Gpu) -> Variant {
     match variant {
         Variant::Coop { size, matrices, waves, depth, .. } => {
-            let subgroup = [gpu.info.subgroup.0.max(1), gpu.info.subgroup.1.max(1)];
-            Variant::Coop { size, matrices, waves, depth, subgroup }
+            Variant::Coop { size, matrices, waves, depth, subgroup: subgroup(gpu) }
         }
         other => other,
     }
+}
+
+fn subgroup(gpu: &Gpu) -> [u32; 2] {
+    [gpu.info.subgroup.0.max(1), gpu.info.subgroup.1.max(1)]
 }
 
 /// Whether the device can run it; the error says what it lacks.

@@ -42,7 +42,7 @@ fn push(l: &mut Lowering<'_>, pre: Tensor, backward: Option<[Tensor; 2]>, out: T
         ])
         .part(GRID)
         .part(include_str!("swiglu.wgsl"))
-        .finish();
+        .build();
     for (start, end) in l.row_pieces(out.rows, 2 * cols)? {
         let rows = |tensor: Tensor| tensor.row_range(start, end);
         let operands = vec![rows(pre).into(), dout.map(rows).into(), dpre.map(rows).into(), rows(out).into()];

@@ -56,7 +56,7 @@ pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), Lowe
     let shader = builder(l, ("attention", 3), c / heads, op.dropout)?
         .access(&[("qkv", l.storage(&op.qkv, is_vector)?), ("out", l.storage(&op.out, is_vector)?)])
         .part(include_str!("attention.wgsl"))
-        .finish();
+        .build();
     for (start, end) in pieces {
         let qkv = l.whole(op.qkv.row_range(start, end))?;
         let lse = super::flat_part(op.lse, start * heads, end * heads);
@@ -97,7 +97,7 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
                     ("dqkv", l.storage(&op.dqkv, is_vector)?),
                 ])
                 .part(include_str!("attention_bwd.wgsl"))
-                .finish();
+                .build();
             let params = shared_params(block, c, heads, op.dropout);
             l.push(shader, operands.clone(), params, groups)?;
         }
@@ -121,7 +121,7 @@ pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Re
             .entry(&["STORE", "ATTEND"], entry)
             .part(REDUCE)
             .part(include_str!("attention_cached.wgsl"))
-            .finish();
+            .build();
         l.push(shader, operands.clone(), params.clone(), groups)?;
     }
     Ok(())

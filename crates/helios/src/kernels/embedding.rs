@@ -14,7 +14,7 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Lowe
         .number("WG", l.profile.reduce_width)
         .part(GRID)
         .part(include_str!("embedding.wgsl"))
-        .finish();
+        .build();
     for (start, end) in l.row_pieces(op.wte.rows, cols)? {
         let operands = vec![op.tokens.into(), op.wte.row_range(start, end).into(), l.whole(op.wpe)?, l.whole(op.out)?];
         let words = [rows, cols, op.block, start, end - start, 0].map(|word| word as u32).to_vec();
@@ -39,7 +39,7 @@ pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(
             ])
             .part(GRID)
             .part(include_str!("embedding_bwd.wgsl"))
-            .finish();
+            .build();
         let operands =
             vec![op.tokens.into(), l.whole(op.dout)?, op.dwte.row_range(start, end).into(), l.whole(op.dwpe)?];
         let words = [rows, cols, op.block, positions, start, end - start].map(|word| word as u32);

@@ -30,7 +30,7 @@ pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("cross_entropy.wgsl"))
-        .finish();
+        .build();
     let operands = vec![l.whole(scratch)?, op.targets.into(), op.loss.into()];
     let words = vec![rows as u32, vocab as u32, 0];
     let run_values = op.grad_scale.map(|scale| (GRAD_SCALE_WORD, RunValue::LossScale(scale))).into_iter().collect();
@@ -54,7 +54,7 @@ pub(super) fn loss_sum(op: &LossSum, l: &mut Lowering<'_>) -> Result<(), Lowerin
         .flag("ACCUMULATE", op.accumulate)
         .part(REDUCE)
         .part(include_str!("loss_sum.wgsl"))
-        .finish();
+        .build();
     let params = Params::fixed([op.loss.len() as u32, op.scale.to_bits()]);
     l.push(shader, vec![op.loss.into(), op.out.into()], params, [1, 1, 1])
 }

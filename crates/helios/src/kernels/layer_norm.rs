@@ -22,7 +22,7 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Low
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("layer_norm.wgsl"))
-        .finish();
+        .build();
     for (start, end) in l.row_pieces(op.x.rows, cols)? {
         let part = |vector: Tensor| Operand::from(flat_part(vector, start, end));
         let operands = vec![
@@ -66,7 +66,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             ])
             .part(REDUCE)
             .part(include_str!("layer_norm_bwd.wgsl"))
-            .finish();
+            .build();
         let operands = vec![
             op.x.row_range(start, end).into(),
             op.weight.into(),
@@ -84,7 +84,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             .flag("BIAS", op.dbias.is_some())
             .flag("ACCUMULATE", accumulate)
             .part(include_str!("layer_norm_bwd_params.wgsl"))
-            .finish();
+            .build();
         let operands = vec![partial, op.dweight.into(), op.dbias.into()];
         let groups = [(2 * cols).div_ceil(width as usize), 1, 1];
         l.push(shader, operands, Params::fixed([cols, parts, stride].map(|word| word as u32)), groups)?;

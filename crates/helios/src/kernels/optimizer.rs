@@ -16,7 +16,7 @@ fn norm_shader(l: &Lowering<'_>, op: &GradNorm, entry: &str) -> Result<Shader, L
         .access(&[("grads", l.storage(&op.grads, true)?)])
         .part(REDUCE)
         .part(include_str!("grad_norm.wgsl"))
-        .finish();
+        .build();
     Ok(shader)
 }
 
@@ -51,7 +51,7 @@ const CORRECTION_WORD: usize = 8;
 const INVERSE_SCALE_WORD_OF_ADAMW: usize = 10;
 
 pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
-    let vectors_a_group = (l.profile.reduce_width * l.profile.flat_vectors) as usize;
+    let vectors_per_group = (l.profile.reduce_width * l.profile.flat_vectors) as usize;
     let is_alike = op.decay_runs.iter().all(|run| run.end.is_multiple_of(4)) && op.params.offset.is_multiple_of(4);
     let shader = ShaderBuilder::new("adamw", 6)
         .number("WG", l.profile.reduce_width)
@@ -65,7 +65,7 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringErro
         ])
         .part(GRID)
         .part(include_str!("adamw.wgsl"))
-        .finish();
+        .build();
     let runs: Vec<u32> = op.decay_runs.iter().flat_map(|run| [run.end as u32, u32::from(run.is_decayed)]).collect();
     for (start, end) in l.pieces(op.params.len(), 1, 16)? {
         let part = |tensor| Operand::from(flat_part(tensor, start, end));
@@ -85,7 +85,7 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringErro
             (CORRECTION_WORD + 1, RunValue::Correction(op.beta2)),
             (INVERSE_SCALE_WORD_OF_ADAMW, RunValue::InverseLossScale),
         ];
-        let groups = folded((end - start).div_ceil(4 * vectors_a_group));
+        let groups = folded((end - start).div_ceil(4 * vectors_per_group));
         l.push(shader.clone(), operands, Params { words, run_values }, groups)?;
     }
     Ok(())

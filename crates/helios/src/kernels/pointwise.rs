@@ -29,7 +29,7 @@ impl Pointwise {
             .part(GRID)
             .part(THREEFRY)
             .part(include_str!("pointwise.wgsl"))
-            .finish();
+            .build();
         let (threshold, scale) = self.mask;
         let words = vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
         let run_values = self.run_value.map(|value| (KEY_WORD, value)).into_iter().collect();

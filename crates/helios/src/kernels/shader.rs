@@ -97,7 +97,7 @@ impl ShaderBuilder {
         self
     }
 
-    pub(crate) fn finish(self) -> Shader {
+    pub(crate) fn build(self) -> Shader {
         Shader { name: self.name, text: self.enabled + &self.text, bindings: self.bindings }
     }
 

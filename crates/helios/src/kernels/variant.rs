@@ -96,11 +96,11 @@ impl Variant {
         match self {
             Variant::Direct { rows, vectors, width, height } => {
                 let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-                builder.part(include_str!("matmul_direct.wgsl")).finish()
+                builder.part(include_str!("matmul_direct.wgsl")).build()
             }
             Variant::Staged { rows, vectors, width, height, depth } => {
                 let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).part(TILES).finish()
+                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).part(TILES).build()
             }
             Variant::Coop { size, matrices, waves, depth, subgroup } => {
                 let [load_a, load_b] = is_transposed.map(|is| if is { "coopLoad" } else { "coopLoadT" });
@@ -118,7 +118,7 @@ impl Variant {
                     .number("SLOTS", self.threads() as u32 / subgroup[0])
                     .part(&text)
                     .part(TILES)
-                    .finish()
+                    .build()
             }
         }
     }
@@ -127,7 +127,7 @@ impl Variant {
 const TILES: &str = include_str!("matmul_tiles.wgsl");
 
 /// Beyond this no device has registers, and compilers take minutes.
-const MOST_ACCUMULATORS: u32 = 256;
+const MAX_ACCUMULATORS: u32 = 256;
 
 /// `PAD` of `matmul_coop.wgsl`.
 const COOP_PAD: u32 = 8;
@@ -166,7 +166,7 @@ pub enum VariantError {
         found: String,
     },
     /// A variant that needs more registers than a device has.
-    #[error("`{name}`: an invocation would keep {found} numbers of C, at most {MOST_ACCUMULATORS} are sensible")]
+    #[error("`{name}`: an invocation would keep {found} numbers of C, at most {MAX_ACCUMULATORS} are sensible")]
     Registers {
         /// Its name.
         name: String,
@@ -236,7 +236,7 @@ impl FromStr for Variant {
             return Err(wrong());
         }
         match variant.accumulators() {
-            found if found > MOST_ACCUMULATORS => Err(VariantError::Registers { name: name.to_owned(), found }),
+            found if found > MAX_ACCUMULATORS => Err(VariantError::Registers { name: name.to_owned(), found }),
             _ => Ok(variant),
         }
     }

@@ -61,7 +61,7 @@ impl fmt::Display for Mismatch {
 
 /// Runs every operation on both. The answer names the first that differs.
 pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<Mismatch>, BackendError> {
-    let (format, plain) = (backend.format16(), SHAPES.iter().map(|shape| (shape, false)));
+    let (format, plain) = (backend.format16, SHAPES.iter().map(|shape| (shape, false)));
     for (shape, has_16_bits) in plain.chain(format.map(|_| (&SHAPE_16, true))) {
         let program = program(shape, has_16_bits);
         let allowed = tolerance(format.filter(|_| has_16_bits));
@@ -89,10 +89,10 @@ pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<Mismatch>,
             if shape.c.is_multiple_of(4) || has_other_code {
                 backend.run(&single, &args, None)?;
             } else {
-                hand_over(&mut reference, backend, &call.op)?;
+                copy_from_reference(&mut reference, backend, &call.op)?;
                 continue;
             }
-            if let Some([found, expected]) = difference(&mut reference, backend, &call.op, allowed)? {
+            if let Some([found, expected]) = first_difference(&mut reference, backend, &call.op, allowed)? {
                 return Ok(Some(Mismatch { op: call.op.name(), cols: shape.c, found, expected }));
             }
         }
@@ -139,7 +139,11 @@ fn written(op: &Op) -> Vec<Tensor> {
 }
 
 /// Both go on from the reference's numbers, as the device holds them, so that rounding does not add up.
-fn hand_over(reference: &mut RefBackend<f32>, backend: &mut HeliosBackend, op: &Op) -> Result<(), BackendError> {
+fn copy_from_reference(
+    reference: &mut RefBackend<f32>,
+    backend: &mut HeliosBackend,
+    op: &Op,
+) -> Result<(), BackendError> {
     for tensor in written(op) {
         let mut values = vec![0.0; tensor.len()];
         reference.read(tensor.region, tensor.offset, &mut values)?;
@@ -153,7 +157,7 @@ fn hand_over(reference: &mut RefBackend<f32>, backend: &mut HeliosBackend, op: &
 }
 
 /// The first number of an operation's results that differs from the reference's: found and expected.
-fn difference(
+fn first_difference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
     op: &Op,
@@ -170,7 +174,7 @@ fn difference(
             return Ok(Some([found, expected]));
         }
     }
-    hand_over(reference, backend, op)?;
+    copy_from_reference(reference, backend, op)?;
     Ok(None)
 }
 

@@ -1,8 +1,8 @@
-//! Which kernels products get on a device: measured at its first use, and kept.
+//! Which kernels products get on a device: measured at its first use, and stored.
 //!
-//! The three sorts of product (A·B, A·Bᵀ, Aᵀ·B) are timed alone, each candidate in turn, and the quickest taken. The one that
-//! the device's kind suggests stays unless another is clearly quicker: what is chosen between changes no
-//! bit: variants in f32 add alike, and so do those on matrices.
+//! The three forms of product (A·B, A·Bᵀ, Aᵀ·B) are timed alone, each candidate in turn. The fastest is taken, but the one
+//! that the device's kind suggests stays unless another is clearly faster. The choice changes no bit: all variants in f32
+//! add in the same order, and so do all on matrices.
 
 use std::time::Instant;
 
@@ -14,16 +14,16 @@ use alpha_tensor::{
 use crate::{
     backend::HeliosBackend,
     device::{
-        DeviceInfo,
-        cache::{self, Keep},
+        DeviceInfo, Gpu,
+        cache::{self, BlobStore},
         profile::{candidates, fits, on_device},
     },
     format16::Format16,
     kernels::{Profile, Variant},
 };
 
-/// How much quicker another variant must be than the one that the device's kind suggests.
-const CLEARLY: f64 = 0.9;
+/// A variant replaces the suggested one if it takes less than this share of its time.
+const SWITCH_RATIO: f64 = 0.9;
 /// Time that one measurement takes at least, so that waiting and the clock do not count.
 const MEASURED_MS: f64 = 4.0;
 const ROUNDS: usize = 3;
@@ -42,77 +42,78 @@ pub struct Kernels {
 }
 
 /// What was chosen for a device, if it has run before with this version.
-pub fn kept_kernels(info: &DeviceInfo, keep: &dyn Keep) -> Option<Kernels> {
-    let read = |format| {
-        let text = keep.read(&cache::name(info, cache::tuning(format)))?;
-        let line = |line: &str| -> Option<[Variant; 3]> {
-            line.split(' ').map(|name| name.parse().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()
-        };
-        let text = String::from_utf8(text).ok()?;
-        let mut lines = text.lines().map(line);
-        Some([lines.next()??, lines.next()??])
-    };
+pub fn stored_kernels(info: &DeviceInfo, store: &dyn BlobStore) -> Option<Kernels> {
+    let read = |format| parse(&store.read(&cache::name(info, cache::tuning(format)))?, Some);
     let sixteen = [Format16::F16, Format16::Bf16].into_iter().find_map(|format| read(Some(format)));
     let matmul = read(None).or(sixteen)?[0];
     Some(Kernels { matmul, matmul16: sixteen.map(|[_, matmul16]| matmul16) })
 }
 
-/// The variants of a profile, as a kept entry: one line for products in f32, one for those with 16-bit operands.
+/// The variants of a profile as a stored entry: one line for products in f32, one for those with 16-bit operands.
 pub(crate) fn to_text(profile: &Profile) -> String {
     let line = |variants: [Variant; 3]| variants.map(|variant| variant.to_string()).join(" ");
     format!("{}\n{}\n", line(profile.matmul), line(profile.matmul16))
 }
 
-/// Takes the variants of a kept entry, if it is one and the device can run them.
-pub(crate) fn from_text(backend: &HeliosBackend, text: &[u8]) -> Option<[[Variant; 3]; 2]> {
-    let line = |line: &str| -> Option<[Variant; 3]> {
-        let variants = line.split(' ').map(|name| {
-            let variant = on_device(name.parse().ok()?, backend.gpu());
-            fits(variant, backend.gpu()).is_ok().then_some(variant)
-        });
+/// The variants of a stored entry, if it is one and the device can run them.
+pub(crate) fn from_text(gpu: &Gpu, text: &[u8]) -> Option<[[Variant; 3]; 2]> {
+    parse(text, |variant| Some(on_device(variant, gpu)).filter(|&variant| fits(variant, gpu).is_ok()))
+}
+
+fn parse(text: &[u8], checked: impl Fn(Variant) -> Option<Variant>) -> Option<[[Variant; 3]; 2]> {
+    let variants = |line: &str| -> Option<[Variant; 3]> {
+        let variants = line.split(' ').map(|name| checked(name.parse().ok()?));
         variants.collect::<Option<Vec<_>>>()?.try_into().ok()
     };
-    let mut lines = std::str::from_utf8(text).ok()?.lines().map(line);
+    let mut lines = str::from_utf8(text).ok()?.lines().map(variants);
     Some([lines.next()??, lines.next()??])
 }
 
 /// Measures and sets the variants of the backend's profile.
 pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
-    let is_software = backend.gpu().is_software();
-    let formats = if backend.format16().is_some() { &[false, true][..] } else { &[false] };
+    let is_software = backend.gpu.is_software();
+    let formats = if backend.format16.is_some() { &[false, true][..] } else { &[false] };
     for &has_16_bits in formats {
-        let candidates = candidates(backend.gpu(), is_software, has_16_bits);
-        for sort in 0..3 {
-            let program = product(sort, has_16_bits, if is_software { SOFTWARE_SHAPE } else { CARD_SHAPE });
-            let mut best: Option<(Variant, f64)> = None;
+        let candidates = candidates(&backend.gpu, is_software, has_16_bits);
+        for form in 0..3 {
+            let program = product(form, has_16_bits, if is_software { SOFTWARE_SHAPE } else { CARD_SHAPE });
+            let mut fastest: Option<(Variant, f64)> = None;
             for &variant in &candidates {
-                backend.set_variant(sort, has_16_bits, variant);
+                set_variant(&mut backend.profile, form, has_16_bits, variant);
                 let ms = match time_ms(backend, &program) {
                     Ok(ms) => ms,
-                    // What the driver cannot compile is not a candidate; the suggested one must run.
+                    // A variant that the driver cannot compile is not a candidate; the suggested one must run.
                     Err(error) if variant == candidates[0] => return Err(error),
                     Err(error) => {
-                        backend.note(format!("warning: the kernel `{variant}` is passed over on this device: {error}"));
+                        backend
+                            .notes
+                            .push(format!("warning: the kernel `{variant}` is passed over on this device: {error}"));
                         continue;
                     }
                 };
-                // After the first, which is what the kind suggests, others must be clearly quicker than it.
-                let is_better = best
-                    .is_none_or(|(chosen, best_ms)| ms < best_ms * if chosen == candidates[0] { CLEARLY } else { 1.0 });
-                if is_better {
-                    best = Some((variant, ms));
+                let is_faster = fastest.is_none_or(|(chosen, fastest_ms)| {
+                    ms < fastest_ms * if chosen == candidates[0] { SWITCH_RATIO } else { 1.0 }
+                });
+                if is_faster {
+                    fastest = Some((variant, ms));
                 }
             }
-            if let Some((variant, _)) = best {
-                backend.set_variant(sort, has_16_bits, variant);
+            if let Some((variant, _)) = fastest {
+                set_variant(&mut backend.profile, form, has_16_bits, variant);
             }
         }
     }
     Ok(())
 }
 
+/// Makes products of one form with this variant in the programs that are prepared from here on.
+fn set_variant(profile: &mut Profile, form: usize, has_16_bits: bool, variant: Variant) {
+    let variants = if has_16_bits { &mut profile.matmul16 } else { &mut profile.matmul };
+    variants[form] = variant;
+}
+
 /// A program of one product: 0 is A·B, 1 is A·Bᵀ, 2 is Aᵀ·B.
-fn product(sort: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program {
+fn product(form: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program {
     let mut sizes = RegionSizes::default();
     sizes.set(Region::Params, k * n);
     sizes.set(Region::Grads, k * n);
@@ -120,7 +121,7 @@ fn product(sort: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program 
     let wide = if has_16_bits { ProgramBuilder::activation16 } else { ProgramBuilder::activation };
     let (x, y) = (wide(&mut b, rows, k), wide(&mut b, rows, n));
     let weight = Tensor::new(Region::Params, 0, k, n);
-    match sort {
+    match form {
         0 => b.push(Linear { x, weight, bias: None, activation: None, pre: None, residual: None, out: y }),
         1 => b.push(LinearBwdInput { dy: y, weight, activation: None, dx: x }),
         _ => {
@@ -139,7 +140,7 @@ fn time_ms(backend: &mut HeliosBackend, program: &Program) -> Result<f64, Backen
         for _ in 0..repeats {
             backend.run(program, &RunArgs::default(), None)?;
         }
-        backend.finish()?;
+        backend.wait_idle()?;
         Ok(start.elapsed().as_secs_f64() * 1e3 / repeats as f64)
     };
     run(1)?; // compiles what the driver has left for the first use

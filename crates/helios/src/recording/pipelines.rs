@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use alpha_tensor::BackendError;
 
 use crate::{
-    device::{
-        Gpu, IMMEDIATE_BYTES,
-        cache::{self, Keep, StoreError},
-    },
+    device::{Gpu, IMMEDIATE_BYTES},
     kernels::shader::Shader,
 };
 
@@ -30,11 +27,10 @@ impl Pipelines {
         Pipelines { cache, ..Pipelines::default() }
     }
 
-    /// Keeps what was compiled since the start, if anything was.
-    pub(crate) fn keep(&mut self, gpu: &Gpu, keep: &dyn Keep) -> Result<(), StoreError> {
-        let new = self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new));
-        let data = new.and_then(wgpu::PipelineCache::get_data);
-        data.map_or(Ok(()), |data| keep.write(&cache::name(&gpu.info, cache::PIPELINES), &data))
+    /// The content of the driver's cache, if something was compiled since the last call.
+    pub(crate) fn take_new(&mut self) -> Option<Vec<u8>> {
+        let cache = self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new));
+        cache.and_then(wgpu::PipelineCache::get_data)
     }
 
     /// The layout of a group of this many storage buffers.
