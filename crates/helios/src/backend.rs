@@ -1,11 +1,13 @@
 //! [`HeliosBackend`]: programs on a GPU.
 //!
-//! Running a program only records it. The recording is submitted when somebody reads, asks for results, or the ring
-//! of token uploads is full; an accumulated step is then one submission. The host waits in [`HeliosBackend::wait`] alone.
+//! Running a program only records it. The recording is submitted when the caller reads, writes or asks for results, when
+//! the ring of token uploads is full, or when the work in it would take long. So an accumulated step is usually one
+//! submission. Only [`HeliosBackend::wait`] waits for the device.
 
 mod mapped;
 mod submissions;
 mod timestamps;
+mod transfers;
 
 use std::{
     collections::VecDeque,
@@ -35,19 +37,16 @@ use crate::{
     },
 };
 
-/// How long the host waits for one submission, from the end of the one before it, before it gives up. Drivers of cards give up after some ten seconds; a software
-/// device takes its time.
+/// How long the host waits for one submission after the end of the one before it. Drivers of cards give up after about
+/// ten seconds; a software device is slow.
 const DEADLINE: Duration = Duration::from_secs(60);
 const SOFTWARE_DEADLINE: Duration = Duration::from_secs(1800);
 
-/// Batches that can be uploaded while steps before are still running or unsubmitted.
+/// Batches that can be uploaded while earlier steps are running or not yet submitted.
 const UPLOAD_SLOTS: usize = 8;
-/// Results that can be asked for before the first is collected.
+/// Results that can be requested before the first is collected.
 const RESULT_SLOTS: usize = 3;
-/// Bytes read or written at a time: staging memory is no more than this.
-const STAGING_BYTES: usize = 16 << 20;
-
-/// See the module's text.
+/// Runs programs on a GPU. A run is recorded and, after some others, submitted.
 pub struct HeliosBackend {
     pub(crate) gpu: Gpu,
     pub(crate) profile: Profile,
@@ -64,17 +63,17 @@ pub struct HeliosBackend {
     pub(crate) notes: Vec<String>,
 }
 
-/// What `prepare` makes.
+/// Everything that `prepare` makes.
 struct Prepared {
     memory: Memory,
-    /// Those of the programs that were prepared, then at most one of a program that was not.
+    /// The prepared programs, then at most one other.
     plans: Vec<(Program, Plan)>,
-    own_plans: usize,
-    /// Token ids of the next run, which are uploaded with it.
+    permanent_plans: usize,
+    /// Token ids, which the next run uploads.
     tokens: Vec<u32>,
     has_new_tokens: bool,
     upload: wgpu::Buffer,
-    /// Slots that the current recording reads.
+    /// Upload slots that the current recording reads.
     uploads_recorded: usize,
     next_upload: usize,
     results: Vec<wgpu::Buffer>,
@@ -122,13 +121,13 @@ impl HeliosBackend {
         })
     }
 
-    /// As if nothing had been prepared or run.
+    /// Drops what was prepared, and counts launches from 0 again.
     pub(crate) fn reset(&mut self) {
         self.prepared = None;
         self.launches = Launches::default();
     }
 
-    /// Submits what was recorded, and waits until it is done.
+    /// Submits the recording and waits until it is done.
     pub(crate) fn wait_idle(&mut self) -> Result<(), BackendError> {
         self.submit()?;
         match self.last_submission.clone() {
@@ -152,7 +151,7 @@ impl HeliosBackend {
         }
     }
 
-    /// Compiles every kernel with one text in place of another from here on.
+    /// From here on, compiles every kernel with one text in place of another.
     #[cfg(test)]
     pub(crate) fn sabotage(&mut self, right: &'static str, wrong: &'static str) {
         self.pipelines = Pipelines::new(None);
@@ -164,7 +163,7 @@ impl HeliosBackend {
         &self.gpu.info
     }
 
-    /// Dispatches of one run of a program.
+    /// The number of dispatches in one run of a program.
     pub fn dispatches_of(&self, program: &Program) -> Result<usize, BackendError> {
         Ok(lower(program, &self.profile)?.iter().map(|lowering| lowering.dispatches.len()).sum())
     }
@@ -174,13 +173,13 @@ impl HeliosBackend {
         self.prepared.as_ref().map_or(0, |prepared| prepared.memory.bytes())
     }
 
-    /// Bytes that the allocator has taken from the driver for this device: an account other than ours. None where the API has
-    /// no such allocator.
+    /// Bytes that wgpu's allocator has taken from the driver for this device, which is independent of our own count. `None`
+    /// where the API has no such allocator.
     pub fn driver_bytes(&self) -> Option<u64> {
         self.gpu.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// Loses the device, as a crash of the driver would: for tests of what happens then.
+    /// Loses the device, as a crash of the driver does: for tests.
     pub fn destroy_device(&self) {
         self.gpu.device.destroy();
     }
@@ -195,7 +194,7 @@ impl HeliosBackend {
         Ok(longest)
     }
 
-    /// Submits what was recorded, if anything was.
+    /// Submits the recording, if there is one.
     fn submit(&mut self) -> Result<(), BackendError> {
         if let Some(encoder) = self.encoder.take() {
             let index = self.gpu.queue.submit([encoder.finish()]);
@@ -208,8 +207,8 @@ impl HeliosBackend {
         self.gpu.check_fault()
     }
 
-    /// Waits until a submission is done; the one place where the host waits for the device. Each of those before it has the
-    /// whole time to the deadline.
+    /// Waits until a submission is done. Nothing else waits for the device. Each submission before it has the whole time to
+    /// the deadline.
     fn wait(&mut self, submission: &Submission) -> Result<(), BackendError> {
         while let Some(oldest) = self.submissions.oldest_until(submission) {
             let poll = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(self.deadline) };
@@ -227,11 +226,11 @@ impl HeliosBackend {
         Ok(())
     }
 
-    /// Waits for a mapping that was requested before or with a submission.
+    /// Waits for a mapping that was requested no later than the submission.
     fn wait_mapped(&mut self, mapped: &Mapped, submission: &Submission) -> Result<(), BackendError> {
         self.wait(submission)?;
         if mapped.answer().is_none() {
-            // Done, but the callback was not called with it.
+            // The submission is done, but the callback has not been called yet.
             self.gpu.device.poll(wgpu::PollType::Poll).map_err(|error| self.gpu.failed(error.to_string()))?;
         }
         self.gpu.check_fault()?;
@@ -241,47 +240,7 @@ impl HeliosBackend {
         }
     }
 
-    /// Runs a program alone and waits for it, its operations timed.
-    fn run_timed(&mut self, number: usize, args: &RunArgs, timeline: &mut Timeline) -> Result<(), BackendError> {
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let ops = prepared.plans[number].0.ops().len();
-        if timeline.threads() < 1 || timeline.ops() < ops {
-            return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
-        }
-        if prepared.timestamps.as_ref().is_none_or(|timestamps| timestamps.ops() < ops) {
-            prepared.timestamps = Some(Timestamps::new(&self.gpu, timeline.ops())?);
-        }
-        let Some(timestamps) = prepared.timestamps.take() else { return Err(not_prepared()) };
-        let mut encoder = self.encoder.take().unwrap_or_else(|| new_encoder(&self.gpu));
-        let plan = &mut prepared.plans[number].1;
-        let ranges: Vec<_> = plan.operations().collect();
-        for (op, range) in ranges.into_iter().enumerate() {
-            let timestamp_writes = Some(timestamps.of(op));
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            plan.record(&mut pass, args, range);
-        }
-        timestamps.resolve(&mut encoder, ops);
-        self.launches.dispatches += plan.len() as u64;
-        self.encoder = Some(encoder);
-        self.submit()?;
-        let bytes = (ops * 16) as u64;
-        let mapped = Mapped::request(timestamps.readable(), bytes);
-        let submission = self.last_submission.clone().ok_or_else(not_prepared)?;
-        self.wait_mapped(&mapped, &submission)?;
-        let done_ns = timeline.now_ns();
-        let view = timestamps.readable().slice(..bytes).get_mapped_range();
-        let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
-        let ticks: Vec<u64> = view.as_chunks().0.iter().map(|tick| u64::from_le_bytes(*tick)).collect();
-        timestamps.fill(&ticks, timeline, done_ns);
-        drop(view);
-        timestamps.readable().unmap();
-        if let Some(prepared) = &mut self.prepared {
-            prepared.timestamps = Some(timestamps);
-        }
-        Ok(())
-    }
-
-    /// The number of a program's plan, which is made now if the program was not among those prepared.
+    /// The index of a program's plan. Makes the plan if the program was not prepared.
     fn plan_of(&mut self, program: &Program) -> Result<usize, BackendError> {
         let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
         if let Some(number) = prepared.plans.iter().position(|(known, _)| known == program) {
@@ -302,40 +261,11 @@ impl HeliosBackend {
         }
         let plan = Plan::new(&self.gpu, lowered, costs(program), &prepared.memory, &mut self.pipelines)?;
         self.gpu.check_fault()?;
-        // The newest takes the place of the one before: programs that are not prepared run once.
-        prepared.plans.truncate(prepared.own_plans);
+        // It replaces the last such plan: programs that are not prepared run once.
+        prepared.plans.truncate(prepared.permanent_plans);
         prepared.plans.push((program.clone(), plan));
         Ok(prepared.plans.len() - 1)
     }
-
-    /// Uploads the tokens of the next run through a slot of the ring.
-    fn record_upload(&mut self) -> Result<(), BackendError> {
-        let prepared = self.prepared.as_ref().ok_or_else(not_prepared)?;
-        if !prepared.has_new_tokens {
-            return Ok(());
-        }
-        if prepared.uploads_recorded == UPLOAD_SLOTS {
-            self.submit()?;
-        }
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let bytes = prepared.tokens.len() as u64 * 4;
-        let at = prepared.next_upload as u64 * bytes;
-        self.gpu.queue.write_buffer(&prepared.upload, at, bytemuck::cast_slice(&prepared.tokens));
-        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
-        encoder.copy_buffer_to_buffer(&prepared.upload, at, prepared.memory.region(Region::Inputs), 0, bytes);
-        prepared.has_new_tokens = false;
-        prepared.uploads_recorded += 1;
-        prepared.next_upload = (prepared.next_upload + 1) % UPLOAD_SLOTS;
-        Ok(())
-    }
-}
-
-/// Copies are of whole words.
-fn check_words(offset_bytes: usize, bytes: usize) -> Result<(), BackendError> {
-    if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
-        return Ok(());
-    }
-    Err(BackendError::InvalidProgram(format!("{bytes} bytes at byte {offset_bytes} are not a whole words")))
 }
 
 fn not_prepared() -> BackendError {
@@ -366,7 +296,7 @@ impl Backend for HeliosBackend {
     }
 
     fn scratch_bytes(&self, programs: &[&Program]) -> usize {
-        // A program that cannot run is an error of `prepare`.
+        // `prepare` reports a program that cannot run.
         let inputs = programs.iter().map(|program| program.sizes().get(Region::Inputs)).max().unwrap_or(0);
         let uploads = UPLOAD_SLOTS * inputs * 4;
         self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize + uploads)
@@ -384,15 +314,7 @@ impl Backend for HeliosBackend {
                 Plan::new(&self.gpu, lower(program, &self.profile)?, costs(program), &memory, &mut self.pipelines)?;
             plans.push(((*program).clone(), plan));
         }
-        let buffer = |label, bytes: usize, usage| {
-            let size = bytes.max(4) as u64;
-            self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
+        let buffer = |label, bytes: usize, usage| self.gpu.buffer(label, bytes.max(4) as u64, usage);
         let input_bytes = sizes.get(Region::Inputs) * 4;
         let upload =
             buffer("tokens", UPLOAD_SLOTS * input_bytes, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST);
@@ -400,7 +322,7 @@ impl Backend for HeliosBackend {
         let results = (0..RESULT_SLOTS).map(|_| buffer("results", Results::LEN * 4, readable)).collect();
         self.prepared = Some(Prepared {
             memory,
-            own_plans: plans.len(),
+            permanent_plans: plans.len(),
             plans,
             tokens: vec![0; sizes.get(Region::Inputs)],
             has_new_tokens: false,
@@ -421,57 +343,11 @@ impl Backend for HeliosBackend {
     }
 
     fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
-        // A recording that was not submitted comes before.
-        self.submit()?;
-        let element_bytes = region.element_bytes();
-        check_words(offset * element_bytes, std::mem::size_of_val(data) / 4 * element_bytes)?;
-        for (chunk, values) in data.chunks(STAGING_BYTES / 4).enumerate() {
-            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-            let buffer = prepared.memory.region(region);
-            let at = (offset + chunk * (STAGING_BYTES / 4)) * element_bytes;
-            let bytes = self.profile.format16.encode(region, values);
-            self.gpu.queue.write_buffer(buffer, at as u64, &bytes);
-            prepared.staged_bytes += bytes.len();
-            if prepared.staged_bytes >= STAGING_BYTES {
-                // What was staged is freed once it has been submitted and is done.
-                prepared.staged_bytes = 0;
-                let submission = self.submissions.submitted(self.gpu.queue.submit([]), false);
-                self.wait(&submission)?;
-            }
-        }
-        self.gpu.check_fault()
+        self.write_region(region, offset, data)
     }
 
     fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
-        self.submit()?;
-        self.launches.read_backs += 1;
-        let element_bytes = region.element_bytes();
-        check_words(offset * element_bytes, out.len() * element_bytes)?;
-        for (chunk, values) in out.chunks_mut(STAGING_BYTES / 4).enumerate() {
-            let bytes = (values.len() * element_bytes) as u64;
-            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-            let is_too_small = |staging: &wgpu::Buffer| staging.size() < bytes;
-            if prepared.staging.as_ref().is_none_or(is_too_small) {
-                prepared.staging = Some(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("staging"),
-                    size: bytes,
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                }));
-            }
-            let Some(staging) = prepared.staging.clone() else { return Err(not_prepared()) };
-            let at = ((offset + chunk * (STAGING_BYTES / 4)) * element_bytes) as u64;
-            let mut encoder = new_encoder(&self.gpu);
-            encoder.copy_buffer_to_buffer(prepared.memory.region(region), at, &staging, 0, bytes);
-            let submission = self.submissions.submitted(self.gpu.queue.submit([encoder.finish()]), false);
-            let mapped = Mapped::request(&staging, bytes);
-            self.wait_mapped(&mapped, &submission)?;
-            let view = staging.slice(..bytes).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
-            self.profile.format16.decode(region, &view, values);
-            drop(view);
-            staging.unmap();
-        }
-        Ok(())
+        self.read_region(region, offset, out)
     }
 
     fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError> {

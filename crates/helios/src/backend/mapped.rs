@@ -1,33 +1,24 @@
-//! Whether a buffer has been mapped.
+//! A buffer that is being mapped.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
-/// Whether a buffer has been mapped, which a callback of the driver says.
+/// Whether a buffer could be mapped, once a callback of the driver has said so.
 #[derive(Clone, Default)]
-pub(crate) struct Mapped(Arc<AtomicU8>);
-
-const PENDING: u8 = 0;
-const MAPPED: u8 = 1;
+pub(super) struct Mapped(Arc<OnceLock<bool>>);
 
 impl Mapped {
     /// Asks the driver to map the first bytes of a buffer.
-    pub(crate) fn request(buffer: &wgpu::Buffer, bytes: u64) -> Mapped {
+    pub(super) fn request(buffer: &wgpu::Buffer, bytes: u64) -> Mapped {
         let mapped = Mapped::default();
-        let flag = mapped.0.clone();
+        let answer = mapped.0.clone();
         buffer.slice(..bytes).map_async(wgpu::MapMode::Read, move |outcome| {
-            flag.store(if outcome.is_ok() { MAPPED } else { MAPPED + 1 }, Ordering::Release);
+            answer.get_or_init(|| outcome.is_ok());
         });
         mapped
     }
 
-    /// None while the driver has not answered; then whether it did.
-    pub(crate) fn answer(&self) -> Option<bool> {
-        match self.0.load(Ordering::Acquire) {
-            PENDING => None,
-            answer => Some(answer == MAPPED),
-        }
+    /// `None` until the driver has answered; then whether the buffer is mapped.
+    pub(super) fn answer(&self) -> Option<bool> {
+        self.0.get().copied()
     }
 }

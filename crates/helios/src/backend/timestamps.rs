@@ -1,14 +1,15 @@
-//! When each operation ran on the device, by its own clock.
+//! When each operation ran, by the device's clock.
 
-use alpha_tensor::{BackendError, Span, Timeline};
+use alpha_tensor::{BackendError, RunArgs, Span, Timeline};
 
+use super::{HeliosBackend, mapped::Mapped, new_encoder, not_prepared};
 use crate::device::Gpu;
 
-/// Operations of one query set: each takes two of the queries that every API has.
+/// Operations in one query set. Each takes two queries, and every API allows sets of this size.
 const OPS_PER_SET: usize = 2048;
 
 /// Room for the times of a program's operations.
-pub(crate) struct Timestamps {
+pub(super) struct Timestamps {
     sets: Vec<wgpu::QuerySet>,
     resolved: wgpu::Buffer,
     readable: wgpu::Buffer,
@@ -18,7 +19,7 @@ pub(crate) struct Timestamps {
 
 impl Timestamps {
     /// For programs of up to `ops` operations.
-    pub(crate) fn new(gpu: &Gpu, ops: usize) -> Result<Timestamps, BackendError> {
+    pub(super) fn new(gpu: &Gpu, ops: usize) -> Result<Timestamps, BackendError> {
         if !gpu.has(wgpu::Features::TIMESTAMP_QUERY) {
             return Err(BackendError::Unsupported {
                 op: "trace",
@@ -34,15 +35,8 @@ impl Timestamps {
                 count: 2 * OPS_PER_SET as u32,
             })
         });
-        let buffer = |usage| {
-            let size = (ops.next_multiple_of(OPS_PER_SET) * 16) as u64;
-            gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("timestamps"),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
+        let bytes = (ops.next_multiple_of(OPS_PER_SET) * 16) as u64;
+        let buffer = |usage| gpu.buffer("timestamps", bytes, usage);
         Ok(Timestamps {
             sets: sets.collect(),
             resolved: buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
@@ -52,13 +46,13 @@ impl Timestamps {
         })
     }
 
-    /// Operations there is room for.
-    pub(crate) fn ops(&self) -> usize {
+    /// The number of operations that there is room for.
+    pub(super) fn ops(&self) -> usize {
         self.ops
     }
 
     /// The two queries of an operation's pass.
-    pub(crate) fn of(&self, op: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+    pub(super) fn of(&self, op: usize) -> wgpu::ComputePassTimestampWrites<'_> {
         let first = 2 * (op % OPS_PER_SET) as u32;
         wgpu::ComputePassTimestampWrites {
             query_set: &self.sets[op / OPS_PER_SET],
@@ -68,7 +62,7 @@ impl Timestamps {
     }
 
     /// Makes the times of the first `ops` operations readable.
-    pub(crate) fn resolve(&self, encoder: &mut wgpu::CommandEncoder, ops: usize) {
+    pub(super) fn resolve(&self, encoder: &mut wgpu::CommandEncoder, ops: usize) {
         for (number, set) in self.sets.iter().enumerate() {
             let count = ops.saturating_sub(number * OPS_PER_SET).min(OPS_PER_SET);
             if count > 0 {
@@ -78,18 +72,65 @@ impl Timestamps {
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readable, 0, (ops * 16) as u64);
     }
 
-    /// What is to be mapped once the device is done.
-    pub(crate) fn readable(&self) -> &wgpu::Buffer {
+    /// The buffer to map once the device is done.
+    pub(super) fn readable(&self) -> &wgpu::Buffer {
         &self.readable
     }
 
-    /// Fills a timeline's first track from resolved times. The device's clock has its own zero: the last operation is put
-    /// where the host saw the device done, `done_ns` after the timeline's origin.
-    pub(crate) fn fill(&self, ticks: &[u64], timeline: &mut Timeline, done_ns: u64) {
+    /// Fills a timeline's first track from resolved times. The device's clock has its own zero, so the last operation is put
+    /// at the time when the host saw the device done, `done_ns` after the timeline's origin.
+    pub(super) fn fill(&self, ticks: &[u64], timeline: &mut Timeline, done_ns: u64) {
         let last = ticks.iter().max().copied().unwrap_or(0);
         let at = |tick: u64| done_ns.saturating_sub((last.saturating_sub(tick) as f64 * self.period_ns) as u64);
         for (span, pair) in timeline.spans_mut().iter_mut().zip(ticks.chunks_exact(2)) {
             *span = Span { start_ns: at(pair[0]), end_ns: at(pair[1]) };
         }
+    }
+}
+
+impl HeliosBackend {
+    /// Runs a program alone, times its operations and waits for it.
+    pub(super) fn run_timed(
+        &mut self,
+        plan: usize,
+        args: &RunArgs,
+        timeline: &mut Timeline,
+    ) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
+        let ops = prepared.plans[plan].0.ops().len();
+        if timeline.threads() < 1 || timeline.ops() < ops {
+            return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
+        }
+        if prepared.timestamps.as_ref().is_none_or(|timestamps| timestamps.ops() < ops) {
+            prepared.timestamps = Some(Timestamps::new(&self.gpu, timeline.ops())?);
+        }
+        let Some(timestamps) = prepared.timestamps.take() else { return Err(not_prepared()) };
+        let mut encoder = self.encoder.take().unwrap_or_else(|| new_encoder(&self.gpu));
+        let plan = &mut prepared.plans[plan].1;
+        let ranges: Vec<_> = plan.operations().collect();
+        for (op, range) in ranges.into_iter().enumerate() {
+            let timestamp_writes = Some(timestamps.of(op));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            plan.record(&mut pass, args, range);
+        }
+        timestamps.resolve(&mut encoder, ops);
+        self.launches.dispatches += plan.len() as u64;
+        self.encoder = Some(encoder);
+        self.submit()?;
+        let bytes = (ops * 16) as u64;
+        let mapped = Mapped::request(timestamps.readable(), bytes);
+        let submission = self.last_submission.clone().ok_or_else(not_prepared)?;
+        self.wait_mapped(&mapped, &submission)?;
+        let done_ns = timeline.now_ns();
+        let view = timestamps.readable().slice(..bytes).get_mapped_range();
+        let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
+        let ticks: Vec<u64> = view.as_chunks().0.iter().map(|tick| u64::from_le_bytes(*tick)).collect();
+        timestamps.fill(&ticks, timeline, done_ns);
+        drop(view);
+        timestamps.readable().unmap();
+        if let Some(prepared) = &mut self.prepared {
+            prepared.timestamps = Some(timestamps);
+        }
+        Ok(())
     }
 }
