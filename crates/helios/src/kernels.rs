@@ -1,5 +1,5 @@
-//! From an operation to dispatches. One file for each family of operations, as in the other backends; the WGSL lies beside
-//! it. Nothing here touches a device: what an operation becomes depends on its shapes and on the [`Profile`] alone.
+//! From an operation to dispatches. Each family of operations has a file, as in the other backends, and its WGSL beside it.
+//! Nothing here touches a device: the dispatches depend on the operation's shapes and on the [`Profile`] alone.
 
 mod error;
 pub(crate) mod shader;
@@ -23,31 +23,31 @@ use crate::format16::Format16;
 pub(crate) use self::error::LoweringError;
 pub use self::variant::{Variant, VariantError};
 
-/// Workgroups in one dimension of a grid: what every API guarantees.
+/// The most workgroups in one dimension of a grid that every API guarantees.
 const MAX_GROUPS: usize = 65_535;
 
-/// What kernels depend on beside shapes.
+/// Everything but shapes that kernels depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Profile {
-    /// Invocations of a workgroup that reduces, or works element by element.
+    /// Invocations in a workgroup that reduces or works element by element.
     pub(crate) reduce_width: u32,
-    /// Invocations of a workgroup of attention, each with a query or a key.
+    /// Invocations in a workgroup of attention, each with one query or key.
     pub(crate) attention_width: u32,
-    /// Vectors of a flat region for an invocation of AdamW, which looks up its decay run once.
+    /// Vectors of a flat region that an invocation of AdamW updates. It looks up its decay run once.
     pub(crate) flat_vectors: u32,
-    /// Workgroups over which sums of all rows or all parameters are spread.
+    /// Workgroups that share a sum over all rows or all parameters.
     pub(crate) parts: usize,
-    /// How matrix products are made: A·B, A·Bᵀ, Aᵀ·B.
+    /// The variants of the matrix products A·B, A·Bᵀ and Aᵀ·B.
     pub(crate) matmul: [Variant; 3],
     /// The same where an operand has 16 bits.
     pub(crate) matmul16: [Variant; 3],
-    /// What [`Region::Activations16`] holds.
+    /// The format of [`Region::Activations16`].
     pub(crate) format16: Format16,
-    /// Elements that one operand can have.
+    /// The most elements that an operand can have.
     pub(crate) max_binding_len: usize,
 }
 
-/// What a kernel's binding shows.
+/// The memory that a kernel's binding shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operand {
     /// A tensor.
@@ -56,7 +56,7 @@ pub(crate) enum Operand {
     Scratch(usize, usize),
     /// Numbers that never change.
     Constant(Vec<u32>),
-    /// Nothing: the kernel does not look.
+    /// Nothing: the kernel does not read it.
     Absent,
 }
 
@@ -72,27 +72,27 @@ impl From<Option<Tensor>> for Operand {
     }
 }
 
-/// A parameter whose value each run brings.
+/// A parameter whose value changes from run to run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum RunValue {
-    /// Two words: the mask's key.
+    /// The mask's key, two words.
     DropoutKey(DropoutMask),
-    /// Position of the first new token.
+    /// The position of the first new token.
     Position,
-    /// Learning rate.
+    /// The learning rate.
     Lr,
     /// `1 − βᵗ`.
     Correction(f32),
     /// The loss scale, times a factor.
     LossScale(f32),
-    /// What undoes the loss scale.
+    /// The inverse of the loss scale.
     InverseLossScale,
-    /// Whether the update needs the one before to have been applied.
+    /// Whether the update applies only if the one before did.
     Chained,
 }
 
 impl RunValue {
-    /// Writes the words of a run.
+    /// Writes the value that a run has.
     pub(crate) fn apply(self, args: &RunArgs, words: &mut [u32]) {
         match self {
             RunValue::DropoutKey(mask) => {
@@ -114,12 +114,12 @@ impl RunValue {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Params {
     pub(crate) words: Vec<u32>,
-    /// Where in `words` each run writes a value.
+    /// Indices in `words` where each run writes a value.
     pub(crate) run_values: Vec<(usize, RunValue)>,
 }
 
 impl Params {
-    /// Parameters that are the same in every run.
+    /// Parameters without run values.
     pub(crate) fn fixed(words: impl Into<Vec<u32>>) -> Params {
         Params { words: words.into(), run_values: Vec::new() }
     }
@@ -138,12 +138,12 @@ pub(crate) struct Dispatch {
 pub(crate) struct Lowering<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) dispatches: Vec<Dispatch>,
-    /// Elements of scratch space that they use.
+    /// Elements of scratch space that the dispatches use.
     pub(crate) scratch_len: usize,
 }
 
 impl<'a> Lowering<'a> {
-    /// The dispatches of `op`, and why there are none.
+    /// The dispatches of `op`, or why there are none.
     pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, LoweringError> {
         let mut lowering = Lowering { profile, dispatches: Vec::new(), scratch_len: 0 };
         let l = &mut lowering;
@@ -172,7 +172,7 @@ impl<'a> Lowering<'a> {
         Ok(lowering)
     }
 
-    /// Appends a dispatch; one without workgroups is left out.
+    /// Appends a dispatch, unless it has no workgroups.
     pub(crate) fn push(
         &mut self,
         shader: Shader,
@@ -191,12 +191,12 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Rows of `widest` columns in pieces of which each fits a binding: `(start, end)`.
+    /// Cuts rows of `widest` columns into pieces that fit a binding: `(start, end)`.
     pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
         self.pieces(rows, widest, 1)
     }
 
-    /// The same, in pieces of whole multiples of `step` rows.
+    /// The same, in multiples of `step` rows.
     pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
         let max_len = self.profile.max_binding_len;
         let fitting = max_len / widest.max(1) / step * step;
@@ -206,7 +206,7 @@ impl<'a> Lowering<'a> {
         Ok((0..rows).step_by(fitting.max(1)).map(|start| (start, rows.min(start + fitting))).collect())
     }
 
-    /// How a kernel sees the elements of an operand; as vectors only where `is_vector_kernel`, too.
+    /// How an operand's elements are stored for a kernel. They are vectors only if `is_vector_kernel`.
     pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, LoweringError> {
         match (tensor.region == Region::Activations16, is_vector_kernel && is_vector(tensor)) {
             (true, true) => Ok(Storage::Half(self.profile.format16)),
@@ -225,7 +225,7 @@ impl<'a> Lowering<'a> {
         tensor.map_or(Ok(Storage::Scalar), |tensor| self.storage(tensor, is_vector_kernel))
     }
 
-    /// An operand that must fit as a whole.
+    /// An operand that must fit in one binding.
     pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, LoweringError> {
         let (len, max_len) = (tensor.len(), self.profile.max_binding_len);
         if len > max_len {
@@ -234,24 +234,24 @@ impl<'a> Lowering<'a> {
         Ok(Operand::Tensor(tensor))
     }
 
-    /// Reserves scratch space from its start; one operation at a time uses it.
+    /// Reserves scratch space. Every operation uses it from its start, one at a time.
     pub(crate) fn scratch(&mut self, len: usize) -> Operand {
         self.scratch_len = self.scratch_len.max(len);
         Operand::Scratch(0, len)
     }
 }
 
-/// A grid of `count` workgroups, folded where one dimension is too short (`grid.wgsl`).
+/// A grid of `count` workgroups, folded into a second dimension if one is too short (`grid.wgsl`).
 pub(crate) fn folded(count: usize) -> [usize; 3] {
     if count <= MAX_GROUPS { [count, 1, 1] } else { [MAX_GROUPS, count.div_ceil(MAX_GROUPS), 1] }
 }
 
-/// Elements `start..end` of a vector, or of a matrix seen as one.
+/// Elements `start..end` of a vector, or of a matrix read as one.
 pub(crate) fn flat_part(tensor: Tensor, start: usize, end: usize) -> Tensor {
     Tensor { offset: tensor.offset + start, rows: 1, cols: end - start, ..tensor }
 }
 
-/// Whether rows of this tensor are whole vectors of four.
+/// Whether the rows of this tensor are whole vectors of four.
 pub(crate) fn is_vector(tensor: &Tensor) -> bool {
     tensor.cols.is_multiple_of(4) && tensor.offset.is_multiple_of(4)
 }
@@ -260,7 +260,7 @@ pub(crate) const GRID: &str = include_str!("kernels/grid.wgsl");
 pub(crate) const REDUCE: &str = include_str!("kernels/reduce.wgsl");
 pub(crate) const THREEFRY: &str = include_str!("kernels/threefry.wgsl");
 
-/// Every source, for whatever depends on them all.
+/// Every source: stored entries depend on all of them.
 pub(crate) const SOURCES: &[&str] = &[
     include_str!("kernels/activation.wgsl"),
     include_str!("kernels/adamw.wgsl"),
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_source_is_among_them() {
+    fn every_source_is_listed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernels");
         let files = std::fs::read_dir(folder).expect("the folder of the sources");
         let wgsl = files

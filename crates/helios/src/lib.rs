@@ -1,11 +1,10 @@
 //! The operations of `alpha-tensor` on a GPU, through wgpu: Vulkan, Metal, DX12.
 //!
-//! What happens to a program: [`HeliosBackend`] lowers each operation into a few dispatches (`kernels/`, one file for each
-//! family, as in the CPU backends, beside the WGSL that it uses), makes their pipelines (`pipelines.rs`), binds
-//! them to windows of the regions (`memory.rs`), and keeps the result as a plan (`recording.rs`). Running the program
-//! records the plan and waits for nothing; the host waits only where it reads.
+//! [`HeliosBackend`] lowers each operation of a program into a few dispatches (`kernels/`), compiles their kernels, binds them
+//! to windows of the regions, and stores the result as a plan (`recording.rs`). Running the program records the plan and does
+//! not wait. The host waits only when it reads, or writes much.
 //!
-//! Nothing here falls back: what a device cannot do is an error of [`alpha_tensor::Backend::prepare`] or of opening it.
+//! Nothing here falls back: if a device cannot do something, opening it or [`alpha_tensor::Backend::prepare`] is an error.
 //!
 //! This crate knows nothing of models or of a run's files.
 

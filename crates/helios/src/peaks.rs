@@ -1,4 +1,4 @@
-//! What a device reaches at best, measured: the roofline's two numbers.
+//! The roofline's two numbers, measured: the most that a device computes and moves.
 
 use std::time::Instant;
 
@@ -22,19 +22,19 @@ pub struct DevicePeaks {
     pub triad_gb_s: f64,
 }
 
-/// Bytes of each of the triad's three operands, where a binding can have that much: beyond the caches of cards.
+/// Bytes of each of the triad's three operands, unless a binding has less: more than the caches of cards hold.
 const TRIAD_BYTES: u64 = 256 << 20;
 const SOFTWARE_TRIAD_BYTES: u64 = 64 << 20;
-/// Invocations and iterations of the multiply-adds.
+/// Invocations of the multiply-adds, and iterations of each.
 const FMA_INVOCATIONS: usize = 1 << 20;
 const SOFTWARE_FMA_INVOCATIONS: usize = 1 << 14;
 const FMA_ITERATIONS: usize = 512;
 const FLOPS_PER_ITERATION: usize = 8 * 4 * 2;
-/// The quickest of so many counts: what else runs on the machine only takes away.
+/// The fastest round counts: anything else on the machine only makes a round slower.
 const ROUNDS: usize = 5;
 const WORKGROUP: u32 = 64;
 
-/// Opens the device and measures it, which takes a second or so.
+/// Opens the device and measures it, which takes about a second.
 pub fn peaks(options: &Options) -> Result<DevicePeaks, HeliosError> {
     let gpu = Gpu::open(options)?;
     let profile = Profile::of(&gpu, options)?;

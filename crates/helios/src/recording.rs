@@ -1,4 +1,4 @@
-//! A program's plan: its dispatches with pipelines and bind groups, made once; recording writes them into an encoder.
+//! A program's plan: its dispatches with pipelines and bind groups, made once. Each run records it into an encoder.
 
 pub(crate) mod memory;
 pub(crate) mod pipelines;
@@ -19,20 +19,21 @@ use crate::{
 struct BoundDispatch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
-    /// First elements of the operands, then the kernel's own parameters.
+    /// The first elements of the operands, then the kernel's own parameters.
     params: Params,
     groups: [u32; 3],
 }
 
-/// A program ready to run: its dispatches, and where those of each operation end.
+/// A program that is ready to run.
 pub(crate) struct Plan {
     dispatches: Vec<BoundDispatch>,
+    /// The end of each operation's dispatches.
     ends: Vec<usize>,
-    /// Of each operation.
+    /// The cost of each operation.
     costs: Vec<u64>,
 }
 
-/// Lowers every operation of a program; an error names the first that cannot run.
+/// Lowers every operation of a program. An error names the first that cannot run.
 pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
     let unsupported =
         |op, error: LoweringError| BackendError::Unsupported { op, backend: "helios", why: error.to_string() };
@@ -44,7 +45,7 @@ pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<L
 }
 
 impl Plan {
-    /// Compiles and binds.
+    /// Compiles the kernels and binds their operands.
     pub(crate) fn new(
         gpu: &Gpu,
         lowered: Vec<Lowering<'_>>,
@@ -62,17 +63,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Dispatches of a run.
+    /// The number of dispatches in a run.
     pub(crate) fn len(&self) -> usize {
         self.dispatches.len()
     }
 
-    /// Operations, each in its range of dispatches.
+    /// The range of dispatches of each operation.
     pub(crate) fn operations(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         (0..self.ends.len()).map(|index| self.start_of(index)..self.ends[index])
     }
 
-    /// What each operation costs.
+    /// The cost of each operation.
     pub(crate) fn costs(&self) -> &[u64] {
         &self.costs
     }

@@ -2,17 +2,17 @@
 
 use super::{DeviceInfo, DeviceKind, HeliosError, devices};
 
-/// Which device is wanted.
+/// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// A discrete GPU, else an integrated one, else any; a software device last.
     #[default]
     Best,
-    /// By number, or by a part of its name, whatever the case.
+    /// By its number, or by a part of its name in any case.
     Named(String),
 }
 
-/// The device that a choice means, unopened.
+/// The device that a choice means. It is not opened.
 pub fn find(choice: &DeviceChoice) -> Result<DeviceInfo, HeliosError> {
     let found = devices();
     let info = found[choose(&found, choice)?].clone();
@@ -20,7 +20,7 @@ pub fn find(choice: &DeviceChoice) -> Result<DeviceInfo, HeliosError> {
     Ok(info)
 }
 
-/// The place of the chosen device in the list.
+/// The index of the chosen device in the list.
 pub(super) fn choose(found: &[DeviceInfo], choice: &DeviceChoice) -> Result<usize, HeliosError> {
     let names = |devices: &[&DeviceInfo]| {
         let named = devices.iter().map(|device| format!("{} `{}`", device.index, device.name));

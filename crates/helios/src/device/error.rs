@@ -2,29 +2,29 @@
 
 use crate::kernels::{Variant, VariantError};
 
-/// Why there is no device to run on. What to do about it is [`HeliosError::hint`].
+/// Why there is no device to run on. [`HeliosError::hint`] says what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum HeliosError {
-    /// Nothing at all.
+    /// The system has no device.
     #[error("no GPU found: looked for Vulkan, Metal and DX12 devices")]
     NoDevice,
-    /// A number or name that fits none.
+    /// A number or name that fits no device.
     #[error("no device `{asked}` among: {found}")]
     NoSuchDevice {
-        /// What was asked for.
+        /// The user's text.
         asked: String,
-        /// What there is.
+        /// All devices.
         found: String,
     },
-    /// A name that fits several.
+    /// A name that fits several devices.
     #[error("`{asked}` fits several devices: {found}")]
     Ambiguous {
-        /// What was asked for.
+        /// The user's text.
         asked: String,
-        /// Those that fit.
+        /// The devices that fit.
         found: String,
     },
-    /// A kernel that was asked for by its name.
+    /// A kernel that the user named and that the device cannot run.
     #[error("`--matmul={pinned}` cannot run on `{device}`: {why}")]
     Pinned {
         /// The kernel.
@@ -34,14 +34,14 @@ pub enum HeliosError {
         /// What is missing.
         why: VariantError,
     },
-    /// It does not compute what the reference does.
+    /// The device does not compute what the reference computes.
     #[error("`{device}` failed its self-test: {why}")]
     SelfTest {
         /// Its name.
         device: String,
         /// Its driver.
         driver: String,
-        /// Which operation, and by how much.
+        /// The operation, and what it computed.
         why: String,
     },
     /// The device or its driver lacks something.
@@ -57,7 +57,7 @@ pub enum HeliosError {
 }
 
 impl HeliosError {
-    /// What the user can do.
+    /// What the user can do about it.
     pub fn hint(&self) -> String {
         let other_driver = |driver: &str| {
             format!("update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`")

@@ -1,17 +1,17 @@
-//! Which devices there are, and what the kernels need of one.
+//! The devices of a system, and what the kernels need of one.
 
 use std::fmt;
 
 use super::HeliosError;
 
-/// What sort of device.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// A card of its own.
+    /// A card.
     Discrete,
     /// Part of the processor.
     Integrated,
-    /// Lent to a virtual machine.
+    /// A device of a virtual machine.
     Virtual,
     /// The processor itself, in software: for tests.
     Software,
@@ -38,7 +38,7 @@ pub struct DeviceInfo {
     pub index: usize,
     /// As the driver calls it.
     pub name: String,
-    /// What sort.
+    /// Its kind.
     pub kind: DeviceKind,
     /// `vulkan`, `metal`, `dx12`.
     pub api: String,
@@ -46,24 +46,24 @@ pub struct DeviceInfo {
     pub driver: String,
     /// Smallest and largest subgroup.
     pub subgroup: (u32, u32),
-    /// What the kernels would use of it.
+    /// Its features that the kernels can use.
     pub features: Vec<&'static str>,
-    /// Rows and columns of its cooperative matrices of f16 with sums in f32: 16, 8, or it has none.
+    /// Rows and columns of its cooperative matrices of f16 with sums in f32: 16 or 8.
     pub matrix_size: Option<u32>,
-    /// Bytes that one operand can have.
+    /// The most bytes of an operand.
     pub max_binding_bytes: u64,
-    /// Bytes that one buffer can have.
+    /// The most bytes of a buffer.
     pub max_buffer_bytes: u64,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Bytes of memory, where the driver says.
+    /// Bytes of memory, if the driver says.
     pub memory_bytes: Option<u64>,
-    /// What is missing for the kernels to run on it.
+    /// The first thing that the kernels need and it does not have.
     pub lacks: Option<String>,
 }
 
 impl DeviceInfo {
-    /// What tells one device and driver from another, for caches and records.
+    /// A text that differs between devices and drivers, for caches and records.
     pub fn fingerprint(&self) -> String {
         format!("{} | {} | {}", self.name, self.api, self.driver)
     }
@@ -78,23 +78,23 @@ impl DeviceInfo {
     }
 }
 
-/// The APIs that are looked for. Not OpenGL: its compute is slower and lacks what the kernels need.
+/// The APIs whose devices are used. OpenGL is not: its compute is slower and lacks features that the kernels need.
 const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
-/// Without these no kernel runs.
+/// No kernel runs without these.
 pub(super) const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
 
-/// What cooperative matrices of f16 need: their kernels count subgroups.
+/// What kernels on cooperative matrices of f16 need. They count subgroups.
 pub(super) const MATRICES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
-/// Bytes of parameters that a dispatch may carry: what Vulkan guarantees.
+/// The most bytes of parameters that a dispatch can have; Vulkan guarantees them.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
-/// Storage buffers that a kernel binds at most.
+/// The most storage buffers that a kernel binds.
 const STORAGE_BUFFERS: u32 = 8;
-/// Workgroup memory that the largest kernel takes.
+/// Workgroup memory of the largest kernel.
 const WORKGROUP_BYTES: u32 = 16 << 10;
-/// Invocations of the largest workgroup.
+/// Invocations in the largest workgroup.
 const INVOCATIONS: u32 = 256;
 
 pub(super) fn adapters() -> Vec<wgpu::Adapter> {
@@ -139,7 +139,7 @@ pub(super) fn describe(index: usize, adapter: &wgpu::Adapter) -> DeviceInfo {
     }
 }
 
-/// The device's own memory. Only Vulkan is asked: the largest heap that is local to the device.
+/// The device's own memory: the largest heap that is local to it. Only Vulkan is asked.
 fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
     // SAFETY: the handles are used within this call, while the adapter lives, and nothing is destroyed.
     unsafe {
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_limit_is_named() {
         let limits = wgpu::Limits {
             max_immediate_size: IMMEDIATE_BYTES,
             max_compute_workgroup_storage_size: WORKGROUP_BYTES,

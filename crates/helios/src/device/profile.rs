@@ -1,4 +1,4 @@
-//! What kernels depend on, on a device: what its kind suggests, and what may be chosen instead.
+//! The [`Profile`] that a device's kind suggests, and the variants to choose from.
 
 use crate::{
     device::{DeviceKind, Gpu, HeliosError, Options},
@@ -7,10 +7,10 @@ use crate::{
 };
 
 impl Profile {
-    /// The kernels that the device's kind suggests, and products as the options pin them.
+    /// What the device's kind suggests, or the variant that the options pin.
     pub(crate) fn of(gpu: &Gpu, options: &Options) -> Result<Profile, HeliosError> {
         let binding = gpu.limits.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX));
-        // A window begins before its operand and ends behind it.
+        // A window begins before its operand and ends after it.
         let slack = 2 * u64::from(gpu.limits.min_storage_buffer_offset_alignment);
         let is_software = options.kernels_for.unwrap_or(gpu.info.kind) == DeviceKind::Software;
         let variants = [false, true].map(|has_16_bits| candidates(gpu, is_software, has_16_bits)[0]);
@@ -21,7 +21,7 @@ impl Profile {
             let pinned = on_device(pinned, gpu);
             fits(pinned, gpu).map_err(|why| HeliosError::Pinned { pinned, device: gpu.info.name.clone(), why })?;
             profile.matmul16 = [pinned; 3];
-            // Matrices are for 16-bit operands.
+            // Matrices are only for 16-bit operands.
             if !matches!(pinned, Variant::Coop { .. }) {
                 profile.matmul = [pinned; 3];
             }
@@ -45,20 +45,20 @@ impl Profile {
     }
 }
 
-/// The variants to choose from, for products in f32 or with 16-bit operands; the first is what the device's kind suggests.
+/// The variants to choose from, for products in f32 or with 16-bit operands. The device's kind suggests the first.
 pub(crate) fn candidates(gpu: &Gpu, is_software: bool, has_16_bits: bool) -> Vec<Variant> {
     let matrix_size = gpu.matrix_size().filter(|_| has_16_bits);
     let all = all_candidates(is_software, matrix_size, subgroup(gpu));
     let fitting: Vec<Variant> = all.into_iter().filter(|&variant| fits(variant, gpu).is_ok()).collect();
-    // Every device that can be opened has room for this one.
+    // Every device that can be opened can run this one.
     if fitting.is_empty() { vec![SMALLEST] } else { fitting }
 }
 
-/// What fits every device.
+/// Fits every device.
 pub(crate) const SMALLEST: Variant = Variant::Direct { rows: 4, vectors: 1, width: 8, height: 8 };
 
-/// The variants of a kind of device. A card that has matrices uses them wherever they are asked for, a device in software never,
-/// whose driver has them slow: between the two the bits differ, so that no measurement chooses there.
+/// The variants of a kind of device. A card that has matrices always uses them for 16-bit operands. A software device never
+/// does: they are slow there. Results with and without matrices differ in bits, so no measurement may choose.
 pub(crate) fn all_candidates(is_software: bool, matrix_size: Option<u32>, subgroup: [u32; 2]) -> Vec<Variant> {
     let direct = |rows, vectors, width, height| Variant::Direct { rows, vectors, width, height };
     let staged = |rows, vectors, width, height, depth| Variant::Staged { rows, vectors, width, height, depth };
@@ -72,7 +72,7 @@ pub(crate) fn all_candidates(is_software: bool, matrix_size: Option<u32>, subgro
     vec![staged(4, 1, 16, 16, 16), staged(8, 1, 16, 16, 16), staged(8, 2, 16, 16, 8), staged(8, 2, 8, 8, 16)]
 }
 
-/// The variant as this device runs it: its name does not say how large subgroups are.
+/// The variant with the device's subgroups, which its name does not have.
 pub(crate) fn on_device(variant: Variant, gpu: &Gpu) -> Variant {
     match variant {
         Variant::Coop { size, matrices, waves, depth, .. } => {
@@ -86,7 +86,7 @@ fn subgroup(gpu: &Gpu) -> [u32; 2] {
     [gpu.info.subgroup.0.max(1), gpu.info.subgroup.1.max(1)]
 }
 
-/// Whether the device can run it; the error says what it lacks.
+/// Whether the device can run the variant.
 pub(crate) fn fits(variant: Variant, gpu: &Gpu) -> Result<(), VariantError> {
     let limits = &gpu.limits;
     for (what, needed, limit) in [

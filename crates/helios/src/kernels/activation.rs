@@ -1,4 +1,4 @@
-//! Activations as the kernels number them, swiglu, and fill.
+//! Activations as the kernels number them, swiglu and fill.
 
 use alpha_tensor::{
     Tensor,

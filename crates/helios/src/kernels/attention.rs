@@ -1,4 +1,4 @@
-//! Causal self-attention. Sequences are cut where all of them together are larger than a binding.
+//! Causal self-attention. If all sequences together are larger than a binding, each dispatch gets some of them.
 
 use alpha_tensor::{
     Tensor,
@@ -8,7 +8,7 @@ use alpha_tensor::{
 use super::shader::ShaderBuilder;
 use super::{Lowering, LoweringError, Params, REDUCE, RunValue, THREEFRY, folded};
 
-/// The parameters that forward and backward share, and the place of the dropout key among them.
+/// The parameters that forward and backward share.
 fn shared_params(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> Params {
     let head_dim = c / heads;
     let mut words = [block, c, heads, head_dim].map(|word| word as u32).to_vec();
@@ -26,7 +26,7 @@ fn score_scale(head_dim: usize) -> f32 {
     (1.0 / (head_dim as f64).sqrt()) as f32
 }
 
-/// Registers that a head's dimension takes, in vectors.
+/// The most registers that a head's dimension can take, in vectors.
 const MAX_HEAD_VECTORS: usize = 64;
 
 fn builder(
@@ -49,7 +49,7 @@ fn builder(
 pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
-    // A mask counts sequences from the operation's first.
+    // A mask counts sequences from the operation's first, so there is only one piece.
     let pieces =
         if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
     let is_vector = (c / heads).is_multiple_of(4);
@@ -105,7 +105,7 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
     Ok(())
 }
 
-/// Where the position stands in the kernel's own words.
+/// The index of the position in the kernel's own words.
 const POSITION_WORD: usize = 5;
 
 pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), LoweringError> {

@@ -5,7 +5,7 @@ use alpha_tensor::op::Dropout;
 use super::{Lowering, LoweringError, Operand, RunValue, pointwise::Pointwise};
 
 pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
-    // The mask counts rows from the operation's first, so that there are no pieces.
+    // The mask counts rows from the operation's first, so there is only one piece.
     let residual = op.residual.map(|residual| l.whole(residual)).transpose()?;
     Pointwise {
         entry: "DROPOUT",

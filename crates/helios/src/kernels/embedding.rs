@@ -1,11 +1,11 @@
-//! Token and position embedding. A token embedding larger than a binding is shown window by window.
+//! Token and position embedding. A token embedding larger than a binding is bound one window at a time.
 
 use alpha_tensor::op::{Embedding, EmbeddingBwd};
 
 use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Params, RunValue, folded};
 
-/// Where the position stands in the kernel's own words.
+/// The index of the position in the kernel's own words.
 const POSITION_WORD: usize = 5;
 
 pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
@@ -27,7 +27,7 @@ pub(super) fn embedding(op: &Embedding, l: &mut Lowering<'_>) -> Result<(), Lowe
 pub(super) fn embedding_bwd(op: &EmbeddingBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (rows, cols, positions) = (op.dout.rows, op.dout.cols, op.dwpe.rows);
     for (start, end) in l.row_pieces(op.dwte.rows, cols)? {
-        // The position embedding's gradient is the first dispatch's.
+        // The first dispatch computes the position embedding's gradient.
         let positions = if start == 0 { positions } else { 0 };
         let shader = ShaderBuilder::new("embedding_bwd", 4)
             .number("WG", l.profile.reduce_width)

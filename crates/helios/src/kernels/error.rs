@@ -1,8 +1,8 @@
-//! Why an operation has no dispatches on a device.
+//! Why an operation cannot become dispatches on a device.
 
 use super::MAX_GROUPS;
 
-/// What the kernels cannot do. Sizes are in numbers, not bytes.
+/// Something that the kernels cannot do. Sizes count numbers, not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoweringError {
     #[error("an activation and a residual in one product")]

@@ -1,4 +1,4 @@
-//! Head, cross-entropy, logits, and the sum of losses. Logits are row-major in `scratch`.
+//! Head, cross-entropy, logits and the sum of losses. Logits are row-major in `scratch`.
 
 use alpha_tensor::{
     Tensor,
@@ -16,7 +16,7 @@ fn as_logits(scratch: Tensor, rows: usize, vocab: usize) -> Tensor {
     Tensor { rows, cols: vocab, ..scratch }
 }
 
-/// Where `grad_scale` stands in the kernel's own words.
+/// The index of `grad_scale` in the kernel's own words.
 const GRAD_SCALE_WORD: usize = 2;
 
 pub(super) fn cross_entropy(op: &CrossEntropy, l: &mut Lowering<'_>) -> Result<(), LoweringError> {

@@ -42,12 +42,12 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Low
 pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;
     let width = l.profile.reduce_width;
-    // Parts of the gradients are whole vectors, whatever the rows are.
+    // Parts of the gradients are whole vectors, even if rows are not.
     let stride = cols.next_multiple_of(4);
     let mut accumulate = op.accumulate;
     let mut pieces = l.row_pieces(op.x.rows, cols)?;
     if pieces.is_empty() {
-        pieces.push((0, 0)); // the gradients of no rows are written all the same
+        pieces.push((0, 0)); // without rows the gradients are still written
     }
     for (start, end) in pieces {
         let rows = end - start;

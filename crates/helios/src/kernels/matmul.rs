@@ -1,19 +1,19 @@
-//! Matrix products: which kernel makes one, and cutting those of which an operand is larger than a binding.
+//! Matrix products: choosing the kernel, and cutting a product if an operand is larger than a binding.
 
 use alpha_tensor::{Region, Tensor, op::Activation};
 
 use super::shader::{Shader, ShaderBuilder};
 use super::{Lowering, LoweringError, Operand, Params, Variant, activation::activation_number};
 
-/// What happens to the product, as numbered in `matmul_operands.wgsl`.
+/// What happens to the product. `matmul_operands.wgsl` numbers the cases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Epilogue {
     Plain,
-    /// An activation; the value before it goes to the tensor.
+    /// Applies an activation. If there is a tensor, it gets the value before.
     Activate(Activation, Option<Tensor>),
     /// Adds a residual.
     Residual(Tensor),
-    /// Times the activation's derivative at `pre`; its value goes to `post`.
+    /// Multiplies by the activation's derivative at `pre`, and writes the activation's value to `post`.
     Derivative {
         activation: Activation,
         pre: Tensor,
@@ -23,7 +23,7 @@ pub(super) enum Epilogue {
     Accumulate,
 }
 
-/// C = epilogue(A·B). Sizes m, n and k follow from C and A; a matrix may be part of the columns of a wider one, `skip`
+/// C = epilogue(A·B). The sizes m, n and k follow from C and A. A and C may be columns of a wider matrix, which begin `skip`
 /// columns from its left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
@@ -41,7 +41,7 @@ pub(super) struct Product {
     pub(super) skip_c: usize,
     pub(super) bias: Option<Tensor>,
     pub(super) epilogue: Epilogue,
-    /// Gets the sums of B's columns.
+    /// Where the sums of B's columns go.
     pub(super) column_sums: Option<Tensor>,
 }
 
@@ -65,7 +65,7 @@ impl Product {
         }
     }
 
-    /// Appends the dispatches: one, unless an operand is larger than a binding.
+    /// Appends the dispatches: only one if no operand is larger than a binding.
     pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         let is_large = |tensor: &Tensor| tensor.len() > l.profile.max_binding_len;
         if is_large(&self.c) || (is_large(&self.a) && !self.transpose_a) {
@@ -96,7 +96,7 @@ impl Product {
             other @ (Epilogue::Plain | Epilogue::Accumulate) => other,
         };
         let (a, skip_a) = if self.transpose_a { (self.a, self.skip_a + start) } else { (rows(self.a), self.skip_a) };
-        // Sums over all of B are the first piece's.
+        // The first piece makes the sums over all of B.
         let column_sums = self.column_sums.filter(|_| start == 0);
         Product { a, skip_a, c: rows(self.c), m: end - start, epilogue, column_sums, ..self }
     }
@@ -163,7 +163,7 @@ impl Product {
     fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, LoweringError> {
         let (epilogue, activation) = match self.epilogue {
             Epilogue::Plain => (0, None),
-            // Without a place for it, the value before the activation is not kept.
+            // Without a tensor for it, the value before the activation is not stored.
             Epilogue::Activate(activation, pre) => (if pre.is_some() { 1 } else { 5 }, Some(activation)),
             Epilogue::Residual(_) => (2, None),
             Epilogue::Derivative { activation, .. } => (3, Some(activation)),

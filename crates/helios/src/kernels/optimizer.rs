@@ -5,7 +5,7 @@ use alpha_tensor::op::{AdamW, GradNorm};
 use super::shader::{Shader, ShaderBuilder};
 use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, RunValue, flat_part, folded};
 
-/// Where the numbers of a run stand in the norm's own words.
+/// Indices of run values in the norm's own words.
 const CHAINED_WORD: usize = 6;
 const INVERSE_SCALE_WORD: usize = 7;
 
@@ -45,10 +45,10 @@ pub(super) fn grad_norm(op: &GradNorm, l: &mut Lowering<'_>) -> Result<(), Lower
     l.push(norm_shader(l, op, "WHOLE")?, operands, Params { words: words(len, 0), run_values }, [1, 1, 1])
 }
 
-/// Where the numbers of a run stand in AdamW's own words.
+/// Indices of run values in AdamW's own words.
 const LR_WORD: usize = 3;
 const CORRECTION_WORD: usize = 8;
-const INVERSE_SCALE_WORD_OF_ADAMW: usize = 10;
+const ADAMW_INVERSE_SCALE_WORD: usize = 10;
 
 pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let vectors_per_group = (l.profile.reduce_width * l.profile.flat_vectors) as usize;
@@ -83,7 +83,7 @@ pub(super) fn adamw(op: &AdamW, l: &mut Lowering<'_>) -> Result<(), LoweringErro
             (LR_WORD, RunValue::Lr),
             (CORRECTION_WORD, RunValue::Correction(op.beta1)),
             (CORRECTION_WORD + 1, RunValue::Correction(op.beta2)),
-            (INVERSE_SCALE_WORD_OF_ADAMW, RunValue::InverseLossScale),
+            (ADAMW_INVERSE_SCALE_WORD, RunValue::InverseLossScale),
         ];
         let groups = folded((end - start).div_ceil(4 * vectors_per_group));
         l.push(shader.clone(), operands, Params { words, run_values }, groups)?;

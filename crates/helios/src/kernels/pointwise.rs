@@ -1,4 +1,4 @@
-//! What goes element by element: the dispatch of dropout and fill.
+//! Dropout and fill: dispatches that go element by element.
 
 use super::shader::ShaderBuilder;
 use super::{GRID, Lowering, LoweringError, Operand, Params, RunValue, THREEFRY, folded};
@@ -11,12 +11,12 @@ pub(super) struct Pointwise {
     pub(super) len: usize,
     pub(super) cols: usize,
     pub(super) value: f32,
-    /// Threshold and scale of a dropout mask, whose key each run brings.
+    /// Threshold and scale of a dropout mask. Its key is a run value.
     pub(super) mask: (u32, f32),
     pub(super) run_value: Option<RunValue>,
 }
 
-/// Where the key stands in the kernel's own words.
+/// The index of the key in the kernel's own words.
 const KEY_WORD: usize = 3;
 
 impl Pointwise {

@@ -1,6 +1,8 @@
-//! Whether this device and driver compute what the reference does: every operation, one at a time, on a shape whose rows are
-//! whole vectors, and on one whose are not those with other code for it. Drivers have bugs, and a wrong gradient looks like
-//! a bad learning rate. Compiling takes nearly all of the time, so that each kernel comes in one form.
+//! Whether this device and driver compute what the reference computes. Drivers have bugs, and a wrong gradient looks like a
+//! bad learning rate.
+//!
+//! Every operation runs alone, on a shape whose rows are whole vectors. Operations with other code for other rows also run on
+//! a shape with such rows. Compiling takes nearly all of the time, so each kernel runs in one form only.
 
 mod operations;
 
@@ -21,7 +23,7 @@ use crate::{
     kernels::{Lowering, Profile},
 };
 
-/// Largest difference, relative to the largest number of the result: far above rounding, far below a wrong kernel.
+/// The largest difference, relative to the largest number of the result: far above rounding, far below a wrong kernel.
 fn tolerance(format: Option<Format16>) -> f64 {
     match format {
         None => 1e-3,
@@ -30,7 +32,7 @@ fn tolerance(format: Option<Format16>) -> f64 {
     }
 }
 
-/// Everything that the test runs, as text: what it proved holds for these dispatches and no others.
+/// All dispatches that the test runs, as text: a pass holds for these and no others.
 pub(crate) fn dispatches(profile: &Profile, format: Option<Format16>) -> String {
     let programs = programs();
     let run = if format.is_some() { &programs[..] } else { &programs[..SHAPES.len()] };
@@ -42,7 +44,7 @@ pub(crate) fn dispatches(profile: &Profile, format: Option<Format16>) -> String 
     text
 }
 
-/// The first number of a device that is not what the reference has.
+/// The first number of a device that differs from the reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mismatch {
     op: &'static str,
@@ -59,7 +61,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Runs every operation on both. The answer names the first that differs.
+/// Runs every operation on the device and the reference, and returns the first mismatch.
 pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<Mismatch>, BackendError> {
     let (format, plain) = (backend.format16, SHAPES.iter().map(|shape| (shape, false)));
     for (shape, has_16_bits) in plain.chain(format.map(|_| (&SHAPE_16, true))) {
@@ -100,7 +102,7 @@ pub(crate) fn self_test(backend: &mut HeliosBackend) -> Result<Option<Mismatch>,
     Ok(None)
 }
 
-/// The same random numbers for both, whatever they mean.
+/// Fills all regions of both with the same random numbers, whatever they mean.
 fn fill(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
@@ -118,7 +120,7 @@ fn fill(
             }
         }
         backend.write(region, 0, &values)?;
-        backend.read(region, 0, &mut values)?; // rounded, where it has 16 bits
+        backend.read(region, 0, &mut values)?; // rounded, if the region has 16 bits
         reference.write(region, 0, &values)?;
     }
     let tokens: Vec<u32> =
@@ -127,7 +129,7 @@ fn fill(
     backend.write_tokens(0, &tokens)
 }
 
-/// What an operation writes.
+/// The tensors that an operation writes.
 fn written(op: &Op) -> Vec<Tensor> {
     let mut written = Vec::new();
     op.clone().visit(&mut |tensor, access| {
@@ -138,7 +140,8 @@ fn written(op: &Op) -> Vec<Tensor> {
     written
 }
 
-/// Both go on from the reference's numbers, as the device holds them, so that rounding does not add up.
+/// Gives the device the reference's numbers, and the reference these as the device rounds them, so that rounding does not
+/// add up.
 fn copy_from_reference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
@@ -156,7 +159,7 @@ fn copy_from_reference(
     Ok(())
 }
 
-/// The first number of an operation's results that differs from the reference's: found and expected.
+/// The first number that differs in an operation's results: found and expected.
 fn first_difference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,
@@ -192,7 +195,7 @@ mod tests {
         }
     }
 
-    /// One wrong number in a kernel is found, and the kernel named.
+    /// The test finds one wrong number in a kernel and names the kernel.
     #[test]
     fn a_device_that_computes_wrongly_is_found() {
         let mut backend = match HeliosBackend::open(&Options::default()) {

@@ -24,7 +24,7 @@ use crate::{
 
 /// A variant replaces the suggested one if it takes less than this share of its time.
 const SWITCH_RATIO: f64 = 0.9;
-/// Time that one measurement takes at least, so that waiting and the clock do not count.
+/// A measurement takes at least this time, so that waiting and the clock do not count.
 const MEASURED_MS: f64 = 4.0;
 const ROUNDS: usize = 3;
 
@@ -32,16 +32,16 @@ const ROUNDS: usize = 3;
 const SOFTWARE_SHAPE: [usize; 3] = [128, 256, 256];
 const CARD_SHAPE: [usize; 3] = [2048, 768, 2048];
 
-/// The kernels of products that were chosen for a device at an earlier start: A·B, A·Bᵀ, Aᵀ·B.
+/// The variants of products that an earlier start chose for a device: A·B, A·Bᵀ, Aᵀ·B.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernels {
     /// In f32.
     pub matmul: [Variant; 3],
-    /// With 16-bit operands: `--dtype=f16` where it was measured, else bf16.
+    /// With 16-bit operands: those of `--dtype=f16` if it was measured, else of bf16.
     pub matmul16: Option<[Variant; 3]>,
 }
 
-/// What was chosen for a device, if it has run before with this version.
+/// The variants that were chosen for a device, if it has run with this version before.
 pub fn stored_kernels(info: &DeviceInfo, store: &dyn BlobStore) -> Option<Kernels> {
     let read = |format| parse(&store.read(&cache::name(info, cache::tuning(format)))?, Some);
     let sixteen = [Format16::F16, Format16::Bf16].into_iter().find_map(|format| read(Some(format)));
@@ -69,7 +69,7 @@ fn parse(text: &[u8], checked: impl Fn(Variant) -> Option<Variant>) -> Option<[[
     Some([lines.next()??, lines.next()??])
 }
 
-/// Measures and sets the variants of the backend's profile.
+/// Measures the variants and sets the backend's profile.
 pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
     let is_software = backend.gpu.is_software();
     let formats = if backend.format16.is_some() { &[false, true][..] } else { &[false] };
@@ -106,20 +106,20 @@ pub(crate) fn tune(backend: &mut HeliosBackend) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Makes products of one form with this variant in the programs that are prepared from here on.
+/// Uses a variant for products of one form in all programs that are prepared later.
 fn set_variant(profile: &mut Profile, form: usize, has_16_bits: bool, variant: Variant) {
     let variants = if has_16_bits { &mut profile.matmul16 } else { &mut profile.matmul };
     variants[form] = variant;
 }
 
-/// A program of one product: 0 is A·B, 1 is A·Bᵀ, 2 is Aᵀ·B.
+/// A program of one product. Form 0 is A·B, 1 is A·Bᵀ, 2 is Aᵀ·B.
 fn product(form: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program {
     let mut sizes = RegionSizes::default();
     sizes.set(Region::Params, k * n);
     sizes.set(Region::Grads, k * n);
     let mut b = ProgramBuilder::new(sizes);
-    let wide = if has_16_bits { ProgramBuilder::activation16 } else { ProgramBuilder::activation };
-    let (x, y) = (wide(&mut b, rows, k), wide(&mut b, rows, n));
+    let activation = if has_16_bits { ProgramBuilder::activation16 } else { ProgramBuilder::activation };
+    let (x, y) = (activation(&mut b, rows, k), activation(&mut b, rows, n));
     let weight = Tensor::new(Region::Params, 0, k, n);
     match form {
         0 => b.push(Linear { x, weight, bias: None, activation: None, pre: None, residual: None, out: y }),
@@ -132,7 +132,7 @@ fn product(form: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program 
     b.finish(&[]).0
 }
 
-/// The shortest time of one run, waiting shared by many.
+/// The shortest time of one run. Many runs share a wait.
 fn time_ms(backend: &mut HeliosBackend, program: &Program) -> Result<f64, BackendError> {
     backend.prepare(program.sizes(), &[program])?;
     let mut run = |repeats: usize| -> Result<f64, BackendError> {
@@ -143,7 +143,7 @@ fn time_ms(backend: &mut HeliosBackend, program: &Program) -> Result<f64, Backen
         backend.wait_idle()?;
         Ok(start.elapsed().as_secs_f64() * 1e3 / repeats as f64)
     };
-    run(1)?; // compiles what the driver has left for the first use
+    run(1)?; // the driver may compile at the first use
     let repeats = (MEASURED_MS / run(1)?.max(1e-3)).ceil().clamp(1.0, 200.0) as usize;
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

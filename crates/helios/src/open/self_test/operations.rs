@@ -1,4 +1,4 @@
-//! The programs of the self-test: every operation of the table, with small operands that hold random numbers.
+//! The programs of the self-test: every operation of the table, on small operands that hold random numbers.
 
 use alpha_tensor::{
     Program, ProgramBuilder, Region, RegionSizes, Results, Tensor,
@@ -24,10 +24,10 @@ pub(super) const SHAPES: [Shape; 2] = [
     Shape { batch: 1, block: 9, c: 15, heads: 3, hidden: 21, vocab: 37 },
 ];
 
-/// Rows of 16 bits are whole vectors; nothing else here is round.
+/// Rows with 16 bits must be whole vectors. No other size is a multiple of 4.
 pub(super) const SHAPE_16: Shape = Shape { batch: 2, block: 21, c: 36, heads: 3, hidden: 68, vocab: 77 };
 
-/// Every operation of the table; the layer's activations have 16 bits if asked for.
+/// Every operation of the table. Activations inside a layer have 16 bits if `has_16_bits`.
 pub(super) fn program(shape: &Shape, has_16_bits: bool) -> Program {
     let mut sizes = RegionSizes::default();
     let fixed = FixedTensors::new(shape, &mut sizes);
@@ -40,7 +40,7 @@ pub(super) fn program(shape: &Shape, has_16_bits: bool) -> Program {
     b.finish(&activations.all()).0
 }
 
-/// All programs that are run, of every shape and storage.
+/// All programs that the test runs, with every shape and storage.
 pub(crate) fn programs() -> Vec<Program> {
     SHAPES.iter().map(|shape| program(shape, false)).chain([program(&SHAPE_16, true)]).collect()
 }
@@ -48,7 +48,7 @@ pub(crate) fn programs() -> Vec<Program> {
 const GELU: Activation = Activation::Gelu;
 const DROPOUT: DropoutMask = DropoutMask { p: 0.25, site: 3 };
 
-/// Tensors of the regions whose layout a program's author chooses.
+/// Tensors that are not activations, which the builder does not place.
 struct FixedTensors {
     wte: Tensor,
     wpe: Tensor,
@@ -101,7 +101,7 @@ impl FixedTensors {
     }
 }
 
-/// Tensors that the program's builder places.
+/// Tensors that the builder places.
 struct Activations {
     x: Tensor,
     dx: Tensor,
@@ -127,7 +127,6 @@ struct Activations {
 }
 
 impl Activations {
-    /// Those between the operations of a layer have 16 bits if `has_16_bits`.
     fn new(shape: &Shape, has_16_bits: bool, b: &mut ProgramBuilder) -> Activations {
         let &Shape { batch, block, c, heads, hidden, vocab } = shape;
         let rows = batch * block;
@@ -186,7 +185,7 @@ fn push_forward(&Shape { batch, block, heads, .. }: &Shape, f: &FixedTensors, a:
     b.push(linear(y, f.attn, Some(f.attn_bias), qkv));
     b.push(Attention { qkv, out: attended, lse, batch, heads, dropout });
     b.push(AttentionBwd { qkv, out: attended, lse, dout: y, dqkv, batch, heads, dropout });
-    let first = block - 1; // with the run's position, the whole cache
+    let first = block - 1; // with the run's position, this fills the cache
     let (new, out) = (a.new_qkv.row_range(0, first), a.cached.row_range(0, first));
     b.push(AttentionCached { qkv: new, k_cache: f.k_cache, v_cache: f.v_cache, out, heads });
     b.push(Dropout { x, residual: Some(a.dx), out: a.dropped, mask: DROPOUT });
