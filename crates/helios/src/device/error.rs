@@ -64,9 +64,8 @@ impl HeliosError {
         };
         match self {
             HeliosError::NoDevice => {
-                "install the driver of your card; on Debian `apt-get install mesa-vulkan-drivers` has \
-                                      those for AMD and Intel, and a slow one without any GPU; or run with \
-                                      `--backend=cpu`"
+                "install the driver of your card; on Debian `apt-get install mesa-vulkan-drivers` has those for AMD and \
+                 Intel, and a slow one without any GPU; or run with `--backend=cpu`"
                     .to_owned()
             }
             HeliosError::NoSuchDevice { .. } => {
