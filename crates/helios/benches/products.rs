@@ -1,7 +1,7 @@
 //! Speed of each matrix product of a step on the first device, by variant: `cargo bench -p helios --bench products`.
 //!
-//! Every product of W1 and of a 4 × 256 model is timed alone, by the device's clock, with each variant. The last column is
-//! the speed of the variant that the backend suggests, as a share of the best.
+//! Every product of W1 and of a 4 × 256 model is timed alone, by the device's clock, with each variant. The last column
+//! is the speed of the variant that the backend suggests, as a share of the best.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 

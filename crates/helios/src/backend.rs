@@ -1,8 +1,8 @@
 //! [`HeliosBackend`]: programs on a GPU.
 //!
-//! Running a program only records it. The recording is submitted when the caller reads, writes or asks for results, when
-//! the ring of token uploads is full, or when the work in it would take long. So an accumulated step is usually one
-//! submission. Only [`HeliosBackend::wait`] waits for the device.
+//! Running a program only records it. The recording is submitted when the caller reads, writes or asks for results,
+//! when the ring of token uploads is full, or when the work in it would take long. So an accumulated step is usually
+//! one submission. Only [`HeliosBackend::wait`] waits for the device.
 
 mod mapped;
 mod submissions;
@@ -57,7 +57,7 @@ pub struct HeliosBackend {
     last_submission: Option<Submission>,
     deadline: Duration,
     launches: Launches,
-    /// What 16-bit activations are, where there may be any.
+    /// The format of 16-bit activations, if there are any.
     pub(crate) format16: Option<Format16>,
     store: Option<Box<dyn BlobStore>>,
     pub(crate) notes: Vec<String>,
@@ -97,7 +97,7 @@ impl HeliosBackend {
         HeliosBackend::open_with(options, None)
     }
 
-    /// Opens a device as it is; `store` holds what stays between starts.
+    /// Opens a device without checking it. Entries that stay between starts are in `store`.
     pub(crate) fn open_with(
         options: &Options,
         store: Option<Box<dyn BlobStore>>,
@@ -168,13 +168,8 @@ impl HeliosBackend {
         Ok(lower(program, &self.profile)?.iter().map(|lowering| lowering.dispatches.len()).sum())
     }
 
-    /// Bytes of device memory that `prepare` allocated.
-    pub fn allocated_bytes(&self) -> u64 {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.memory.bytes())
-    }
-
-    /// Bytes that wgpu's allocator has taken from the driver for this device, which is independent of our own count. `None`
-    /// where the API has no such allocator.
+    /// Bytes that wgpu's allocator has taken from the driver for this device, which is independent of our own count.
+    /// `None` where the API has no such allocator.
     pub fn driver_bytes(&self) -> Option<u64> {
         self.gpu.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
@@ -207,8 +202,8 @@ impl HeliosBackend {
         self.gpu.check_fault()
     }
 
-    /// Waits until a submission is done. Nothing else waits for the device. Each submission before it has the whole time to
-    /// the deadline.
+    /// Waits until a submission is done. Nothing else waits for the device. Each submission before it has the whole
+    /// time to the deadline.
     fn wait(&mut self, submission: &Submission) -> Result<(), BackendError> {
         while let Some(oldest) = self.submissions.oldest_until(submission) {
             let poll = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(self.deadline) };

@@ -1,5 +1,5 @@
-//! From an operation to dispatches. Each family of operations has a file, as in the other backends, and its WGSL beside it.
-//! Nothing here touches a device: the dispatches depend on the operation's shapes and on the [`Profile`] alone.
+//! From an operation to dispatches. Each family of operations has a file, as in the other backends, and its WGSL beside
+//! it. Nothing here touches a device: the dispatches depend on the operation's shapes and on the [`Profile`] alone.
 
 mod error;
 pub(crate) mod shader;

@@ -1,9 +1,9 @@
 //! How much work goes into one submission, and which submissions are not done.
 //!
-//! Drivers reset a device whose submission takes a few seconds (two on Windows), and a step of half a million tokens takes
-//! minutes on a small device. So a recording is submitted before its work takes long: at first at [`FIRST_MAX_COST`], then
-//! at the cost that the device was seen to handle in [`MAX_SECONDS`]. This changes no value: the operations run in the same
-//! order.
+//! Drivers reset a device whose submission takes a few seconds (two on Windows), and a step of half a million tokens
+//! takes minutes on a small device. So a recording is submitted before its work takes long: at first at
+//! [`FIRST_MAX_COST`], then at the cost that the device was seen to handle in [`MAX_SECONDS`]. This changes no value:
+//! the operations run in the same order.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -79,8 +79,8 @@ impl Submissions {
     /// Removes the oldest submission, which was found done at `now`.
     pub(crate) fn oldest_done(&mut self, now: Instant) {
         let Some(Pending { cost, at, .. }) = self.pending.pop_front() else { return };
-        // It took at most the time since it was submitted. Earlier submissions, and a host that asks late, make the device
-        // look slower than it is, never faster.
+        // It took at most the time since it was submitted. Earlier submissions, and a host that asks late, make the
+        // device look slower than it is, never faster.
         let seconds = now.saturating_duration_since(at).as_secs_f64();
         if cost > 0 && seconds > 0.0 {
             self.max_cost = self.max_cost.max((cost as f64 / seconds * MAX_SECONDS) as u64);

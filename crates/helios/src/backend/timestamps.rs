@@ -77,8 +77,8 @@ impl Timestamps {
         &self.readable
     }
 
-    /// Fills a timeline's first track from resolved times. The device's clock has its own zero, so the last operation is put
-    /// at the time when the host saw the device done, `done_ns` after the timeline's origin.
+    /// Fills a timeline's first track from resolved times. The device's clock has its own zero, so the last operation
+    /// is put at the time when the host saw the device done, `done_ns` after the timeline's origin.
     pub(super) fn fill(&self, ticks: &[u64], timeline: &mut Timeline, done_ns: u64) {
         let last = ticks.iter().max().copied().unwrap_or(0);
         let at = |tick: u64| done_ns.saturating_sub((last.saturating_sub(tick) as f64 * self.period_ns) as u64);

@@ -9,7 +9,7 @@ const STAGING_BYTES: usize = 16 << 20;
 
 impl HeliosBackend {
     pub(super) fn write_region(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
-        // What is recorded but not submitted comes first.
+        // Work that is recorded already comes before the write.
         self.submit()?;
         let element_bytes = region.element_bytes();
         check_words(offset * element_bytes, data.len() * element_bytes)?;

@@ -1,5 +1,5 @@
-//! What stays from one start to the next for a device and its driver: compiled kernels, the choice of kernels, and that the
-//! self-test passed. The caller decides where the bytes lie. An entry that does not fit is made again.
+//! What stays from one start to the next for a device and its driver: compiled kernels, the choice of kernels, and that
+//! the self-test passed. The caller decides where the bytes lie. An entry that does not fit is made again.
 
 use crate::{
     device::{DeviceInfo, Gpu},
@@ -19,7 +19,8 @@ pub trait BlobStore {
 /// Why an entry could not be stored.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The name of an entry: what it holds, and all that it depends on, which is the device, its driver and every kernel's source.
+/// The name of an entry: what it holds, and all that it depends on, which is the device, its driver and every kernel's
+/// source.
 pub(crate) fn name(info: &DeviceInfo, what: &str) -> String {
     format!("helios {what}\n{}\n{}", info.fingerprint(), kernels::SOURCES.concat())
 }
@@ -46,7 +47,7 @@ pub(crate) fn pipeline_cache(gpu: &Gpu, store: Option<&dyn BlobStore>) -> Option
     }
     let data = store.and_then(|store| store.read(&name(&gpu.info, PIPELINES)));
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("helios"), data: data.as_deref(), fallback: true };
-    // SAFETY: the data come from `PipelineCache::get_data` for this device and driver: both are in the entry's name, and an
-    // entry comes back as it was written or not at all.
+    // SAFETY: the data come from `PipelineCache::get_data` for this device and driver: both are in the entry's name,
+    // and an entry comes back as it was written or not at all.
     Some(unsafe { gpu.device.create_pipeline_cache(&descriptor) })
 }

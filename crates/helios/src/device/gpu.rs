@@ -1,7 +1,7 @@
 //! An open device.
 //!
-//! Errors of the driver do not end the process. wgpu reports them to a callback; [`Gpu::check_fault`] returns the first one,
-//! and every entry into the backend calls it.
+//! Errors of the driver do not end the process. wgpu reports them to a callback; [`Gpu::check_fault`] returns the first
+//! one, and every entry into the backend calls it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Featu
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Which one.
+    /// The device.
     pub choice: DeviceChoice,
     /// Keep the shaders' bounds checks: slower, for tests of the kernels.
     pub checked: bool,

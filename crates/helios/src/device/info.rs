@@ -64,7 +64,7 @@ pub struct DeviceInfo {
 
 impl DeviceInfo {
     /// A text that differs between devices and drivers, for caches and records.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         format!("{} | {} | {}", self.name, self.api, self.driver)
     }
 
@@ -84,7 +84,7 @@ const APIS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL)
 /// No kernel runs without these.
 pub(super) const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
 
-/// What kernels on cooperative matrices of f16 need. They count subgroups.
+/// The features that kernels on cooperative matrices of f16 need. They count subgroups.
 pub(super) const MATRICES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 

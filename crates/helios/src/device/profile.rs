@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Profile {
-    /// What the device's kind suggests, or the variant that the options pin.
+    /// The profile that the device's kind suggests, with the variant that the options pin.
     pub(crate) fn of(gpu: &Gpu, options: &Options) -> Result<Profile, HeliosError> {
         let binding = gpu.limits.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         // A window begins before its operand and ends after it.
@@ -29,9 +29,9 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Products in f32 and with 16-bit operands by these variants; the rest as the kind of device suggests. In software one
-    /// workgroup is one vector of the processor: its barriers cost nothing, and starting it costs more than a vector of
-    /// `AdamW`.
+    /// Products in f32 and with 16-bit operands by these variants; the rest as the kind of device suggests. In software
+    /// one workgroup is one vector of the processor: its barriers cost nothing, and starting it costs more than a
+    /// vector of `AdamW`.
     pub(crate) fn for_kind(
         is_software: bool,
         [matmul, matmul16]: [Variant; 2],
@@ -57,8 +57,8 @@ pub(crate) fn candidates(gpu: &Gpu, is_software: bool, has_16_bits: bool) -> Vec
 /// Fits every device.
 pub(crate) const SMALLEST: Variant = Variant::Direct { rows: 4, vectors: 1, width: 8, height: 8 };
 
-/// The variants of a kind of device. A card that has matrices always uses them for 16-bit operands. A software device never
-/// does: they are slow there. Results with and without matrices differ in bits, so no measurement may choose.
+/// The variants of a kind of device. A card that has matrices always uses them for 16-bit operands. A software device
+/// never does: they are slow there. Results with and without matrices differ in bits, so no measurement may choose.
 pub(crate) fn all_candidates(is_software: bool, matrix_size: Option<u32>, subgroup: [u32; 2]) -> Vec<Variant> {
     let direct = |rows, vectors, width, height| Variant::Direct { rows, vectors, width, height };
     let staged = |rows, vectors, width, height, depth| Variant::Staged { rows, vectors, width, height, depth };

@@ -23,8 +23,8 @@ pub(super) enum Epilogue {
     Accumulate,
 }
 
-/// C = epilogue(A·B). The sizes m, n and k follow from C and A. A and C may be columns of a wider matrix, which begin `skip`
-/// columns from its left.
+/// C = epilogue(A·B). The sizes m, n and k follow from C and A. A and C may be columns of a wider matrix, which begin
+/// `skip` columns from its left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
     /// `[m, k]`, or `[k, m]` if transposed.
@@ -41,7 +41,7 @@ pub(super) struct Product {
     pub(super) skip_c: usize,
     pub(super) bias: Option<Tensor>,
     pub(super) epilogue: Epilogue,
-    /// Where the sums of B's columns go.
+    /// Gets the sums of B's columns.
     pub(super) column_sums: Option<Tensor>,
 }
 

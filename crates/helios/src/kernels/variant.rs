@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 use super::shader::{Shader, ShaderBuilder};
 
-/// How a product is cut into workgroups and invocations. All variants in f32 add along k in the same order, so the choice
-/// between them changes no bit.
+/// How a product is cut into workgroups and invocations. All variants in f32 add along k in the same order, so the
+/// choice between them changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// `matmul_direct.wgsl`: `width` by `height` invocations, each with `rows` (a multiple of 4) by `vectors` of C.

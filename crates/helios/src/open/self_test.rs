@@ -1,8 +1,8 @@
-//! Whether this device and driver compute what the reference computes. Drivers have bugs, and a wrong gradient looks like a
-//! bad learning rate.
+//! Whether this device and driver compute what the reference computes. Drivers have bugs, and a wrong gradient looks
+//! like a bad learning rate.
 //!
-//! Every operation runs alone, on a shape whose rows are whole vectors. Operations with other code for other rows also run on
-//! a shape with such rows. Compiling takes nearly all of the time, so each kernel runs in one form only.
+//! Every operation runs alone, on a shape whose rows are whole vectors. Operations with other code for other rows also
+//! run on a shape with such rows. Compiling takes nearly all of the time, so each kernel runs in one form only.
 
 mod operations;
 
@@ -140,8 +140,8 @@ fn written(op: &Op) -> Vec<Tensor> {
     written
 }
 
-/// Gives the device the reference's numbers, and the reference these as the device rounds them, so that rounding does not
-/// add up.
+/// Gives the device the reference's numbers, and the reference these as the device rounds them, so that rounding does
+/// not add up.
 fn copy_from_reference(
     reference: &mut RefBackend<f32>,
     backend: &mut HeliosBackend,

@@ -1,8 +1,8 @@
 //! Which kernels products get on a device: measured at its first use, and stored.
 //!
-//! The three forms of product (A·B, A·Bᵀ, Aᵀ·B) are timed alone, each candidate in turn. The fastest is taken, but the one
-//! that the device's kind suggests stays unless another is clearly faster. The choice changes no bit: all variants in f32
-//! add in the same order, and so do all on matrices.
+//! The three forms of product (A·B, A·Bᵀ, Aᵀ·B) are timed alone, each candidate in turn. The fastest is taken, but the
+//! one that the device's kind suggests stays unless another is clearly faster. The choice changes no bit: all variants
+//! in f32 add in the same order, and so do all on matrices.
 
 use std::time::Instant;
 

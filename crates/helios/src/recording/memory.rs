@@ -1,7 +1,7 @@
 //! Regions on the device, scratch space, and the windows through which kernels see them.
 //!
-//! A region is one buffer. A window is the part of it that a binding shows. It begins where the device allows a binding to
-//! begin, so a tensor's first element may be a few elements into its window.
+//! A region is one buffer. A window is the part of it that a binding shows. It begins where the device allows a binding
+//! to begin, so a tensor's first element may be a few elements into its window.
 
 use alpha_tensor::{BackendError, Region, RegionSizes, Tensor};
 
@@ -17,7 +17,6 @@ pub(crate) struct Memory {
     pub(crate) scratch: wgpu::Buffer,
     /// Bound in the place of an absent operand.
     pub(crate) nothing: wgpu::Buffer,
-    bytes: u64,
 }
 
 /// The part of a buffer that a binding shows.
@@ -61,12 +60,7 @@ impl Memory {
         if pollster::block_on(scope.pop()).is_some() {
             return Err(BackendError::OutOfMemory { asked_bytes: bytes as usize, what: "regions on the device" });
         }
-        Ok(Memory { regions, lens: Region::ALL.map(|region| sizes.get(region)), scratch, nothing, bytes })
-    }
-
-    /// Bytes of all buffers.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        Ok(Memory { regions, lens: Region::ALL.map(|region| sizes.get(region)), scratch, nothing })
     }
 
     /// Elements of a region.

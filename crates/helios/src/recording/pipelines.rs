@@ -36,8 +36,8 @@ impl Pipelines {
     /// The layout of a group of this many storage buffers.
     pub(crate) fn layout(&mut self, gpu: &Gpu, bindings: usize) -> wgpu::BindGroupLayout {
         let make = || {
-            // All are writable: a kernel may read and write parts of one region, which is one buffer, and a buffer can have
-            // only one use in a dispatch.
+            // All are writable: a kernel may read and write parts of one region, which is one buffer, and a buffer can
+            // have only one use in a dispatch.
             let entry = |binding| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
@@ -67,9 +67,9 @@ impl Pipelines {
         let module = if gpu.checked {
             gpu.device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the kernels index within their operands' windows, which a verified `Program` and the windows keep inside
-            // the regions; they never divide by zero and have no endless loop. Tests run every kernel with the checks on, on
-            // odd shapes.
+            // SAFETY: the kernels index within their operands' windows, which a verified `Program` and the windows keep
+            // inside the regions; they never divide by zero and have no endless loop. Tests run every kernel with the
+            // checks on, on odd shapes.
             unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
