@@ -2,7 +2,7 @@
 
 use alpha_data::Cache;
 use alpha_tensor::{Backend, cpu::CpuBackend, cpu_ref::RefBackend};
-use helios::{DeviceChoice, Format16, HeliosBackend, Keep, Options, Variant};
+use helios::{BlobStore, DeviceChoice, Format16, HeliosBackend, Options, StoreError, Variant};
 
 use crate::{TrainError, config};
 
@@ -57,12 +57,12 @@ impl DeviceCache {
     }
 }
 
-impl Keep for DeviceCache {
+impl BlobStore for DeviceCache {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         self.0.read_entry(name)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        self.0.write_entry(name, bytes)
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(self.0.write_entry(name, bytes)?)
     }
 }

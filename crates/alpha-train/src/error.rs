@@ -283,7 +283,7 @@ pub enum TrainError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no such GPU, or it cannot run the kernels.
-    #[error(transparent)]
+    #[error("{0}\n\nhint: {hint}", hint = .0.hint())]
     Device(#[from] HeliosError),
     /// The device failed in the middle of a run.
     #[error("{source}\n\nhint: {}", checkpoint.as_ref().map_or("the run had no checkpoint yet; start it again".to_owned(), |path| format!("`{}` is whole: go on from it with `--resume=auto`", path.display())))]

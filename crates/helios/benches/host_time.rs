@@ -1,4 +1,5 @@
-//! What a step of W1 costs the host: recording and submitting, waiting left out. `cargo bench -p helios --bench host_time`.
+//! The host's time for a step of W1: recording and submitting, without waiting. `cargo bench -p helios --bench
+//! host_time`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 

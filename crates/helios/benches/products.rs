@@ -1,7 +1,7 @@
 //! Speed of each matrix product of a step on the first device, by variant: `cargo bench -p helios --bench products`.
 //!
-//! Every product of W1 and of a 4 × 256 model is timed alone, by the device's clock, with each variant; the last column is
-//! what the variant that the backend chooses reaches of the best.
+//! Every product of W1 and of a 4 × 256 model is timed alone, by the device's clock, with each variant. The last column
+//! is the speed of the variant that the backend suggests, as a share of the best.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -35,8 +35,8 @@ fn variants() -> Vec<Variant> {
 /// Appends one product to a program.
 type Build<'a> = Box<dyn Fn(&mut ProgramBuilder) -> Op + 'a>;
 
-/// Median time of one product, in milliseconds.
-fn time(options: &Options, build: &dyn Fn(&mut ProgramBuilder) -> Op) -> f64 {
+/// Median time of one product.
+fn time_ms(options: &Options, build: &dyn Fn(&mut ProgramBuilder) -> Op) -> f64 {
     let mut backend = HeliosBackend::open(options).expect("a device");
     let mut sizes = RegionSizes::default();
     sizes.set(Region::Grads, 1 << 24);
@@ -94,7 +94,7 @@ fn main() {
             ("logits", c, vocab, Box::new(logits)),
         ];
         for (name, k, n, build) in products {
-            let gflops = |options: &Options| 2.0 * (r * k * n) as f64 / time(options, &*build) / 1e6;
+            let gflops = |options: &Options| 2.0 * (r * k * n) as f64 / time_ms(options, &*build) / 1e6;
             let each: Vec<f64> = variants()
                 .into_iter()
                 .map(|variant| gflops(&Options { matmul: Some(variant), ..Options::default() }))

@@ -1,7 +1,13 @@
 //! [`HeliosBackend`]: programs on a GPU.
 //!
-//! Running a program only records it. The recording is submitted when somebody reads, asks for results, or the ring
-//! of token uploads is full; an accumulated step is then one submission. The host waits in [`HeliosBackend::wait`] alone.
+//! Running a program only records it. The recording is submitted when the caller reads, writes or asks for results,
+//! when the ring of token uploads is full, or when the work in it would take long. So an accumulated step is usually
+//! one submission. Only [`HeliosBackend::wait`] waits for the device.
+
+mod mapped;
+mod submissions;
+mod timestamps;
+mod transfers;
 
 use std::{
     collections::VecDeque,
@@ -12,32 +18,35 @@ use alpha_tensor::{
     Backend, BackendError, DeviceMemory, Launches, Program, Region, RegionSizes, Results, RunArgs, Timeline,
 };
 
-use crate::{
-    device::{DeviceInfo, Gpu, HeliosError, Options},
-    format16::Format16,
-    kept::{self, Keep},
-    kernels::{Profile, Variant},
+use self::{
     mapped::Mapped,
-    memory::{Memory, planned_bytes},
-    pipelines::Pipelines,
-    recording::{Plan, lower},
     submissions::{Submission, Submissions, costs},
     timestamps::Timestamps,
 };
+use crate::{
+    device::{
+        DeviceInfo, Gpu, HeliosError, Options,
+        cache::{self, BlobStore},
+    },
+    format16::Format16,
+    kernels::Profile,
+    recording::{
+        Plan, lower,
+        memory::{Memory, planned_bytes},
+        pipelines::Pipelines,
+    },
+};
 
-/// How long the host waits for one submission, from the end of the one before it, before it gives up. Drivers of cards give up after some ten seconds; a software
-/// device takes its time.
+/// How long the host waits for one submission after the end of the one before it. Drivers of cards give up after about
+/// ten seconds; a software device is slow.
 const DEADLINE: Duration = Duration::from_secs(60);
 const SOFTWARE_DEADLINE: Duration = Duration::from_secs(1800);
 
-/// Batches that can be uploaded while steps before are still running or unsubmitted.
+/// Batches that can be uploaded while earlier steps are running or not yet submitted.
 const UPLOAD_SLOTS: usize = 8;
-/// Results that can be asked for before the first is collected.
+/// Results that can be requested before the first is collected.
 const RESULT_SLOTS: usize = 3;
-/// Bytes read or written at a time: staging memory is no more than this.
-const STAGING_BYTES: usize = 16 << 20;
-
-/// See the module's text.
+/// Runs programs on a GPU. A run is recorded and, after some others, submitted.
 pub struct HeliosBackend {
     pub(crate) gpu: Gpu,
     pub(crate) profile: Profile,
@@ -48,22 +57,23 @@ pub struct HeliosBackend {
     last_submission: Option<Submission>,
     deadline: Duration,
     launches: Launches,
-    format16: Option<Format16>,
-    pub(crate) keep: Option<Box<dyn Keep>>,
+    /// The format of 16-bit activations, if there are any.
+    pub(crate) format16: Option<Format16>,
+    store: Option<Box<dyn BlobStore>>,
     pub(crate) notes: Vec<String>,
 }
 
-/// What `prepare` makes.
+/// Everything that `prepare` makes.
 struct Prepared {
     memory: Memory,
-    /// Those of the programs that were prepared, then at most one of a program that was not.
+    /// The prepared programs, then at most one other.
     plans: Vec<(Program, Plan)>,
-    own_plans: usize,
-    /// Token ids of the next run, which are uploaded with it.
+    permanent_plans: usize,
+    /// Token ids, which the next run uploads.
     tokens: Vec<u32>,
     has_new_tokens: bool,
     upload: wgpu::Buffer,
-    /// Slots that the current recording reads.
+    /// Upload slots that the current recording reads.
     uploads_recorded: usize,
     next_upload: usize,
     results: Vec<wgpu::Buffer>,
@@ -87,14 +97,17 @@ impl HeliosBackend {
         HeliosBackend::open_with(options, None)
     }
 
-    /// Opens a device as it is; what is kept between starts is `keep`'s.
-    pub(crate) fn open_with(options: &Options, keep: Option<Box<dyn Keep>>) -> Result<HeliosBackend, HeliosError> {
+    /// Opens a device without checking it. Entries that stay between starts are in `store`.
+    pub(crate) fn open_with(
+        options: &Options,
+        store: Option<Box<dyn BlobStore>>,
+    ) -> Result<HeliosBackend, HeliosError> {
         let gpu = Gpu::open(options)?;
         let profile = Profile::of(&gpu, options)?;
         let deadline = if gpu.is_software() { SOFTWARE_DEADLINE } else { DEADLINE };
         Ok(HeliosBackend {
             profile,
-            pipelines: Pipelines::new(kept::pipeline_cache(&gpu, keep.as_deref())),
+            pipelines: Pipelines::new(cache::pipeline_cache(&gpu, store.as_deref())),
             prepared: None,
             encoder: None,
             last_submission: None,
@@ -102,36 +115,20 @@ impl HeliosBackend {
             deadline,
             launches: Launches::default(),
             format16: options.format16,
-            keep,
+            store,
             notes: Vec::new(),
             gpu,
         })
     }
 
-    /// As if nothing had been prepared or run.
-    pub(crate) fn forget(&mut self) {
+    /// Drops what was prepared, and counts launches from 0 again.
+    pub(crate) fn reset(&mut self) {
         self.prepared = None;
         self.launches = Launches::default();
     }
 
-    /// The device.
-    pub(crate) fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Something for whoever runs it.
-    pub(crate) fn note(&mut self, note: String) {
-        self.notes.push(note);
-    }
-
-    /// Makes products of one sort (see `Profile`) with this variant in the programs that are prepared from here on.
-    pub(crate) fn set_variant(&mut self, sort: usize, has_16_bits: bool, variant: Variant) {
-        let variants = if has_16_bits { &mut self.profile.matmul16 } else { &mut self.profile.matmul };
-        variants[sort] = variant;
-    }
-
-    /// Submits what was recorded, and waits until it is done.
-    pub(crate) fn finish(&mut self) -> Result<(), BackendError> {
+    /// Submits the recording and waits until it is done.
+    pub(crate) fn wait_idle(&mut self) -> Result<(), BackendError> {
         self.submit()?;
         match self.last_submission.clone() {
             Some(submission) => self.wait(&submission),
@@ -139,22 +136,26 @@ impl HeliosBackend {
         }
     }
 
-    /// Says once what could not be kept.
-    pub(crate) fn warn(&mut self, kept: Result<(), String>) {
-        let warning = kept.err().map(|why| format!("warning: {why}"));
-        self.notes.extend(warning.filter(|warning| !self.notes.contains(warning)));
+    /// An entry that an earlier start stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<Vec<u8>> {
+        self.store.as_ref()?.read(name)
     }
 
-    /// Compiles every kernel with one text in place of another from here on.
+    /// Stores an entry for later starts. Warns once of each reason why it cannot.
+    pub(crate) fn store(&mut self, name: &str, bytes: &[u8]) {
+        if let Some(Err(why)) = self.store.as_ref().map(|store| store.write(name, bytes)) {
+            let warning = format!("warning: {why}");
+            if !self.notes.contains(&warning) {
+                self.notes.push(warning);
+            }
+        }
+    }
+
+    /// From here on, compiles every kernel with one text in place of another.
     #[cfg(test)]
     pub(crate) fn sabotage(&mut self, right: &'static str, wrong: &'static str) {
         self.pipelines = Pipelines::new(None);
         self.pipelines.sabotage = Some((right, wrong));
-    }
-
-    /// What 16-bit activations are, where there may be any.
-    pub(crate) fn format16(&self) -> Option<Format16> {
-        self.format16
     }
 
     /// The device.
@@ -162,23 +163,18 @@ impl HeliosBackend {
         &self.gpu.info
     }
 
-    /// Dispatches of one run of a program.
+    /// The number of dispatches in one run of a program.
     pub fn dispatches_of(&self, program: &Program) -> Result<usize, BackendError> {
         Ok(lower(program, &self.profile)?.iter().map(|lowering| lowering.dispatches.len()).sum())
     }
 
-    /// Bytes of device memory that `prepare` allocated.
-    pub fn allocated_bytes(&self) -> u64 {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.memory.bytes())
-    }
-
-    /// Bytes that the allocator has taken from the driver for this device: an account other than ours. None where the API has
-    /// no such allocator.
+    /// Bytes that wgpu's allocator has taken from the driver for this device, which is independent of our own count.
+    /// `None` where the API has no such allocator.
     pub fn driver_bytes(&self) -> Option<u64> {
         self.gpu.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// Loses the device, as a crash of the driver would: for tests of what happens then.
+    /// Loses the device, as a crash of the driver does: for tests.
     pub fn destroy_device(&self) {
         self.gpu.device.destroy();
     }
@@ -193,7 +189,7 @@ impl HeliosBackend {
         Ok(longest)
     }
 
-    /// Submits what was recorded, if anything was.
+    /// Submits the recording, if there is one.
     fn submit(&mut self) -> Result<(), BackendError> {
         if let Some(encoder) = self.encoder.take() {
             let index = self.gpu.queue.submit([encoder.finish()]);
@@ -203,16 +199,16 @@ impl HeliosBackend {
                 prepared.uploads_recorded = 0;
             }
         }
-        self.gpu.take_fault()
+        self.gpu.check_fault()
     }
 
-    /// Waits until a submission is done; the one place where the host waits for the device. Each of those before it has the
-    /// whole time to the deadline.
+    /// Waits until a submission is done. Nothing else waits for the device. Each submission before it has the whole
+    /// time to the deadline.
     fn wait(&mut self, submission: &Submission) -> Result<(), BackendError> {
         while let Some(oldest) = self.submissions.oldest_until(submission) {
             let poll = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(self.deadline) };
             let outcome = self.gpu.device.poll(poll);
-            self.gpu.take_fault()?;
+            self.gpu.check_fault()?;
             outcome.map_err(|error| match error {
                 wgpu::PollError::Timeout => self.gpu.failed(format!(
                     "one submission took more than {} s; a smaller `--batch` with more `--accumSteps` makes them shorter",
@@ -225,62 +221,21 @@ impl HeliosBackend {
         Ok(())
     }
 
-    /// Waits for a mapping that was requested before or with a submission.
+    /// Waits for a mapping that was requested no later than the submission.
     fn wait_mapped(&mut self, mapped: &Mapped, submission: &Submission) -> Result<(), BackendError> {
         self.wait(submission)?;
         if mapped.answer().is_none() {
-            // Done, but the callback was not called with it.
+            // The submission is done, but the callback has not been called yet.
             self.gpu.device.poll(wgpu::PollType::Poll).map_err(|error| self.gpu.failed(error.to_string()))?;
         }
-        self.gpu.take_fault()?;
+        self.gpu.check_fault()?;
         match mapped.answer() {
             Some(true) => Ok(()),
             _ => Err(self.gpu.failed("its memory could not be read".to_owned())),
         }
     }
 
-    /// Runs a program alone and waits for it, its operations timed.
-    fn run_timed(&mut self, number: usize, args: &RunArgs, timeline: &mut Timeline) -> Result<(), BackendError> {
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let ops = prepared.plans[number].0.ops().len();
-        if timeline.threads() < 1 || timeline.ops() < ops {
-            return Err(BackendError::InvalidProgram("the timeline is smaller than the program".into()));
-        }
-        if prepared.timestamps.as_ref().is_none_or(|timestamps| timestamps.ops() < ops) {
-            prepared.timestamps = Some(Timestamps::new(&self.gpu, timeline.ops())?);
-        }
-        let Some(timestamps) = prepared.timestamps.take() else { return Err(not_prepared()) };
-        let mut encoder = self.encoder.take().unwrap_or_else(|| new_encoder(&self.gpu));
-        let plan = &mut prepared.plans[number].1;
-        let ranges: Vec<_> = plan.operations().collect();
-        for (op, range) in ranges.into_iter().enumerate() {
-            let timestamp_writes = Some(timestamps.of(op));
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            plan.record(&mut pass, args, range);
-        }
-        timestamps.resolve(&mut encoder, ops);
-        self.launches.dispatches += plan.len() as u64;
-        self.encoder = Some(encoder);
-        self.submit()?;
-        let bytes = (ops * 16) as u64;
-        let mapped = Mapped::request(timestamps.readable(), bytes);
-        let submission = self.last_submission.clone().ok_or_else(not_prepared)?;
-        self.wait_mapped(&mapped, &submission)?;
-        let done_ns = timeline.now_ns();
-        let view = timestamps.readable().slice(..bytes).get_mapped_range();
-        let view = view.map_err(|error| self.gpu.failed(error.to_string()))?;
-        let ticks: Vec<u64> =
-            view.chunks_exact(8).map(|tick| u64::from_le_bytes(tick.try_into().unwrap_or_default())).collect();
-        timestamps.fill(&ticks, timeline, done_ns);
-        drop(view);
-        timestamps.readable().unmap();
-        if let Some(prepared) = &mut self.prepared {
-            prepared.timestamps = Some(timestamps);
-        }
-        Ok(())
-    }
-
-    /// The number of a program's plan, which is made now if the program was not among those prepared.
+    /// The index of a program's plan. Makes the plan if the program was not prepared.
     fn plan_of(&mut self, program: &Program) -> Result<usize, BackendError> {
         let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
         if let Some(number) = prepared.plans.iter().position(|(known, _)| known == program) {
@@ -300,41 +255,12 @@ impl HeliosBackend {
             return Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()));
         }
         let plan = Plan::new(&self.gpu, lowered, costs(program), &prepared.memory, &mut self.pipelines)?;
-        self.gpu.take_fault()?;
-        // The newest takes the place of the one before: programs that are not prepared run once.
-        prepared.plans.truncate(prepared.own_plans);
+        self.gpu.check_fault()?;
+        // It replaces the last such plan: programs that are not prepared run once.
+        prepared.plans.truncate(prepared.permanent_plans);
         prepared.plans.push((program.clone(), plan));
         Ok(prepared.plans.len() - 1)
     }
-
-    /// Uploads the tokens of the next run through a slot of the ring.
-    fn record_upload(&mut self) -> Result<(), BackendError> {
-        let prepared = self.prepared.as_ref().ok_or_else(not_prepared)?;
-        if !prepared.has_new_tokens {
-            return Ok(());
-        }
-        if prepared.uploads_recorded == UPLOAD_SLOTS {
-            self.submit()?;
-        }
-        let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-        let bytes = prepared.tokens.len() as u64 * 4;
-        let at = prepared.next_upload as u64 * bytes;
-        self.gpu.queue.write_buffer(&prepared.upload, at, bytemuck::cast_slice(&prepared.tokens));
-        let encoder = self.encoder.get_or_insert_with(|| new_encoder(&self.gpu));
-        encoder.copy_buffer_to_buffer(&prepared.upload, at, prepared.memory.region(Region::Inputs), 0, bytes);
-        prepared.has_new_tokens = false;
-        prepared.uploads_recorded += 1;
-        prepared.next_upload = (prepared.next_upload + 1) % UPLOAD_SLOTS;
-        Ok(())
-    }
-}
-
-/// Copies are of whole words.
-fn check_words(offset_bytes: usize, bytes: usize) -> Result<(), BackendError> {
-    if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
-        return Ok(());
-    }
-    Err(BackendError::InvalidProgram(format!("{bytes} bytes at byte {offset_bytes} are not a whole words")))
 }
 
 fn not_prepared() -> BackendError {
@@ -365,7 +291,7 @@ impl Backend for HeliosBackend {
     }
 
     fn scratch_bytes(&self, programs: &[&Program]) -> usize {
-        // A program that cannot run is an error of `prepare`.
+        // `prepare` reports a program that cannot run.
         let inputs = programs.iter().map(|program| program.sizes().get(Region::Inputs)).max().unwrap_or(0);
         let uploads = UPLOAD_SLOTS * inputs * 4;
         self.scratch_len(programs).map_or(0, |len| planned_bytes(&RegionSizes::default(), len) as usize + uploads)
@@ -374,7 +300,7 @@ impl Backend for HeliosBackend {
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
         self.encoder = None;
         self.prepared = None;
-        self.gpu.take_fault()?;
+        self.gpu.check_fault()?;
         let scratch_len = self.scratch_len(programs)?;
         let memory = Memory::allocate(&self.gpu, sizes, scratch_len)?;
         let mut plans = Vec::new();
@@ -383,15 +309,7 @@ impl Backend for HeliosBackend {
                 Plan::new(&self.gpu, lower(program, &self.profile)?, costs(program), &memory, &mut self.pipelines)?;
             plans.push(((*program).clone(), plan));
         }
-        let buffer = |label, bytes: usize, usage| {
-            let size = bytes.max(4) as u64;
-            self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
+        let buffer = |label, bytes: usize, usage| self.gpu.buffer(label, bytes.max(4) as u64, usage);
         let input_bytes = sizes.get(Region::Inputs) * 4;
         let upload =
             buffer("tokens", UPLOAD_SLOTS * input_bytes, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST);
@@ -399,7 +317,7 @@ impl Backend for HeliosBackend {
         let results = (0..RESULT_SLOTS).map(|_| buffer("results", Results::LEN * 4, readable)).collect();
         self.prepared = Some(Prepared {
             memory,
-            own_plans: plans.len(),
+            permanent_plans: plans.len(),
             plans,
             tokens: vec![0; sizes.get(Region::Inputs)],
             has_new_tokens: false,
@@ -413,64 +331,18 @@ impl Backend for HeliosBackend {
             staged_bytes: 0,
             timestamps: None,
         });
-        let kept =
-            self.keep.as_ref().map_or(Ok(()), |keep| kept::keep_pipelines(&self.gpu, &**keep, &mut self.pipelines));
-        self.warn(kept);
-        self.gpu.take_fault()
+        if let Some(data) = self.pipelines.take_new() {
+            self.store(&cache::name(&self.gpu.info, cache::PIPELINES), &data);
+        }
+        self.gpu.check_fault()
     }
 
     fn write(&mut self, region: Region, offset: usize, data: &[f32]) -> Result<(), BackendError> {
-        // A recording that was not submitted comes before.
-        self.submit()?;
-        let element_bytes = region.element_bytes();
-        check_words(offset * element_bytes, std::mem::size_of_val(data) / 4 * element_bytes)?;
-        for (chunk, values) in data.chunks(STAGING_BYTES / 4).enumerate() {
-            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-            let buffer = prepared.memory.region(region);
-            let at = (offset + chunk * (STAGING_BYTES / 4)) * element_bytes;
-            let bytes = self.profile.format16.encode(region, values);
-            self.gpu.queue.write_buffer(buffer, at as u64, &bytes);
-            prepared.staged_bytes += bytes.len();
-            if prepared.staged_bytes >= STAGING_BYTES {
-                // What was staged is freed once it has been submitted and is done.
-                prepared.staged_bytes = 0;
-                let submission = self.submissions.submitted(self.gpu.queue.submit([]), false);
-                self.wait(&submission)?;
-            }
-        }
-        self.gpu.take_fault()
+        self.write_region(region, offset, data)
     }
 
     fn read(&mut self, region: Region, offset: usize, out: &mut [f32]) -> Result<(), BackendError> {
-        self.submit()?;
-        self.launches.read_backs += 1;
-        let element_bytes = region.element_bytes();
-        check_words(offset * element_bytes, out.len() * element_bytes)?;
-        for (chunk, values) in out.chunks_mut(STAGING_BYTES / 4).enumerate() {
-            let bytes = (values.len() * element_bytes) as u64;
-            let prepared = self.prepared.as_mut().ok_or_else(not_prepared)?;
-            let is_too_small = |staging: &wgpu::Buffer| staging.size() < bytes;
-            if prepared.staging.as_ref().is_none_or(is_too_small) {
-                prepared.staging = Some(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("staging"),
-                    size: bytes,
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                }));
-            }
-            let Some(staging) = prepared.staging.clone() else { return Err(not_prepared()) };
-            let at = ((offset + chunk * (STAGING_BYTES / 4)) * element_bytes) as u64;
-            let mut encoder = new_encoder(&self.gpu);
-            encoder.copy_buffer_to_buffer(prepared.memory.region(region), at, &staging, 0, bytes);
-            let submission = self.submissions.submitted(self.gpu.queue.submit([encoder.finish()]), false);
-            let mapped = Mapped::request(&staging, bytes);
-            self.wait_mapped(&mapped, &submission)?;
-            let view = staging.slice(..bytes).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
-            self.profile.format16.decode(region, &view, values);
-            drop(view);
-            staging.unmap();
-        }
-        Ok(())
+        self.read_region(region, offset, out)
     }
 
     fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError> {
@@ -539,8 +411,8 @@ impl Backend for HeliosBackend {
         self.wait_mapped(&requested.mapped, &requested.submission)?;
         let view = buffer.slice(..).get_mapped_range().map_err(|error| self.gpu.failed(error.to_string()))?;
         let mut values = [0.0; Results::LEN];
-        for (value, bytes) in values.iter_mut().zip(view.chunks_exact(4)) {
-            *value = f32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        for (value, bytes) in values.iter_mut().zip(view.as_chunks().0) {
+            *value = f32::from_le_bytes(*bytes);
         }
         drop(view);
         buffer.unmap();

@@ -1,13 +1,13 @@
-//! Numbers of 16 bits, on the host; `kernels/format_f16.wgsl` and `format_bf16.wgsl` are the same for kernels.
+//! 16-bit numbers on the host. `kernels/format_f16.wgsl` and `format_bf16.wgsl` do the same in kernels.
 
 use alpha_tensor::Region;
 
-/// A number of 16 bits.
+/// A 16-bit format of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format16 {
     /// IEEE 754 half precision: 11 significant bits, up to 65504.
     F16,
-    /// The upper half of an f32: 8 significant bits, its range.
+    /// The upper half of an f32: 8 significant bits, the range of f32.
     Bf16,
 }
 

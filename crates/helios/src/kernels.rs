@@ -1,52 +1,53 @@
-//! From an operation to dispatches. One file for each family of operations, as in the other backends; the WGSL lies beside
-//! it. Nothing here touches a device: what an operation becomes depends on its shapes and on the [`Profile`] alone.
+//! From an operation to dispatches. Each family of operations has a file, as in the other backends, and its WGSL beside
+//! it. Nothing here touches a device: the dispatches depend on the operation's shapes and on the [`Profile`] alone.
 
+mod error;
+pub(crate) mod shader;
+mod variant;
+mod pointwise;
 mod activation;
+mod matmul;
 mod attention;
 mod dropout;
 mod embedding;
 mod head;
 mod layer_norm;
 mod linear;
-mod matmul;
 mod optimizer;
-mod pointwise;
-mod variant;
 
 use alpha_tensor::{Op, Region, RunArgs, Tensor, op::DropoutMask};
 
-use crate::{
-    format16::Format16,
-    shader::{Shader, Storage},
-};
+use self::shader::{Shader, Storage};
+use crate::format16::Format16;
 
-pub use self::variant::Variant;
+pub(crate) use self::error::LoweringError;
+pub use self::variant::{Variant, VariantError};
 
-/// Workgroups in one dimension of a grid: what every API guarantees.
+/// The most workgroups in one dimension of a grid that every API guarantees.
 const MAX_GROUPS: usize = 65_535;
 
-/// What kernels depend on beside shapes.
+/// Everything but shapes that kernels depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Profile {
-    /// Invocations of a workgroup that reduces, or works element by element.
+    /// Invocations in a workgroup that reduces or works element by element.
     pub(crate) reduce_width: u32,
-    /// Invocations of a workgroup of attention, each with a query or a key.
+    /// Invocations in a workgroup of attention, each with one query or key.
     pub(crate) attention_width: u32,
-    /// Vectors of a flat region for an invocation of AdamW, which looks up its decay run once.
+    /// Vectors of a flat region that an invocation of AdamW updates. It looks up its decay run once.
     pub(crate) flat_vectors: u32,
-    /// Workgroups over which sums of all rows or all parameters are spread.
+    /// Workgroups that share a sum over all rows or all parameters.
     pub(crate) parts: usize,
-    /// How matrix products are made: A·B, A·Bᵀ, Aᵀ·B.
+    /// The variants of the matrix products A·B, A·Bᵀ and Aᵀ·B.
     pub(crate) matmul: [Variant; 3],
     /// The same where an operand has 16 bits.
     pub(crate) matmul16: [Variant; 3],
-    /// What [`Region::Activations16`] holds.
+    /// The format of [`Region::Activations16`].
     pub(crate) format16: Format16,
-    /// Elements that one operand can have.
+    /// The most elements that an operand can have.
     pub(crate) max_binding_len: usize,
 }
 
-/// What a kernel's binding shows.
+/// The memory that a kernel's binding shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operand {
     /// A tensor.
@@ -55,7 +56,7 @@ pub(crate) enum Operand {
     Scratch(usize, usize),
     /// Numbers that never change.
     Constant(Vec<u32>),
-    /// Nothing: the kernel does not look.
+    /// Nothing: the kernel does not read it.
     Absent,
 }
 
@@ -71,51 +72,65 @@ impl From<Option<Tensor>> for Operand {
     }
 }
 
-/// A parameter that is another one in each run.
+/// A parameter whose value changes from run to run.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Patch {
-    /// Two words: the mask's key.
+pub(crate) enum RunValue {
+    /// The mask's key, two words.
     DropoutKey(DropoutMask),
-    /// Position of the first new token.
+    /// The position of the first new token.
     Position,
-    /// Learning rate.
+    /// The learning rate.
     Lr,
     /// `1 − βᵗ`.
     Correction(f32),
     /// The loss scale, times a factor.
     LossScale(f32),
-    /// What undoes the loss scale.
+    /// The inverse of the loss scale.
     InverseLossScale,
-    /// Whether the update needs the one before to have been applied.
+    /// Whether the update applies only if the one before did.
     Chained,
 }
 
-impl Patch {
-    /// Writes the words of a run.
+impl RunValue {
+    /// Writes the value that a run has.
     pub(crate) fn apply(self, args: &RunArgs, words: &mut [u32]) {
         match self {
-            Patch::DropoutKey(mask) => words[..2].copy_from_slice(&mask.key(args.seed, args.step, args.micro_step).0),
-            Patch::Position => words[0] = args.position as u32,
-            Patch::Lr => words[0] = args.lr.to_bits(),
-            Patch::Correction(beta) => {
+            RunValue::DropoutKey(mask) => {
+                words[..2].copy_from_slice(&mask.key(args.seed, args.step, args.micro_step).0);
+            }
+            RunValue::Position => words[0] = args.position as u32,
+            RunValue::Lr => words[0] = args.lr.to_bits(),
+            RunValue::Correction(beta) => {
                 words[0] = ((1.0 - f64::from(beta).powf(args.update as f64)) as f32).to_bits();
             }
-            Patch::LossScale(factor) => words[0] = (factor * args.loss_scale).to_bits(),
-            Patch::InverseLossScale => words[0] = (1.0 / args.loss_scale).to_bits(),
-            Patch::Chained => words[0] = u32::from(args.is_chained),
+            RunValue::LossScale(factor) => words[0] = (factor * args.loss_scale).to_bits(),
+            RunValue::InverseLossScale => words[0] = (1.0 / args.loss_scale).to_bits(),
+            RunValue::Chained => words[0] = u32::from(args.is_chained),
         }
     }
 }
 
-/// One dispatch, not yet bound. A kernel's parameters are each operand's first element, in the order of the bindings, then
-/// `words`.
+/// A kernel's own parameters, which follow the first elements of its operands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Params {
+    pub(crate) words: Vec<u32>,
+    /// Indices in `words` where each run writes a value.
+    pub(crate) run_values: Vec<(usize, RunValue)>,
+}
+
+impl Params {
+    /// Parameters without run values.
+    pub(crate) fn fixed(words: impl Into<Vec<u32>>) -> Params {
+        Params { words: words.into(), run_values: Vec::new() }
+    }
+}
+
+/// One dispatch, not yet bound.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Dispatch {
     pub(crate) shader: Shader,
     pub(crate) operands: Vec<Operand>,
-    pub(crate) words: Vec<u32>,
-    /// Where in `words` something is another number in each run.
-    pub(crate) patches: Vec<(usize, Patch)>,
+    pub(crate) params: Params,
     pub(crate) groups: [u32; 3],
 }
 
@@ -123,13 +138,13 @@ pub(crate) struct Dispatch {
 pub(crate) struct Lowering<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) dispatches: Vec<Dispatch>,
-    /// Elements of scratch space that they use.
+    /// Elements of scratch space that the dispatches use.
     pub(crate) scratch_len: usize,
 }
 
 impl<'a> Lowering<'a> {
-    /// The dispatches of `op`, and why there are none.
-    pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, String> {
+    /// The dispatches of `op`, or why there are none.
+    pub(crate) fn of(op: &Op, profile: &'a Profile) -> Result<Lowering<'a>, LoweringError> {
         let mut lowering = Lowering { profile, dispatches: Vec::new(), scratch_len: 0 };
         let l = &mut lowering;
         match op {
@@ -157,91 +172,86 @@ impl<'a> Lowering<'a> {
         Ok(lowering)
     }
 
-    /// Appends a dispatch; one without workgroups is left out.
+    /// Appends a dispatch, unless it has no workgroups.
     pub(crate) fn push(
         &mut self,
         shader: Shader,
         operands: Vec<Operand>,
-        words: Vec<u32>,
-        patches: Vec<(usize, Patch)>,
+        params: Params,
         groups: [usize; 3],
-    ) -> Result<(), String> {
+    ) -> Result<(), LoweringError> {
         if groups.contains(&0) {
             return Ok(());
         }
-        if let Some(groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
-            return Err(format!(
-                "`{}` needs {groups} workgroups in one dimension, {MAX_GROUPS} are possible",
-                shader.name
-            ));
+        if let Some(&groups) = groups.iter().find(|&&groups| groups > MAX_GROUPS) {
+            return Err(LoweringError::LargeGrid { kernel: shader.name, groups });
         }
         debug_assert_eq!(shader.bindings, operands.len());
-        self.dispatches.push(Dispatch { shader, operands, words, patches, groups: groups.map(|groups| groups as u32) });
+        self.dispatches.push(Dispatch { shader, operands, params, groups: groups.map(|groups| groups as u32) });
         Ok(())
     }
 
-    /// Rows of `widest` columns in pieces of which each fits a binding: `(start, end)`.
-    pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, String> {
+    /// Cuts rows of `widest` columns into pieces that fit a binding: `(start, end)`.
+    pub(crate) fn row_pieces(&self, rows: usize, widest: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
         self.pieces(rows, widest, 1)
     }
 
-    /// The same, in pieces of whole multiples of `step` rows.
-    pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, String> {
-        let fitting = self.profile.max_binding_len / widest.max(1) / step * step;
+    /// The same, in multiples of `step` rows.
+    pub(crate) fn pieces(&self, rows: usize, widest: usize, step: usize) -> Result<Vec<(usize, usize)>, LoweringError> {
+        let max_len = self.profile.max_binding_len;
+        let fitting = max_len / widest.max(1) / step * step;
         if fitting == 0 && rows > 0 {
-            return Err(format!(
-                "{step} rows of {widest} numbers are larger than a binding, which has {} here",
-                self.profile.max_binding_len
-            ));
+            return Err(LoweringError::LargeRows { rows: step, cols: widest, max_len });
         }
         Ok((0..rows).step_by(fitting.max(1)).map(|start| (start, rows.min(start + fitting))).collect())
     }
 
-    /// How a kernel sees the elements of an operand; as vectors only where `is_vector_kernel`, too.
-    pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, String> {
+    /// How an operand's elements are stored for a kernel. They are vectors only if `is_vector_kernel`.
+    pub(crate) fn storage(&self, tensor: &Tensor, is_vector_kernel: bool) -> Result<Storage, LoweringError> {
         match (tensor.region == Region::Activations16, is_vector_kernel && is_vector(tensor)) {
             (true, true) => Ok(Storage::Half(self.profile.format16)),
-            (true, false) => Err("rows and heads of 16-bit tensors must be multiples of 4".to_owned()),
+            (true, false) => Err(LoweringError::OddRows16),
             (false, true) => Ok(Storage::Vector),
             (false, false) => Ok(Storage::Scalar),
         }
     }
 
     /// The same for an operand that may be absent.
-    pub(crate) fn optional_storage(&self, tensor: Option<&Tensor>, is_vector_kernel: bool) -> Result<Storage, String> {
+    pub(crate) fn optional_storage(
+        &self,
+        tensor: Option<&Tensor>,
+        is_vector_kernel: bool,
+    ) -> Result<Storage, LoweringError> {
         tensor.map_or(Ok(Storage::Scalar), |tensor| self.storage(tensor, is_vector_kernel))
     }
 
-    /// An operand that must fit as a whole.
-    pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, String> {
-        if tensor.len() > self.profile.max_binding_len {
-            return Err(format!(
-                "an operand of {} numbers is larger than a binding, which has {} here",
-                tensor.len(),
-                self.profile.max_binding_len
-            ));
+    /// An operand that must fit in one binding.
+    pub(crate) fn whole(&self, tensor: Tensor) -> Result<Operand, LoweringError> {
+        let (len, max_len) = (tensor.len(), self.profile.max_binding_len);
+        if len > max_len {
+            return Err(LoweringError::LargeOperand { len, max_len });
         }
         Ok(Operand::Tensor(tensor))
     }
 
-    /// Reserves scratch space from its start; one operation at a time uses it.
+    /// Reserves scratch space. Every operation uses it from its start, one at a time.
     pub(crate) fn scratch(&mut self, len: usize) -> Operand {
         self.scratch_len = self.scratch_len.max(len);
         Operand::Scratch(0, len)
     }
 }
 
-/// A grid of `count` workgroups, folded where one dimension is too short (`grid.wgsl`).
+/// A grid of `count` workgroups, folded into a second dimension if one is too short (`grid.wgsl`).
 pub(crate) fn folded(count: usize) -> [usize; 3] {
     if count <= MAX_GROUPS { [count, 1, 1] } else { [MAX_GROUPS, count.div_ceil(MAX_GROUPS), 1] }
 }
 
-/// Elements `start..end` of a vector, or of a matrix seen as one.
+/// Elements `start..end` of a vector, or of a matrix read as one.
 pub(crate) fn flat_part(tensor: Tensor, start: usize, end: usize) -> Tensor {
     Tensor { offset: tensor.offset + start, rows: 1, cols: end - start, ..tensor }
 }
 
-/// Whether rows of this tensor are whole vectors of four.
+/// Whether the rows of this tensor are whole vectors of four.
 pub(crate) fn is_vector(tensor: &Tensor) -> bool {
     tensor.cols.is_multiple_of(4) && tensor.offset.is_multiple_of(4)
 }
@@ -250,7 +260,7 @@ pub(crate) const GRID: &str = include_str!("kernels/grid.wgsl");
 pub(crate) const REDUCE: &str = include_str!("kernels/reduce.wgsl");
 pub(crate) const THREEFRY: &str = include_str!("kernels/threefry.wgsl");
 
-/// Every source, for whatever depends on them all.
+/// Every source: stored entries depend on all of them.
 pub(crate) const SOURCES: &[&str] = &[
     include_str!("kernels/activation.wgsl"),
     include_str!("kernels/adamw.wgsl"),
@@ -288,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_source_is_among_them() {
+    fn every_source_is_listed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernels");
         let files = std::fs::read_dir(folder).expect("the folder of the sources");
         let wgsl = files

@@ -1,29 +1,19 @@
 //! The operations of `alpha-tensor` on a GPU, through wgpu: Vulkan, Metal, DX12.
 //!
-//! What happens to a program: [`HeliosBackend`] lowers each operation into a few dispatches (`kernels/`, one file for each
-//! family, as in the CPU backends, beside the WGSL that it uses), makes their pipelines (`pipelines.rs`), binds
-//! them to windows of the regions (`memory.rs`), and keeps the result as a plan (`recording.rs`). Running the program
-//! records the plan and waits for nothing; the host waits only where it reads.
+//! [`HeliosBackend`] lowers each operation of a program into a few dispatches (`kernels/`), compiles their kernels,
+//! binds them to windows of the regions, and stores the result as a plan (`recording.rs`). Running the program records
+//! the plan and does not wait. The host waits only when it reads, or writes much.
 //!
-//! Nothing here falls back: what a device cannot do is an error of [`alpha_tensor::Backend::prepare`] or of opening it.
+//! Nothing here falls back: if a device cannot do something, opening it or [`alpha_tensor::Backend::prepare`] is an
+//! error.
 //!
 //! This crate knows nothing of models or of a run's files.
 
 mod format16;
-mod shader;
 mod kernels;
 mod device;
-mod mapped;
-mod memory;
-mod pipelines;
 mod recording;
-mod submissions;
-mod kept;
-mod timestamps;
-mod profile;
 mod backend;
-mod tuning;
-mod self_test;
 mod open;
 mod peaks;
 #[cfg(test)]
@@ -31,10 +21,13 @@ mod shader_tests;
 
 pub use self::{
     backend::HeliosBackend,
-    device::{DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options, devices, find},
+    device::{
+        DeviceChoice, DeviceInfo, DeviceKind, HeliosError, Options,
+        cache::{BlobStore, StoreError},
+        devices, find,
+    },
     format16::Format16,
-    kept::Keep,
-    kernels::Variant,
+    kernels::{Variant, VariantError},
+    open::tuning::{Kernels, stored_kernels},
     peaks::{DevicePeaks, peaks},
-    tuning::{Kernels, kept_kernels},
 };

@@ -1,65 +1,64 @@
-//! Opening a device for work: its kernels chosen, every operation on it checked.
+//! A backend made ready for its device: products measured, every operation checked.
+
+pub(crate) mod tuning;
+pub(crate) mod self_test;
 
 use alpha_tensor::BackendError;
 
+use self::self_test::{dispatches, self_test};
 use crate::{
     backend::HeliosBackend,
-    device::{HeliosError, Options},
-    format16::Format16,
-    kept::{self, Keep},
-    kernels::Profile,
-    self_test::{dispatches, self_test},
-    tuning,
+    device::{
+        HeliosError, Options,
+        cache::{self, BlobStore},
+    },
 };
 
 impl HeliosBackend {
-    /// Opens a device and, where `keep` does not hold that it passed before, checks every operation on it.
-    pub fn open_tested(options: &Options, keep: Box<dyn Keep>) -> Result<HeliosBackend, HeliosError> {
-        let mut backend = HeliosBackend::open_with(options, Some(keep))?;
+    /// Opens a device. Checks every operation on it, unless `store` says that it has passed before.
+    pub fn open_tested(options: &Options, store: Box<dyn BlobStore>) -> Result<HeliosBackend, HeliosError> {
+        let mut backend = HeliosBackend::open_with(options, Some(store))?;
         let info = backend.gpu.info.clone();
         let software =
             if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
         backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
+        let not_run = |error: BackendError| format!("its self-test could not run: {error}");
         if options.matmul.is_none() {
-            backend.choose_variants().map_err(|error| info.lacking(kept::cannot_run(&error)))?;
+            backend.choose_variants().map_err(|error| info.lacking(not_run(error)))?;
         }
-        let name = kept::name(&backend.gpu.info, &self_test_name(&backend.profile, options.format16));
-        let has_passed =
-            backend.keep.as_ref().and_then(|keep| keep.read(&name)).is_some_and(|entry| entry == kept::PASSED);
-        if !has_passed {
+        let name = cache::name(&info, &backend.self_test_name());
+        if backend.stored(&name).as_deref() != Some(cache::PASSED) {
             let failed = |why| HeliosError::SelfTest { device: info.name.clone(), driver: info.driver.clone(), why };
-            if let Some(why) = self_test(&mut backend).map_err(|error| failed(kept::cannot_run(&error)))? {
-                return Err(failed(why));
+            if let Some(mismatch) = self_test(&mut backend).map_err(|error| failed(not_run(error)))? {
+                return Err(failed(mismatch.to_string()));
             }
-            backend.forget();
-            let kept = backend.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, kept::PASSED));
-            backend.warn(kept);
+            backend.reset();
+            backend.store(&name, cache::PASSED);
         }
         Ok(backend)
     }
 
-    /// Takes the variants that an earlier start chose on this device, or chooses and keeps them.
+    /// Takes the variants that an earlier start chose on this device, or chooses and stores them.
     fn choose_variants(&mut self) -> Result<(), BackendError> {
-        let name = kept::name(&self.gpu.info, kept::tuning(self.format16()));
-        let kept = self.keep.as_ref().and_then(|keep| keep.read(&name));
-        if let Some([matmul, matmul16]) = kept.as_deref().and_then(|text| tuning::from_text(self, text)) {
+        let name = cache::name(&self.gpu.info, cache::tuning(self.format16));
+        let stored = self.stored(&name);
+        if let Some([matmul, matmul16]) = stored.as_deref().and_then(|text| tuning::from_text(&self.gpu, text)) {
             (self.profile.matmul, self.profile.matmul16) = (matmul, matmul16);
             return Ok(());
         }
-        if kept.is_some() {
+        if stored.is_some() {
             self.notes
                 .push("warning: the kept choice of kernels does not fit this device; it is made again".to_owned());
         }
         tuning::tune(self)?;
-        self.forget();
-        let kept =
-            self.keep.as_ref().map_or(Ok(()), |keep| keep.write(&name, tuning::to_text(&self.profile).as_bytes()));
-        self.warn(kept);
+        self.reset();
+        self.store(&name, tuning::to_text(&self.profile).as_bytes());
         Ok(())
     }
-}
 
-/// What a passed self-test is kept as: which kernels it ran.
-fn self_test_name(profile: &Profile, format: Option<Format16>) -> String {
-    format!("self-test {format:?} {}\n{}", tuning::to_text(profile), dispatches(profile, format))
+    /// The name of the entry that says that the self-test passed: it holds everything that the test runs.
+    fn self_test_name(&self) -> String {
+        let dispatches = dispatches(&self.profile, self.format16);
+        format!("self-test {:?} {}\n{dispatches}", self.format16, tuning::to_text(&self.profile))
+    }
 }

@@ -1,44 +1,51 @@
-//! A program's plan: its dispatches with pipelines and bind groups, made once; recording writes them into an encoder.
+//! A program's plan: its dispatches with pipelines and bind groups, made once. Each run records it into an encoder.
+
+pub(crate) mod memory;
+pub(crate) mod pipelines;
 
 use alpha_tensor::{BackendError, Program, RunArgs};
 use wgpu::util::DeviceExt;
 
-use crate::{
-    device::Gpu,
-    kernels::{Dispatch, Lowering, Operand, Patch, Profile},
+use self::{
     memory::{Memory, Window, window},
     pipelines::Pipelines,
 };
+use crate::{
+    device::Gpu,
+    kernels::{Dispatch, Lowering, LoweringError, Operand, Params, Profile},
+};
 
 /// One dispatch, ready to be recorded.
-struct Bound {
+struct BoundDispatch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
-    words: Vec<u32>,
-    patches: Vec<(usize, Patch)>,
+    /// The first elements of the operands, then the kernel's own parameters.
+    params: Params,
     groups: [u32; 3],
 }
 
-/// A program ready to run: its dispatches, and where those of each operation end.
+/// A program that is ready to run.
 pub(crate) struct Plan {
-    dispatches: Vec<Bound>,
+    dispatches: Vec<BoundDispatch>,
+    /// The end of each operation's dispatches.
     ends: Vec<usize>,
-    /// Of each operation.
+    /// The cost of each operation.
     costs: Vec<u64>,
 }
 
-/// Lowers every operation of a program; an error names the first that cannot run.
+/// Lowers every operation of a program. An error names the first that cannot run.
 pub(crate) fn lower<'a>(program: &Program, profile: &'a Profile) -> Result<Vec<Lowering<'a>>, BackendError> {
-    let unsupported = |op, why| BackendError::Unsupported { op, backend: "helios", why };
+    let unsupported =
+        |op, error: LoweringError| BackendError::Unsupported { op, backend: "helios", why: error.to_string() };
     program
         .ops()
         .iter()
-        .map(|call| Lowering::of(&call.op, profile).map_err(|why| unsupported(call.op.name(), why)))
+        .map(|call| Lowering::of(&call.op, profile).map_err(|error| unsupported(call.op.name(), error)))
         .collect()
 }
 
 impl Plan {
-    /// Compiles and binds.
+    /// Compiles the kernels and binds their operands.
     pub(crate) fn new(
         gpu: &Gpu,
         lowered: Vec<Lowering<'_>>,
@@ -56,17 +63,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Dispatches of a run.
+    /// The number of dispatches in a run.
     pub(crate) fn len(&self) -> usize {
         self.dispatches.len()
     }
 
-    /// Operations, each in its range of dispatches.
+    /// The range of dispatches of each operation.
     pub(crate) fn operations(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         (0..self.ends.len()).map(|index| self.start_of(index)..self.ends[index])
     }
 
-    /// What each operation costs.
+    /// The cost of each operation.
     pub(crate) fn costs(&self) -> &[u64] {
         &self.costs
     }
@@ -79,19 +86,25 @@ impl Plan {
     /// Records some of the dispatches.
     pub(crate) fn record(&mut self, pass: &mut wgpu::ComputePass<'_>, args: &RunArgs, range: std::ops::Range<usize>) {
         for bound in &mut self.dispatches[range] {
-            for &(at, patch) in &bound.patches {
-                patch.apply(args, &mut bound.words[at..]);
+            let Params { words, run_values } = &mut bound.params;
+            for &mut (at, value) in run_values {
+                value.apply(args, &mut words[at..]);
             }
             pass.set_pipeline(&bound.pipeline);
             pass.set_bind_group(0, &bound.group, &[]);
-            pass.set_immediates(0, bytemuck::cast_slice(&bound.words));
+            pass.set_immediates(0, bytemuck::cast_slice(words));
             let [x, y, z] = bound.groups;
             pass.dispatch_workgroups(x, y, z);
         }
     }
 }
 
-fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipelines) -> Result<Bound, BackendError> {
+fn bind(
+    gpu: &Gpu,
+    dispatch: Dispatch,
+    memory: &Memory,
+    pipelines: &mut Pipelines,
+) -> Result<BoundDispatch, BackendError> {
     let pipeline = pipelines.get(gpu, &dispatch.shader)?;
     let constants: Vec<Option<wgpu::Buffer>> = dispatch.operands.iter().map(|operand| constant(gpu, operand)).collect();
     let windows: Vec<Window<'_>> = dispatch
@@ -125,9 +138,9 @@ fn bind(gpu: &Gpu, dispatch: Dispatch, memory: &Memory, pipelines: &mut Pipeline
     });
     let mut words: Vec<u32> = windows.iter().map(|window| window.first).collect();
     let own = words.len();
-    words.extend(dispatch.words);
-    let patches = dispatch.patches.into_iter().map(|(at, patch)| (own + at, patch)).collect();
-    Ok(Bound { pipeline, group, words, patches, groups: dispatch.groups })
+    words.extend(dispatch.params.words);
+    let run_values = dispatch.params.run_values.into_iter().map(|(at, value)| (own + at, value)).collect();
+    Ok(BoundDispatch { pipeline, group, params: Params { words, run_values }, groups: dispatch.groups })
 }
 
 fn constant(gpu: &Gpu, operand: &Operand) -> Option<wgpu::Buffer> {

@@ -1,5 +1,5 @@
-//! Every shader that any device can get, through the compilers of every API: also those for features that no software device
-//! has. With `HELIOS_SPIRV_DIR` the SPIR-V is left there, for `spirv-val` (scripts/software-gpus.sh).
+//! Every shader that a device can get compiles for every API, also if no software device has the features for it. With
+//! `HELIOS_SPIRV_DIR` set, the SPIR-V stays in that folder for `spirv-val` (scripts/software-gpus.sh).
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,21 +14,17 @@ use naga::{
 };
 
 use crate::{
+    device::profile::{SMALLEST, all_candidates},
     format16::Format16,
-    kernels::{Lowering, Profile},
+    kernels::{Lowering, Profile, shader::Shader},
+    open::self_test,
     peaks,
-    profile::{SMALLEST, all_candidates, widths},
-    self_test,
-    shader::Shader,
 };
 
-/// Every profile that a device can get, and each format.
+/// Every profile that a device can get, in each format.
 fn profiles() -> Vec<Profile> {
-    let profile = |is_software, format16, matmul, matmul16| {
-        let (reduce_width, attention_width, flat_vectors, parts) = widths(is_software);
-        let (matmul, matmul16, max_binding_len) = ([matmul; 3], [matmul16; 3], 1 << 24);
-        Profile { reduce_width, attention_width, flat_vectors, parts, matmul, matmul16, format16, max_binding_len }
-    };
+    let profile =
+        |is_software, format16, matmul, matmul16| Profile::for_kind(is_software, [matmul, matmul16], format16, 1 << 24);
     let mut profiles = vec![profile(false, Format16::F16, SMALLEST, SMALLEST)];
     for (is_software, format16) in
         [(true, Format16::F16), (true, Format16::Bf16), (false, Format16::F16), (false, Format16::Bf16)]
@@ -47,7 +43,7 @@ fn profiles() -> Vec<Profile> {
     profiles
 }
 
-/// Every shader of the programs, by a number and its name.
+/// Every shader of the programs, by its number and name.
 fn shaders(programs: &[Program]) -> BTreeMap<String, Shader> {
     let mut found = vec![peaks::shader("FMA"), peaks::shader("TRIAD")];
     let mut known: HashSet<Shader> = HashSet::new();
@@ -85,7 +81,7 @@ fn every_shader_compiles_for_every_api() {
         let options = msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..msl::Options::default() };
         let pipeline = msl::PipelineOptions::default();
         msl::write_string(&module, &info, &options, &pipeline).unwrap_or_else(|error| panic!("{name}, Metal: {error}"));
-        // DX12 has no cooperative matrices: no device there lists them.
+        // DX12 has no cooperative matrices, and none of its devices lists them.
         if !shader.text.contains("coop_mat") {
             let options = hlsl::Options {
                 shader_model: hlsl::ShaderModel::V6_0,

@@ -1,6 +1,6 @@
-//! The backend itself: what it promises beside right numbers, which `alpha-tensor/tests/ops` checks.
+//! What the backend promises besides right numbers, which `alpha-tensor/tests/ops` checks.
 //!
-//! Where a machine has no device, not even a software one, the tests say so and pass.
+//! On a machine without any device the tests say so and pass.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 #![expect(clippy::print_stdout, reason = "tests say what they skipped")]
@@ -20,7 +20,7 @@ use alpha_tensor::{
     },
     rng::{Key, Purpose},
 };
-use helios::{HeliosBackend, HeliosError, Keep, Options, kept_kernels};
+use helios::{BlobStore, HeliosBackend, HeliosError, Options, StoreError, stored_kernels};
 
 fn open(options: &Options) -> Option<HeliosBackend> {
     match HeliosBackend::open(options) {
@@ -39,7 +39,7 @@ const WIDE: usize = 160;
 const VOCAB: usize = 301;
 const PARAMS: usize = 1 << 15;
 
-/// A step's worth of operations of which every operand larger than 24 KiB can be cut.
+/// The operations of a step. All operands larger than 24 KiB can be cut.
 fn step() -> Program {
     let mut sizes = RegionSizes::default();
     for region in [Region::Params, Region::Grads, Region::Moment1, Region::Moment2] {
@@ -55,7 +55,6 @@ fn step() -> Program {
     let fc = Tensor::new(Region::Params, 13_984, COLS, WIDE);
     let norm = Tensor::new(Region::Params, 20_384, 1, COLS);
     let qkv_weight = Tensor::new(Region::Params, 20_432, COLS, 3 * COLS);
-    let grad = |tensor: Tensor| tensor.in_region(Region::Grads);
 
     let x = b.activation(ROWS, COLS);
     b.push(Embedding { tokens, wte, wpe, out: x, block: 48 });
@@ -73,10 +72,33 @@ fn step() -> Program {
     b.push(LinearBwdInput { dy: dhidden, weight: fc, activation: None, dx: dattended });
     let dqkv = b.activation(ROWS, 3 * COLS);
     b.push(AttentionBwd { qkv, out: attended, lse, dout: dattended, dqkv, batch: 2, heads: 4, dropout: None });
-    let [scratch, loss] = [b.activation(ROWS, VOCAB), b.activation(1, ROWS)];
-    let dx = b.activation(ROWS, COLS);
+    let dx = push_head(&mut b, y, wte, targets);
+    b.push(LayerNormBwd {
+        x,
+        weight: norm,
+        mean,
+        rstd,
+        dy: dx,
+        dx: attended,
+        dweight: grad(norm),
+        dbias: None,
+        accumulate_dx: true,
+        accumulate: false,
+    });
+    b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
+    push_update(&mut b);
+    b.finish(&[]).0
+}
+
+fn grad(param: Tensor) -> Tensor {
+    param.in_region(Region::Grads)
+}
+
+/// Loss and gradient of a quarter of the rows; the others get a constant gradient. Returns the gradient.
+fn push_head(b: &mut ProgramBuilder, y: Tensor, wte: Tensor, targets: Tensor) -> Tensor {
+    let [scratch, loss, dx] = [b.activation(ROWS, VOCAB), b.activation(1, ROWS), b.activation(ROWS, COLS)];
     for start in [0, ROWS / 8] {
-        // Chunks of an eighth, so that the logits fit.
+        // Chunks of an eighth of the rows, so that the logits fit.
         let part = |tensor: Tensor| Tensor { offset: tensor.offset + start, cols: ROWS / 8, ..tensor };
         let rows = |tensor: Tensor| tensor.row_range(start, start + ROWS / 8);
         let scratch = rows(scratch);
@@ -97,19 +119,10 @@ fn step() -> Program {
         scale: 0.1,
         accumulate: false,
     });
-    b.push(LayerNormBwd {
-        x,
-        weight: norm,
-        mean,
-        rstd,
-        dy: dx,
-        dx: attended,
-        dweight: grad(norm),
-        dbias: None,
-        accumulate_dx: true,
-        accumulate: false,
-    });
-    b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
+    dx
+}
+
+fn push_update(b: &mut ProgramBuilder) {
     let flat = |region| Tensor::new(region, 0, 1, PARAMS);
     b.push(GradNorm { grads: flat(Region::Grads), results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 });
     b.push(AdamW {
@@ -128,14 +141,13 @@ fn step() -> Program {
         eps: 1e-8,
         weight_decay: 0.1,
     });
-    b.finish(&[]).0
 }
 
 fn args(step: u64) -> RunArgs {
     RunArgs { seed: 1, step, update: step, lr: 1e-3, ..RunArgs::default() }
 }
 
-/// Parameters and tokens, the same for every backend.
+/// Loads the same parameters and tokens into every backend.
 fn load(backend: &mut dyn Backend, program: &Program) {
     backend.prepare(program.sizes(), &[program]).unwrap();
     let key = Key::new(1, Purpose::Synthetic);
@@ -177,7 +189,7 @@ fn tensors_larger_than_a_binding_are_cut() {
 }
 
 #[test]
-fn what_cannot_be_cut_is_an_error_before_anything_runs() {
+fn an_operand_that_cannot_be_cut_is_an_error_before_anything_runs() {
     let options = Options { max_binding_bytes: Some(4 << 10), ..Options::default() };
     let Some(mut backend) = open(&options) else { return };
     let program = step();
@@ -190,7 +202,7 @@ fn what_cannot_be_cut_is_an_error_before_anything_runs() {
 fn the_same_steps_have_the_same_bits() {
     let Some(mut first) = open(&Options::default()) else { return };
     let (params, results) = two_steps(&mut first);
-    // Again on the same device, and on one opened anew.
+    // Again on the same device, and on one that was opened again.
     for backend in [&mut first, &mut HeliosBackend::open(&Options::default()).unwrap()] {
         let (again, results_again) = two_steps(backend);
         assert!(params.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()));
@@ -240,7 +252,7 @@ fn a_step_behind_one_that_was_not_applied_changes_nothing() {
     backend.request_results().unwrap();
     let mut before = vec![0.0; PARAMS];
     backend.read(Region::Params, 0, &mut before).unwrap();
-    // Mended, a step would be applied; chained to the one before, it is not.
+    // With the parameter fixed a step would be applied; chained to the one before, it is not.
     backend.write(Region::Params, 20_384, &[1.0]).unwrap();
     backend.run(&program, &RunArgs { is_chained: true, ..args(2) }, None).unwrap();
     backend.request_results().unwrap();
@@ -294,7 +306,7 @@ fn memory_that_is_not_there_is_an_error_with_its_size() {
     sizes.set(Region::Params, 1 << 44);
     let error = backend.prepare(&sizes, &[]).unwrap_err();
     assert!(matches!(error, BackendError::OutOfMemory { asked_bytes, .. } if asked_bytes >= 1 << 46), "{error}");
-    // Nothing is prepared: an error, no crash.
+    // Without a prepared program everything is an error, not a crash.
     assert!(backend.run(&step(), &args(1), None).is_err());
     assert!(backend.read(Region::Params, 0, &mut [0.0]).is_err());
     assert!(backend.results().is_err());
@@ -315,7 +327,7 @@ fn programs_that_were_not_prepared_run_where_they_fit() {
     assert!(matches!(backend.run(&larger, &args(1), None), Err(BackendError::InvalidProgram(_))));
 }
 
-/// The training step of a model with these layers, width, heads, and tokens of a sequence.
+/// The training step of a model with these layers, width, heads and tokens in a sequence.
 fn train_step([layers, dim, heads, block]: [usize; 4], activations16: bool) -> TrainStep {
     let config = ModelConfig {
         vocab: 2000,
@@ -346,12 +358,14 @@ fn train_step([layers, dim, heads, block]: [usize; 4], activations16: bool) -> T
     TrainStep::new(&config, &ParamLayout::new(&config), &step)
 }
 
-/// What the planning check says beforehand is what the driver is asked for.
+/// The driver is asked for the memory that the planning check predicts.
 #[test]
 fn memory_is_what_was_predicted() {
     for (shape, activations16) in [([2, 128, 4, 64], false), ([4, 256, 8, 128], false), ([4, 256, 8, 128], true)] {
         let Some(mut backend) = open(&Options::default()) else { return };
-        let Some(before) = backend.driver_bytes() else { return println!("SKIPPED: no account of the driver's") };
+        let Some(before) = backend.driver_bytes() else {
+            return println!("SKIPPED: the driver does not report its memory");
+        };
         let train = train_step(shape, activations16);
         let program = train.program(0);
         let predicted = (program.sizes().total_bytes() + backend.scratch_bytes(&[program])) as f64;
@@ -363,35 +377,35 @@ fn memory_is_what_was_predicted() {
 
 /// Entries in memory, which a test can change.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+struct MemoryStore(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
-impl Keep for Kept {
+impl BlobStore for MemoryStore {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         self.0.lock().unwrap().get(name).cloned()
     }
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }
 }
 
-/// A choice of kernels that cannot be read, or that this device cannot run, is made again and said.
+/// A choice of kernels that cannot be read, or that this device cannot run, is made again with a warning.
 #[test]
 fn a_stale_choice_of_kernels_is_made_again() {
     if open(&Options::default()).is_none() {
         return;
     }
-    let kept = Kept::default();
-    let start = || HeliosBackend::open_tested(&Options::default(), Box::new(kept.clone())).unwrap();
+    let store = MemoryStore::default();
+    let start = || HeliosBackend::open_tested(&Options::default(), Box::new(store.clone())).unwrap();
     let mut first = start();
     assert!(first.take_notes().iter().all(|note| !note.starts_with("warning")));
-    let chosen = kept_kernels(first.device(), &kept).expect("a choice is kept");
-    let name = kept.0.lock().unwrap().keys().find(|name| name.starts_with("helios kernels")).unwrap().clone();
+    let chosen = stored_kernels(first.device(), &store).expect("a choice is stored");
+    let name = store.0.lock().unwrap().keys().find(|name| name.starts_with("helios kernels")).unwrap().clone();
     for stale in ["", "fast\n", "staged:8x8:32x32:64 staged:8x8:32x32:64 staged:8x8:32x32:64\ndirect:8x4:8x1\n"] {
-        kept.write(&name, stale.as_bytes()).unwrap();
+        store.write(&name, stale.as_bytes()).unwrap();
         let notes = start().take_notes();
         assert!(notes.iter().any(|note| note.contains("kept choice of kernels")), "{stale:?}: {notes:?}");
-        let again = kept_kernels(first.device(), &kept).expect("a choice is kept");
+        let again = stored_kernels(first.device(), &store).expect("a choice is stored");
         assert_eq!(again.matmul16, chosen.matmul16);
         let notes = start().take_notes();
         assert!(notes.iter().all(|note| !note.contains("kept choice of kernels")), "{notes:?}");

@@ -65,8 +65,9 @@ struct Gpu {
 impl Gpu {
     fn measure(info: DeviceInfo, cache: &DeviceCache) -> Gpu {
         let options = Options { choice: DeviceChoice::Named(info.index.to_string()), ..Options::default() };
-        let peaks = info.lacks.is_none().then(|| helios::peaks(&options).map_err(|error| error.to_string()));
-        Gpu { peaks, kernels: helios::kept_kernels(&info, cache), info }
+        let peaks =
+            info.lacks.is_none().then(|| helios::peaks(&options).map_err(|error| TrainError::from(error).to_string()));
+        Gpu { peaks, kernels: helios::stored_kernels(&info, cache), info }
     }
 }
 

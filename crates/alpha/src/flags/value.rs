@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use helios::Variant;
+use helios::{Variant, VariantError};
 
 /// A count that is at least 1.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
@@ -47,7 +47,7 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 /// The name of a kernel.
-pub(crate) fn matmul(text: &str) -> Result<Variant, String> {
+pub(crate) fn matmul(text: &str) -> Result<Variant, VariantError> {
     text.parse()
 }
 

@@ -1,5 +1,5 @@
-// Pointwise activations and their derivatives. GELU in its tanh form, as GPT-2.
-// tanh and sigmoid are written with `exp` so that large arguments saturate on every driver.
+// Pointwise activations and their derivatives. GELU has its tanh form, as in GPT-2.
+// tanh and sigmoid use `exp`, so that large arguments saturate on every driver.
 
 fn sigmoid(x: vec4<f32>) -> vec4<f32> {
     return 1.0 / (1.0 + exp(-x));
@@ -19,7 +19,7 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
     } else if ACTIVATION == 2u {
         return x * sigmoid(x);
     }
-    // Not `max`, which may drop a NaN.
+    // `max` may drop a NaN.
     return select(x, vec4(0.0), x < vec4(0.0));
 }
 

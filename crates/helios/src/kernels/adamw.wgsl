@@ -1,6 +1,6 @@
-// One pass of AdamW over flat parameters, the clip coefficient applied on the way; see `op::AdamW`. A workgroup takes
-// `ITEMS` stretches of vectors, and an invocation a vector of each, whose elements are decayed alike with `ALIKE`. Runs of
-// parameters that are decayed or are not are looked up at an invocation's first vector, and followed from there.
+// One pass of AdamW over flat parameters, which also applies the clip coefficient; see `op::AdamW`. A workgroup updates
+// `ITEMS` stretches of vectors, and an invocation one vector of each. With `ALIKE` a vector lies in one decay run. An
+// invocation looks up the run of its first vector, and goes on from there for the others.
 
 struct Params {
     params0: u32, grads0: u32, moment1_0: u32, moment2_0: u32, results0: u32, runs0: u32,
@@ -14,7 +14,7 @@ var<immediate> p: Params;
 @group(0) @binding(2) var<storage, read_write> moment1: array<moment1_type>;
 @group(0) @binding(3) var<storage, read_write> moment2: array<moment2_type>;
 @group(0) @binding(4) var<storage, read_write> results: array<f32>;
-// Pairs: the first element after a run, whether it is decayed.
+// Pairs: the first element after a run, and whether the run is decayed.
 @group(0) @binding(5) var<storage, read_write> runs: array<u32>;
 
 // The first run that ends after element `at` of the region.
@@ -32,7 +32,7 @@ fn run_of(at: u32) -> u32 {
     return low;
 }
 
-// The run of element `at`, from that of an element before.
+// The run of element `at`, from the run of an earlier element.
 fn run_from(run: u32, at: u32) -> u32 {
     var here = run;
     while here + 1u < p.runs && runs[p.runs0 + 2u * here] <= p.first + at {
@@ -41,7 +41,7 @@ fn run_from(run: u32, at: u32) -> u32 {
     return here;
 }
 
-// What is kept of a parameter: less than 1 where it is decayed.
+// The factor of a parameter: less than 1 if it is decayed.
 fn kept(run: u32) -> f32 {
     let is_decayed = runs[p.runs0 + 2u * run + 1u] == 1u;
     return 1.0 - select(0.0, p.lr * p.weight_decay, is_decayed);

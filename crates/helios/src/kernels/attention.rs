@@ -1,15 +1,15 @@
-//! Causal self-attention. Sequences are cut where all of them together are larger than a binding.
+//! Causal self-attention. If all sequences together are larger than a binding, each dispatch gets some of them.
 
 use alpha_tensor::{
     Tensor,
     op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
 };
 
-use super::{Lowering, Patch, REDUCE, THREEFRY, folded};
-use crate::shader::ShaderBuilder;
+use super::shader::ShaderBuilder;
+use super::{Lowering, LoweringError, Params, REDUCE, RunValue, THREEFRY, folded};
 
-/// The parameters that forward and backward share, and the place of the dropout key among them.
-fn shared_words(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> (Vec<u32>, Vec<(usize, Patch)>) {
+/// The parameters that forward and backward share.
+fn shared_params(block: usize, c: usize, heads: usize, dropout: Option<DropoutMask>) -> Params {
     let head_dim = c / heads;
     let mut words = [block, c, heads, head_dim].map(|word| word as u32).to_vec();
     words.push(score_scale(head_dim).to_bits());
@@ -17,7 +17,8 @@ fn shared_words(block: usize, c: usize, heads: usize, dropout: Option<DropoutMas
     words.extend([0, 0]);
     let (threshold, scale) = dropout.map_or((0, 0.0), |mask| (mask.threshold(), mask.scale()));
     words.extend([threshold, scale.to_bits()]);
-    (words, dropout.map(|mask| (key, Patch::DropoutKey(mask))).into_iter().collect())
+    let run_values = dropout.map(|mask| (key, RunValue::DropoutKey(mask))).into_iter().collect();
+    Params { words, run_values }
 }
 
 /// `1/√hd`.
@@ -25,7 +26,7 @@ fn score_scale(head_dim: usize) -> f32 {
     (1.0 / (head_dim as f64).sqrt()) as f32
 }
 
-/// Registers that a head's dimension takes, in vectors.
+/// The most registers that a head's dimension can take, in vectors.
 const MAX_HEAD_VECTORS: usize = 64;
 
 fn builder(
@@ -33,10 +34,10 @@ fn builder(
     (name, bindings): (&'static str, usize),
     head_dim: usize,
     dropout: Option<DropoutMask>,
-) -> Result<ShaderBuilder, String> {
+) -> Result<ShaderBuilder, LoweringError> {
     let vectors = head_dim.div_ceil(4);
     if vectors > MAX_HEAD_VECTORS {
-        return Err(format!("heads have {head_dim} columns, at most {} are possible", 4 * MAX_HEAD_VECTORS));
+        return Err(LoweringError::WideHeads { cols: head_dim, max_cols: 4 * MAX_HEAD_VECTORS });
     }
     Ok(ShaderBuilder::new(name, bindings)
         .number("WG", l.profile.attention_width)
@@ -45,29 +46,29 @@ fn builder(
         .part(THREEFRY))
 }
 
-pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention(op: &Attention, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
-    // A mask counts sequences from the operation's first.
+    // A mask counts sequences from the operation's first, so there is only one piece.
     let pieces =
         if op.dropout.is_some() { vec![(0, op.out.rows)] } else { l.pieces(op.out.rows, 3 * c, block.max(1))? };
     let is_vector = (c / heads).is_multiple_of(4);
     let shader = builder(l, ("attention", 3), c / heads, op.dropout)?
         .access(&[("qkv", l.storage(&op.qkv, is_vector)?), ("out", l.storage(&op.out, is_vector)?)])
         .part(include_str!("attention.wgsl"))
-        .finish();
+        .build();
     for (start, end) in pieces {
         let qkv = l.whole(op.qkv.row_range(start, end))?;
         let lse = super::flat_part(op.lse, start * heads, end * heads);
         let operands = vec![qkv, op.out.row_range(start, end).into(), lse.into()];
-        let (words, patches) = shared_words(block, c, heads, op.dropout);
+        let params = shared_params(block, c, heads, op.dropout);
         let groups = [block.div_ceil(l.profile.attention_width as usize), (end - start) / block.max(1), heads];
-        l.push(shader.clone(), operands, words, patches, groups)?;
+        l.push(shader.clone(), operands, params, groups)?;
     }
     Ok(())
 }
 
-pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (c, heads) = (op.out.cols, op.heads);
     let block = op.out.rows / op.batch.max(1);
     let pieces =
@@ -96,31 +97,32 @@ pub(super) fn attention_bwd(op: &AttentionBwd, l: &mut Lowering<'_>) -> Result<(
                     ("dqkv", l.storage(&op.dqkv, is_vector)?),
                 ])
                 .part(include_str!("attention_bwd.wgsl"))
-                .finish();
-            let (words, patches) = shared_words(block, c, heads, op.dropout);
-            l.push(shader, operands.clone(), words, patches, groups)?;
+                .build();
+            let params = shared_params(block, c, heads, op.dropout);
+            l.push(shader, operands.clone(), params, groups)?;
         }
     }
     Ok(())
 }
 
-/// Where the position stands in the kernel's own words.
+/// The index of the position in the kernel's own words.
 const POSITION_WORD: usize = 5;
 
-pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn attention_cached(op: &AttentionCached, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let (n, c, heads) = (op.out.rows, op.out.cols, op.heads);
     let operands = vec![op.qkv.into(), l.whole(op.k_cache)?, l.whole(op.v_cache)?, op.out.into()];
     let head_dim = c / heads;
     let mut words = [n, c, heads, head_dim].map(|word| word as u32).to_vec();
     words.extend([score_scale(head_dim).to_bits(), 0]);
+    let params = Params { words, run_values: vec![(POSITION_WORD, RunValue::Position)] };
     for (entry, groups) in [("STORE", folded(n)), ("ATTEND", [n, heads, 1])] {
         let shader = ShaderBuilder::new("attention_cached", 4)
             .number("WG", l.profile.reduce_width)
             .entry(&["STORE", "ATTEND"], entry)
             .part(REDUCE)
             .part(include_str!("attention_cached.wgsl"))
-            .finish();
-        l.push(shader, operands.clone(), words.clone(), vec![(POSITION_WORD, Patch::Position)], groups)?;
+            .build();
+        l.push(shader, operands.clone(), params.clone(), groups)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-// Causal self-attention over whole sequences (Dao et al., 2022, algorithm 1): an invocation a query, which it keeps in
-// registers with its output; keys and values pass by in tiles of `TILE`. See `op::Attention` for the layout.
-// The head's dimension is padded to `HD4` vectors; a dimension that is not a multiple of 4 is read element by element.
+// Causal self-attention over whole sequences (Dao et al., 2022, algorithm 1). Each invocation has one query, which it
+// keeps in registers with its output, and reads keys and values in tiles of `TILE`. See `op::Attention` for the layout.
+// The head's dimension is padded to `HD4` vectors. If it is not a multiple of 4, it is read element by element.
 
 struct Params {
     qkv0: u32, out0: u32, lse0: u32,
@@ -34,7 +34,7 @@ fn attention(@builtin(local_invocation_index) index: u32, @builtin(workgroup_id)
     var largest = LOWEST;
     var sum = 0.0;
     let mask_row = (b * p.heads + h) * p.t + i;
-    // All invocations of a workgroup go as far as its last query needs, so that their loads are the same.
+    // All invocations in a workgroup go as far as its last query needs, so that their loads are the same.
     let end = min((group.x + 1u) * WG, p.t);
     for (var j0 = 0u; j0 < end; j0 += TILE) {
         var score: array<f32, TILE>;

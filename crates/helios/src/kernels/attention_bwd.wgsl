@@ -1,6 +1,6 @@
-// Backward of attention (Dao et al., 2022, algorithm 4) in two dispatches, `ENTRY` says which: `QUERIES`, an invocation a
-// query, which gets dq and leaves Σ dout∘out in `mean_dp`; then `KEYS`, an invocation a key, which gets dk and dv.
-// Probabilities are computed again from `qkv` and `lse`. Layout as in `attention.wgsl`.
+// Backward of attention (Dao et al., 2022, algorithm 4) in two dispatches; `ENTRY` says which. In `QUERIES` each
+// invocation has one query, computes dq and writes Σ dout∘out to `mean_dp`. Then in `KEYS` each has one key and
+// computes dk and dv. Probabilities are computed again from `qkv` and `lse`. The layout is that of `attention.wgsl`.
 
 struct Params {
     qkv0: u32, out0: u32, lse0: u32, dout0: u32, dqkv0: u32, mean_dp0: u32,
@@ -115,7 +115,7 @@ fn attention_bwd(@builtin(local_invocation_index) index: u32, @builtin(workgroup
     if at >= p.t {
         return;
     }
-    // A workgroup's invocations take the same steps, so that their loads are the same.
+    // All invocations in a workgroup take the same steps, so that their loads are the same.
     if ENTRY == QUERIES {
         queries(at, min((group.x + 1u) * WG, p.t), group.y, group.z);
     } else {

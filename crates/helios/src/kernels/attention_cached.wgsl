@@ -1,6 +1,6 @@
-// Attention of `n` new tokens against a key-value cache; see `op::AttentionCached`. Two dispatches, `ENTRY` says which:
-// `STORE` puts the new keys and values into the cache; `ATTEND` takes a workgroup for a token and head, which goes over
-// the keys in tiles of `WG`: first an invocation a key, then an invocation a column.
+// Attention of `n` new tokens against a key-value cache, in two dispatches; `ENTRY` says which. See
+// `op::AttentionCached`. `STORE` writes the new keys and values to the cache. `ATTEND` has a workgroup for each token
+// and head, which goes over the keys in tiles of `WG`: first each invocation has one key, then each has one column.
 
 struct Params {
     qkv0: u32, k_cache0: u32, v_cache0: u32, out0: u32,

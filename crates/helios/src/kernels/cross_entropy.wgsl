@@ -1,5 +1,5 @@
-// Softmax and cross-entropy of one row of logits for each workgroup; turns the logits into their gradient in place
-// where `GRADIENT`. See `op::CrossEntropy`.
+// Softmax and cross-entropy. Each workgroup has one row of logits, and with `GRADIENT` replaces it by its gradient. See
+// `op::CrossEntropy`.
 
 struct Params {
     logits0: u32, targets0: u32, loss0: u32,

@@ -2,10 +2,10 @@
 
 use alpha_tensor::op::Dropout;
 
-use super::{Lowering, Operand, Patch, pointwise::Pointwise};
+use super::{Lowering, LoweringError, Operand, RunValue, pointwise::Pointwise};
 
-pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), String> {
-    // The mask counts rows from the operation's first, so that there are no pieces.
+pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
+    // The mask counts rows from the operation's first, so there is only one piece.
     let residual = op.residual.map(|residual| l.whole(residual)).transpose()?;
     Pointwise {
         entry: "DROPOUT",
@@ -15,7 +15,7 @@ pub(super) fn dropout(op: &Dropout, l: &mut Lowering<'_>) -> Result<(), String> 
         cols: op.out.cols,
         value: 0.0,
         mask: (op.mask.threshold(), op.mask.scale()),
-        patch: Some(Patch::DropoutKey(op.mask)),
+        run_value: Some(RunValue::DropoutKey(op.mask)),
     }
     .push(l)
 }

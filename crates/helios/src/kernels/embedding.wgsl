@@ -1,5 +1,5 @@
-// Sum of token and position embedding; see `op::Embedding`. One workgroup a token.
-// The window of `wte` that is bound holds rows `first..first + count`: other tokens are another dispatch's.
+// Sum of token and position embedding; see `op::Embedding`. Each workgroup has one token.
+// The bound window of `wte` holds rows `first..first + count`. Other dispatches handle other tokens.
 
 struct Params {
     tokens0: u32, wte0: u32, wpe0: u32, out0: u32,

@@ -1,5 +1,6 @@
-// Backward of the embedding; see `op::EmbeddingBwd`. No atomics on numbers, so that bits repeat: the workgroup of a
-// token's first occurrence adds all of its rows, in order; the workgroups after `rows` do one position each.
+// Backward of the embedding; see `op::EmbeddingBwd`. No number is added with atomics, so that bits repeat: the
+// workgroup of a token's first occurrence adds all rows of the token, in order. Each workgroup after `rows` has one
+// position.
 
 struct Params {
     tokens0: u32, dout0: u32, dwte0: u32, dwpe0: u32,

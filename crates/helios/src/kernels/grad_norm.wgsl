@@ -1,5 +1,5 @@
-// Global gradient norm, clip coefficient and whether the update applies; see `op::GradNorm`. Two dispatches, `ENTRY` says
-// which: `PARTS`, a workgroup a part of the gradients; `WHOLE`, one workgroup over the parts' sums.
+// Global gradient norm, clip coefficient and whether the update applies; see `op::GradNorm`. In two dispatches; `ENTRY`
+// says which. In `PARTS` each workgroup adds one part of the gradients. In `WHOLE` one workgroup adds the parts' sums.
 
 struct Params {
     grads0: u32, partial0: u32, results0: u32,
@@ -12,7 +12,7 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(2) var<storage, read_write> results: array<f32>;
 
-// Not by comparison: compilers may assume that numbers are finite.
+// Not a comparison: compilers may assume that numbers are finite.
 fn is_finite(value: f32) -> bool {
     return (bitcast<u32>(value) & 0x7f800000u) != 0x7f800000u;
 }

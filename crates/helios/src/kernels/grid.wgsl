@@ -1,4 +1,4 @@
-// Workgroups of a one-dimensional job: the grid folds into a second dimension where one is too short.
+// The number of a workgroup in a one-dimensional job, whose grid folds into a second dimension if one is too short.
 fn folded(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.x + group.y * groups.x;
 }

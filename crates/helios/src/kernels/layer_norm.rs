@@ -5,10 +5,10 @@ use alpha_tensor::{
     op::{LayerNorm, LayerNormBwd},
 };
 
-use super::{GRID, Lowering, Operand, REDUCE, flat_part, folded};
-use crate::shader::ShaderBuilder;
+use super::shader::ShaderBuilder;
+use super::{GRID, Lowering, LoweringError, Operand, Params, REDUCE, flat_part, folded};
 
-pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;
     let shader = ShaderBuilder::new("layer_norm", 6)
         .number("WG", l.profile.reduce_width)
@@ -22,7 +22,7 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Str
         .part(GRID)
         .part(REDUCE)
         .part(include_str!("layer_norm.wgsl"))
-        .finish();
+        .build();
     for (start, end) in l.row_pieces(op.x.rows, cols)? {
         let part = |vector: Tensor| Operand::from(flat_part(vector, start, end));
         let operands = vec![
@@ -33,21 +33,21 @@ pub(super) fn layer_norm(op: &LayerNorm, l: &mut Lowering<'_>) -> Result<(), Str
             part(op.mean),
             part(op.rstd),
         ];
-        let words = vec![(end - start) as u32, cols as u32, op.eps.to_bits()];
-        l.push(shader.clone(), operands, words, Vec::new(), folded(end - start))?;
+        let params = Params::fixed([(end - start) as u32, cols as u32, op.eps.to_bits()]);
+        l.push(shader.clone(), operands, params, folded(end - start))?;
     }
     Ok(())
 }
 
-pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), String> {
+pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
     let cols = op.x.cols;
     let width = l.profile.reduce_width;
-    // Parts of the gradients are whole vectors, whatever the rows are.
+    // Parts of the gradients are whole vectors, even if rows are not.
     let stride = cols.next_multiple_of(4);
     let mut accumulate = op.accumulate;
     let mut pieces = l.row_pieces(op.x.rows, cols)?;
     if pieces.is_empty() {
-        pieces.push((0, 0)); // the gradients of no rows are written all the same
+        pieces.push((0, 0)); // without rows the gradients are still written
     }
     for (start, end) in pieces {
         let rows = end - start;
@@ -66,7 +66,7 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             ])
             .part(REDUCE)
             .part(include_str!("layer_norm_bwd.wgsl"))
-            .finish();
+            .build();
         let operands = vec![
             op.x.row_range(start, end).into(),
             op.weight.into(),
@@ -76,18 +76,18 @@ pub(super) fn layer_norm_bwd(op: &LayerNormBwd, l: &mut Lowering<'_>) -> Result<
             op.dx.row_range(start, end).into(),
             partial.clone(),
         ];
-        let words = [rows, cols, rows_a_part, stride].map(|word| word as u32).to_vec();
-        l.push(shader, operands, words, Vec::new(), [parts, 1, 1])?;
+        let params = Params::fixed([rows, cols, rows_a_part, stride].map(|word| word as u32));
+        l.push(shader, operands, params, [parts, 1, 1])?;
 
         let shader = ShaderBuilder::new("layer_norm_bwd_params", 3)
             .number("WG", width)
             .flag("BIAS", op.dbias.is_some())
             .flag("ACCUMULATE", accumulate)
             .part(include_str!("layer_norm_bwd_params.wgsl"))
-            .finish();
+            .build();
         let operands = vec![partial, op.dweight.into(), op.dbias.into()];
         let groups = [(2 * cols).div_ceil(width as usize), 1, 1];
-        l.push(shader, operands, [cols, parts, stride].map(|word| word as u32).to_vec(), Vec::new(), groups)?;
+        l.push(shader, operands, Params::fixed([cols, parts, stride].map(|word| word as u32)), groups)?;
         accumulate = true;
     }
     Ok(())

@@ -1,5 +1,5 @@
-// Layer normalisation (Ba et al., 2016, equation 4), one workgroup a row; see `op::LayerNorm`.
-// The variance is that of the differences from the mean, which does not cancel.
+// Layer normalisation (Ba et al., 2016, equation 4); see `op::LayerNorm`. Each workgroup has one row.
+// The variance is the mean square of the differences from the mean, where nothing cancels.
 
 struct Params {
     x0: u32, weight0: u32, bias0: u32, y0: u32, mean0: u32, rstd0: u32,

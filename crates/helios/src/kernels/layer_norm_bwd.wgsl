@@ -1,7 +1,7 @@
 // Backward of layer normalisation in two dispatches; see `op::LayerNormBwd`.
 //
-// First a workgroup takes `rows_a_part` rows after each other: it writes their dx, and adds up its part of the weight's and
-// the bias's gradient in `partial` [parts, 2·stride]. Then each column is added over the parts, in order.
+// In the first, each workgroup goes through `rows_a_part` rows. It writes their dx, and adds up its part of the
+// gradients of weight and bias in `partial` [parts, 2·stride]. The second adds each column over the parts, in order.
 
 struct Params {
     x0: u32, weight0: u32, mean0: u32, rstd0: u32, dy0: u32, dx0: u32, partial0: u32,
@@ -34,7 +34,7 @@ fn layer_norm_bwd(@builtin(local_invocation_index) index: u32, @builtin(workgrou
             let g = d * load_weight(p.weight0 + i, left);
             sum_g += g;
             sum_gx = fma(g, x_hat, sum_gx);
-            // Each column belongs to one invocation.
+            // Only one invocation writes each column.
             let to = part + i / 4u;
             if row == first {
                 partial[to] = d * x_hat;

@@ -1,4 +1,4 @@
-// Adds the parts that `layer_norm_bwd` left: an invocation a column of the weight's or the bias's gradient.
+// Adds the parts that `layer_norm_bwd` wrote. Each invocation has one column of the weight's or the bias's gradient.
 
 struct Params {
     partial0: u32, dweight0: u32, dbias0: u32,
@@ -16,7 +16,7 @@ fn layer_norm_bwd_params(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= 2u * p.cols {
         return;
     }
-    // The bias's gradient stands `stride` behind the weight's.
+    // The bias's gradient begins `stride` after the weight's.
     let at = select(i, i - p.cols + p.stride, i >= p.cols);
     var total = 0.0;
     for (var part = 0u; part < p.parts; part++) {

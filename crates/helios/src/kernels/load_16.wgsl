@@ -1,4 +1,4 @@
-// Four consecutive elements of `NAME`, 16 bits each, which begin at a multiple of 4; `left` is not needed here.
+// Four consecutive elements of `NAME` with 16 bits, from a multiple of 4 on. `left` is not used.
 fn load_NAME(at: u32, left: u32) -> vec4<f32> {
     return unpack16(NAME[at >> 2u]);
 }

@@ -1,4 +1,4 @@
-// Up to four consecutive elements of `NAME`, of which only `left` belong to the row; the others read as 0.
+// Four consecutive elements of `NAME`. Only `left` of them belong to the row; the others read as 0.
 fn load_NAME(at: u32, left: u32) -> vec4<f32> {
     let last = at + min(left, 4u) - 1u;
     let value = vec4(NAME[at], NAME[min(at + 1u, last)], NAME[min(at + 2u, last)], NAME[min(at + 3u, last)]);

@@ -1,4 +1,4 @@
-// Four consecutive elements of `NAME`, which begin at a multiple of 4; `left` is not needed here.
+// Four consecutive elements of `NAME`, from a multiple of 4 on. `left` is not used.
 fn load_NAME(at: u32, left: u32) -> vec4<f32> {
     return NAME[at >> 2u];
 }

@@ -1,4 +1,4 @@
-// Sum of token losses into the results, by one workgroup; see `op::LossSum`.
+// One workgroup adds the losses of all tokens into the results; see `op::LossSum`.
 
 struct Params {
     loss0: u32, out0: u32,

@@ -1,19 +1,19 @@
-//! Matrix products: which kernel makes one, and cutting those of which an operand is larger than a binding.
+//! Matrix products: choosing the kernel, and cutting a product if an operand is larger than a binding.
 
 use alpha_tensor::{Region, Tensor, op::Activation};
 
-use super::{Lowering, Operand, Variant, activation::activation_number};
-use crate::shader::{Shader, ShaderBuilder};
+use super::shader::{Shader, ShaderBuilder};
+use super::{Lowering, LoweringError, Operand, Params, Variant, activation::activation_number};
 
-/// What happens to the product, as numbered in `matmul_operands.wgsl`.
+/// What happens to the product. `matmul_operands.wgsl` numbers the cases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Epilogue {
     Plain,
-    /// An activation; the value before it goes to the tensor.
+    /// Applies an activation. If there is a tensor, it gets the value before.
     Activate(Activation, Option<Tensor>),
     /// Adds a residual.
     Residual(Tensor),
-    /// Times the activation's derivative at `pre`; its value goes to `post`.
+    /// Multiplies by the activation's derivative at `pre`, and writes the activation's value to `post`.
     Derivative {
         activation: Activation,
         pre: Tensor,
@@ -23,8 +23,8 @@ pub(super) enum Epilogue {
     Accumulate,
 }
 
-/// C = epilogue(A·B). Sizes m, n and k follow from C and A; a matrix may be part of the columns of a wider one, `skip`
-/// columns from its left.
+/// C = epilogue(A·B). The sizes m, n and k follow from C and A. A and C may be columns of a wider matrix, which begin
+/// `skip` columns from its left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
     /// `[m, k]`, or `[k, m]` if transposed.
@@ -65,8 +65,8 @@ impl Product {
         }
     }
 
-    /// Appends the dispatches: one, unless an operand is larger than a binding.
-    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    /// Appends the dispatches: only one if no operand is larger than a binding.
+    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         let is_large = |tensor: &Tensor| tensor.len() > l.profile.max_binding_len;
         if is_large(&self.c) || (is_large(&self.a) && !self.transpose_a) {
             let rows = l.pieces(self.m, self.c.cols.max(self.a.cols * usize::from(!self.transpose_a)), 4)?;
@@ -96,33 +96,33 @@ impl Product {
             other @ (Epilogue::Plain | Epilogue::Accumulate) => other,
         };
         let (a, skip_a) = if self.transpose_a { (self.a, self.skip_a + start) } else { (rows(self.a), self.skip_a) };
-        // Sums over all of B are the first piece's.
+        // The first piece makes the sums over all of B.
         let column_sums = self.column_sums.filter(|_| start == 0);
         Product { a, skip_a, c: rows(self.c), m: end - start, epilogue, column_sums, ..self }
     }
 
-    fn part_of_k(self, start: usize, end: usize) -> Result<Product, String> {
+    fn part_of_k(self, start: usize, end: usize) -> Result<Product, LoweringError> {
         let epilogue = match self.epilogue {
             Epilogue::Plain if start == 0 => Epilogue::Plain,
             Epilogue::Plain | Epilogue::Accumulate if self.bias.is_none() => Epilogue::Accumulate,
-            _ => return Err("its weight is larger than a binding".to_owned()),
+            _ => return Err(LoweringError::LargeWeight),
         };
         let (a, skip_a) =
             if self.transpose_a { (self.a.row_range(start, end), self.skip_a) } else { (self.a, self.skip_a + start) };
         if self.transpose_b {
-            return Err("its weight is larger than a binding".to_owned());
+            return Err(LoweringError::LargeWeight);
         }
         Ok(Product { a, skip_a, b: self.b.row_range(start, end), k: end - start, epilogue, ..self })
     }
 
-    fn columns_of_c(self, start: usize, end: usize) -> Result<Product, String> {
+    fn columns_of_c(self, start: usize, end: usize) -> Result<Product, LoweringError> {
         if self.epilogue != Epilogue::Plain || self.bias.is_some() || self.column_sums.is_some() {
-            return Err("its weight is larger than a binding".to_owned());
+            return Err(LoweringError::LargeWeight);
         }
         Ok(Product { b: self.b.row_range(start, end), n: end - start, skip_c: self.skip_c + start, ..self })
     }
 
-    fn push_whole(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    fn push_whole(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
@@ -147,7 +147,7 @@ impl Product {
         let words = [self.m, self.n, self.k, self.a.cols, self.b.cols, self.c.cols, self.skip_a, self.skip_c];
         let groups = [self.n.div_ceil(tile_n), self.m.div_ceil(tile_m), 1];
         let shader = self.shader(variant, l)?;
-        l.push(shader, operands, words.map(|word| word as u32).to_vec(), Vec::new(), groups)
+        l.push(shader, operands, Params::fixed(words.map(|word| word as u32)), groups)
     }
 
     /// The operands that depend on the epilogue.
@@ -160,10 +160,10 @@ impl Product {
         }
     }
 
-    fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, String> {
+    fn shader(&self, variant: Variant, l: &Lowering<'_>) -> Result<Shader, LoweringError> {
         let (epilogue, activation) = match self.epilogue {
             Epilogue::Plain => (0, None),
-            // Without a place for it, the value before the activation is not kept.
+            // Without a tensor for it, the value before the activation is not stored.
             Epilogue::Activate(activation, pre) => (if pre.is_some() { 1 } else { 5 }, Some(activation)),
             Epilogue::Residual(_) => (2, None),
             Epilogue::Derivative { activation, .. } => (3, Some(activation)),

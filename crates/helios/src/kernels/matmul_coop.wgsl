@@ -1,15 +1,15 @@
-// A matrix product on cooperative matrices of `MAT`·`MAT`, f16 with sums in f32: a workgroup of `WAVES_M`·`WAVES_N` waves
-// (subgroups) computes a tile of C, for which it brings `TK` columns of A and rows of B at a time into workgroup memory,
-// rounded to f16. A wave has `SUB_M`·`SUB_N` matrices of C. Matrix operations need uniform control flow, so that waves
-// beyond those (where subgroups are smaller than the largest that the device has) do the last one's work again, and keep
-// it to themselves.
+// A matrix product on cooperative matrices of `MAT`·`MAT`, f16 with sums in f32. A workgroup of `WAVES_M`·`WAVES_N`
+// waves (subgroups) computes a tile of C. It loads `TK` columns of A and rows of B at a time into workgroup memory,
+// rounded to f16. A wave has `SUB_M`·`SUB_N` matrices of C. If subgroups are smaller than the device's largest, there
+// are more waves. Matrix operations need uniform control flow, so these repeat the work of the last wave, and their
+// results are not used.
 //
-// What `LOAD_A` and `LOAD_B` stand for depends on how the tiles lie: row after row, or transposed as A or B is stored.
+// `LOAD_A` and `LOAD_B` depend on the tiles' layout: row after row, or transposed if A or B is stored so.
 
 const TILE_M: u32 = WAVES_M * SUB_M * MAT;
 const TILE_N: u32 = WAVES_N * SUB_N * MAT;
 const WAVES: u32 = WAVES_M * WAVES_N;
-// Elements of padding, so that the rows of a matrix do not meet one bank, and begin at 16 bytes.
+// Elements of padding, so that the rows of a matrix lie in different banks and begin at multiples of 16 bytes.
 const PAD: u32 = 8u;
 const STRIDE_A: u32 = select(TK, TILE_M, TRANSPOSE_A) + PAD;
 const STRIDE_B: u32 = select(TILE_N, TK, TRANSPOSE_B) + PAD;

@@ -1,6 +1,6 @@
-// A matrix product without workgroup memory: an invocation keeps `TM` rows by `TN` vectors of C in registers and
-// reads A and B where they lie. For devices whose caches are as near as workgroup memory, such as software ones.
-// Neighbouring invocations have neighbouring columns, and the same rows.
+// A matrix product without workgroup memory. An invocation keeps `TM` rows by `TN` vectors of C in registers and reads
+// A and B from memory. For devices whose caches are as near as workgroup memory, such as software devices. Neighbouring
+// invocations have neighbouring columns and the same rows.
 
 @compute @workgroup_size(WX, WY)
 fn matmul(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {

@@ -1,12 +1,13 @@
 // Operands and epilogue of every matrix product C[m, n] = epilogue(A·B), four numbers at a time.
 //
-// A is stored [m, k], or [k, m] with `TRANSPOSE_A`, from column `skip_a` on; B is stored [k, n], or [n, k] with `TRANSPOSE_B`.
-// How a buffer's elements are stored, and the functions that touch them, come from a template for each: `load_vec4.wgsl`,
-// `load_scalar.wgsl`, `load_16.wgsl`.
+// A is stored as [m, k], or as [k, m] with `TRANSPOSE_A`, from column `skip_a` on. B is stored as [k, n], or as [n, k]
+// with `TRANSPOSE_B`. Each buffer's loads and stores come from a template for its storage: `load_vec4.wgsl`,
+// `load_scalar.wgsl` or `load_16.wgsl`.
 //
-// `EPILOGUE`: 0 plain; 1 activates and keeps the value before in `extra`, 5 activates alone; 2 adds `extra`, a residual;
-// 3 multiplies by the activation's derivative at `extra` and writes its value to `post`; 4 adds to `c`.
-// With `COLUMN_SUMS` the sums over B's rows go to `sums` (a bias gradient), added with `EPILOGUE` 4.
+// `EPILOGUE`: 0 stores the product; 1 activates it and stores the value before in `extra`; 5 only activates it; 2 adds
+// `extra`, a residual; 3 multiplies by the activation's derivative at `extra` and stores the activation's value in
+// `post`; 4 adds to `c`. With `COLUMN_SUMS` the sums over B's rows (a bias gradient) go to `sums`, and are added there
+// with `EPILOGUE` 4.
 
 struct Params {
     a0: u32, b0: u32, c0: u32, bias0: u32, extra0: u32, post0: u32, sums0: u32,
@@ -22,7 +23,7 @@ var<immediate> p: Params;
 @group(0) @binding(5) var<storage, read_write> post: array<post_type>;
 @group(0) @binding(6) var<storage, read_write> sums: array<sums_type>;
 
-// The last multiple of 4 below `len`: where a load that must stay inside begins at most.
+// The last multiple of 4 below `len`. A load that must stay inside begins no later.
 fn last_group(len: u32) -> u32 {
     return (len - 1u) & ~3u;
 }

@@ -1,11 +1,11 @@
-// A matrix product staged in workgroup memory: `WX`·`WY` invocations compute a tile of 4·`WX`·`TN` columns and `WY`·`TM`
-// rows of C, for which they bring `TK` columns of A and rows of B at a time. For devices whose workgroup memory is
-// much nearer than their caches: discrete and integrated GPUs.
+// A matrix product staged in workgroup memory. `WX`·`WY` invocations compute a tile of 4·`WX`·`TN` columns and
+// `WY`·`TM` rows of C. They load `TK` columns of A and rows of B at a time. For devices whose workgroup memory is much
+// nearer than their caches: discrete and integrated GPUs.
 
 const TILE_M: u32 = WY * TM;
 const TILE_N: u32 = WX * TN * 4u;
 const THREADS: u32 = WX * WY;
-// A column of padding, so that writing A's transpose does not meet one bank.
+// One column of padding, so that writes of A's transpose go to different banks.
 const STRIDE_A: u32 = TILE_M + 1u;
 
 var<workgroup> tile_a: array<f32, TK * STRIDE_A>;

@@ -1,6 +1,6 @@
-// Brings a tile of A [`TILE_M`, `TK`] and one of B [`TK`, `TILE_N`] into workgroup memory, four numbers at a time: along the
-// rows of A and the columns of B where those are stored one after the other, else along k. What is beyond k in A is 0. Where
-// a number is kept says the kernel, by `keep_a(i, q, four)` and `keep_b(q, j, four)`.
+// Loads a tile of A [`TILE_M`, `TK`] and one of B [`TK`, `TILE_N`] into workgroup memory, four numbers at a time: along
+// the dimension in which A or B is contiguous. Numbers of A beyond k are 0. The kernel's `keep_a(i, q, four)` and
+// `keep_b(q, j, four)` store the numbers.
 
 fn stage_a(index: u32, row0: u32, k0: u32) {
     if TRANSPOSE_A {

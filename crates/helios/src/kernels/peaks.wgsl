@@ -1,5 +1,6 @@
-// What a device can do at best, for the roofline: `ENTRY` says which. `FMA`, multiply-adds in registers, eight independent
-// chains of vectors for each invocation; `TRIAD`, `out = x + scale · y` over memory larger than caches (McCalpin, 1995).
+// The peaks of a device, for the roofline; `ENTRY` says which. `FMA` is multiply-adds in registers: eight independent
+// chains of vectors in each invocation. `TRIAD` is `out = x + scale · y` over memory larger than caches (McCalpin,
+// 1995).
 
 struct Params {
     out0: u32, x0: u32, y0: u32,

@@ -1,7 +1,7 @@
-//! What goes element by element: the dispatch of dropout and fill.
+//! Dropout and fill: dispatches that go element by element.
 
-use super::{GRID, Lowering, Operand, Patch, THREEFRY, folded};
-use crate::shader::ShaderBuilder;
+use super::shader::ShaderBuilder;
+use super::{GRID, Lowering, LoweringError, Operand, Params, RunValue, THREEFRY, folded};
 
 /// A job of `pointwise.wgsl`; operands are `x`, `residual`, `out`.
 pub(super) struct Pointwise {
@@ -11,16 +11,16 @@ pub(super) struct Pointwise {
     pub(super) len: usize,
     pub(super) cols: usize,
     pub(super) value: f32,
-    /// Threshold and scale of a dropout mask, whose key is a patch.
+    /// Threshold and scale of a dropout mask. Its key is a run value.
     pub(super) mask: (u32, f32),
-    pub(super) patch: Option<Patch>,
+    pub(super) run_value: Option<RunValue>,
 }
 
-/// Where the key stands in the kernel's own words.
+/// The index of the key in the kernel's own words.
 const KEY_WORD: usize = 3;
 
 impl Pointwise {
-    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), String> {
+    pub(super) fn push(self, l: &mut Lowering<'_>) -> Result<(), LoweringError> {
         let width = l.profile.reduce_width;
         let shader = ShaderBuilder::new("pointwise", 3)
             .number("WG", width)
@@ -29,10 +29,10 @@ impl Pointwise {
             .part(GRID)
             .part(THREEFRY)
             .part(include_str!("pointwise.wgsl"))
-            .finish();
+            .build();
         let (threshold, scale) = self.mask;
         let words = vec![self.len as u32, self.cols as u32, self.value.to_bits(), 0, 0, threshold, scale.to_bits()];
-        let patches = self.patch.map(|patch| (KEY_WORD, patch)).into_iter().collect();
-        l.push(shader, self.operands.into(), words, patches, folded(self.len.div_ceil(width as usize)))
+        let run_values = self.run_value.map(|value| (KEY_WORD, value)).into_iter().collect();
+        l.push(shader, self.operands.into(), Params { words, run_values }, folded(self.len.div_ceil(width as usize)))
     }
 }

@@ -1,5 +1,5 @@
-// Dropout and fill: an invocation an element, `ENTRY` says which; see `op::Dropout` and `op::Fill`. `x` and `out` may be
-// the same memory.
+// Dropout and fill; `ENTRY` says which. See `op::Dropout` and `op::Fill`. Each invocation has one element. `x` and
+// `out` may be the same memory.
 
 struct Params {
     x0: u32, residual0: u32, out0: u32,

@@ -1,5 +1,5 @@
-// Sums and maxima over a workgroup of `WG` invocations, as a tree of fixed shape: the same bits
-// whatever the subgroup size. Every invocation gets the result; control flow must be uniform.
+// Sums and maxima over a workgroup of `WG` invocations, as a tree of fixed shape, so that the subgroup size changes no
+// bit. Every invocation gets the result. Control flow must be uniform.
 
 var<workgroup> reduce_values: array<f32, WG>;
 
@@ -35,7 +35,7 @@ fn total(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
-// The elements of a vector of which only `left` belong to a row; the others as 0.
+// The first `left` elements of a vector; the others are 0, because they are beyond the row.
 fn inside(v: vec4<f32>, left: u32) -> vec4<f32> {
     return select(vec4(0.0), v, vec4(0u, 1u, 2u, 3u) < vec4(left));
 }

@@ -1,5 +1,5 @@
-// Swiglu, and with `BACKWARD` its gradient: an invocation four columns of a row; see `op::Swiglu`, `op::SwigluBwd`. A row of
-// `pre` and `dpre` holds the gate and behind it the value.
+// Swiglu, and with `BACKWARD` its gradient; see `op::Swiglu` and `op::SwigluBwd`. Each invocation has four columns of a
+// row. A row of `pre` and `dpre` holds the gate, then the value.
 
 struct Params {
     pre0: u32, dout0: u32, dpre0: u32, out0: u32,

@@ -1,14 +1,14 @@
-//! Variants of the product kernel: how one is cut into workgroups and invocations, and their names.
+//! Variants of the product kernel, and their names.
 
 use std::{fmt, str::FromStr};
 
-use crate::shader::{Shader, ShaderBuilder};
+use super::shader::{Shader, ShaderBuilder};
 
-/// How a product is cut into workgroups and invocations. The variants in f32 add up k in the same order, so that the choice
-/// between them changes no bit.
+/// How a product is cut into workgroups and invocations. All variants in f32 add along k in the same order, so the
+/// choice between them changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
-    /// `matmul_direct.wgsl`: `rows` (a multiple of 4) by `vectors` of C for each invocation, `width` by `height` of them.
+    /// `matmul_direct.wgsl`: `width` by `height` invocations, each with `rows` (a multiple of 4) by `vectors` of C.
     Direct {
         /// TM.
         rows: u32,
@@ -19,7 +19,7 @@ pub enum Variant {
         /// WY.
         height: u32,
     },
-    /// `matmul_staged.wgsl`: the same, with `depth` of k at a time in workgroup memory.
+    /// `matmul_staged.wgsl`: the same, with `depth` steps of k at a time in workgroup memory.
     Staged {
         /// TM.
         rows: u32,
@@ -34,7 +34,7 @@ pub enum Variant {
     },
     /// `matmul_coop.wgsl`, for products with 16-bit operands: `waves` subgroups, each with `matrices` matrices of C.
     Coop {
-        /// MAT, as the device has it: 8 or 16.
+        /// MAT, which is 8 or 16 and depends on the device.
         size: u32,
         /// `SUB_M`, `SUB_N`.
         matrices: [u32; 2],
@@ -48,7 +48,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Rows and columns of C for one workgroup.
+    /// Rows and columns of a workgroup's tile of C.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
             Variant::Direct { rows, vectors, width, height } | Variant::Staged { rows, vectors, width, height, .. } => {
@@ -66,7 +66,7 @@ impl Variant {
         }
     }
 
-    /// Invocations of a workgroup.
+    /// Invocations in a workgroup.
     pub(crate) fn threads(self) -> u64 {
         match self {
             Variant::Direct { width, height, .. } | Variant::Staged { width, height, .. } => {
@@ -76,14 +76,14 @@ impl Variant {
         }
     }
 
-    /// Workgroup memory.
+    /// Bytes of workgroup memory.
     pub(crate) fn workgroup_bytes(self) -> u64 {
         let [tile_m, tile_n] = self.tile().map(|len| len as u64);
         match self {
             Variant::Direct { .. } => 0,
             Variant::Staged { depth, .. } => 4 * u64::from(depth) * (tile_m + 1 + tile_n),
             Variant::Coop { size, depth, subgroup, .. } => {
-                // The larger of a tile's two layouts.
+                // A tile lies row after row or transposed: take the larger layout.
                 let (depth, pad, size) = (u64::from(depth), u64::from(COOP_PAD), u64::from(size));
                 let staged = |len: u64| 2 * (len * (depth + pad)).max(depth * (len + pad));
                 staged(tile_m) + staged(tile_n) + 4 * size * size * self.threads() / u64::from(subgroup[0])
@@ -91,16 +91,16 @@ impl Variant {
         }
     }
 
-    /// The kernel, whose operands and epilogue the builder has.
+    /// The kernel. The builder already has its operands and epilogue.
     pub(super) fn specialise(self, builder: ShaderBuilder, is_transposed: [bool; 2]) -> Shader {
         match self {
             Variant::Direct { rows, vectors, width, height } => {
                 let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-                builder.part(include_str!("matmul_direct.wgsl")).finish()
+                builder.part(include_str!("matmul_direct.wgsl")).build()
             }
             Variant::Staged { rows, vectors, width, height, depth } => {
                 let builder = builder.number("TM", rows).number("TN", vectors).number("WX", width).number("WY", height);
-                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).part(TILES).finish()
+                builder.number("TK", depth).part(include_str!("matmul_staged.wgsl")).part(TILES).build()
             }
             Variant::Coop { size, matrices, waves, depth, subgroup } => {
                 let [load_a, load_b] = is_transposed.map(|is| if is { "coopLoad" } else { "coopLoadT" });
@@ -118,7 +118,7 @@ impl Variant {
                     .number("SLOTS", self.threads() as u32 / subgroup[0])
                     .part(&text)
                     .part(TILES)
-                    .finish()
+                    .build()
             }
         }
     }
@@ -126,8 +126,8 @@ impl Variant {
 
 const TILES: &str = include_str!("matmul_tiles.wgsl");
 
-/// Beyond this no device has registers, and compilers take minutes.
-const MOST_ACCUMULATORS: u32 = 256;
+/// No device has registers for more, and compilers would take minutes.
+const MAX_ACCUMULATORS: u32 = 256;
 
 /// `PAD` of `matmul_coop.wgsl`.
 const COOP_PAD: u32 = 8;
@@ -137,7 +137,7 @@ fn matrix_alias(size: u32, role: &str) -> String {
     format!("alias matrix_{role} = coop_mat{size}x{size}<{element}, {}>;\n", role.to_uppercase())
 }
 
-/// `direct:8x4:8x1` is TM × TN and WX × WY, `staged:4x1:16x16:16` has TK behind them, `coop:16:2x2:2x2:32` is MAT,
+/// `direct:8x4:8x1` is TM × TN and WX × WY; `staged:4x1:16x16:16` also has TK; `coop:16:2x2:2x2:32` is MAT,
 /// `SUB_M` × `SUB_N`, `WAVES_M` × `WAVES_N` and TK.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,22 +153,60 @@ impl fmt::Display for Variant {
     }
 }
 
-/// The reverse of [`Variant`]'s name; what it says is wrong with another text. Subgroups are 32 until a device says more.
-impl FromStr for Variant {
-    type Err = String;
+/// Why a name is not a variant, or why a device cannot run one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VariantError {
+    /// A text that is not a variant's name.
+    #[error(
+        "found `{found}`, expected a name such as `direct:8x4:8x1`, `staged:4x1:16x16:16` or `coop:16:2x2:2x2:32`, \
+         as `alpha devices` prints them"
+    )]
+    Name {
+        /// The text.
+        found: String,
+    },
+    /// A variant that needs more registers than a device has.
+    #[error("`{name}`: an invocation would keep {found} numbers of C, at most {MAX_ACCUMULATORS} are sensible")]
+    Registers {
+        /// Its name.
+        name: String,
+        /// The numbers that an invocation would keep.
+        found: u32,
+    },
+    /// A limit of the device.
+    #[error("it needs {needed} {what}, the device has {limit}")]
+    Limit {
+        /// The limited thing, as a plural.
+        what: &'static str,
+        /// How many the variant needs.
+        needed: u64,
+        /// How many the device has.
+        limit: u32,
+    },
+    /// The device does not have the matrices, or was opened without them.
+    #[error(
+        "it needs `--dtype=f16` and cooperative matrices of {size} × {size}, the device has {}",
+        device_size.map_or("none".to_owned(), |size| format!("{size} × {size}"))
+    )]
+    Matrices {
+        /// Rows and columns of the variant's matrices.
+        size: u32,
+        /// Rows and columns of the device's matrices.
+        device_size: Option<u32>,
+    },
+}
 
-    fn from_str(name: &str) -> Result<Variant, String> {
-        let wrong = || {
-            format!(
-                "found `{name}`, expected a name such as `direct:8x4:8x1`, `staged:4x1:16x16:16` or `coop:16:2x2:2x2:32`, \
-                 as `alpha devices` prints them"
-            )
-        };
+/// Reads a variant's name. Subgroups count as 32 until the device is known.
+impl FromStr for Variant {
+    type Err = VariantError;
+
+    fn from_str(name: &str) -> Result<Variant, VariantError> {
+        let wrong = || VariantError::Name { found: name.to_owned() };
         let number =
             |text: &str| text.parse::<u32>().ok().filter(|number| (1..=1024).contains(number)).ok_or_else(wrong);
         let pair = |text: &str| {
             let (a, b) = text.split_once('x').ok_or_else(wrong)?;
-            Ok::<_, String>([number(a)?, number(b)?])
+            Ok::<_, VariantError>([number(a)?, number(b)?])
         };
         let variant = match name.split(':').collect::<Vec<_>>()[..] {
             ["direct", tile, group] => {
@@ -190,7 +228,7 @@ impl FromStr for Variant {
         };
         let steps_fit = match variant {
             Variant::Direct { rows, .. } => rows.is_multiple_of(4),
-            // Rows of A come four at a time where it is stored transposed.
+            // Where A is stored transposed, its rows are read four at a time.
             Variant::Staged { rows, height, depth, .. } => depth.is_multiple_of(4) && (rows * height).is_multiple_of(4),
             Variant::Coop { size, depth, .. } => matches!(size, 8 | 16) && depth.is_multiple_of(size),
         };
@@ -198,9 +236,7 @@ impl FromStr for Variant {
             return Err(wrong());
         }
         match variant.accumulators() {
-            found if found > MOST_ACCUMULATORS => Err(format!(
-                "`{name}`: an invocation would keep {found} numbers of C, at most {MOST_ACCUMULATORS} are sensible"
-            )),
+            found if found > MAX_ACCUMULATORS => Err(VariantError::Registers { name: name.to_owned(), found }),
             _ => Ok(variant),
         }
     }

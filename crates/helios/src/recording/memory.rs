@@ -1,26 +1,25 @@
-//! Regions on the device, scratch space beside them, and the windows through which kernels see them.
+//! Regions on the device, scratch space, and the windows through which kernels see them.
 //!
-//! A region is one buffer. A window is the part of it that a binding shows: it begins where the device allows a binding to
-//! begin, so that a tensor's first element is a few elements into its window.
+//! A region is one buffer. A window is the part of it that a binding shows. It begins where the device allows a binding
+//! to begin, so a tensor's first element may be a few elements into its window.
 
 use alpha_tensor::{BackendError, Region, RegionSizes, Tensor};
 
 use crate::device::Gpu;
 
-/// Bindings and buffers are whole multiples of this, so that vectors of four at a tensor's end are inside.
+/// The size of a buffer is a multiple of this, so vectors of four at a tensor's end are inside.
 const PAD_BYTES: u64 = 256;
 
-/// A buffer with what a window needs to know of it.
+/// All buffers of the prepared programs.
 pub(crate) struct Memory {
     regions: [wgpu::Buffer; Region::ALL.len()],
     lens: [usize; Region::ALL.len()],
     pub(crate) scratch: wgpu::Buffer,
-    /// Bound where a kernel's operand is absent.
+    /// Bound in the place of an absent operand.
     pub(crate) nothing: wgpu::Buffer,
-    bytes: u64,
 }
 
-/// A part of a buffer, and where in it the operand begins.
+/// The part of a buffer that a binding shows.
 pub(crate) struct Window<'a> {
     pub(crate) buffer: &'a wgpu::Buffer,
     pub(crate) offset: u64,
@@ -37,7 +36,7 @@ fn region_bytes(sizes: &RegionSizes, region: Region) -> u64 {
     padded(sizes.get(region), region.element_bytes())
 }
 
-/// Device memory that regions of these sizes and so much scratch take.
+/// Bytes of device memory that regions of these sizes and the scratch space take.
 pub(crate) fn planned_bytes(sizes: &RegionSizes, scratch_len: usize) -> u64 {
     let regions: u64 = Region::ALL.iter().map(|&region| region_bytes(sizes, region)).sum();
     regions + padded(scratch_len, 4) + PAD_BYTES
@@ -54,25 +53,14 @@ impl Memory {
             }
         }
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = |label, size| {
-            gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        };
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = |label, size| gpu.buffer(label, size, usage);
         let regions = Region::ALL.map(|region| buffer("region", region_bytes(sizes, region)));
         let (scratch, nothing) = (buffer("scratch", padded(scratch_len, 4)), buffer("nothing", PAD_BYTES));
         if pollster::block_on(scope.pop()).is_some() {
             return Err(BackendError::OutOfMemory { asked_bytes: bytes as usize, what: "regions on the device" });
         }
-        Ok(Memory { regions, lens: Region::ALL.map(|region| sizes.get(region)), scratch, nothing, bytes })
-    }
-
-    /// Bytes of all buffers.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        Ok(Memory { regions, lens: Region::ALL.map(|region| sizes.get(region)), scratch, nothing })
     }
 
     /// Elements of a region.
@@ -95,7 +83,7 @@ impl Memory {
     }
 }
 
-/// The window that shows `len` elements from `start` on.
+/// The window that shows `len` elements from `start`.
 pub(crate) fn window<'a>(
     gpu: &Gpu,
     buffer: &'a wgpu::Buffer,

@@ -1,4 +1,4 @@
-//! Compiled kernels: one for each different [`Shader`], kept while the device is open.
+//! Compiled kernels: one for each different [`Shader`], until the device is closed.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,16 @@ use alpha_tensor::BackendError;
 
 use crate::{
     device::{Gpu, IMMEDIATE_BYTES},
-    shader::Shader,
+    kernels::shader::Shader,
 };
 
-/// Pipelines and the layouts that they share.
+/// Pipelines, and the layouts that they share.
 #[derive(Default)]
 pub(crate) struct Pipelines {
     made: HashMap<Shader, wgpu::ComputePipeline>,
     /// By number of storage buffers.
     layouts: HashMap<usize, wgpu::BindGroupLayout>,
-    /// The driver's own, where it has one.
+    /// The driver's own cache, if it has one.
     cache: Option<wgpu::PipelineCache>,
     has_new: bool,
     #[cfg(test)]
@@ -27,16 +27,17 @@ impl Pipelines {
         Pipelines { cache, ..Pipelines::default() }
     }
 
-    /// The driver's cache, if something was compiled since this was last asked.
-    pub(crate) fn take_new(&mut self) -> Option<&wgpu::PipelineCache> {
-        self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new))
+    /// The content of the driver's cache, if something was compiled since the last call.
+    pub(crate) fn take_new(&mut self) -> Option<Vec<u8>> {
+        let cache = self.cache.as_ref().filter(|_| std::mem::take(&mut self.has_new));
+        cache.and_then(wgpu::PipelineCache::get_data)
     }
 
     /// The layout of a group of this many storage buffers.
     pub(crate) fn layout(&mut self, gpu: &Gpu, bindings: usize) -> wgpu::BindGroupLayout {
         let make = || {
-            // All are writable: a region is one buffer, of which a kernel reads one part and writes another, and a buffer
-            // has one use at a time.
+            // All are writable: a kernel may read and write parts of one region, which is one buffer, and a buffer can
+            // have only one use in a dispatch.
             let entry = |binding| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
@@ -53,7 +54,7 @@ impl Pipelines {
         self.layouts.entry(bindings).or_insert_with(make).clone()
     }
 
-    /// The pipeline of a shader, compiled at its first use.
+    /// The pipeline of a shader. Its first use compiles it.
     pub(crate) fn get(&mut self, gpu: &Gpu, shader: &Shader) -> Result<wgpu::ComputePipeline, BackendError> {
         if let Some(pipeline) = self.made.get(shader) {
             return Ok(pipeline.clone());
@@ -66,9 +67,9 @@ impl Pipelines {
         let module = if gpu.checked {
             gpu.device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the kernels index within their operands' windows, which a verified `Program` and the windows keep inside
-            // the regions; they divide by no zero and have no endless loop. Tests run every kernel with the checks on, on
-            // odd shapes, before any is run without.
+            // SAFETY: the kernels index within their operands' windows, which a verified `Program` and the windows keep
+            // inside the regions; they never divide by zero and have no endless loop. Tests run every kernel with the
+            // checks on, on odd shapes.
             unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

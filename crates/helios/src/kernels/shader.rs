@@ -1,17 +1,17 @@
-//! The text of a shader: constants that specialise it, then its parts.
+//! The text of a shader: constants that specialise it, then parts of the source.
 
 use std::fmt::Write;
 
 use crate::format16::Format16;
 
-/// A kernel's source, specialised: two with the same text are the same pipeline.
+/// A kernel's specialised source. Two with the same text are the same pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shader {
     /// The entry point, which is also the name in labels.
     pub(crate) name: &'static str,
     /// WGSL.
     pub(crate) text: String,
-    /// Storage buffers in its group 0.
+    /// The number of storage buffers in its group 0.
     pub(crate) bindings: usize,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct ShaderBuilder {
     enabled: String,
 }
 
-/// How the elements of a buffer are stored, which its loads and stores of four elements turn into f32 and back.
+/// How the elements of a buffer are stored. Its loads and stores of four elements convert to and from f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Storage {
     /// f32, rows of any length.
@@ -35,7 +35,7 @@ pub(crate) enum Storage {
     Half(Format16),
 }
 
-/// Smaller than every finite score: what a maximum begins with, and a masked score.
+/// No finite score is smaller: a maximum begins with it, and a masked score is it.
 const LOWEST: &str = "const LOWEST: f32 = -3.4028234663852886e38;\n";
 
 impl ShaderBuilder {
@@ -53,7 +53,7 @@ impl ShaderBuilder {
         self.line(format_args!("const {name}: bool = {value};"))
     }
 
-    /// One of several jobs of a source: `ENTRY` is the number of `chosen` among `all`.
+    /// Chooses one of several jobs of a source: `ENTRY` is the number of `chosen` in `all`.
     pub(crate) fn entry(mut self, all: &[&str], chosen: &str) -> ShaderBuilder {
         for (number, name) in all.iter().enumerate() {
             self = self.number(name, number as u32);
@@ -65,16 +65,16 @@ impl ShaderBuilder {
     pub(crate) fn access(mut self, buffers: &[(&str, Storage)]) -> ShaderBuilder {
         for &(buffer, storage) in buffers {
             let (element, template) = match storage {
-                Storage::Scalar => ("f32", include_str!("kernels/load_scalar.wgsl")),
-                Storage::Vector => ("vec4<f32>", include_str!("kernels/load_vec4.wgsl")),
-                Storage::Half(_) => ("vec2<u32>", include_str!("kernels/load_16.wgsl")),
+                Storage::Scalar => ("f32", include_str!("load_scalar.wgsl")),
+                Storage::Vector => ("vec4<f32>", include_str!("load_vec4.wgsl")),
+                Storage::Half(_) => ("vec2<u32>", include_str!("load_16.wgsl")),
             };
             if let Storage::Half(format) = storage
                 && self.format.replace(format).is_none()
             {
                 self = self.part(match format {
-                    Format16::F16 => include_str!("kernels/format_f16.wgsl"),
-                    Format16::Bf16 => include_str!("kernels/format_bf16.wgsl"),
+                    Format16::F16 => include_str!("format_f16.wgsl"),
+                    Format16::Bf16 => include_str!("format_bf16.wgsl"),
                 });
             }
             self = self.line(format_args!("alias {buffer}_type = {element};"));
@@ -83,7 +83,7 @@ impl ShaderBuilder {
         self
     }
 
-    /// Language extensions, which a module names first.
+    /// Language extensions, which a module must name first.
     pub(crate) fn enable(mut self, extensions: &[&str]) -> ShaderBuilder {
         for extension in extensions {
             self.enabled += &format!("enable {extension};\n");
@@ -97,7 +97,7 @@ impl ShaderBuilder {
         self
     }
 
-    pub(crate) fn finish(self) -> Shader {
+    pub(crate) fn build(self) -> Shader {
         Shader { name: self.name, text: self.enabled + &self.text, bindings: self.bindings }
     }
 
