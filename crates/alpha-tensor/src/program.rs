@@ -5,7 +5,7 @@
 //! never alive together share memory.
 
 use crate::{
-    op::{Access, Op},
+    op::{Access, Op, OpFault},
     tensor::{ALIGN_ELEMENTS, Region, RegionSizes, Tensor},
 };
 
@@ -64,6 +64,18 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
+/// The first operation with a fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("operation {index} (`{op}`): {fault}")]
+pub struct InvalidOp {
+    /// Position among the operations.
+    pub index: usize,
+    /// Its name.
+    pub op: &'static str,
+    /// What is wrong with it.
+    pub fault: OpFault,
+}
+
 /// A finished program. That there is one means that it was verified: the shapes of every operation fit together, every operand
 /// lies inside its region, and no operation writes memory that it also uses otherwise, but for the in-place uses that the
 /// operation documents. Backends build their unchecked accesses on this.
@@ -76,17 +88,13 @@ pub struct Program {
 
 impl Program {
     /// Verifies operations on planned memory.
-    ///
-    /// # Errors
-    /// What is wrong with which operation.
-    pub fn new(ops: Vec<OpCall>, sizes: RegionSizes) -> Result<Program, String> {
+    pub fn new(ops: Vec<OpCall>, sizes: RegionSizes) -> Result<Program, InvalidOp> {
         let mut counters = Counters::default();
-        for call in &ops {
+        for (index, call) in ops.iter().enumerate() {
+            verify(&call.op, &sizes).map_err(|fault| InvalidOp { index, op: call.op.name(), fault })?;
             counters += Counters::of(&call.op);
         }
-        let program = Program { ops, sizes, counters };
-        program.verify()?;
-        Ok(program)
+        Ok(Program { ops, sizes, counters })
     }
 
     /// In the order in which they run.
@@ -110,31 +118,29 @@ impl Program {
         let call = self.ops[index].clone();
         Program { counters: Counters::of(&call.op), ops: vec![call], sizes: self.sizes }
     }
+}
 
-    fn verify(&self) -> Result<(), String> {
-        for (index, call) in self.ops.iter().enumerate() {
-            call.op.check().map_err(|why| format!("operation {index} (`{}`): {why}", call.op.name()))?;
-            let mut operands = Vec::new();
-            call.op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
-            for (i, (tensor, access)) in operands.iter().enumerate() {
-                let context = || format!("operation {index} (`{}`), operand {i}", call.op.name());
-                let end = tensor.rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
-                if end.is_none_or(|end| end > self.sizes.get(tensor.region)) {
-                    return Err(format!("{}: {tensor:?} lies outside its region", context()));
-                }
-                if *access == Access::Read {
-                    continue;
-                }
-                for (j, (other, _)) in operands.iter().enumerate() {
-                    let is_in_place = call.op.allows_in_place() && tensor == other;
-                    if i != j && tensor.region == other.region && overlaps(tensor, other) && !is_in_place {
-                        return Err(format!("{}: overlaps operand {j}", context()));
-                    }
-                }
+/// Whether an operation's operands fit together, lie inside their regions, and share memory only as documented.
+fn verify(op: &Op, sizes: &RegionSizes) -> Result<(), OpFault> {
+    op.check()?;
+    let mut operands = Vec::new();
+    op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
+    for (operand, &(tensor, access)) in operands.iter().enumerate() {
+        let end = tensor.rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
+        if end.is_none_or(|end| end > sizes.get(tensor.region)) {
+            return Err(OpFault::OutsideRegion { operand, tensor });
+        }
+        if access == Access::Read {
+            continue;
+        }
+        for (other, (second, _)) in operands.iter().enumerate() {
+            let is_in_place = op.allows_in_place() && tensor == *second;
+            if operand != other && tensor.region == second.region && overlaps(&tensor, second) && !is_in_place {
+                return Err(OpFault::Overlap { operand, other });
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn overlaps(a: &Tensor, b: &Tensor) -> bool {
