@@ -5,8 +5,8 @@
 //! products go through the same micro-kernel as the linear layers.
 
 use super::{
-    execute::Memory,
     gemm::{Gemm, PACK_A_LEN, Right, View, pack_b},
+    memory::{Memory, Task},
     simd::{MAX_ROWS, Simd, exp, fold, load_at, update},
 };
 use crate::{
@@ -63,7 +63,8 @@ impl RowMask {
 }
 
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, scratch: &mut [f32]) {
+pub(super) fn run<S: Simd>(s: S, op: &Attention, task: Task) {
+    let Task { memory, index: task, scratch, .. } = task;
     let (block, c) = (op.out.rows / op.batch, op.out.cols);
     let head_dim = c / op.heads;
     let (batch, head) = (task / op.heads, task % op.heads);
@@ -158,7 +159,8 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, task: usize, scratch: &mut [f32]) {
+pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, task: Task) {
+    let Task { memory, index: task, scratch, .. } = task;
     let (block, c) = (op.out.rows / op.batch, op.out.cols);
     let head_dim = c / op.heads;
     let (batch, head) = (task / op.heads, task % op.heads);
@@ -288,14 +290,8 @@ pub(super) fn cached_tasks(op: &AttentionCached, stage: usize) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_cached<S: Simd>(
-    s: S,
-    op: &AttentionCached,
-    memory: &Memory,
-    stage: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
+pub(super) fn run_cached<S: Simd>(s: S, op: &AttentionCached, task: Task) {
+    let Task { memory, stage, index: task, scratch, .. } = task;
     let c = op.out.cols;
     let position = memory.args.position;
     let row_task = if stage == 0 { task } else { task / op.heads };
