@@ -42,7 +42,7 @@ impl Case {
 
     fn program(mut self, op: impl Into<Op>) -> Program {
         self.builder.push(op);
-        self.builder.finish(&[]).0
+        self.builder.build(&[]).0
     }
 }
 

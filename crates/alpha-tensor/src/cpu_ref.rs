@@ -224,7 +224,7 @@ mod tests {
         let mut builder = ProgramBuilder::new(RegionSizes::default());
         let out = builder.activation(2, 3);
         builder.push(Fill { out, value: 1.5 });
-        builder.finish(&[out]).0
+        builder.build(&[out]).0
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Programs: a step written down once, as a list of operations with planned memory.
 //!
-//! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::finish`]
+//! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::build`]
 //! finds when each activation is alive and gives it a place, so that activations which are
 //! never alive together share memory.
 
@@ -209,7 +209,7 @@ impl ProgramBuilder {
     ///
     /// # Panics
     /// Where operands do not fit together or lie outside their region: a fault of the code that pushed them.
-    pub fn finish(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
+    pub fn build(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
         let lifetimes = self.lifetimes(kept);
         let mut offsets = vec![0; self.activations.len()];
         for region in [Region::Activations, Region::Activations16] {

@@ -149,7 +149,7 @@ fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, has_16_bits
         x, y, dx, dy, mean, rstd, loss, qkv, dqkv, new_qkv, pre, post, dpre, wide, dwide, lse, logits, scratch,
         attended, cached, dropped,
     ];
-    std::mem::replace(b, ProgramBuilder::new(RegionSizes::default())).finish(&kept).0
+    std::mem::replace(b, ProgramBuilder::new(RegionSizes::default())).build(&kept).0
 }
 
 /// All programs that are run, of every shape and storage.

@@ -128,7 +128,7 @@ fn step() -> Program {
         eps: 1e-8,
         weight_decay: 0.1,
     });
-    b.finish(&[]).0
+    b.build(&[]).0
 }
 
 fn args(step: u64) -> RunArgs {
