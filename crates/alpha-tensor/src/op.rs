@@ -12,12 +12,12 @@
 //! - Rows are tokens: row `b·T + t` is position `t` of sequence `b`.
 
 mod activation;
-mod attention;
 mod dropout;
+mod linear;
+mod layer_norm;
+mod attention;
 mod embedding;
 mod head;
-mod layer_norm;
-mod linear;
 mod optimizer;
 
 pub use self::{
@@ -42,6 +42,18 @@ pub enum Access {
     Write,
     /// Read and written.
     ReadWrite,
+}
+
+impl Access {
+    /// How a gradient is used that is added to, or assigned.
+    fn of_gradient(accumulate: bool) -> Access {
+        if accumulate { Access::ReadWrite } else { Access::Write }
+    }
+
+    /// Passes over the tensor.
+    pub fn passes(self) -> u64 {
+        if self == Access::ReadWrite { 2 } else { 1 }
+    }
 }
 
 /// What is wrong with an operation; operands are counted as [`Op::visit`] visits them.
@@ -159,7 +171,7 @@ pub trait Operation {
     {
         let mut bytes = 0;
         self.clone().visit(&mut |tensor, access| {
-            bytes += tensor.bytes() * if access == Access::ReadWrite { 2 } else { 1 };
+            bytes += tensor.bytes() * access.passes();
         });
         bytes
     }

@@ -50,7 +50,7 @@ impl Counters {
     /// Of one operation.
     fn of(op: &Op) -> Counters {
         let mut tensor_passes = 0;
-        op.clone().visit(&mut |_, access| tensor_passes += if access == Access::ReadWrite { 2 } else { 1 });
+        op.clone().visit(&mut |_, access| tensor_passes += access.passes());
         Counters { kernels: 1, tensor_passes, bytes: op.bytes(), flops: op.flops() }
     }
 }
@@ -215,7 +215,7 @@ impl ProgramBuilder {
         for region in [Region::Activations, Region::Activations16] {
             let of_region = |&(own, size): &(Region, usize)| if own == region { size } else { 0 };
             let sizes: Vec<usize> = self.activations.iter().map(of_region).collect();
-            let (own_offsets, total) = place(&sizes, &lifetimes);
+            let (own_offsets, total) = assign_offsets(&sizes, &lifetimes);
             offsets.iter_mut().zip(own_offsets).for_each(|(offset, own)| *offset += own);
             self.sizes.set(region, total);
         }
@@ -264,7 +264,7 @@ fn is_activation(tensor: &Tensor) -> bool {
 /// Greedy by size: the largest activation first, each at the lowest place that is free for
 /// its whole lifetime (Pisarchyk and Lee, 2020, "Efficient memory management for deep neural
 /// net inference", section 5.2). Returns the offsets and the total, in elements.
-fn place(sizes: &[usize], lifetimes: &[(usize, usize)]) -> (Vec<usize>, usize) {
+fn assign_offsets(sizes: &[usize], lifetimes: &[(usize, usize)]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..sizes.len()).filter(|&i| lifetimes[i].0 != usize::MAX && sizes[i] > 0).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(sizes[i]), i));
     let mut offsets = vec![0; sizes.len()];
@@ -300,7 +300,7 @@ mod tests {
         fn no_two_live_activations_overlap(items in prop::collection::vec((1usize..200, 0usize..20, 0usize..10), 1..40)) {
             let sizes: Vec<usize> = items.iter().map(|item| item.0).collect();
             let lifetimes: Vec<(usize, usize)> = items.iter().map(|item| (item.1, item.1 + item.2)).collect();
-            let (offsets, total) = place(&sizes, &lifetimes);
+            let (offsets, total) = assign_offsets(&sizes, &lifetimes);
             for i in 0..sizes.len() {
                 prop_assert!(offsets[i] + sizes[i] <= total);
                 prop_assert_eq!(offsets[i] % ALIGN_ELEMENTS, 0);
@@ -315,7 +315,25 @@ mod tests {
 
     #[test]
     fn activations_that_never_meet_share_memory() {
-        let (offsets, total) = place(&[64, 64, 64], &[(0, 1), (2, 3), (4, 5)]);
+        let (offsets, total) = assign_offsets(&[64, 64, 64], &[(0, 1), (2, 3), (4, 5)]);
         assert_eq!((offsets, total), (vec![0, 0, 0], 64));
+    }
+
+    #[test]
+    fn operations_with_a_fault_are_no_program() {
+        let mut sizes = RegionSizes::default();
+        sizes.set(Region::Params, 8);
+        let message = |x: [usize; 2], out_offset: usize| {
+            let x = Tensor::new(Region::Params, 0, x[0], x[1]);
+            let op = crate::op::Swiglu { pre: x, out: Tensor::new(Region::Params, out_offset, 1, 2) };
+            let call = OpCall { op: op.into(), phase: Phase::Forward, layer: None };
+            Program::new(vec![call], sizes).map_err(|error| error.to_string()).map(|program| program.ops().len())
+        };
+        assert_eq!(message([1, 4], 4), Ok(1));
+        assert_eq!(message([1, 3], 4), Err("operation 0 (`swiglu`): `pre` is [1, 3], expected [1, 4]".to_owned()));
+        assert_eq!(message([1, 4], 3), Err("operation 0 (`swiglu`): operand 1: overlaps operand 0".to_owned()));
+        let outside = message([1, 4], 7).unwrap_err();
+        assert!(outside.starts_with("operation 0 (`swiglu`): operand 1: Tensor {"), "{outside}");
+        assert!(outside.ends_with("} lies outside its region"), "{outside}");
     }
 }

@@ -51,8 +51,8 @@ pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, task: Task) {
     // SAFETY: the only task of this stage.
     let results = unsafe { memory.write(&op.results, 0, op.results.len()) };
     let is_spike = op.spike_threshold > 0.0 && norm > op.spike_threshold;
-    let is_held = memory.args.is_chained && results[3] == 0.0;
-    let is_applied = norm.is_finite() && results[0].is_finite() && !is_spike && !is_held;
+    let is_blocked = memory.args.is_chained && results[3] == 0.0;
+    let is_applied = norm.is_finite() && results[0].is_finite() && !is_spike && !is_blocked;
     results[1] = norm;
     results[2] = if op.grad_clip > 0.0 { (op.grad_clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
     results[3] = f32::from(u8::from(is_applied));
