@@ -47,8 +47,8 @@ pub struct ParamLayout {
     pub params: Vec<Param>,
     /// Elements of the region, padding included.
     pub region_len: usize,
-    /// Places of what the model's programs use.
-    pub places: Places,
+    /// The same by their role in the model.
+    pub tensors: ParamTensors,
 }
 
 /// A weight and, where the model has biases, its bias.
@@ -62,7 +62,7 @@ pub struct WeightBias {
 
 /// Tensors of one transformer layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerPlaces {
+pub struct LayerTensors {
     /// Norm before attention `[1, c]`.
     pub ln_1: WeightBias,
     /// Query, key and value projection `[c, 3c]`.
@@ -77,15 +77,15 @@ pub struct LayerPlaces {
     pub mlp_proj: WeightBias,
 }
 
-/// Where each parameter is.
+/// Each parameter's tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Places {
+pub struct ParamTensors {
     /// Token embedding `[vocab, c]`.
     pub wte: Tensor,
     /// Position embedding `[block, c]`.
     pub wpe: Tensor,
     /// Layers.
-    pub layers: Vec<LayerPlaces>,
+    pub layers: Vec<LayerTensors>,
     /// Final norm `[1, c]`.
     pub ln_f: WeightBias,
     /// Head `[vocab, c]`: `wte` itself when tied.
@@ -137,7 +137,7 @@ impl ParamLayout {
         let layers = (0..config.layers)
             .map(|layer| {
                 let prefix = format!("transformer.h.{layer}");
-                LayerPlaces {
+                LayerTensors {
                     ln_1: builder.norm(&format!("{prefix}.ln_1"), c),
                     attn: builder.linear(&format!("{prefix}.attn.c_attn"), [c, 3 * c], INIT_STD),
                     attn_proj: builder.linear(&format!("{prefix}.attn.c_proj"), [c, c], residual_std),
@@ -153,8 +153,8 @@ impl ParamLayout {
         } else {
             builder.add("lm_head.weight".into(), &[config.vocab, c], Init::Normal(INIT_STD))
         };
-        let places = Places { wte, wpe, layers, ln_f, head };
-        ParamLayout { params: builder.params, region_len: builder.len, places }
+        let tensors = ParamTensors { wte, wpe, layers, ln_f, head };
+        ParamLayout { params: builder.params, region_len: builder.len, tensors }
     }
 
     /// Number of parameters, padding not counted.

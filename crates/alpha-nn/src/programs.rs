@@ -152,98 +152,95 @@ fn train_program(
 ) -> Program {
     let rows = step.batch * step.block;
     let inputs = Inputs::new(rows);
-    let places = &layout.places;
-    let b = &mut ProgramBuilder::new(train_regions(layout, &inputs));
-    let context = Context::Sequences { batch: step.batch };
-    let layers = Layers { config, rows, context, with_dropout: true, accumulate, activations16: step.activations16 };
+    let params = &layout.tensors;
+    let program = ProgramBuilder::new(train_regions(layout, &inputs));
+    let (context, activations16) = (Context::Sequences { batch: step.batch }, step.activations16);
+    let mut layers = Layers { program, config, rows, context, with_dropout: true, accumulate, activations16 };
 
-    let embedding = [places.wte, places.wpe];
-    let mut x = layers.embedding(b, embedding, inputs.tokens, step.block);
+    let embedding = [params.wte, params.wpe];
+    let mut x = layers.embedding(embedding, inputs.tokens, step.block);
     let mut saved = Vec::new();
-    for (index, layer) in places.layers.iter().enumerate() {
-        let (out, kept) = layers.layer(b, index, layer, x);
+    for (index, layer) in params.layers.iter().enumerate() {
+        let (out, kept) = layers.layer(index, layer, x);
         saved.push((x, kept));
         x = out;
     }
-    let normed = layers.norm(b, places.ln_f, x);
+    let normed = layers.norm(params.ln_f, x);
 
-    let grad_scale = 1.0 / (rows * step.accum_steps) as f32;
-    let loss = b.activation(1, rows);
-    let dnormed = layers.narrow(b, rows, config.dim);
-    let chunk = head_chunk(rows, config.vocab);
-    for start in (0..rows).step_by(chunk) {
-        let end = rows.min(start + chunk);
-        let x = normed.y.row_range(start, end);
-        let scratch = b.activation(end - start, config.vocab);
-        b.set_phase(Phase::Forward);
-        b.push(CrossEntropy {
-            x,
-            weight: places.head,
-            targets: part(inputs.targets, start, end),
-            scratch,
-            loss: part(loss, start, end),
-            grad_scale: Some(grad_scale),
-        });
-        b.set_phase(Phase::Backward);
-        b.push(HeadBwd {
-            x,
-            weight: places.head,
-            scratch,
-            dx: dnormed.row_range(start, end),
-            dweight: places.head.in_region(Region::Grads),
-            accumulate: accumulate || start > 0,
-        });
-    }
-    b.set_phase(Phase::Forward);
-    b.push(LossSum { loss, out: Results::loss_tensor(), scale: grad_scale, accumulate });
+    let dnormed = head(&mut layers, params.head, normed.y, inputs.targets, 1.0 / (rows * step.accum_steps) as f32);
 
-    b.set_phase(Phase::Backward);
-    let dx = b.activation(rows, config.dim);
-    layers.norm_bwd(b, places.ln_f, normed, dnormed, dx, false);
-    for (index, layer) in places.layers.iter().enumerate().rev() {
+    layers.program.set_phase(Phase::Backward);
+    let dx = layers.program.activation(rows, config.dim);
+    layers.norm_bwd(normed, dnormed, dx, false);
+    for (index, layer) in params.layers.iter().enumerate().rev() {
         let (input, mut kept) = saved[index];
         if step.recompute {
             // The same operations on the same input give the same bits, dropout included. What
             // forward wrote is used by nobody, so that the planner ends its life there.
-            kept = layers.layer(b, index, layer, input).1;
+            kept = layers.layer(index, layer, input).1;
         }
-        layers.layer_bwd(b, index, layer, &kept, dx);
+        layers.layer_bwd(index, layer, &kept, dx);
     }
-    layers.embedding_bwd(b, embedding, inputs.tokens, step.block, dx);
+    layers.embedding_bwd(embedding, inputs.tokens, step.block, dx);
 
     if with_update {
-        let flat = |region| Tensor::new(region, 0, 1, layout.region_len);
-        b.set_phase(Phase::GradNorm);
-        b.push(GradNorm {
-            grads: flat(Region::Grads),
-            results: Results::tensor(),
-            grad_clip: step.grad_clip,
-            spike_threshold: step.spike_threshold,
-        });
-        b.set_phase(Phase::Optimizer);
-        b.push(AdamW {
-            params: flat(Region::Params),
-            grads: flat(Region::Grads),
-            moment1: flat(Region::Moment1),
-            moment2: flat(Region::Moment2),
-            results: Results::tensor(),
-            decay_runs: layout.decay_runs(),
-            beta1: step.beta1,
-            beta2: step.beta2,
-            eps: step.eps,
-            weight_decay: step.weight_decay,
-        });
+        update(&mut layers.program, layout, step);
     }
-    finish(b, &[]).0
+    layers.program.build(&[]).0
+}
+
+/// Head and cross-entropy of the final norm's output in chunks of tokens, forward and backward, and the loss; returns the
+/// gradient of the norm's output. Losses and gradients are multiplied by `scale`.
+fn head(layers: &mut Layers<'_>, weight: Tensor, normed: Tensor, targets: Tensor, scale: f32) -> Tensor {
+    let (rows, vocab, accumulate) = (normed.rows, weight.rows, layers.accumulate);
+    let loss = layers.program.activation(1, rows);
+    let dnormed = layers.activation16(rows, normed.cols);
+    let (b, dweight) = (&mut layers.program, weight.in_region(Region::Grads));
+    let chunk = head_chunk(rows, vocab);
+    for start in (0..rows).step_by(chunk) {
+        let end = rows.min(start + chunk);
+        let x = normed.row_range(start, end);
+        let scratch = b.activation(end - start, vocab);
+        let (targets, loss) = (part(targets, start, end), part(loss, start, end));
+        b.set_phase(Phase::Forward);
+        b.push(CrossEntropy { x, weight, targets, scratch, loss, grad_scale: Some(scale) });
+        b.set_phase(Phase::Backward);
+        let dx = dnormed.row_range(start, end);
+        b.push(HeadBwd { x, weight, scratch, dx, dweight, accumulate: accumulate || start > 0 });
+    }
+    b.set_phase(Phase::Forward);
+    b.push(LossSum { loss, out: Results::loss_tensor(), scale, accumulate });
+    dnormed
+}
+
+/// Gradient norm and optimiser over all parameters.
+fn update(program: &mut ProgramBuilder, layout: &ParamLayout, step: &StepConfig) {
+    let flat = |region| Tensor::new(region, 0, 1, layout.region_len);
+    program.set_phase(Phase::GradNorm);
+    program.push(GradNorm {
+        grads: flat(Region::Grads),
+        results: Results::tensor(),
+        grad_clip: step.grad_clip,
+        spike_threshold: step.spike_threshold,
+    });
+    program.set_phase(Phase::Optimizer);
+    program.push(AdamW {
+        params: flat(Region::Params),
+        grads: flat(Region::Grads),
+        moment1: flat(Region::Moment1),
+        moment2: flat(Region::Moment2),
+        results: Results::tensor(),
+        decay_runs: layout.decay_runs(),
+        beta1: step.beta1,
+        beta2: step.beta2,
+        eps: step.eps,
+        weight_decay: step.weight_decay,
+    });
 }
 
 /// Elements `start..end` of a vector.
 fn part(vector: Tensor, start: usize, end: usize) -> Tensor {
     Tensor { offset: vector.offset + start, cols: end - start, ..vector }
-}
-
-fn finish(builder: &mut ProgramBuilder, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
-    std::mem::replace(builder, ProgramBuilder::new(RegionSizes::default())).finish(kept)
 }
 
 /// Forward and loss of `batch` sequences of `block` tokens, without dropout; `activations16` as in [`StepConfig`]. The
@@ -257,10 +254,10 @@ pub fn eval_program(
 ) -> (Program, Inputs) {
     let rows = batch * block;
     let inputs = Inputs::new(rows);
-    let b = &mut ProgramBuilder::new(forward_regions(layout, &inputs));
-    let context = Context::Sequences { batch };
-    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16 };
-    let normed = forward(&layers, layout, b, &inputs, block);
+    let program = ProgramBuilder::new(forward_regions(layout, &inputs));
+    let (context, with_dropout, accumulate) = (Context::Sequences { batch }, false, false);
+    let layers = Layers { program, config, rows, context, with_dropout, accumulate, activations16 };
+    let (mut b, normed) = forward(layers, layout, &inputs, block);
     let loss = b.activation(1, rows);
     let chunk = head_chunk(rows, config.vocab);
     for start in (0..rows).step_by(chunk) {
@@ -268,7 +265,7 @@ pub fn eval_program(
         let scratch = b.activation(end - start, config.vocab);
         b.push(CrossEntropy {
             x: normed.row_range(start, end),
-            weight: layout.places.head,
+            weight: layout.tensors.head,
             targets: part(inputs.targets, start, end),
             scratch,
             loss: part(loss, start, end),
@@ -276,7 +273,7 @@ pub fn eval_program(
         });
     }
     b.push(LossSum { loss, out: Results::loss_tensor(), scale: 1.0, accumulate: false });
-    (finish(b, &[]).0, inputs)
+    (b.build(&[]).0, inputs)
 }
 
 /// Forward of `rows` new tokens of one sequence against a key-value cache of `config.block`
@@ -285,13 +282,13 @@ pub fn decode_program(config: &ModelConfig, layout: &ParamLayout, rows: usize) -
     let inputs = Inputs::new(rows);
     let mut sizes = forward_regions(layout, &inputs);
     sizes.set(Region::KvCache, 2 * config.layers * config.block * config.dim);
-    let b = &mut ProgramBuilder::new(sizes);
-    let context = Context::Cache { block: config.block };
-    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16: false };
-    let normed = forward(&layers, layout, b, &inputs, rows);
+    let (context, with_dropout, accumulate) = (Context::Cache { block: config.block }, false, false);
+    let program = ProgramBuilder::new(sizes);
+    let layers = Layers { program, config, rows, context, with_dropout, accumulate, activations16: false };
+    let (mut b, normed) = forward(layers, layout, &inputs, rows);
     let out = b.activation(1, config.vocab);
-    b.push(Logits { x: normed.row_range(rows - 1, rows), weight: layout.places.head, out });
-    let (program, kept) = finish(b, &[out]);
+    b.push(Logits { x: normed.row_range(rows - 1, rows), weight: layout.tensors.head, out });
+    let (program, kept) = b.build(&[out]);
     (program, inputs, kept[0])
 }
 
@@ -304,22 +301,23 @@ pub fn logits_program(
 ) -> (Program, Inputs, Tensor) {
     let rows = batch * block;
     let inputs = Inputs::new(rows);
-    let b = &mut ProgramBuilder::new(forward_regions(layout, &inputs));
-    let context = Context::Sequences { batch };
-    let layers = Layers { config, rows, context, with_dropout: false, accumulate: false, activations16: false };
-    let normed = forward(&layers, layout, b, &inputs, block);
+    let program = ProgramBuilder::new(forward_regions(layout, &inputs));
+    let (context, with_dropout, accumulate) = (Context::Sequences { batch }, false, false);
+    let layers = Layers { program, config, rows, context, with_dropout, accumulate, activations16: false };
+    let (mut b, normed) = forward(layers, layout, &inputs, block);
     let out = b.activation(rows, config.vocab);
-    b.push(Logits { x: normed, weight: layout.places.head, out });
-    let (program, kept) = finish(b, &[out]);
+    b.push(Logits { x: normed, weight: layout.tensors.head, out });
+    let (program, kept) = b.build(&[out]);
     (program, inputs, kept[0])
 }
 
-/// Everything up to the head, without dropout: the final norm's output `[rows, c]`.
-fn forward(layers: &Layers<'_>, layout: &ParamLayout, b: &mut ProgramBuilder, inputs: &Inputs, block: usize) -> Tensor {
-    let places = &layout.places;
-    let mut x = layers.embedding(b, [places.wte, places.wpe], inputs.tokens, block);
-    for (index, layer) in places.layers.iter().enumerate() {
-        x = layers.layer(b, index, layer, x).0;
+/// Everything up to the head: the program so far, and the final norm's output `[rows, c]`.
+fn forward(mut layers: Layers<'_>, layout: &ParamLayout, inputs: &Inputs, block: usize) -> (ProgramBuilder, Tensor) {
+    let params = &layout.tensors;
+    let mut x = layers.embedding([params.wte, params.wpe], inputs.tokens, block);
+    for (index, layer) in params.layers.iter().enumerate() {
+        x = layers.layer(index, layer, x).0;
     }
-    layers.norm(b, places.ln_f, x).y
+    let normed = layers.norm(params.ln_f, x).y;
+    (layers.program, normed)
 }

@@ -16,9 +16,23 @@ use alpha_tensor::{
     },
 };
 
-/// Rows, width, feed-forward width, vocabulary, batch, heads of the workloads.
-const WORKLOADS: [(&str, usize, usize, usize, usize, usize, usize); 3] =
-    [("W1", 128, 128, 512, 2000, 2, 4), ("W2", 3072, 384, 1536, 96, 12, 6), ("W3", 256, 768, 3072, 50257, 4, 12)];
+/// Shapes of a training step of `docs/performance.md`.
+#[derive(Clone, Copy)]
+struct Workload {
+    name: &'static str,
+    rows: usize,
+    width: usize,
+    ffn_width: usize,
+    vocab: usize,
+    batch: usize,
+    heads: usize,
+}
+
+const WORKLOADS: [Workload; 3] = [
+    Workload { name: "W1", rows: 128, width: 128, ffn_width: 512, vocab: 2000, batch: 2, heads: 4 },
+    Workload { name: "W2", rows: 3072, width: 384, ffn_width: 1536, vocab: 96, batch: 12, heads: 6 },
+    Workload { name: "W3", rows: 256, width: 768, ffn_width: 3072, vocab: 50257, batch: 4, heads: 12 },
+];
 
 /// Builds one-operation programs.
 struct Case {
@@ -42,105 +56,124 @@ impl Case {
 
     fn program(mut self, op: impl Into<Op>) -> Program {
         self.builder.push(op);
-        self.builder.finish(&[]).0
+        self.builder.build(&[]).0
     }
 }
 
-fn cases() -> Vec<(String, Program)> {
+/// Names and programs.
+type Cases = Vec<(String, Program)>;
+
+fn cases() -> Cases {
     let mut cases = Vec::new();
-    for (name, r, c, f, vocab, batch, heads) in WORKLOADS {
-        for (layer, k, n) in [("qkv", c, 3 * c), ("proj", c, c), ("fc", c, f), ("fc2", f, c)] {
-            let mut case = Case::new();
-            let (x, weight, out) = (case.tensor(r, k), case.tensor(k, n), case.tensor(r, n));
-            let plain = Linear { x, weight, bias: None, activation: None, pre: None, residual: None, out };
-            cases.push((format!("{name} {layer} linear"), case.program(plain)));
-            let mut case = Case::new();
-            let (dy, weight, dx) = (case.tensor(r, n), case.tensor(k, n), case.tensor(r, k));
-            cases.push((
-                format!("{name} {layer} linear_bwd_input"),
-                case.program(LinearBwdInput { dy, weight, activation: None, dx }),
-            ));
-            let mut case = Case::new();
-            let (x, dy, dweight) = (case.tensor(r, k), case.tensor(r, n), case.tensor(k, n));
-            cases.push((
-                format!("{name} {layer} linear_bwd_weight"),
-                case.program(LinearBwdWeight { x, dy, dweight, dbias: None, accumulate: false }),
-            ));
-        }
-        let mut case = Case::new();
-        let (x, weight, pre, out) = (case.tensor(r, c), case.tensor(c, f), case.tensor(r, f), case.tensor(r, f));
-        let op =
-            Linear { x, weight, bias: None, activation: Some(Activation::Gelu), pre: Some(pre), residual: None, out };
-        cases.push((format!("{name} fc+gelu linear"), case.program(op)));
-        let mut case = Case::new();
-        let (qkv, out, lse) = (case.tensor(r, 3 * c), case.tensor(r, c), case.tensor(batch * heads, r / batch));
-        cases.push((
-            format!("{name} attention"),
-            case.program(Attention { qkv, out, lse, batch, heads, dropout: None }),
-        ));
-        let mut case = Case::new();
-        let (qkv, out, lse) = (case.tensor(r, 3 * c), case.tensor(r, c), case.tensor(batch * heads, r / batch));
-        let (dout, dqkv) = (case.tensor(r, c), case.tensor(r, 3 * c));
-        let op = AttentionBwd { qkv, out, lse, dout, dqkv, batch, heads, dropout: None };
-        cases.push((format!("{name} attention_bwd"), case.program(op)));
-        let mut case = Case::new();
-        let (x, y, weight) = (case.tensor(r, c), case.tensor(r, c), case.tensor(1, c));
-        let (mean, rstd) = (case.tensor(1, r), case.tensor(1, r));
-        cases.push((
-            format!("{name} layer_norm"),
-            case.program(LayerNorm { x, weight, bias: None, y, mean, rstd, eps: 1e-5 }),
-        ));
-        let mut case = Case::new();
-        let (x, dy, dx, weight) = (case.tensor(r, c), case.tensor(r, c), case.tensor(r, c), case.tensor(1, c));
-        let (mean, rstd, dweight) = (case.tensor(1, r), case.tensor(1, r), case.tensor(1, c));
-        let op = LayerNormBwd {
-            x,
-            weight,
-            mean,
-            rstd,
-            dy,
-            dx,
-            dweight,
-            dbias: None,
-            accumulate_dx: true,
-            accumulate: false,
-        };
-        cases.push((format!("{name} layer_norm_bwd"), case.program(op)));
-        let chunk = r.min(128.max((8 << 20) / vocab));
-        let mut case = Case::new();
-        let (x, weight, scratch, loss) =
-            (case.tensor(chunk, c), case.tensor(vocab, c), case.tensor(chunk, vocab), case.tensor(1, chunk));
-        let targets = Tensor::new(Region::Inputs, 0, 1, chunk);
-        let op = CrossEntropy { x, weight, targets, scratch, loss, grad_scale: Some(1.0) };
-        cases.push((format!("{name} cross_entropy"), case.program(op)));
-        let mut case = Case::new();
-        let (x, weight, scratch) = (case.tensor(chunk, c), case.tensor(vocab, c), case.tensor(chunk, vocab));
-        let (dx, dweight) = (case.tensor(chunk, c), case.tensor(vocab, c));
-        let op = HeadBwd { x, weight, scratch, dx, dweight, accumulate: false };
-        cases.push((format!("{name} head_bwd"), case.program(op)));
-        let n = vocab * c + 12 * c * c * 6;
-        let mut case = Case::new();
-        let grads = case.tensor(1, n);
-        let op = GradNorm { grads, results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 };
-        cases.push((format!("{name} grad_norm"), case.program(op)));
-        let mut case = Case::new();
-        let (params, grads, moment1, moment2) =
-            (case.tensor(1, n), case.tensor(1, n), case.tensor(1, n), case.tensor(1, n));
-        let op = AdamW {
-            params,
-            grads,
-            moment1,
-            moment2,
-            results: Results::tensor(),
-            decay_runs: vec![DecayRun { end: n, is_decayed: true }],
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-        };
-        cases.push((format!("{name} adamw"), case.program(op)));
+    for workload in WORKLOADS {
+        products(&mut cases, workload);
+        attention(&mut cases, workload);
+        layer_norm(&mut cases, workload);
+        head(&mut cases, workload);
+        optimizer(&mut cases, workload);
     }
     cases
+}
+
+/// The products of a layer.
+fn products(cases: &mut Cases, workload: Workload) {
+    let Workload { name, rows: r, width: c, ffn_width: f, .. } = workload;
+    for (layer, k, n) in [("qkv", c, 3 * c), ("proj", c, c), ("fc", c, f), ("fc2", f, c)] {
+        let mut case = Case::new();
+        let (x, weight, out) = (case.tensor(r, k), case.tensor(k, n), case.tensor(r, n));
+        let plain = Linear { x, weight, bias: None, activation: None, pre: None, residual: None, out };
+        cases.push((format!("{name} {layer} linear"), case.program(plain)));
+        let mut case = Case::new();
+        let (dy, weight, dx) = (case.tensor(r, n), case.tensor(k, n), case.tensor(r, k));
+        cases.push((
+            format!("{name} {layer} linear_bwd_input"),
+            case.program(LinearBwdInput { dy, weight, activation: None, dx }),
+        ));
+        let mut case = Case::new();
+        let (x, dy, dweight) = (case.tensor(r, k), case.tensor(r, n), case.tensor(k, n));
+        cases.push((
+            format!("{name} {layer} linear_bwd_weight"),
+            case.program(LinearBwdWeight { x, dy, dweight, dbias: None, accumulate: false }),
+        ));
+    }
+    let mut case = Case::new();
+    let (x, weight, pre, out) = (case.tensor(r, c), case.tensor(c, f), case.tensor(r, f), case.tensor(r, f));
+    let op = Linear { x, weight, bias: None, activation: Some(Activation::Gelu), pre: Some(pre), residual: None, out };
+    cases.push((format!("{name} fc+gelu linear"), case.program(op)));
+}
+
+/// Forward and backward.
+fn attention(cases: &mut Cases, workload: Workload) {
+    let Workload { name, rows: r, width: c, batch, heads, .. } = workload;
+    let mut case = Case::new();
+    let (qkv, out, lse) = (case.tensor(r, 3 * c), case.tensor(r, c), case.tensor(batch * heads, r / batch));
+    cases.push((format!("{name} attention"), case.program(Attention { qkv, out, lse, batch, heads, dropout: None })));
+    let mut case = Case::new();
+    let (qkv, out, lse) = (case.tensor(r, 3 * c), case.tensor(r, c), case.tensor(batch * heads, r / batch));
+    let (dout, dqkv) = (case.tensor(r, c), case.tensor(r, 3 * c));
+    let op = AttentionBwd { qkv, out, lse, dout, dqkv, batch, heads, dropout: None };
+    cases.push((format!("{name} attention_bwd"), case.program(op)));
+}
+
+/// Forward and backward.
+fn layer_norm(cases: &mut Cases, workload: Workload) {
+    let Workload { name, rows: r, width: c, .. } = workload;
+    let mut case = Case::new();
+    let (x, y, weight) = (case.tensor(r, c), case.tensor(r, c), case.tensor(1, c));
+    let (mean, rstd) = (case.tensor(1, r), case.tensor(1, r));
+    cases.push((
+        format!("{name} layer_norm"),
+        case.program(LayerNorm { x, weight, bias: None, y, mean, rstd, eps: 1e-5 }),
+    ));
+    let mut case = Case::new();
+    let (x, dy, dx, weight) = (case.tensor(r, c), case.tensor(r, c), case.tensor(r, c), case.tensor(1, c));
+    let (mean, rstd, dweight) = (case.tensor(1, r), case.tensor(1, r), case.tensor(1, c));
+    let op =
+        LayerNormBwd { x, weight, mean, rstd, dy, dx, dweight, dbias: None, accumulate_dx: true, accumulate: false };
+    cases.push((format!("{name} layer_norm_bwd"), case.program(op)));
+}
+
+/// A chunk of the head, forward and backward.
+fn head(cases: &mut Cases, workload: Workload) {
+    let Workload { name, rows: r, width: c, vocab, .. } = workload;
+    let chunk = r.min(128.max((8 << 20) / vocab));
+    let mut case = Case::new();
+    let (x, weight, scratch, loss) =
+        (case.tensor(chunk, c), case.tensor(vocab, c), case.tensor(chunk, vocab), case.tensor(1, chunk));
+    let targets = Tensor::new(Region::Inputs, 0, 1, chunk);
+    let op = CrossEntropy { x, weight, targets, scratch, loss, grad_scale: Some(1.0) };
+    cases.push((format!("{name} cross_entropy"), case.program(op)));
+    let mut case = Case::new();
+    let (x, weight, scratch) = (case.tensor(chunk, c), case.tensor(vocab, c), case.tensor(chunk, vocab));
+    let (dx, dweight) = (case.tensor(chunk, c), case.tensor(vocab, c));
+    let op = HeadBwd { x, weight, scratch, dx, dweight, accumulate: false };
+    cases.push((format!("{name} head_bwd"), case.program(op)));
+}
+
+/// Norm and update of as many parameters as six layers and an embedding have.
+fn optimizer(cases: &mut Cases, workload: Workload) {
+    let Workload { name, width: c, vocab, .. } = workload;
+    let n = vocab * c + 12 * c * c * 6;
+    let mut case = Case::new();
+    let grads = case.tensor(1, n);
+    let op = GradNorm { grads, results: Results::tensor(), grad_clip: 1.0, spike_threshold: 0.0 };
+    cases.push((format!("{name} grad_norm"), case.program(op)));
+    let mut case = Case::new();
+    let (params, grads, moment1, moment2) =
+        (case.tensor(1, n), case.tensor(1, n), case.tensor(1, n), case.tensor(1, n));
+    let op = AdamW {
+        params,
+        grads,
+        moment1,
+        moment2,
+        results: Results::tensor(),
+        decay_runs: vec![DecayRun { end: n, is_decayed: true }],
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+    };
+    cases.push((format!("{name} adamw"), case.program(op)));
 }
 
 fn main() {

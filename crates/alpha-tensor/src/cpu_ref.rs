@@ -5,21 +5,21 @@
 //! that operations that work in place need no thought. One thread, no tricks; loops are in
 //! the order of the formulas in [`crate::op`], one file for each family there.
 
-mod activation;
-mod attention;
-mod dropout;
-mod embedding;
 mod float;
-mod head;
-mod layer_norm;
+mod activation;
+mod dropout;
 mod linear;
+mod layer_norm;
+mod attention;
+mod embedding;
+mod head;
 mod optimizer;
 
 pub use self::float::Float;
 
 use crate::{
     backend::{Backend, BackendError, Results, RunArgs},
-    op::{Access, Op},
+    op::Op,
     program::Program,
     tensor::{Region, RegionSizes, Tensor},
     timeline::{Span, Timeline},
@@ -97,7 +97,7 @@ impl<F: Float> Backend for RefBackend<F> {
         let operand_elements = calls.map(|call| {
             let mut elements = 0;
             call.op.clone().visit(&mut |tensor, access| {
-                elements += tensor.len() * if access == Access::ReadWrite { 2 } else { 1 };
+                elements += tensor.len() * access.passes() as usize;
             });
             elements
         });
@@ -224,7 +224,7 @@ mod tests {
         let mut builder = ProgramBuilder::new(RegionSizes::default());
         let out = builder.activation(2, 3);
         builder.push(Fill { out, value: 1.5 });
-        builder.finish(&[out]).0
+        builder.build(&[out]).0
     }
 
     #[test]

@@ -12,12 +12,12 @@
 //! - Rows are tokens: row `b·T + t` is position `t` of sequence `b`.
 
 mod activation;
-mod attention;
 mod dropout;
+mod linear;
+mod layer_norm;
+mod attention;
 mod embedding;
 mod head;
-mod layer_norm;
-mod linear;
 mod optimizer;
 
 pub use self::{
@@ -44,25 +44,91 @@ pub enum Access {
     ReadWrite,
 }
 
+impl Access {
+    /// How a gradient is used that is added to, or assigned.
+    fn of_gradient(accumulate: bool) -> Access {
+        if accumulate { Access::ReadWrite } else { Access::Write }
+    }
+
+    /// Passes over the tensor.
+    pub fn passes(self) -> u64 {
+        if self == Access::ReadWrite { 2 } else { 1 }
+    }
+}
+
+/// What is wrong with an operation; operands are counted as [`Op::visit`] visits them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpFault {
+    /// A size does not fit the other operands.
+    #[error("`{what}` is {found}, expected {expected}")]
+    Size {
+        /// Its name.
+        what: &'static str,
+        /// As given.
+        found: usize,
+        /// As the other operands have it.
+        expected: usize,
+    },
+    /// Rows and columns do not fit the other operands.
+    #[error("`{what}` is {found:?}, expected {expected:?}")]
+    Matrix {
+        /// The operand.
+        what: &'static str,
+        /// As given.
+        found: [usize; 2],
+        /// As the other operands have it.
+        expected: [usize; 2],
+    },
+    /// A size does not divide another.
+    #[error("`{what}` is {divisor}, expected a divisor of {number}")]
+    Divisor {
+        /// Its name.
+        what: &'static str,
+        /// As given.
+        divisor: usize,
+        /// What it must divide.
+        number: usize,
+    },
+    /// An operand is not in its region.
+    #[error("operand {operand}: {tensor:?} lies outside its region")]
+    OutsideRegion {
+        /// Its number.
+        operand: usize,
+        /// Where it is said to be.
+        tensor: Tensor,
+    },
+    /// An operand that is written shares memory with another.
+    #[error("operand {operand}: overlaps operand {other}")]
+    Overlap {
+        /// The number of the one that is written.
+        operand: usize,
+        /// The other's number.
+        other: usize,
+    },
+}
+
 /// Compares sizes and remembers the first that do not fit.
 #[derive(Debug, Default)]
 pub struct Shapes {
-    mismatch: Option<String>,
+    mismatch: Option<OpFault>,
 }
 
 impl Shapes {
+    fn require(&mut self, is_met: bool, mismatch: OpFault) {
+        if !is_met {
+            self.mismatch.get_or_insert(mismatch);
+        }
+    }
+
     /// `found` must equal `expected`.
     pub fn equal(&mut self, what: &'static str, found: usize, expected: usize) {
-        if found != expected && self.mismatch.is_none() {
-            self.mismatch = Some(format!("`{what}` is {found}, expected {expected}"));
-        }
+        self.require(found == expected, OpFault::Size { what, found, expected });
     }
 
     /// `found` must be `[rows, cols]`.
     pub fn matrix(&mut self, what: &'static str, found: &Tensor, rows: usize, cols: usize) {
-        if (found.rows, found.cols) != (rows, cols) && self.mismatch.is_none() {
-            self.mismatch = Some(format!("`{what}` is [{}, {}], expected [{rows}, {cols}]", found.rows, found.cols));
-        }
+        let (found, expected) = ([found.rows, found.cols], [rows, cols]);
+        self.require(found == expected, OpFault::Matrix { what, found, expected });
     }
 
     /// A vector of `len`.
@@ -79,9 +145,8 @@ impl Shapes {
 
     /// `divisor` must divide `number`.
     pub fn divides(&mut self, what: &'static str, divisor: usize, number: usize) {
-        if (divisor == 0 || !number.is_multiple_of(divisor)) && number > 0 && self.mismatch.is_none() {
-            self.mismatch = Some(format!("`{what}` is {divisor}, expected a divisor of {number}"));
-        }
+        let divides = divisor != 0 && number.is_multiple_of(divisor);
+        self.require(divides || number == 0, OpFault::Divisor { what, divisor, number });
     }
 }
 
@@ -106,7 +171,7 @@ pub trait Operation {
     {
         let mut bytes = 0;
         self.clone().visit(&mut |tensor, access| {
-            bytes += tensor.bytes() * if access == Access::ReadWrite { 2 } else { 1 };
+            bytes += tensor.bytes() * access.passes();
         });
         bytes
     }
@@ -144,7 +209,7 @@ macro_rules! operations {
             }
 
             /// See [`Operation::check`].
-            pub fn check(&self) -> Result<(), String> {
+            pub fn check(&self) -> Result<(), OpFault> {
                 let mut shapes = Shapes::default();
                 match self { $(Op::$variant(op) => op.check(&mut shapes),)* }
                 shapes.mismatch.map_or(Ok(()), Err)

@@ -1,11 +1,11 @@
 //! Programs: a step written down once, as a list of operations with planned memory.
 //!
-//! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::finish`]
+//! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::build`]
 //! finds when each activation is alive and gives it a place, so that activations which are
 //! never alive together share memory.
 
 use crate::{
-    op::{Access, Op},
+    op::{Access, Op, OpFault},
     tensor::{ALIGN_ELEMENTS, Region, RegionSizes, Tensor},
 };
 
@@ -50,7 +50,7 @@ impl Counters {
     /// Of one operation.
     fn of(op: &Op) -> Counters {
         let mut tensor_passes = 0;
-        op.clone().visit(&mut |_, access| tensor_passes += if access == Access::ReadWrite { 2 } else { 1 });
+        op.clone().visit(&mut |_, access| tensor_passes += access.passes());
         Counters { kernels: 1, tensor_passes, bytes: op.bytes(), flops: op.flops() }
     }
 }
@@ -62,6 +62,18 @@ impl std::ops::AddAssign for Counters {
         self.bytes += other.bytes;
         self.flops += other.flops;
     }
+}
+
+/// The first operation with a fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("operation {index} (`{op}`): {fault}")]
+pub struct InvalidOp {
+    /// Position among the operations.
+    pub index: usize,
+    /// Its name.
+    pub op: &'static str,
+    /// What is wrong with it.
+    pub fault: OpFault,
 }
 
 /// A finished program. That there is one means that it was verified: the shapes of every operation fit together, every operand
@@ -76,17 +88,13 @@ pub struct Program {
 
 impl Program {
     /// Verifies operations on planned memory.
-    ///
-    /// # Errors
-    /// What is wrong with which operation.
-    pub fn new(ops: Vec<OpCall>, sizes: RegionSizes) -> Result<Program, String> {
+    pub fn new(ops: Vec<OpCall>, sizes: RegionSizes) -> Result<Program, InvalidOp> {
         let mut counters = Counters::default();
-        for call in &ops {
+        for (index, call) in ops.iter().enumerate() {
+            verify(&call.op, &sizes).map_err(|fault| InvalidOp { index, op: call.op.name(), fault })?;
             counters += Counters::of(&call.op);
         }
-        let program = Program { ops, sizes, counters };
-        program.verify()?;
-        Ok(program)
+        Ok(Program { ops, sizes, counters })
     }
 
     /// In the order in which they run.
@@ -110,31 +118,29 @@ impl Program {
         let call = self.ops[index].clone();
         Program { counters: Counters::of(&call.op), ops: vec![call], sizes: self.sizes }
     }
+}
 
-    fn verify(&self) -> Result<(), String> {
-        for (index, call) in self.ops.iter().enumerate() {
-            call.op.check().map_err(|why| format!("operation {index} (`{}`): {why}", call.op.name()))?;
-            let mut operands = Vec::new();
-            call.op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
-            for (i, (tensor, access)) in operands.iter().enumerate() {
-                let context = || format!("operation {index} (`{}`), operand {i}", call.op.name());
-                let end = tensor.rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
-                if end.is_none_or(|end| end > self.sizes.get(tensor.region)) {
-                    return Err(format!("{}: {tensor:?} lies outside its region", context()));
-                }
-                if *access == Access::Read {
-                    continue;
-                }
-                for (j, (other, _)) in operands.iter().enumerate() {
-                    let is_in_place = call.op.allows_in_place() && tensor == other;
-                    if i != j && tensor.region == other.region && overlaps(tensor, other) && !is_in_place {
-                        return Err(format!("{}: overlaps operand {j}", context()));
-                    }
-                }
+/// Whether an operation's operands fit together, lie inside their regions, and share memory only as documented.
+fn verify(op: &Op, sizes: &RegionSizes) -> Result<(), OpFault> {
+    op.check()?;
+    let mut operands = Vec::new();
+    op.clone().visit(&mut |tensor, access| operands.push((*tensor, access)));
+    for (operand, &(tensor, access)) in operands.iter().enumerate() {
+        let end = tensor.rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
+        if end.is_none_or(|end| end > sizes.get(tensor.region)) {
+            return Err(OpFault::OutsideRegion { operand, tensor });
+        }
+        if access == Access::Read {
+            continue;
+        }
+        for (other, (second, _)) in operands.iter().enumerate() {
+            let is_in_place = op.allows_in_place() && tensor == *second;
+            if operand != other && tensor.region == second.region && overlaps(&tensor, second) && !is_in_place {
+                return Err(OpFault::Overlap { operand, other });
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn overlaps(a: &Tensor, b: &Tensor) -> bool {
@@ -203,13 +209,13 @@ impl ProgramBuilder {
     ///
     /// # Panics
     /// Where operands do not fit together or lie outside their region: a fault of the code that pushed them.
-    pub fn finish(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
+    pub fn build(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
         let lifetimes = self.lifetimes(kept);
         let mut offsets = vec![0; self.activations.len()];
         for region in [Region::Activations, Region::Activations16] {
             let of_region = |&(own, size): &(Region, usize)| if own == region { size } else { 0 };
             let sizes: Vec<usize> = self.activations.iter().map(of_region).collect();
-            let (own_offsets, total) = place(&sizes, &lifetimes);
+            let (own_offsets, total) = assign_offsets(&sizes, &lifetimes);
             offsets.iter_mut().zip(own_offsets).for_each(|(offset, own)| *offset += own);
             self.sizes.set(region, total);
         }
@@ -258,7 +264,7 @@ fn is_activation(tensor: &Tensor) -> bool {
 /// Greedy by size: the largest activation first, each at the lowest place that is free for
 /// its whole lifetime (Pisarchyk and Lee, 2020, "Efficient memory management for deep neural
 /// net inference", section 5.2). Returns the offsets and the total, in elements.
-fn place(sizes: &[usize], lifetimes: &[(usize, usize)]) -> (Vec<usize>, usize) {
+fn assign_offsets(sizes: &[usize], lifetimes: &[(usize, usize)]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..sizes.len()).filter(|&i| lifetimes[i].0 != usize::MAX && sizes[i] > 0).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(sizes[i]), i));
     let mut offsets = vec![0; sizes.len()];
@@ -294,7 +300,7 @@ mod tests {
         fn no_two_live_activations_overlap(items in prop::collection::vec((1usize..200, 0usize..20, 0usize..10), 1..40)) {
             let sizes: Vec<usize> = items.iter().map(|item| item.0).collect();
             let lifetimes: Vec<(usize, usize)> = items.iter().map(|item| (item.1, item.1 + item.2)).collect();
-            let (offsets, total) = place(&sizes, &lifetimes);
+            let (offsets, total) = assign_offsets(&sizes, &lifetimes);
             for i in 0..sizes.len() {
                 prop_assert!(offsets[i] + sizes[i] <= total);
                 prop_assert_eq!(offsets[i] % ALIGN_ELEMENTS, 0);
@@ -309,7 +315,25 @@ mod tests {
 
     #[test]
     fn activations_that_never_meet_share_memory() {
-        let (offsets, total) = place(&[64, 64, 64], &[(0, 1), (2, 3), (4, 5)]);
+        let (offsets, total) = assign_offsets(&[64, 64, 64], &[(0, 1), (2, 3), (4, 5)]);
         assert_eq!((offsets, total), (vec![0, 0, 0], 64));
+    }
+
+    #[test]
+    fn operations_with_a_fault_are_no_program() {
+        let mut sizes = RegionSizes::default();
+        sizes.set(Region::Params, 8);
+        let message = |x: [usize; 2], out_offset: usize| {
+            let x = Tensor::new(Region::Params, 0, x[0], x[1]);
+            let op = crate::op::Swiglu { pre: x, out: Tensor::new(Region::Params, out_offset, 1, 2) };
+            let call = OpCall { op: op.into(), phase: Phase::Forward, layer: None };
+            Program::new(vec![call], sizes).map_err(|error| error.to_string()).map(|program| program.ops().len())
+        };
+        assert_eq!(message([1, 4], 4), Ok(1));
+        assert_eq!(message([1, 3], 4), Err("operation 0 (`swiglu`): `pre` is [1, 3], expected [1, 4]".to_owned()));
+        assert_eq!(message([1, 4], 3), Err("operation 0 (`swiglu`): operand 1: overlaps operand 0".to_owned()));
+        let outside = message([1, 4], 7).unwrap_err();
+        assert!(outside.starts_with("operation 0 (`swiglu`): operand 1: Tensor {"), "{outside}");
+        assert!(outside.ends_with("} lies outside its region"), "{outside}");
     }
 }

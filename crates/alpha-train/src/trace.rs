@@ -272,7 +272,7 @@ mod tests {
             builder.set_layer((phase == Phase::Forward).then_some(3));
             builder.push(Fill { out: Tensor::new(Region::Params, 0, 1, 16), value: 0.0 });
         }
-        builder.finish(&[]).0
+        builder.build(&[]).0
     }
 
     struct Run {

@@ -239,7 +239,7 @@ fn the_gradient_check_passes_and_sees_a_wrong_parameter() {
             calls += 1;
             if calls == 1 {
                 backend
-                    .write(Region::Params, layout.places.layers[1].fc.weight.offset, &[0.5])
+                    .write(Region::Params, layout.tensors.layers[1].fc.weight.offset, &[0.5])
                     .expect("it is prepared");
             }
             Ok(())

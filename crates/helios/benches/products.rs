@@ -43,7 +43,7 @@ fn time_ms(options: &Options, build: &dyn Fn(&mut ProgramBuilder) -> Op) -> f64 
     let mut builder = ProgramBuilder::new(sizes);
     let op = build(&mut builder);
     builder.push(op);
-    let program = builder.finish(&[]).0;
+    let program = builder.build(&[]).0;
     backend.prepare(program.sizes(), &[&program]).expect("it fits");
     let mut timeline = Timeline::new(Instant::now(), 1, 1);
     let mut times: Vec<f64> = (0..=REPEATS)

@@ -87,7 +87,7 @@ fn step() -> Program {
     });
     b.push(EmbeddingBwd { tokens, dout: attended, dwte: grad(wte), dwpe: grad(wpe), block: 48, accumulate: false });
     push_update(&mut b);
-    b.finish(&[]).0
+    b.build(&[]).0
 }
 
 fn grad(param: Tensor) -> Tensor {

@@ -1,15 +1,12 @@
 //! Activations on slices, the gated one, and fill.
 
+use std::ops::Range;
+
 use super::{
-    execute::Memory,
+    memory::{FLAT_PER_TASK, ROWS_PER_TASK, Task},
     simd::{Simd, exp, load_at, sigmoid, store_at, update},
 };
 use crate::op::{Activation, Fill, Swiglu, SwigluBwd};
-
-/// Rows of a task in operations that work row by row.
-pub(super) const ROWS_PER_TASK: usize = 32;
-/// Elements of a task in operations that work on flat memory.
-pub(super) const FLAT_PER_TASK: usize = 64 * 1024;
 
 pub(super) fn tasks(rows: usize) -> usize {
     rows.div_ceil(ROWS_PER_TASK)
@@ -68,8 +65,9 @@ pub(super) fn activate_bwd<S: Simd>(s: S, activation: Activation, pre: &[f32], d
 }
 
 #[inline(always)]
-pub(super) fn run_swiglu<S: Simd>(s: S, op: &Swiglu, memory: &Memory, task: usize) {
-    for row in task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK) {
+pub(super) fn run_swiglu<S: Simd>(s: S, op: &Swiglu, task: Task) {
+    let memory = task.memory;
+    for row in task.range(op.out.rows, ROWS_PER_TASK) {
         let (gate, up) = memory.row(&op.pre, row).split_at(op.out.cols);
         // SAFETY: each task writes its own rows.
         let out = unsafe { memory.row_mut(&op.out, row) };
@@ -81,8 +79,9 @@ pub(super) fn run_swiglu<S: Simd>(s: S, op: &Swiglu, memory: &Memory, task: usiz
 }
 
 #[inline(always)]
-pub(super) fn run_swiglu_bwd<S: Simd>(s: S, op: &SwigluBwd, memory: &Memory, task: usize) {
-    for row in task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK) {
+pub(super) fn run_swiglu_bwd<S: Simd>(s: S, op: &SwigluBwd, task: Task) {
+    let memory = task.memory;
+    for row in task.range(op.out.rows, ROWS_PER_TASK) {
         let (gate, up) = memory.row(&op.pre, row).split_at(op.out.cols);
         let dout = memory.row(&op.dout, row);
         // SAFETY: each task writes its own rows of two different tensors.
@@ -111,8 +110,8 @@ pub(super) fn fill_tasks(op: &Fill) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_fill(op: &Fill, memory: &Memory, task: usize) {
-    let (start, end) = (task * FLAT_PER_TASK, op.out.len().min((task + 1) * FLAT_PER_TASK));
+pub(super) fn run_fill<S: Simd>(_: S, op: &Fill, task: Task) {
+    let Range { start, end } = task.range(op.out.len(), FLAT_PER_TASK);
     // SAFETY: each task writes its own elements.
-    unsafe { memory.write(&op.out, start, end) }.fill(op.value);
+    unsafe { task.memory.write(&op.out, start, end) }.fill(op.value);
 }

@@ -5,13 +5,14 @@
 //! products go through the same micro-kernel as the linear layers.
 
 use super::{
-    execute::Memory,
     gemm::{Gemm, PACK_A_LEN, Right, View, pack_b},
+    memory::{Memory, Task},
     simd::{MAX_ROWS, Simd, exp, fold, load_at, update},
 };
 use crate::{
     op::{Attention, AttentionBwd, AttentionCached, DropoutMask},
     rng::Key,
+    tensor::Tensor,
 };
 
 /// Queries whose scores exist at a time.
@@ -22,8 +23,8 @@ const MAX_LANES: usize = 16;
 /// Scratch beyond the packing space of A: packed keys (both ways), values, and a block of
 /// queries and output gradients; scores and their gradients.
 pub(super) fn scratch_len(block: usize, head_dim: usize) -> usize {
-    let (wide_block, wide_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
-    2 * head_dim * wide_block + block * wide_head + 2 * QUERY_BLOCK * wide_head + 2 * QUERY_BLOCK * wide_block
+    let (padded_block, padded_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
+    2 * head_dim * padded_block + block * padded_head + 2 * QUERY_BLOCK * padded_head + 2 * QUERY_BLOCK * padded_block
 }
 
 /// Scratch space that is given out piece by piece.
@@ -62,29 +63,74 @@ impl RowMask {
     }
 }
 
+/// The head of a sequence that a task computes.
+#[derive(Clone, Copy)]
+struct Head {
+    /// Tokens of the sequence, and its first row.
+    block: usize,
+    first_row: usize,
+    /// Columns of all heads, of this one, and its first.
+    c: usize,
+    dim: usize,
+    first_col: usize,
+    /// Row of `lse` and of dropout that belongs to the first token.
+    first_lse: usize,
+}
+
+impl Head {
+    fn new(out: &Tensor, batch: usize, heads: usize, task: usize) -> Head {
+        let (block, c) = (out.rows / batch, out.cols);
+        let (dim, first_row) = (c / heads, task / heads * block);
+        Head { block, first_row, c, dim, first_col: task % heads * dim, first_lse: task * block }
+    }
+
+    /// The head's queries, keys and values in a tensor `[b·t, 3c]`, or their gradients.
+    ///
+    /// # Safety
+    /// The tensor is `[b·t, 3c]`.
+    unsafe fn thirds(&self, qkv: *mut f32) -> [*mut f32; 3] {
+        // SAFETY: rows of this sequence, columns of this head, in each third.
+        [0, 1, 2].map(|third| unsafe { qkv.add((self.first_row * 3 + third) * self.c + self.first_col) })
+    }
+
+    /// The head's part of a tensor `[b·t, c]` from token `start` on.
+    ///
+    /// # Safety
+    /// The tensor is `[b·t, c]` and the sequence has this token.
+    unsafe fn part(&self, tensor: *mut f32, start: usize) -> *mut f32 {
+        // SAFETY: a row of this sequence, columns of this head.
+        unsafe { tensor.add((self.first_row + start) * self.c + self.first_col) }
+    }
+}
+
+/// [`pack_b`] of a `k × n` matrix.
+///
+/// # Safety
+/// As [`pack_b`].
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, scratch: &mut [f32]) {
-    let (block, c) = (op.out.rows / op.batch, op.out.cols);
-    let head_dim = c / op.heads;
-    let (batch, head) = (task / op.heads, task % op.heads);
+unsafe fn pack<S: Simd>(s: S, [rows, cols]: [usize; 2], matrix: View, to: &mut [f32]) -> Right {
+    // SAFETY: the caller's promise.
+    unsafe { pack_b(s, rows, cols, matrix, to) };
+    Right::Packed { ptr: to.as_ptr(), rows, cols }
+}
+
+#[inline(always)]
+pub(super) fn run<S: Simd>(s: S, op: &Attention, task: Task) {
+    let Task { memory, index, scratch, .. } = task;
+    let head = Head::new(&op.out, op.batch, op.heads, index);
+    let Head { block, dim: head_dim, c, .. } = head;
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let (wide_block, wide_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
+    let (padded_block, padded_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
     let mut space = Space(scratch);
     let pack_a = space.take(PACK_A_LEN);
-    let keys = space.take(head_dim * wide_block);
-    let values = space.take(block * wide_head);
-    let scores = space.take(QUERY_BLOCK * wide_block);
+    let (keys, values) = (space.take(head_dim * padded_block), space.take(block * padded_head));
+    let scores = space.take(QUERY_BLOCK * padded_block);
 
-    // SAFETY: rows of this sequence, columns of this head, of `[b·t, 3c]`.
-    let view = |third: usize| unsafe {
-        View::row_major(memory.ptr(&op.qkv).add(batch * block * 3 * c + third * c + head * head_dim), 3 * c)
-    };
-    let (q, k, v) = (view(0), view(1), view(2));
+    // SAFETY: `qkv` has this shape by `Attention::check`.
+    let [q, k, v] = unsafe { head.thirds(memory.ptr(&op.qkv)) }.map(|third| View::row_major(third, 3 * c));
     // SAFETY: `block × head_dim` elements of keys and values.
-    unsafe {
-        pack_b(s, head_dim, block, k.transposed(), keys);
-        pack_b(s, block, head_dim, v, values);
-    }
+    let (keys, values) =
+        unsafe { (pack(s, [head_dim, block], k.transposed(), keys), pack(s, [block, head_dim], v, values)) };
     for start in (0..block).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(block - start);
         let end = start + rows;
@@ -94,18 +140,18 @@ pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, s
             k: head_dim,
             // SAFETY: queries `start..end` of the head.
             a: unsafe { q.offset(start, 0) },
-            b: Right::Packed { ptr: keys.as_ptr(), rows: head_dim, cols: block },
+            b: keys,
             c: scores.as_mut_ptr(),
-            ldc: wide_block,
+            ldc: padded_block,
             accumulate: false,
             pack_a,
             pack_b: &mut [],
         });
-        let lse_start = task * block + start;
+        let lse_start = head.first_lse + start;
         // SAFETY: each task writes its own row of `lse`.
         let lse = unsafe { memory.write(&op.lse, lse_start, lse_start + rows) };
         for (i, lse) in lse.iter_mut().enumerate() {
-            let (live, masked) = scores[i * wide_block..i * wide_block + end].split_at_mut(start + i + 1);
+            let (live, masked) = scores[i * padded_block..i * padded_block + end].split_at_mut(start + i + 1);
             masked.fill(0.0);
             *lse = softmax(s, live, scale);
             if let Some(mask) = op.dropout {
@@ -116,10 +162,10 @@ pub(super) fn run<S: Simd>(s: S, op: &Attention, memory: &Memory, task: usize, s
             m: rows,
             n: head_dim,
             k: end,
-            a: View::row_major(scores.as_ptr(), wide_block),
-            b: Right::Packed { ptr: values.as_ptr(), rows: block, cols: head_dim },
+            a: View::row_major(scores.as_ptr(), padded_block),
+            b: values,
             // SAFETY: rows of this block, columns of this head; no other task writes them.
-            c: unsafe { memory.ptr(&op.out).add((batch * block + start) * c + head * head_dim) },
+            c: unsafe { head.part(memory.ptr(&op.out), start) },
             ldc: c,
             accumulate: false,
             pack_a,
@@ -157,120 +203,86 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> f32 {
     max * scale + total.ln()
 }
 
+/// Turns a query's scores into probabilities, and the gradients of its probabilities into those of its scores.
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, task: usize, scratch: &mut [f32]) {
-    let (block, c) = (op.out.rows / op.batch, op.out.cols);
-    let head_dim = c / op.heads;
-    let (batch, head) = (task / op.heads, task % op.heads);
+fn softmax_bwd<S: Simd>(s: S, op: &AttentionBwd, memory: &Memory, head: Head, [scores, dprobs]: [&mut [f32]; 2]) {
+    let (head_dim, query) = (head.dim, scores.len() - 1);
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let (wide_block, wide_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
+    let lse_row = head.first_lse + query;
+    let lse = memory.read(&op.lse, lse_row, lse_row + 1)[0];
+    let from = (head.first_row + query) * head.c + head.first_col;
+    let (out, dout) = (memory.read(&op.out, from, from + head_dim), memory.read(&op.dout, from, from + head_dim));
+    let dot = fold!(s, head_dim, s.splat(0.0), |at, len, sum| {
+        s.fma(load_at(s, out, at, len), load_at(s, dout, at, len), sum)
+    });
+    let dot = s.splat(s.reduce_add(dot));
+    let (scale_v, shift) = (s.splat(scale), s.splat(-lse));
+    update!(s, scores, |_, _, x| exp(s, s.fma(x, scale_v, shift)));
+    let probs = scores;
+    let mask = op.dropout.map(|mask| RowMask::new(memory, mask, lse_row));
+    if let Some(mask) = mask {
+        mask.apply(dprobs);
+    }
+    update!(s, dprobs, |at, len, dp| { s.mul(s.mul(load_at(s, probs, at, len), scale_v), s.sub(dp, dot)) });
+    if let Some(mask) = mask {
+        mask.apply(probs);
+    }
+}
+
+#[inline(always)]
+pub(super) fn run_bwd<S: Simd>(s: S, op: &AttentionBwd, task: Task) {
+    let Task { memory, index, scratch, .. } = task;
+    let head = Head::new(&op.out, op.batch, op.heads, index);
+    let Head { block, dim: head_dim, c, .. } = head;
+    let (padded_block, padded_head) = (block.next_multiple_of(MAX_LANES), head_dim.next_multiple_of(MAX_LANES));
     let mut space = Space(scratch);
     let pack_a = space.take(PACK_A_LEN);
-    let keys_transposed = space.take(head_dim * wide_block);
-    let values_transposed = space.take(head_dim * wide_block);
-    let keys = space.take(block * wide_head);
-    let queries = space.take(QUERY_BLOCK * wide_head);
-    let douts = space.take(QUERY_BLOCK * wide_head);
-    let probs = space.take(QUERY_BLOCK * wide_block);
-    let dprobs = space.take(QUERY_BLOCK * wide_block);
+    let [keys_transposed, values_transposed] = [(); 2].map(|()| space.take(head_dim * padded_block));
+    let keys = space.take(block * padded_head);
+    let [queries, douts] = [(); 2].map(|()| space.take(QUERY_BLOCK * padded_head));
+    let [probs, dprobs] = [(); 2].map(|()| space.take(QUERY_BLOCK * padded_block));
 
-    let qkv_start = batch * block * 3 * c + head * head_dim;
-    // SAFETY: rows of this sequence, columns of this head, of `[b·t, 3c]`.
-    let view = |third: usize| unsafe { View::row_major(memory.ptr(&op.qkv).add(qkv_start + third * c), 3 * c) };
-    let (q, k, v) = (view(0), view(1), view(2));
-    // SAFETY: as above; no other task writes these columns of these rows.
-    let (dq, dk, dv) = unsafe {
-        let start = memory.ptr(&op.dqkv).add(qkv_start);
-        (start, start.add(c), start.add(2 * c))
-    };
-    // SAFETY: rows of this sequence, columns of this head, of `[b·t, c]`.
-    let dout = unsafe { View::row_major(memory.ptr(&op.dout).add(batch * block * c + head * head_dim), c) };
+    // SAFETY: `qkv` and `dqkv` have this shape by `AttentionBwd::check`; no other task writes these parts of `dqkv`.
+    let ([q, k, v], [dq, dk, dv]) = unsafe { (head.thirds(memory.ptr(&op.qkv)), head.thirds(memory.ptr(&op.dqkv))) };
+    let [q, k, v] = [q, k, v].map(|third| View::row_major(third, 3 * c));
     // SAFETY: `block × head_dim` elements of keys and values.
-    unsafe {
-        pack_b(s, head_dim, block, k.transposed(), keys_transposed);
-        pack_b(s, head_dim, block, v.transposed(), values_transposed);
-        pack_b(s, block, head_dim, k, keys);
-    }
+    let (keys_transposed, values_transposed, keys) = unsafe {
+        (
+            pack(s, [head_dim, block], k.transposed(), keys_transposed),
+            pack(s, [head_dim, block], v.transposed(), values_transposed),
+            pack(s, [block, head_dim], k, keys),
+        )
+    };
     // Last block first: it reaches every key, so that it assigns the gradients of keys and
     // values and all others add to them.
     for start in (0..block).step_by(QUERY_BLOCK).rev() {
         let rows = QUERY_BLOCK.min(block - start);
         let end = start + rows;
-        let is_last = end == block;
-        // SAFETY: rows `start..end` of queries and output gradients.
-        let (q_block, dout_block) = unsafe { (q.offset(start, 0), dout.offset(start, 0)) };
-        // SAFETY: `rows × head_dim` elements of each.
-        unsafe {
-            pack_b(s, rows, head_dim, q_block, queries);
-            pack_b(s, rows, head_dim, dout_block, douts);
-        }
-        for (a, packed, out) in
-            [(q_block, &*keys_transposed, &mut *probs), (dout_block, &*values_transposed, &mut *dprobs)]
-        {
-            s.call(Gemm {
-                m: rows,
-                n: end,
-                k: head_dim,
-                a,
-                b: Right::Packed { ptr: packed.as_ptr(), rows: head_dim, cols: block },
-                c: out.as_mut_ptr(),
-                ldc: wide_block,
-                accumulate: false,
-                pack_a,
-                pack_b: &mut [],
-            });
-        }
+        // SAFETY: rows `start..end` of queries and output gradients, `rows × head_dim` elements of each.
+        let (q, dout, queries, douts) = unsafe {
+            let (q, dout) = (q.offset(start, 0), View::row_major(head.part(memory.ptr(&op.dout), start), c));
+            (q, dout, pack(s, [rows, head_dim], q, queries), pack(s, [rows, head_dim], dout, douts))
+        };
+        let mut product = |[m, n, k]: [usize; 3], a: View, b: Right, (c, ldc, accumulate): (*mut f32, usize, bool)| {
+            s.call(Gemm { m, n, k, a, b, c, ldc, accumulate, pack_a, pack_b: &mut [] });
+        };
+        product([rows, end, head_dim], q, keys_transposed, (probs.as_mut_ptr(), padded_block, false));
+        product([rows, end, head_dim], dout, values_transposed, (dprobs.as_mut_ptr(), padded_block, false));
         for i in 0..rows {
-            let row = batch * block + start + i;
-            let lse = memory.read(&op.lse, task * block + start + i, task * block + start + i + 1)[0];
-            let (from, to) = (row * c + head * head_dim, row * c + (head + 1) * head_dim);
-            let (out, dout) = (memory.read(&op.out, from, to), memory.read(&op.dout, from, to));
-            let dot = fold!(s, head_dim, s.splat(0.0), |at, len, sum| {
-                s.fma(load_at(s, out, at, len), load_at(s, dout, at, len), sum)
+            let [live, dlive] = [&mut *probs, &mut *dprobs].map(|matrix| {
+                let (live, masked) = matrix[i * padded_block..i * padded_block + end].split_at_mut(start + i + 1);
+                masked.fill(0.0);
+                live
             });
-            let dot = s.splat(s.reduce_add(dot));
-            let (live, masked) = probs[i * wide_block..i * wide_block + end].split_at_mut(start + i + 1);
-            let (dlive, dmasked) = dprobs[i * wide_block..i * wide_block + end].split_at_mut(start + i + 1);
-            masked.fill(0.0);
-            dmasked.fill(0.0);
-            let (scale_v, shift) = (s.splat(scale), s.splat(-lse));
-            update!(s, live, |_, _, x| exp(s, s.fma(x, scale_v, shift)));
-            let mask = op.dropout.map(|mask| RowMask::new(memory, mask, task * block + start + i));
-            if let Some(mask) = mask {
-                mask.apply(dlive);
-            }
-            update!(s, dlive, |at, len, dp| { s.mul(s.mul(load_at(s, live, at, len), scale_v), s.sub(dp, dot)) });
-            if let Some(mask) = mask {
-                mask.apply(live);
-            }
+            softmax_bwd(s, op, memory, head, [live, dlive]);
         }
-        s.call(Gemm {
-            m: rows,
-            n: head_dim,
-            k: end,
-            a: View::row_major(dprobs.as_ptr(), wide_block),
-            b: Right::Packed { ptr: keys.as_ptr(), rows: block, cols: head_dim },
-            // SAFETY: row `start` of this head's query gradients.
-            c: unsafe { dq.add(start * 3 * c) },
-            ldc: 3 * c,
-            accumulate: false,
-            pack_a,
-            pack_b: &mut [],
-        });
-        for (scores, packed, out) in [(&*probs, &*douts, dv), (&*dprobs, &*queries, dk)] {
-            s.call(Gemm {
-                m: end,
-                n: head_dim,
-                k: rows,
-                a: View::row_major(scores.as_ptr(), wide_block).transposed(),
-                b: Right::Packed { ptr: packed.as_ptr(), rows, cols: head_dim },
-                c: out,
-                ldc: 3 * c,
-                accumulate: !is_last,
-                pack_a,
-                pack_b: &mut [],
-            });
-        }
+        let [probs, dprobs] = [&*probs, &*dprobs].map(|matrix| View::row_major(matrix.as_ptr(), padded_block));
+        // SAFETY: row `start` of this head's query gradients.
+        let dq = unsafe { dq.add(start * 3 * c) };
+        let is_last = end == block;
+        product([rows, head_dim, end], dprobs, keys, (dq, 3 * c, false));
+        product([end, head_dim, rows], probs.transposed(), douts, (dv, 3 * c, !is_last));
+        product([end, head_dim, rows], dprobs.transposed(), queries, (dk, 3 * c, !is_last));
     }
 }
 
@@ -288,14 +300,8 @@ pub(super) fn cached_tasks(op: &AttentionCached, stage: usize) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_cached<S: Simd>(
-    s: S,
-    op: &AttentionCached,
-    memory: &Memory,
-    stage: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
+pub(super) fn run_cached<S: Simd>(s: S, op: &AttentionCached, task: Task) {
+    let Task { memory, stage, index: task, scratch, .. } = task;
     let c = op.out.cols;
     let position = memory.args.position;
     let row_task = if stage == 0 { task } else { task / op.heads };

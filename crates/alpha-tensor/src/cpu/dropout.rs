@@ -1,14 +1,18 @@
 //! Dropout: integer arithmetic dominates and the compiler vectorises it.
 
-use super::{activation::ROWS_PER_TASK, execute::Memory};
+use super::{
+    memory::{ROWS_PER_TASK, Task},
+    simd::Simd,
+};
 use crate::op::{Dropout, DropoutMask};
 
 #[inline(always)]
-pub(super) fn run(op: &Dropout, memory: &Memory, task: usize) {
+pub(super) fn run<S: Simd>(_: S, op: &Dropout, task: Task) {
+    let memory = task.memory;
     let args = memory.args;
     let key = op.mask.key(args.seed, args.step, args.micro_step);
     let (threshold, scale) = (op.mask.threshold(), op.mask.scale());
-    for row in task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK) {
+    for row in task.range(op.out.rows, ROWS_PER_TASK) {
         let start = row * op.out.cols;
         let (x, out) = (memory.ptr(&op.x), memory.ptr(&op.out));
         let residual = op.residual.as_ref().map(|residual| memory.ptr(residual));

@@ -1,8 +1,9 @@
 //! Embedding lookup and its scatter-add, cut by rows forward and by columns backward.
 
+use std::ops::Range;
+
 use super::{
-    activation::ROWS_PER_TASK,
-    execute::Memory,
+    memory::{ROWS_PER_TASK, Task},
     simd::{Simd, load_at, update},
 };
 use crate::op::{Embedding, EmbeddingBwd};
@@ -16,9 +17,10 @@ pub(super) fn tasks(op: &Embedding) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, op: &Embedding, memory: &Memory, task: usize) {
+pub(super) fn run<S: Simd>(s: S, op: &Embedding, task: Task) {
+    let memory = task.memory;
     let tokens = memory.tokens(&op.tokens);
-    let rows = task * ROWS_PER_TASK..op.out.rows.min((task + 1) * ROWS_PER_TASK);
+    let rows = task.range(op.out.rows, ROWS_PER_TASK);
     for (row, &token) in rows.clone().zip(&tokens[rows]) {
         let token = memory.row(&op.wte, token as usize);
         let position = memory.row(&op.wpe, memory.args.position + row % op.block);
@@ -33,9 +35,10 @@ pub(super) fn bwd_tasks(op: &EmbeddingBwd) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(s: S, op: &EmbeddingBwd, memory: &Memory, task: usize) {
+pub(super) fn run_bwd<S: Simd>(s: S, op: &EmbeddingBwd, task: Task) {
+    let memory = task.memory;
     let cols = op.dout.cols;
-    let (start, end) = (task * COLS_PER_TASK, cols.min((task + 1) * COLS_PER_TASK));
+    let Range { start, end } = task.range(cols, COLS_PER_TASK);
     let tokens = memory.tokens(&op.tokens);
     if !op.accumulate {
         for row in 0..op.dwpe.rows {

@@ -1,24 +1,24 @@
-//! Walking a program: stages, tasks, and access to the regions.
+//! Walking a program: what it needs beside the regions, stages, and tasks.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::{
     activation, attention, dropout, embedding, gemm, head, layer_norm, linear,
-    memory::Buffer,
+    memory::{Buffer, Memory, Task},
     optimizer,
     pool::wait_until,
     simd::{Kernel, Level, Simd, dispatch},
 };
 use crate::{
-    backend::RunArgs,
+    backend::{BackendError, RunArgs},
     op::{self, Op},
     program::Program,
-    tensor::{Region, Tensor},
+    tensor::{Region, RegionSizes},
     timeline::{Span, Timeline},
 };
 
 /// Stages of an operation. A stage begins when all tasks of the one before are done.
-pub(super) fn stages(op: &Op) -> usize {
+fn stages(op: &Op) -> usize {
     match op {
         Op::CrossEntropy(_) | Op::GradNorm(_) | Op::AttentionCached(_) => 2,
         _ => 1,
@@ -26,7 +26,7 @@ pub(super) fn stages(op: &Op) -> usize {
 }
 
 /// Elements of scratch space that a thread needs for an operation.
-pub(super) fn scratch_len(op: &Op) -> usize {
+fn scratch_len(op: &Op) -> usize {
     gemm::PACK_A_LEN
         + match op {
             Op::Attention(op) => attention::scratch_len(op.qkv.rows / op.batch.max(1), op.out.cols / op.heads),
@@ -37,7 +37,7 @@ pub(super) fn scratch_len(op: &Op) -> usize {
 }
 
 /// Elements for partial sums that threads share.
-pub(super) fn partials_len(op: &Op) -> usize {
+fn partials_len(op: &Op) -> usize {
     if let Op::GradNorm(op) = op { optimizer::grad_norm_partials(op) } else { 0 }
 }
 
@@ -74,7 +74,7 @@ fn tasks(op: &Op, stage: usize, threads: usize) -> usize {
 struct Counter(AtomicUsize);
 
 /// How far a stage has come.
-pub(super) struct StageProgress {
+struct StageProgress {
     /// Tasks taken from each thread's share.
     taken: Vec<Counter>,
     /// Tasks done.
@@ -82,11 +82,11 @@ pub(super) struct StageProgress {
 }
 
 impl StageProgress {
-    pub(super) fn new(threads: usize) -> StageProgress {
+    fn new(threads: usize) -> StageProgress {
         StageProgress { taken: (0..threads).map(|_| Counter::default()).collect(), done: Counter::default() }
     }
 
-    pub(super) fn reset(&mut self) {
+    fn reset(&mut self) {
         *self.done.0.get_mut() = 0;
         for taken in &mut self.taken {
             *taken.0.get_mut() = 0;
@@ -114,6 +114,92 @@ impl StageProgress {
     }
 }
 
+/// What programs run on, allocated before the first run.
+pub(super) struct Prepared {
+    threads: usize,
+    pub(super) regions: [Buffer; Region::ALL.len()],
+    /// Packing and attention space, a part for each thread.
+    scratch: Buffer,
+    /// Partial sums of reductions over all parameters, shared by the threads.
+    partials: Buffer,
+    /// One for each stage of the program that has most.
+    progress: Vec<StageProgress>,
+}
+
+impl Prepared {
+    /// Nothing yet, for this many threads.
+    pub(super) fn empty(threads: usize) -> Prepared {
+        let regions = std::array::from_fn(|_| Buffer::default());
+        Prepared { threads, regions, scratch: Buffer::default(), partials: Buffer::default(), progress: Vec::new() }
+    }
+
+    /// Elements of scratch space of all threads, and of partial sums.
+    fn extra_lens<'a>(ops: impl Iterator<Item = &'a Op>, threads: usize) -> (usize, usize) {
+        ops.fold((0, 0), |(scratch, partials), op| {
+            (scratch.max(threads * scratch_len(op)), partials.max(partials_len(op)))
+        })
+    }
+
+    /// Bytes beyond the regions.
+    pub(super) fn extra_bytes(&self, programs: &[&Program]) -> usize {
+        let (scratch, partials) = Prepared::extra_lens(ops_of(programs), self.threads);
+        4 * (scratch + partials)
+    }
+
+    /// Frees what there was and allocates for these programs.
+    pub(super) fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
+        *self = Prepared::empty(self.threads);
+        for region in Region::ALL {
+            self.regions[region.index()] = Buffer::zeroed(sizes.get(region), region_purpose(region))?;
+        }
+        let (scratch, partials) = Prepared::extra_lens(ops_of(programs), self.threads);
+        self.scratch = Buffer::zeroed(scratch, "scratch space")?;
+        self.partials = Buffer::zeroed(partials, "partial sums")?;
+        let stages = programs.iter().map(|program| program.ops().iter().map(|call| stages(&call.op)).sum());
+        self.progress = (0..stages.max().unwrap_or(0)).map(|_| StageProgress::new(self.threads)).collect();
+        Ok(())
+    }
+
+    /// Refuses a program that needs more than there is.
+    pub(super) fn check(&self, program: &Program) -> Result<(), BackendError> {
+        for region in Region::ALL {
+            let (needed, got) = (program.sizes().get(region), self.regions[region.index()].as_slice().len());
+            if needed > got {
+                return Err(BackendError::InvalidProgram(format!(
+                    "{region:?} needs {needed} elements, {got} prepared"
+                )));
+            }
+        }
+        let (scratch, partials) = Prepared::extra_lens(program.ops().iter().map(|call| &call.op), self.threads);
+        let stages: usize = program.ops().iter().map(|call| stages(&call.op)).sum();
+        let has_room = stages <= self.progress.len()
+            && scratch <= self.scratch.as_slice().len()
+            && partials <= self.partials.as_slice().len();
+        if has_room {
+            Ok(())
+        } else {
+            Err(BackendError::InvalidProgram("it was not among those prepared, and needs more".into()))
+        }
+    }
+}
+
+fn ops_of<'a>(programs: &'a [&Program]) -> impl Iterator<Item = &'a Op> {
+    programs.iter().flat_map(|program| program.ops()).map(|call| &call.op)
+}
+
+fn region_purpose(region: Region) -> &'static str {
+    match region {
+        Region::Params => "parameters",
+        Region::Grads => "gradients",
+        Region::Moment1 | Region::Moment2 => "optimiser moments",
+        Region::Activations => "activations",
+        Region::Inputs => "tokens",
+        Region::Results => "results",
+        Region::KvCache => "the key-value cache",
+        Region::Activations16 => "16-bit activations",
+    }
+}
+
 /// One run of a program, shared by all threads.
 pub(super) struct Run<'a> {
     level: Level,
@@ -128,25 +214,23 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a backend, borrowed apart")]
+    /// A run of a program that passed [`Prepared::check`]; the timeline has room for it.
     pub(super) fn new(
         level: Level,
+        prepared: &'a mut Prepared,
         program: &'a Program,
         args: &'a RunArgs,
-        regions: &'a mut [Buffer; Region::ALL.len()],
-        scratch: &'a mut Buffer,
-        threads: usize,
-        partials: &'a mut Buffer,
-        progress: &'a [StageProgress],
         timeline: Option<&'a mut Timeline>,
     ) -> Run<'a> {
+        let Prepared { threads, regions, scratch, partials, progress } = prepared;
         let pointer = |buffer: &mut Buffer| AtomicPtr::new(buffer.as_mut_ptr());
+        progress.iter_mut().for_each(StageProgress::reset);
         Run {
             level,
             program,
-            threads,
+            threads: *threads,
             memory: Memory { args, regions: regions.each_mut().map(pointer), partials: pointer(partials) },
-            scratch_len: scratch.as_slice().len() / threads,
+            scratch_len: scratch.as_slice().len() / *threads,
             scratch: pointer(scratch),
             progress,
             timeline: timeline.map(|t| (t.origin, AtomicPtr::new(t.spans_mut().as_mut_ptr()), t.ops())),
@@ -188,108 +272,18 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The regions during a run.
-///
-/// Safety rests on two facts: A [`Program`] is verified: every operand lies inside its
-/// region and that operands which an operation writes overlap none of its others (but for exact
-/// in-place use), and tasks of one stage write disjoint parts.
-pub(super) struct Memory<'a> {
-    pub(super) args: &'a RunArgs,
-    regions: [AtomicPtr<f32>; Region::ALL.len()],
-    partials: AtomicPtr<f32>,
-}
-
-impl Memory<'_> {
-    /// Start of a tensor.
-    pub(super) fn ptr(&self, tensor: &Tensor) -> *mut f32 {
-        let region = self.regions[tensor.region.index()].load(Ordering::Relaxed);
-        // SAFETY: verified to lie inside its region.
-        unsafe { region.add(tensor.offset) }
-    }
-
-    /// Elements `start..end` of a tensor that no task of this stage writes.
-    #[inline(always)]
-    pub(super) fn read(&self, tensor: &Tensor, start: usize, end: usize) -> &[f32] {
-        assert!(start <= end && end <= tensor.len());
-        // SAFETY: inside the tensor; not written during the stage (see `Memory`).
-        unsafe { std::slice::from_raw_parts(self.ptr(tensor).add(start), end - start) }
-    }
-
-    /// A whole tensor.
-    #[inline(always)]
-    pub(super) fn all(&self, tensor: &Tensor) -> &[f32] {
-        self.read(tensor, 0, tensor.len())
-    }
-
-    /// Row `row` of a tensor that no task of this stage writes.
-    #[inline(always)]
-    pub(super) fn row(&self, tensor: &Tensor, row: usize) -> &[f32] {
-        self.read(tensor, row * tensor.cols, (row + 1) * tensor.cols)
-    }
-
-    /// Elements `start..end` of a tensor, to write.
-    ///
-    /// # Safety
-    /// Nobody else touches these elements during the stage, and the caller holds no other
-    /// slice of them.
-    #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts of shared memory")]
-    pub(super) unsafe fn write(&self, tensor: &Tensor, start: usize, end: usize) -> &mut [f32] {
-        assert!(start <= end && end <= tensor.len());
-        // SAFETY: inside the tensor; exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr(tensor).add(start), end - start) }
-    }
-
-    /// Row `row` of a tensor, to write.
-    ///
-    /// # Safety
-    /// As [`Memory::write`].
-    #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts of shared memory")]
-    pub(super) unsafe fn row_mut(&self, tensor: &Tensor, row: usize) -> &mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { self.write(tensor, row * tensor.cols, (row + 1) * tensor.cols) }
-    }
-
-    /// Token ids.
-    #[inline(always)]
-    pub(super) fn tokens(&self, tensor: &Tensor) -> &[u32] {
-        assert!(tensor.region == Region::Inputs);
-        // SAFETY: inside the tensor; inputs are written between runs only; u32 and f32 have
-        // the same size and alignment.
-        unsafe { std::slice::from_raw_parts(self.ptr(tensor).cast::<u32>(), tensor.len()) }
-    }
-
-    /// Slot `index` of the shared partial sums.
-    #[expect(clippy::cast_ptr_alignment, reason = "the buffer begins on a page")]
-    pub(super) fn partial(&self, index: usize) -> *mut f64 {
-        // SAFETY: slots are `partials_len` elements long in all; two elements a slot.
-        unsafe { self.partials.load(Ordering::Relaxed).cast::<f64>().add(index) }
-    }
-}
-
-/// One task of one stage of an operation.
-struct Task<'a, 'm> {
-    memory: &'a Memory<'m>,
-    threads: usize,
-    stage: usize,
-    index: usize,
-    scratch: &'a mut [f32],
-}
-
 /// Says what runs a task of each operation. Each becomes a kernel of its own, named by its operation: the compiler then
 /// keeps their code apart, and an edit of one compiles that one.
 macro_rules! kernels {
-    ($($op:ident => |$simd:ident, $call:ident, $task:ident| $run:expr;)*) => {
-        $(impl Kernel for (&op::$op, Task<'_, '_>) {
+    ($($op:ident => $module:ident::$run:ident;)*) => {
+        $(impl Kernel for (&op::$op, Task<'_>) {
             #[inline(always)]
-            fn run<S: Simd>(self, $simd: S) {
-                let ($call, $task) = self;
-                $run;
+            fn run<S: Simd>(self, simd: S) {
+                $module::$run(simd, self.0, self.1);
             }
         })*
 
-        fn run_task(level: Level, op: &Op, task: Task<'_, '_>) {
+        fn run_task(level: Level, op: &Op, task: Task<'_>) {
             match op {
                 $(Op::$op(op) => dispatch(level, (op, task)),)*
             }
@@ -298,24 +292,24 @@ macro_rules! kernels {
 }
 
 kernels! {
-    Embedding => |s, op, t| embedding::run(s, op, t.memory, t.index);
-    EmbeddingBwd => |s, op, t| embedding::run_bwd(s, op, t.memory, t.index);
-    LayerNorm => |s, op, t| layer_norm::run(s, op, t.memory, t.index);
-    LayerNormBwd => |s, op, t| layer_norm::run_bwd(s, op, t.memory, t.index);
-    Linear => |s, op, t| linear::run(s, op, t.memory, t.threads, t.index, t.scratch);
-    LinearBwdInput => |s, op, t| linear::run_bwd_input(s, op, t.memory, t.threads, t.index, t.scratch);
-    LinearBwdWeight => |s, op, t| linear::run_bwd_weight(s, op, t.memory, t.threads, t.index, t.scratch);
-    Attention => |s, op, t| attention::run(s, op, t.memory, t.index, t.scratch);
-    AttentionBwd => |s, op, t| attention::run_bwd(s, op, t.memory, t.index, t.scratch);
-    AttentionCached => |s, op, t| attention::run_cached(s, op, t.memory, t.stage, t.index, t.scratch);
-    Swiglu => |s, op, t| activation::run_swiglu(s, op, t.memory, t.index);
-    SwigluBwd => |s, op, t| activation::run_swiglu_bwd(s, op, t.memory, t.index);
-    Dropout => |_s, op, t| dropout::run(op, t.memory, t.index);
-    CrossEntropy => |s, op, t| head::run_cross_entropy(s, op, t.memory, t.threads, t.stage, t.index, t.scratch);
-    HeadBwd => |s, op, t| head::run_bwd(s, op, t.memory, t.threads, t.index, t.scratch);
-    Logits => |s, op, t| head::run_logits(s, op, t.memory, t.threads, t.index, t.scratch);
-    LossSum => |_s, op, t| head::run_loss_sum(op, t.memory);
-    Fill => |_s, op, t| activation::run_fill(op, t.memory, t.index);
-    GradNorm => |s, op, t| optimizer::run_grad_norm(s, op, t.memory, t.stage, t.index);
-    AdamW => |s, op, t| optimizer::run_adamw(s, op, t.memory, t.index);
+    Embedding => embedding::run;
+    EmbeddingBwd => embedding::run_bwd;
+    LayerNorm => layer_norm::run;
+    LayerNormBwd => layer_norm::run_bwd;
+    Linear => linear::run;
+    LinearBwdInput => linear::run_bwd_input;
+    LinearBwdWeight => linear::run_bwd_weight;
+    Attention => attention::run;
+    AttentionBwd => attention::run_bwd;
+    AttentionCached => attention::run_cached;
+    Swiglu => activation::run_swiglu;
+    SwigluBwd => activation::run_swiglu_bwd;
+    Dropout => dropout::run;
+    CrossEntropy => head::run_cross_entropy;
+    HeadBwd => head::run_bwd;
+    Logits => head::run_logits;
+    LossSum => head::run_loss_sum;
+    Fill => activation::run_fill;
+    GradNorm => optimizer::run_grad_norm;
+    AdamW => optimizer::run_adamw;
 }

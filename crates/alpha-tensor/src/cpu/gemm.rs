@@ -18,10 +18,10 @@ pub(super) const N_BLOCK: usize = 256;
 
 /// Rows of A that lie a multiple of this apart, in elements, all fall into one set of the first-level
 /// cache (4 KiB a way), which cannot hold [`MAX_ROWS`] of them: they are copied.
-const ONE_SET: usize = 1024;
+const L1_ALIAS_STRIDE: usize = 1024;
 
 /// Up to so many rows of C, B too is read where it lies: copying it costs as much as multiplying it by some ten of them.
-const FEW_ROWS: usize = 192;
+const MAX_ROWS_UNPACKED_B: usize = 192;
 
 /// Distance of the rows of such a copy: no power of two.
 const A_ROW_STRIDE: usize = K_BLOCK + 16;
@@ -93,11 +93,6 @@ pub(super) struct Gemm<'a> {
     pub(super) pack_b: &'a mut [f32],
 }
 
-/// Elements that [`pack_b`] writes for a `k × n` matrix.
-pub(super) fn packed_len<S: Simd>(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(S::LANES)
-}
-
 /// Packs a `k × n` matrix into panels of `2·LANES` columns, the last one `LANES` wide if that
 /// suffices, columns beyond `n` zero. Panel `p` begins at `p·2·LANES·k`, its rows are contiguous.
 ///
@@ -105,7 +100,7 @@ pub(super) fn packed_len<S: Simd>(k: usize, n: usize) -> usize {
 /// `b` covers `k × n` live elements and has a stride of 1.
 #[inline(always)]
 pub(super) unsafe fn pack_b<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut [f32]) {
-    assert!(to.len() >= packed_len::<S>(k, n));
+    assert!(to.len() >= k * n.next_multiple_of(S::LANES));
     if b.col_stride == 1 {
         // SAFETY: the caller's promise.
         unsafe { pack_b_rows(s, k, n, b, to) };
@@ -184,25 +179,37 @@ unsafe fn pack_a<S: Simd>(s: S, rows: usize, depth: usize, a: View, to: &mut [f3
     }
 }
 
-/// `C[M × n] (+)= A·B` along `depth`, C in registers. `n` ≤ `V·LANES`, B rows `b_stride` apart. `a_stride` lies between rows
-/// of A where it is contiguous along k, else between its columns.
-///
-/// # Safety
-/// A covers `M × depth`, B `depth` rows of `V·LANES`; C covers `M × n`, rows `ldc` apart.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the micro-kernel's registers")]
-unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
-    s: S,
+/// Rows of A, at most [`Simd::ROWS`], and the rows of C that they make.
+#[derive(Clone, Copy)]
+struct RowPanel {
+    rows: usize,
+    /// Columns of C.
+    cols: usize,
     depth: usize,
     a: *const f32,
+    /// From one row of A to the next where A is contiguous along k, else from one column to the next.
     a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
     c: *mut f32,
     ldc: usize,
-    n: usize,
     accumulate: bool,
+}
+
+/// `C (+)= A·B` for `M` rows and up to `V` vectors of columns from `col` on, C in registers. B's rows are `b_stride` apart.
+///
+/// # Safety
+/// A covers `M × depth`, B `depth` rows of `V·LANES`; C covers `M` rows.
+#[inline(always)]
+unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
+    s: S,
+    panel: RowPanel,
+    mut b: *const f32,
+    b_stride: usize,
+    col: usize,
 ) {
+    let RowPanel { cols, depth, a, a_stride, c, ldc, accumulate, .. } = panel;
+    let n = (cols - col).min(V * S::LANES);
+    // SAFETY: a column of C.
+    let c = unsafe { c.add(col) };
     let mut sums = [[s.splat(0.0); V]; M];
     let is_whole = n == V * S::LANES;
     // SAFETY: vector `v` of row `i` of C; the last one is cut to `n`.
@@ -228,7 +235,6 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
     // One pointer for four rows: an instruction's address adds up to three strides to it.
     let row_of = |group: usize| if A_ALONG_K { a.wrapping_add(4 * group * a_stride) } else { a };
     let mut a: [*const f32; MAX_ROWS / 4] = std::array::from_fn(row_of);
-    let mut b = b;
     for _ in 0..depth {
         // SAFETY: row of B and column of A at this depth, by the caller's promise.
         unsafe {
@@ -253,22 +259,22 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize, const A_ALONG_K: bool>(
 }
 
 macro_rules! by_rows {
-    ($rows:expr, $v:literal, $along:literal, ($($arg:expr),*)) => {
+    ($rows:expr, $v:literal, ($($arg:expr),*)) => {
         // SAFETY: the callers of this macro pass what `micro` asks for.
         unsafe {
             match $rows {
-                1 => micro::<S, 1, $v, $along>($($arg),*),
-                2 => micro::<S, 2, $v, $along>($($arg),*),
-                3 => micro::<S, 3, $v, $along>($($arg),*),
-                4 => micro::<S, 4, $v, $along>($($arg),*),
-                5 => micro::<S, 5, $v, $along>($($arg),*),
-                6 => micro::<S, 6, $v, $along>($($arg),*),
-                7 if S::ROWS > 6 => micro::<S, 7, $v, $along>($($arg),*),
-                8 if S::ROWS > 6 => micro::<S, 8, $v, $along>($($arg),*),
-                9 if S::ROWS > 6 => micro::<S, 9, $v, $along>($($arg),*),
-                10 if S::ROWS > 6 => micro::<S, 10, $v, $along>($($arg),*),
-                11 if S::ROWS > 6 => micro::<S, 11, $v, $along>($($arg),*),
-                12 if S::ROWS > 6 => micro::<S, 12, $v, $along>($($arg),*),
+                1 => micro::<S, 1, $v, A_ALONG_K>($($arg),*),
+                2 => micro::<S, 2, $v, A_ALONG_K>($($arg),*),
+                3 => micro::<S, 3, $v, A_ALONG_K>($($arg),*),
+                4 => micro::<S, 4, $v, A_ALONG_K>($($arg),*),
+                5 => micro::<S, 5, $v, A_ALONG_K>($($arg),*),
+                6 => micro::<S, 6, $v, A_ALONG_K>($($arg),*),
+                7 if S::ROWS > 6 => micro::<S, 7, $v, A_ALONG_K>($($arg),*),
+                8 if S::ROWS > 6 => micro::<S, 8, $v, A_ALONG_K>($($arg),*),
+                9 if S::ROWS > 6 => micro::<S, 9, $v, A_ALONG_K>($($arg),*),
+                10 if S::ROWS > 6 => micro::<S, 10, $v, A_ALONG_K>($($arg),*),
+                11 if S::ROWS > 6 => micro::<S, 11, $v, A_ALONG_K>($($arg),*),
+                12 if S::ROWS > 6 => micro::<S, 12, $v, A_ALONG_K>($($arg),*),
                 rows => unreachable!("{rows} rows"),
             }
         }
@@ -277,7 +283,7 @@ macro_rules! by_rows {
 
 /// The next panel of A, brought into the second-level cache a part at a time while the current
 /// one is multiplied: its rows are short runs far apart, which hardware does not foresee.
-struct Upcoming {
+struct PanelPrefetch {
     line: *const f32,
     /// Lines of one run, runs, and the distance between their starts.
     run_lines: usize,
@@ -290,21 +296,18 @@ struct Upcoming {
 /// Elements of a cache line.
 const LINE: usize = 16;
 
-impl Upcoming {
+impl PanelPrefetch {
+    /// Shares the lines of `rows × depth` elements out over `calls` of [`PanelPrefetch::prefetch`].
+    ///
     /// # Safety
     /// `a` covers `rows × depth` live elements.
     #[inline(always)]
-    unsafe fn new(a: View, rows: usize, depth: usize) -> Upcoming {
+    unsafe fn new(a: View, rows: usize, depth: usize, calls: usize) -> PanelPrefetch {
         let (run, runs, stride) =
             if a.col_stride == 1 { (depth, rows, a.row_stride) } else { (rows, depth, a.col_stride) };
         let run_lines = run.div_ceil(LINE);
-        Upcoming { line: a.ptr, run_lines, runs, stride, at_line: 0, lines_a_call: 0 }
-    }
-
-    /// Shares the lines out over `calls` of [`Upcoming::prefetch`].
-    #[inline(always)]
-    fn spread(self, calls: usize) -> Upcoming {
-        Upcoming { lines_a_call: (self.run_lines * self.runs).div_ceil(calls.max(1)), ..self }
+        let lines_a_call = (run_lines * runs).div_ceil(calls.max(1));
+        PanelPrefetch { line: a.ptr, run_lines, runs, stride, at_line: 0, lines_a_call }
     }
 
     #[inline(always)]
@@ -323,110 +326,137 @@ impl Upcoming {
     }
 }
 
-impl Kernel for Gemm<'_> {
+/// A block of B's rows as panels.
+struct ColumnPanels {
+    ptr: *const f32,
+    /// Distance of the rows of B where it is read in place; none where it is packed.
+    row_stride: Option<usize>,
+    /// Rows of a packed panel, and how many of them come before the block.
+    packed_rows: usize,
+    skipped_rows: usize,
+    cols: usize,
+}
+
+impl ColumnPanels {
+    /// The panel that begins at column `col`, the distance of its rows, and its width: one vector or two.
+    ///
+    /// # Safety
+    /// `col` is a column of B at which a panel begins.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Gemm { m, n, k, a, b, c, ldc, accumulate, pack_a: packed_a, pack_b: packed_b } = self;
-        assert!(packed_a.len() >= PACK_A_LEN);
-        let panel_width = 2 * S::LANES;
-        let is_along_k = a.col_stride == 1;
-        assert!(is_along_k || a.row_stride == 1);
-        let is_b_in_place = match b {
-            Right::View(view) => {
-                m <= FEW_ROWS
+    unsafe fn panel<S: Simd>(&self, col: usize) -> (*const f32, usize, usize) {
+        let width = (self.cols - col).min(2 * S::LANES).next_multiple_of(S::LANES);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.row_stride {
+                Some(stride) => (self.ptr.add(col), stride, width),
+                None => (self.ptr.add(col * self.packed_rows + self.skipped_rows * width), width, width),
+            }
+        }
+    }
+}
+
+impl Gemm<'_> {
+    /// Rows `k_start..k_start + depth` of B, packed unless they can be read in place.
+    #[inline(always)]
+    fn column_panels<S: Simd>(&mut self, s: S, k_start: usize, depth: usize) -> ColumnPanels {
+        let n = self.n;
+        match self.b {
+            Right::View(view)
+                if self.m <= MAX_ROWS_UNPACKED_B
                     && view.col_stride == 1
                     && n.is_multiple_of(S::LANES)
-                    && !view.row_stride.is_multiple_of(ONE_SET)
-            }
-            Right::Packed { .. } => false,
-        };
-        let is_copied = is_along_k && a.row_stride.is_multiple_of(ONE_SET);
-        let mut k_start = 0;
-        while k_start < k || (k == 0 && !accumulate && k_start == 0) {
-            let depth = (k - k_start).min(K_BLOCK);
-            let accumulate = accumulate || k_start > 0;
-            let (b_ptr, b_rows, b_cols) = match b {
+                    && !view.row_stride.is_multiple_of(L1_ALIAS_STRIDE) =>
+            {
                 // SAFETY: row `k_start` of B.
-                Right::View(view) if is_b_in_place => (unsafe { view.at(k_start, 0) }, depth, n),
-                Right::View(view) => {
-                    assert!(n <= N_BLOCK);
-                    // SAFETY: rows `k_start..k_start + depth` of B.
-                    unsafe { pack_b(s, depth, n, view.offset(k_start, 0), packed_b) };
-                    (packed_b.as_ptr(), depth, n)
-                }
-                Right::Packed { ptr, rows, cols } => {
-                    assert!(k <= rows && n <= cols);
-                    (ptr, rows, cols)
-                }
+                let ptr = unsafe { view.at(k_start, 0) };
+                ColumnPanels { ptr, row_stride: Some(view.row_stride), packed_rows: depth, skipped_rows: 0, cols: n }
+            }
+            Right::View(view) => {
+                let packed_b = &mut *self.pack_b;
+                assert!(n <= N_BLOCK);
+                // SAFETY: rows `k_start..k_start + depth` of B.
+                unsafe { pack_b(s, depth, n, view.offset(k_start, 0), packed_b) };
+                ColumnPanels { ptr: packed_b.as_ptr(), row_stride: None, packed_rows: depth, skipped_rows: 0, cols: n }
+            }
+            Right::Packed { ptr, rows, cols } => {
+                assert!(self.k <= rows && n <= cols);
+                ColumnPanels { ptr, row_stride: None, packed_rows: rows, skipped_rows: k_start, cols }
+            }
+        }
+    }
+
+    /// Rows from `row` and columns `k_start..k_start + depth` of A, to be multiplied with all columns of B.
+    #[inline(always)]
+    fn row_panel<S: Simd>(&mut self, s: S, row: usize, k_start: usize, depth: usize) -> RowPanel {
+        let (a, rows, packed_a) = (self.a, (self.m - row).min(S::ROWS), &mut *self.pack_a);
+        let is_a_along_k = a.col_stride == 1;
+        // SAFETY: inside A and C.
+        let (here, c) = unsafe { (a.offset(row, k_start), self.c.add(row * self.ldc)) };
+        let (a, a_stride) = if is_a_along_k && a.row_stride.is_multiple_of(L1_ALIAS_STRIDE) {
+            // SAFETY: `rows × depth` elements of A.
+            unsafe {
+                pack_a(s, rows, depth, here, packed_a);
             };
-            let b_skip = if matches!(b, Right::View(_)) { 0 } else { k_start };
+            (packed_a.as_ptr(), A_ROW_STRIDE)
+        } else {
+            (here.ptr, if is_a_along_k { a.row_stride } else { a.col_stride })
+        };
+        let (cols, ldc, accumulate) = (self.n, self.ldc, self.accumulate || k_start > 0);
+        RowPanel { rows, cols, depth, a, a_stride, c, ldc, accumulate }
+    }
+}
+
+/// Multiplies rows of A with every panel of B.
+///
+/// # Safety
+/// The rows lie in A and C; the panels have their depth and at least their columns.
+#[inline(always)]
+unsafe fn multiply_rows<S: Simd, const A_ALONG_K: bool>(
+    s: S,
+    row_panel: RowPanel,
+    panels: &ColumnPanels,
+    mut next: PanelPrefetch,
+) {
+    let panel_width = 2 * S::LANES;
+    let mut col = 0;
+    while col < row_panel.cols {
+        next.prefetch(s);
+        // SAFETY: inside B and C.
+        let (b, b_stride, width) = unsafe { panels.panel::<S>(col) };
+        if width == panel_width {
+            by_rows!(row_panel.rows, 2, (s, row_panel, b, b_stride, col));
+        } else {
+            by_rows!(row_panel.rows, 1, (s, row_panel, b, b_stride, col));
+        }
+        col += panel_width;
+    }
+}
+
+impl Kernel for Gemm<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (m, n, k, a) = (self.m, self.n, self.k, self.a);
+        assert!(self.pack_a.len() >= PACK_A_LEN);
+        assert!(a.col_stride == 1 || a.row_stride == 1);
+        let mut k_start = 0;
+        while k_start < k || (k == 0 && !self.accumulate && k_start == 0) {
+            let depth = (k - k_start).min(K_BLOCK);
+            let panels = self.column_panels(s, k_start, depth);
             let mut row = 0;
             while row < m {
-                let rows = (m - row).min(S::ROWS);
-                // SAFETY: rows `row..row + rows`, columns `k_start..+depth` of A.
-                let (a_ptr, a_stride) = unsafe {
-                    let here = a.offset(row, k_start);
-                    if is_copied {
-                        pack_a(s, rows, depth, here, packed_a);
-                        (packed_a.as_ptr(), A_ROW_STRIDE)
-                    } else {
-                        (here.ptr, if is_along_k { a.row_stride } else { a.col_stride })
-                    }
-                };
+                let row_panel = self.row_panel(s, row, k_start, depth);
+                row += row_panel.rows;
+                let (next_rows, calls) = ((m - row).min(S::ROWS), n.div_ceil(2 * S::LANES));
                 // SAFETY: rows up to `m`, columns `k_start..+depth` of A.
-                let next =
-                    unsafe { Upcoming::new(a.offset(row + rows, k_start), (m - row - rows).min(S::ROWS), depth) };
-                let mut next = next.spread(n.div_ceil(panel_width));
-                let mut col = 0;
-                while col < n {
-                    next.prefetch(s);
-                    let valid = (n - col).min(panel_width);
-                    let width = (b_cols - col).min(panel_width).next_multiple_of(S::LANES);
-                    // SAFETY: panel and tile lie inside packed B and C.
-                    let (b_panel, b_stride, c_tile) = unsafe {
-                        let (panel, stride) = match b {
-                            Right::View(view) if is_b_in_place => (b_ptr.add(col), view.row_stride),
-                            _ => (b_ptr.add(col * b_rows + b_skip * width), width),
-                        };
-                        (panel, stride, c.add(row * ldc + col))
-                    };
-                    match (width == panel_width, is_along_k) {
-                        (true, true) => {
-                            by_rows!(
-                                rows,
-                                2,
-                                true,
-                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
-                            );
-                        }
-                        (true, false) => {
-                            by_rows!(
-                                rows,
-                                2,
-                                false,
-                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
-                            );
-                        }
-                        (false, true) => {
-                            by_rows!(
-                                rows,
-                                1,
-                                true,
-                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
-                            );
-                        }
-                        (false, false) => {
-                            by_rows!(
-                                rows,
-                                1,
-                                false,
-                                (s, depth, a_ptr, a_stride, b_panel, b_stride, c_tile, ldc, valid, accumulate)
-                            );
-                        }
+                let next = unsafe { PanelPrefetch::new(a.offset(row, k_start), next_rows, depth, calls) };
+                // SAFETY: inside A, B and C.
+                unsafe {
+                    if a.col_stride == 1 {
+                        multiply_rows::<S, true>(s, row_panel, &panels, next);
+                    } else {
+                        multiply_rows::<S, false>(s, row_panel, &panels, next);
                     }
-                    col += panel_width;
                 }
-                row += rows;
             }
             k_start += depth.max(1);
         }

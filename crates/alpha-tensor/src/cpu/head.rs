@@ -2,10 +2,12 @@
 //! the large head weight nor its gradient is ever read across its rows, a vector holds the
 //! same logit of many tokens, and the softmax needs no sums across a vector.
 
+use std::ops::Range;
+
 use super::{
-    execute::Memory,
     gemm::View,
     linear::{Grid, Product, Tile},
+    memory::{Memory, Task},
     simd::{Simd, exp, load_at, store_at},
 };
 use crate::op::{CrossEntropy, HeadBwd, IGNORED_TARGET, Logits, LossSum};
@@ -22,17 +24,10 @@ fn cross_entropy_grid(op: &CrossEntropy, threads: usize) -> Grid {
 }
 
 #[inline(always)]
-pub(super) fn run_cross_entropy<S: Simd>(
-    s: S,
-    op: &CrossEntropy,
-    memory: &Memory,
-    threads: usize,
-    stage: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
-    if stage == 0 {
-        let tile = cross_entropy_grid(op, threads).tile(task);
+pub(super) fn run_cross_entropy<S: Simd>(s: S, op: &CrossEntropy, task: Task) {
+    let memory = task.memory;
+    if task.stage == 0 {
+        let tile = cross_entropy_grid(op, task.threads).tile(task.index);
         let product = Product {
             a: View::row_major(memory.ptr(&op.weight), op.weight.cols),
             b: View::row_major(memory.ptr(&op.x), op.x.cols).transposed(),
@@ -42,11 +37,11 @@ pub(super) fn run_cross_entropy<S: Simd>(
             accumulate: false,
         };
         // SAFETY: shapes are those of the operation; each task has its own tile.
-        unsafe { product.compute(s, tile, scratch) };
+        unsafe { product.compute(s, tile, task.scratch) };
         return;
     }
-    let end = op.x.rows.min((task + 1) * TOKENS_PER_TASK);
-    for start in (task * TOKENS_PER_TASK..end).step_by(S::LANES) {
+    let Range { start: first, end } = task.range(op.x.rows, TOKENS_PER_TASK);
+    for start in (first..end).step_by(S::LANES) {
         softmax(s, op, memory, start, (end - start).min(S::LANES));
     }
 }
@@ -118,10 +113,11 @@ pub(super) fn bwd_grid(op: &HeadBwd, threads: usize) -> BwdGrid {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, memory: &Memory, threads: usize, task: usize, scratch: &mut [f32]) {
-    let grid = bwd_grid(op, threads);
+pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, task: Task) {
+    let memory = task.memory;
+    let grid = bwd_grid(op, task.threads);
     let dlogits = View::row_major(memory.ptr(&op.scratch), op.x.rows);
-    let (product, tile): (Product, Tile) = match task.checked_sub(grid.dx.tasks()) {
+    let (product, tile): (Product, Tile) = match task.index.checked_sub(grid.dx.tasks()) {
         None => {
             let product = Product {
                 a: dlogits.transposed(),
@@ -131,9 +127,9 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, memory: &Memory, threads: usi
                 k: op.weight.rows,
                 accumulate: false,
             };
-            (product, grid.dx.tile(task))
+            (product, grid.dx.tile(task.index))
         }
-        Some(task) => {
+        Some(index) => {
             let product = Product {
                 a: dlogits,
                 b: View::row_major(memory.ptr(&op.x), op.x.cols),
@@ -142,11 +138,11 @@ pub(super) fn run_bwd<S: Simd>(s: S, op: &HeadBwd, memory: &Memory, threads: usi
                 k: op.x.rows,
                 accumulate: op.accumulate,
             };
-            (product, grid.dweight.tile(task))
+            (product, grid.dweight.tile(index))
         }
     };
     // SAFETY: shapes are those of the operation; each task has its own tile.
-    unsafe { product.compute(s, tile, scratch) };
+    unsafe { product.compute(s, tile, task.scratch) };
 }
 
 pub(super) fn logits_grid(op: &Logits, threads: usize) -> Grid {
@@ -154,15 +150,9 @@ pub(super) fn logits_grid(op: &Logits, threads: usize) -> Grid {
 }
 
 #[inline(always)]
-pub(super) fn run_logits<S: Simd>(
-    s: S,
-    op: &Logits,
-    memory: &Memory,
-    threads: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
-    let tile = logits_grid(op, threads).tile(task);
+pub(super) fn run_logits<S: Simd>(s: S, op: &Logits, task: Task) {
+    let memory = task.memory;
+    let tile = logits_grid(op, task.threads).tile(task.index);
     let product = Product {
         a: View::row_major(memory.ptr(&op.x), op.x.cols),
         b: View::row_major(memory.ptr(&op.weight), op.weight.cols).transposed(),
@@ -172,10 +162,11 @@ pub(super) fn run_logits<S: Simd>(
         accumulate: false,
     };
     // SAFETY: shapes are those of the operation; each task has its own tile.
-    unsafe { product.compute(s, tile, scratch) };
+    unsafe { product.compute(s, tile, task.scratch) };
 }
 
-pub(super) fn run_loss_sum(op: &LossSum, memory: &Memory) {
+pub(super) fn run_loss_sum<S: Simd>(_: S, op: &LossSum, task: Task) {
+    let memory = task.memory;
     let sum: f64 = memory.all(&op.loss).iter().map(|&loss| f64::from(loss)).sum();
     let scaled = sum * f64::from(op.scale);
     // SAFETY: the only task.

@@ -1,9 +1,10 @@
 //! Layer norm: forward and the input's gradient row by row; the parameters' gradients by
 //! columns, over all rows, so that no partial sums are needed.
 
+use std::ops::Range;
+
 use super::{
-    activation::ROWS_PER_TASK,
-    execute::Memory,
+    memory::{ROWS_PER_TASK, Task},
     simd::{Simd, fold, load_at, update},
 };
 use crate::op::{LayerNorm, LayerNormBwd};
@@ -16,11 +17,12 @@ pub(super) fn tasks(op: &LayerNorm) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, op: &LayerNorm, memory: &Memory, task: usize) {
+pub(super) fn run<S: Simd>(s: S, op: &LayerNorm, task: Task) {
+    let memory = task.memory;
     let cols = op.x.cols;
     let weight = memory.all(&op.weight);
     let bias = op.bias.as_ref().map(|bias| memory.all(bias));
-    for row in task * ROWS_PER_TASK..op.x.rows.min((task + 1) * ROWS_PER_TASK) {
+    for row in task.range(op.x.rows, ROWS_PER_TASK) {
         let x = memory.row(&op.x, row);
         let sum = fold!(s, cols, s.splat(0.0), |at, len, sum| s.add(sum, load_at(s, x, at, len)));
         let mean = s.reduce_add(sum) / cols as f32;
@@ -63,19 +65,20 @@ pub(super) fn bwd_tasks(op: &LayerNormBwd) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd<S: Simd>(s: S, op: &LayerNormBwd, memory: &Memory, task: usize) {
-    match task.checked_sub(row_tasks(op)) {
-        None => run_bwd_rows(s, op, memory, task),
-        Some(task) => run_bwd_cols(s, op, memory, task),
+pub(super) fn run_bwd<S: Simd>(s: S, op: &LayerNormBwd, task: Task) {
+    match task.index.checked_sub(row_tasks(op)) {
+        None => run_bwd_rows(s, op, task),
+        Some(index) => run_bwd_cols(s, op, Task { index, ..task }),
     }
 }
 
 #[inline(always)]
-fn run_bwd_rows<S: Simd>(s: S, op: &LayerNormBwd, memory: &Memory, task: usize) {
+fn run_bwd_rows<S: Simd>(s: S, op: &LayerNormBwd, task: Task) {
+    let memory = task.memory;
     let cols = op.x.cols;
     let weight = memory.all(&op.weight);
     let (means, rstds) = (memory.all(&op.mean), memory.all(&op.rstd));
-    for row in task * ROWS_PER_TASK..op.x.rows.min((task + 1) * ROWS_PER_TASK) {
+    for row in task.range(op.x.rows, ROWS_PER_TASK) {
         let (x, dy) = (memory.row(&op.x, row), memory.row(&op.dy, row));
         let (rstd, shift) = (s.splat(rstds[row]), s.splat(-means[row] * rstds[row]));
         let zero = s.splat(0.0);
@@ -98,9 +101,10 @@ fn run_bwd_rows<S: Simd>(s: S, op: &LayerNormBwd, memory: &Memory, task: usize) 
 }
 
 #[inline(always)]
-fn run_bwd_cols<S: Simd>(s: S, op: &LayerNormBwd, memory: &Memory, task: usize) {
+fn run_bwd_cols<S: Simd>(s: S, op: &LayerNormBwd, task: Task) {
+    let memory = task.memory;
     let cols = op.x.cols;
-    let (start, end) = (task * COLS_PER_TASK, cols.min((task + 1) * COLS_PER_TASK));
+    let Range { start, end } = task.range(cols, COLS_PER_TASK);
     let (means, rstds) = (memory.all(&op.mean), memory.all(&op.rstd));
     let mut dweight_sums = [0.0f32; COLS_PER_TASK];
     let mut dbias_sums = [0.0f32; COLS_PER_TASK];

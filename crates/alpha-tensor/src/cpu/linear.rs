@@ -2,8 +2,8 @@
 
 use super::{
     activation::{activate, activate_bwd},
-    execute::Memory,
     gemm::{Gemm, N_BLOCK, PACK_A_LEN, Right, View},
+    memory::Task,
     simd::{Simd, load_at, update},
 };
 use crate::op::{Linear, LinearBwdInput, LinearBwdWeight};
@@ -98,8 +98,9 @@ pub(super) fn grid(op: &Linear, threads: usize) -> Grid {
 }
 
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, op: &Linear, memory: &Memory, threads: usize, task: usize, scratch: &mut [f32]) {
-    let tile = grid(op, threads).tile(task);
+pub(super) fn run<S: Simd>(s: S, op: &Linear, task: Task) {
+    let memory = task.memory;
+    let tile = grid(op, task.threads).tile(task.index);
     let is_residual_in_place = op.residual == Some(op.out);
     let product = Product {
         a: View::row_major(memory.ptr(&op.x), op.x.cols),
@@ -110,7 +111,7 @@ pub(super) fn run<S: Simd>(s: S, op: &Linear, memory: &Memory, threads: usize, t
         accumulate: is_residual_in_place,
     };
     // SAFETY: shapes are those of the operation; each task has its own tile.
-    unsafe { product.compute(s, tile, scratch) };
+    unsafe { product.compute(s, tile, task.scratch) };
     let residual = op.residual.as_ref().filter(|_| !is_residual_in_place);
     if op.bias.is_none() && residual.is_none() && op.activation.is_none() {
         return;
@@ -142,15 +143,9 @@ pub(super) fn bwd_input_grid(op: &LinearBwdInput, threads: usize) -> Grid {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd_input<S: Simd>(
-    s: S,
-    op: &LinearBwdInput,
-    memory: &Memory,
-    threads: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
-    let tile = bwd_input_grid(op, threads).tile(task);
+pub(super) fn run_bwd_input<S: Simd>(s: S, op: &LinearBwdInput, task: Task) {
+    let memory = task.memory;
+    let tile = bwd_input_grid(op, task.threads).tile(task.index);
     let product = Product {
         a: View::row_major(memory.ptr(&op.dy), op.dy.cols),
         b: View::row_major(memory.ptr(&op.weight), op.weight.cols).transposed(),
@@ -160,7 +155,7 @@ pub(super) fn run_bwd_input<S: Simd>(
         accumulate: false,
     };
     // SAFETY: shapes are those of the operation; each task has its own tile.
-    unsafe { product.compute(s, tile, scratch) };
+    unsafe { product.compute(s, tile, task.scratch) };
     if let Some((activation, pre, post)) = &op.activation {
         for row in tile.row..tile.row + tile.rows {
             let (start, end) = (row * op.dx.cols + tile.col, row * op.dx.cols + tile.col + tile.cols);
@@ -176,15 +171,9 @@ pub(super) fn bwd_weight_grid(op: &LinearBwdWeight, threads: usize) -> Grid {
 }
 
 #[inline(always)]
-pub(super) fn run_bwd_weight<S: Simd>(
-    s: S,
-    op: &LinearBwdWeight,
-    memory: &Memory,
-    threads: usize,
-    task: usize,
-    scratch: &mut [f32],
-) {
-    let tile = bwd_weight_grid(op, threads).tile(task);
+pub(super) fn run_bwd_weight<S: Simd>(s: S, op: &LinearBwdWeight, task: Task) {
+    let memory = task.memory;
+    let tile = bwd_weight_grid(op, task.threads).tile(task.index);
     let product = Product {
         a: View::row_major(memory.ptr(&op.x), op.x.cols).transposed(),
         b: View::row_major(memory.ptr(&op.dy), op.dy.cols),
@@ -194,11 +183,11 @@ pub(super) fn run_bwd_weight<S: Simd>(
         accumulate: op.accumulate,
     };
     // SAFETY: shapes are those of the operation; each task has its own tile.
-    unsafe { product.compute(s, tile, scratch) };
+    unsafe { product.compute(s, tile, task.scratch) };
     if let (Some(dbias), 0) = (&op.dbias, tile.row) {
         // SAFETY: only the tiles of the first row of tiles write the bias, each its columns.
         let dbias = unsafe { memory.write(dbias, tile.col, tile.col + tile.cols) };
-        let sums = &mut scratch[..tile.cols];
+        let sums = &mut task.scratch[..tile.cols];
         sums.fill(0.0);
         for row in 0..op.dy.rows {
             let dy = memory.read(&op.dy, row * op.dy.cols + tile.col, row * op.dy.cols + tile.col + tile.cols);

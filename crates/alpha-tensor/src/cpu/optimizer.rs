@@ -1,8 +1,9 @@
 //! Gradient norm and AdamW: one pass each over flat memory.
 
+use std::ops::Range;
+
 use super::{
-    activation::FLAT_PER_TASK,
-    execute::Memory,
+    memory::{FLAT_PER_TASK, Task},
     simd::{Simd, fold, load_at, store_at, update},
 };
 use crate::op::{AdamW, GradNorm};
@@ -24,9 +25,11 @@ pub(super) fn grad_norm_tasks(op: &GradNorm, stage: usize) -> usize {
 const NORM_RUN: usize = 1024;
 
 #[inline(always)]
-pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, memory: &Memory, stage: usize, task: usize) {
-    if stage == 0 {
-        let grads = memory.read(&op.grads, task * FLAT_PER_TASK, op.grads.len().min((task + 1) * FLAT_PER_TASK));
+pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, task: Task) {
+    let memory = task.memory;
+    if task.stage == 0 {
+        let Range { start, end } = task.range(op.grads.len(), FLAT_PER_TASK);
+        let grads = memory.read(&op.grads, start, end);
         let mut total = 0.0f64;
         for run in grads.chunks(NORM_RUN) {
             let sum = fold!(s, run.len(), s.splat(0.0), |at, len, sum| {
@@ -36,7 +39,7 @@ pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, memory: &Memory, stage
             total += f64::from(s.reduce_add(sum));
         }
         // SAFETY: each task has its own slot.
-        unsafe { *memory.partial(task) = total };
+        unsafe { *memory.partial(task.index) = total };
         return;
     }
     let mut total = 0.0f64;
@@ -48,8 +51,8 @@ pub(super) fn run_grad_norm<S: Simd>(s: S, op: &GradNorm, memory: &Memory, stage
     // SAFETY: the only task of this stage.
     let results = unsafe { memory.write(&op.results, 0, op.results.len()) };
     let is_spike = op.spike_threshold > 0.0 && norm > op.spike_threshold;
-    let is_held = memory.args.is_chained && results[3] == 0.0;
-    let is_applied = norm.is_finite() && results[0].is_finite() && !is_spike && !is_held;
+    let is_blocked = memory.args.is_chained && results[3] == 0.0;
+    let is_applied = norm.is_finite() && results[0].is_finite() && !is_spike && !is_blocked;
     results[1] = norm;
     results[2] = if op.grad_clip > 0.0 { (op.grad_clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
     results[3] = f32::from(u8::from(is_applied));
@@ -60,7 +63,8 @@ pub(super) fn adamw_tasks(op: &AdamW) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run_adamw<S: Simd>(s: S, op: &AdamW, memory: &Memory, task: usize) {
+pub(super) fn run_adamw<S: Simd>(s: S, op: &AdamW, task: Task) {
+    let memory = task.memory;
     let results = memory.all(&op.results);
     let (clip_coef, is_applied) = (results[2], results[3] != 0.0);
     if !is_applied {
@@ -75,8 +79,7 @@ pub(super) fn run_adamw<S: Simd>(s: S, op: &AdamW, memory: &Memory, task: usize)
     let (rest1, rest2) = (s.splat(1.0 - op.beta1), s.splat(1.0 - op.beta2));
     let grad_coef = s.splat(clip_coef / memory.args.loss_scale);
 
-    let end = op.params.len().min((task + 1) * FLAT_PER_TASK);
-    let mut start = task * FLAT_PER_TASK;
+    let Range { mut start, end } = task.range(op.params.len(), FLAT_PER_TASK);
     let mut run = op.decay_runs.partition_point(|run| run.end <= start);
     while start < end {
         let run_end = op.decay_runs[run].end.min(end);

@@ -15,8 +15,8 @@ pub(super) fn grad_norm<F: Float>(op: &GradNorm, args: &RunArgs, memory: &mut Me
     let coef = grad_clip / (norm + 1e-6);
     let clip_coef = if grad_clip > 0.0 && coef < 1.0 { coef } else { 1.0 };
     let is_spike = spike_threshold > 0.0 && norm > spike_threshold;
-    let is_held = args.is_chained && results[3] == F::ZERO;
-    let is_applied = norm.is_finite() && loss.is_finite() && !is_spike && !is_held;
+    let is_blocked = args.is_chained && results[3] == F::ZERO;
+    let is_applied = norm.is_finite() && loss.is_finite() && !is_spike && !is_blocked;
     results[1] = F::from_f64(norm);
     results[2] = F::from_f64(clip_coef);
     results[3] = if is_applied { F::ONE } else { F::ZERO };

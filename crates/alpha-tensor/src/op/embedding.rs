@@ -1,6 +1,6 @@
 //! Token and learned position embedding.
 
-use super::{Access, Operation, Shapes, linear::gradient_access};
+use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// `out[r] = wte[tokens[r]] + wpe[p + r mod block]`, `p` being
@@ -67,7 +67,7 @@ impl Operation for EmbeddingBwd {
         f(&mut self.tokens, Access::Read);
         f(&mut self.dout, Access::Read);
         f(&mut self.dwte, Access::ReadWrite);
-        f(&mut self.dwpe, gradient_access(self.accumulate));
+        f(&mut self.dwpe, Access::of_gradient(self.accumulate));
     }
 
     fn check(&self, shapes: &mut Shapes) {

@@ -1,7 +1,7 @@
 //! The language-model head, `logits = x · weightᵀ`, fused with cross-entropy in chunks of
 //! tokens, so that the logits of a whole batch never exist at once.
 
-use super::{Access, Operation, Shapes, linear::gradient_access};
+use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// A target that counts neither in the loss nor in the gradient.
@@ -73,7 +73,7 @@ impl Operation for HeadBwd {
         f(&mut self.weight, Access::Read);
         f(&mut self.scratch, Access::Read);
         f(&mut self.dx, Access::Write);
-        f(&mut self.dweight, gradient_access(self.accumulate));
+        f(&mut self.dweight, Access::of_gradient(self.accumulate));
     }
 
     fn check(&self, shapes: &mut Shapes) {
@@ -134,7 +134,7 @@ pub struct LossSum {
 impl Operation for LossSum {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
         f(&mut self.loss, Access::Read);
-        f(&mut self.out, gradient_access(self.accumulate));
+        f(&mut self.out, Access::of_gradient(self.accumulate));
     }
 
     fn check(&self, shapes: &mut Shapes) {

@@ -1,6 +1,6 @@
 //! Layer normalisation (Ba et al., 2016, equation 4) over the columns of each row.
 
-use super::{Access, Operation, Shapes, linear::gradient_access};
+use super::{Access, Operation, Shapes};
 use crate::tensor::Tensor;
 
 /// `y = (x − mean)·rstd·weight + bias`, `rstd = 1/√(var + eps)`, biased variance.
@@ -78,13 +78,13 @@ pub struct LayerNormBwd {
 
 impl Operation for LayerNormBwd {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
-        let access = gradient_access(self.accumulate);
+        let access = Access::of_gradient(self.accumulate);
         f(&mut self.x, Access::Read);
         f(&mut self.weight, Access::Read);
         f(&mut self.mean, Access::Read);
         f(&mut self.rstd, Access::Read);
         f(&mut self.dy, Access::Read);
-        f(&mut self.dx, gradient_access(self.accumulate_dx));
+        f(&mut self.dx, Access::of_gradient(self.accumulate_dx));
         f(&mut self.dweight, access);
         if let Some(dbias) = &mut self.dbias {
             f(dbias, access);

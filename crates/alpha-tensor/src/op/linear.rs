@@ -121,7 +121,7 @@ pub struct LinearBwdWeight {
 
 impl Operation for LinearBwdWeight {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor, Access)) {
-        let access = gradient_access(self.accumulate);
+        let access = Access::of_gradient(self.accumulate);
         f(&mut self.x, Access::Read);
         f(&mut self.dy, Access::Read);
         f(&mut self.dweight, access);
@@ -141,9 +141,4 @@ impl Operation for LinearBwdWeight {
         let bias = if self.dbias.is_some() { self.dy.len() as u64 } else { 0 };
         2 * self.x.rows as u64 * self.dweight.len() as u64 + bias
     }
-}
-
-/// How a gradient is touched.
-pub(super) fn gradient_access(accumulate: bool) -> Access {
-    if accumulate { Access::ReadWrite } else { Access::Write }
 }

@@ -182,7 +182,7 @@ impl Case {
             self.contents.iter().map(|(tensor, _)| *tensor).filter(|t| t.region == Region::Activations).collect();
         let mut builder = self.builder;
         builder.reserve(&self.sizes);
-        let (program, planned) = builder.finish(&activations);
+        let (program, planned) = builder.build(&activations);
         let planned: Vec<(Tensor, Tensor)> = activations.into_iter().zip(planned).collect();
         let place = |tensor: &Tensor| {
             planned.iter().find(|(virtual_, _)| virtual_ == tensor).map_or(*tensor, |(_, planned)| *planned)

@@ -114,7 +114,7 @@ fn sixteen_bits_are_rounded_to_nearest_by_the_kernels() {
         let pre = b.activation(1, 2 * cols);
         let out = b.activation16(1, cols);
         b.push(Swiglu { pre, out });
-        let (program, places) = b.finish(&[pre, out]);
+        let (program, places) = b.build(&[pre, out]);
         backend.prepare(program.sizes(), &[&program]).expect("it runs");
         let mut content = vec![64.0f32; cols];
         content.extend(values.iter().map(|value| value / 64.0));

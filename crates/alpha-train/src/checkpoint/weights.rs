@@ -40,7 +40,7 @@ impl Entry {
 
 /// The tensors of the file, in order.
 fn entries(layout: &ParamLayout) -> Vec<Entry> {
-    let has_bias = layout.places.ln_f.bias.is_some();
+    let has_bias = layout.tensors.ln_f.bias.is_some();
     let mut entries = Vec::new();
     for param in &layout.params {
         let spec = TensorSpec { name: param.name.clone(), dims: param.dims.clone() };
@@ -305,7 +305,7 @@ impl Source {
 
     /// A head in the file of a tied model must be the token embedding.
     fn check_head(&mut self, layout: &ParamLayout, backend: &mut dyn Backend) -> Result<(), TrainError> {
-        let (head, wte) = (layout.places.head, layout.places.wte);
+        let (head, wte) = (layout.tensors.head, layout.tensors.wte);
         let has_both = self.tensors.contains_key(EMBEDDING);
         let Some(found) = self.tensors.get(HEAD).filter(|_| head == wte && has_both).cloned() else {
             return Ok(());

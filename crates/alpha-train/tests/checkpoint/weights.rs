@@ -300,8 +300,8 @@ fn a_smaller_block_takes_the_first_positions() {
     case.config.block = 3;
     let layout = ParamLayout::new(&case.config);
     let loaded = case.load().unwrap();
-    let wpe = layout.places.wpe;
-    let saved_wpe = ParamLayout::new(&small_config()).places.wpe;
+    let wpe = layout.tensors.wpe;
+    let saved_wpe = ParamLayout::new(&small_config()).tensors.wpe;
     let expected = &case.saved.region(Region::Params)[saved_wpe.offset..][..wpe.len()];
     assert_eq!(&loaded.region(Region::Params)[wpe.offset..][..wpe.len()], expected);
     case.config.block = 8;

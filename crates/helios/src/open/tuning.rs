@@ -129,7 +129,7 @@ fn product(form: usize, has_16_bits: bool, [rows, k, n]: [usize; 3]) -> Program 
             b.push(LinearBwdWeight { x, dy: y, dweight, dbias: None, accumulate: false });
         }
     }
-    b.finish(&[]).0
+    b.build(&[]).0
 }
 
 /// The shortest time of one run. Many runs share a wait.

@@ -86,7 +86,7 @@ pub(super) fn program(&Shape { batch, block, c, heads, hidden, vocab }: &Shape, 
     b.push(LossSum { loss, out: Results::loss_tensor(), scale: 0.1, accumulate: false });
     b.push(EmbeddingBwd { tokens, dout: x, dwte: grad(wte), dwpe: grad(wpe), block, accumulate: false });
     push_update(&mut b, len, [norm.offset, attn.offset]);
-    b.finish(&[
+    b.build(&[
         x, y, dx, dy, mean, rstd, loss, qkv, dqkv, new_qkv, pre, post, dpre, gated, dgated, lse, logits, scratch,
         attended, cached, dropped,
     ])
