@@ -14,6 +14,37 @@ use std::{
 
 use crate::DataError;
 
+/// A cache that cannot be written, which costs time alone.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the cache `{}`: {source}; the next start will do this work again", path.display())]
+pub struct CacheError {
+    /// The entry.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+/// Why a file was not written from data.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The data is at fault.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The file that is written is at fault.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl WriteError {
+    /// As the error of a command that wrote `path`.
+    pub(crate) fn at(self, path: &Path) -> DataError {
+        match self {
+            WriteError::Data(error) => error,
+            WriteError::Io(source) => DataError::io("write", path, source),
+        }
+    }
+}
+
 /// Where entries are kept, if anywhere.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -43,8 +74,8 @@ impl Cache {
         self.read(&key(&[name.as_bytes()]), "entry")
     }
 
-    /// Keeps an entry of another crate; the error is a sentence for the user.
-    pub fn write_entry(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+    /// Keeps an entry of another crate.
+    pub fn write_entry(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         self.write(&key(&[name.as_bytes()]), "entry", bytes)
     }
 
@@ -64,16 +95,11 @@ impl Cache {
     }
 
     /// Keeps a small entry: its bytes, then their hash.
-    pub(crate) fn write(&self, key: &blake3::Hash, extension: &str, bytes: &[u8]) -> Result<(), String> {
+    pub(crate) fn write(&self, key: &blake3::Hash, extension: &str, bytes: &[u8]) -> Result<(), CacheError> {
         let Some(path) = self.path(key, extension) else { return Ok(()) };
         let sealed = [bytes, blake3::hash(bytes).as_bytes()].concat();
-        write_whole(&path, &sealed).map_err(|error| unwritable(&path, &error))
+        write_whole(&path, &sealed).map_err(|source| CacheError { path, source })
     }
-}
-
-/// The warning for a cache that cannot be written.
-pub(crate) fn unwritable(path: &Path, error: &io::Error) -> String {
-    format!("cannot write the cache `{}`: {error}; the next start will do this work again", path.display())
 }
 
 /// A file that has no name, whose space goes back to the system when the process ends, however it ends; and the path that it
@@ -115,10 +141,10 @@ pub(crate) fn write_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// As [`write_whole`], for content that `fill` writes.
-pub(crate) fn write_with<E: From<io::Error>>(
+pub(crate) fn write_with<T, E: From<io::Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), E>,
-) -> Result<(), E> {
+    fill: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
@@ -137,10 +163,10 @@ pub(crate) fn write_with<E: From<io::Error>>(
         }
     };
     let write = || {
-        fill(&mut file)?;
+        let filled = fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        Ok(())
+        Ok(filled)
     };
     write().inspect_err(|_: &E| {
         // The error itself is what the user should see, not that its remains stayed, too.
@@ -222,8 +248,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let warning = Cache::in_folder(&file).write(&key(&[b"a"]), "json", b"x").unwrap_err();
-        assert!(warning.starts_with("cannot write the cache"), "{warning}");
+        let error = Cache::in_folder(&file).write(&key(&[b"a"]), "json", b"x").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write the cache"), "{error}");
         assert!(Cache::none().write(&key(&[b"a"]), "json", b"x").is_ok());
     }
 

@@ -14,12 +14,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work, cache,
+    Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work,
+    cache::{self, CacheError, WriteError},
     data_file::DataFile,
     shard::{self, Shard},
     source::SourceFile,
     split::split_position,
-    token_file::{self, TokenFile, WriteError},
+    token_file::{self, TokenFile},
 };
 
 /// Largest text whose tokens stay in memory when no cache can be written.
@@ -268,7 +269,7 @@ pub fn load_or_build_tokenizer(
         let (tokenizer, built_warnings) = Tokenizer::build(kind, corpus, work)?;
         warnings.extend(built_warnings);
         if is_built {
-            warnings.extend(work.cache.write(&key, "tokenizer", tokenizer.json()).err());
+            warnings.extend(unwritten(work.cache.write(&key, "tokenizer", tokenizer.json())));
         }
         tokenizer
     };
@@ -320,7 +321,7 @@ pub(crate) fn encode_corpus(
         match written {
             Ok(()) => {
                 if !said.is_empty() {
-                    warnings.extend(work.cache.write(&key, "said", said.join("\n").as_bytes()).err());
+                    warnings.extend(unwritten(work.cache.write(&key, "said", said.join("\n").as_bytes())));
                 }
                 warnings.extend(said);
                 if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
@@ -329,7 +330,7 @@ pub(crate) fn encode_corpus(
                 warnings.push(format!("the cache `{}` does not read back as written; it is not used", path.display()));
             }
             Err(WriteError::Data(error)) => return Err(error),
-            Err(WriteError::Io(error)) => warnings.push(cache::unwritable(&path, &error)),
+            Err(WriteError::Io(source)) => warnings.push(CacheError { path, source }.to_string()),
         }
     }
     encode_uncached(corpus, tokenizer, work, warnings)
@@ -344,22 +345,20 @@ fn encode_uncached(
     let name = corpus.first_path().to_owned();
     if corpus.bytes() <= MEMORY_BYTES {
         let mut out = Cursor::new(Vec::new());
-        token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &name))?;
+        token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| error.at(&name))?;
         let file = DataFile::owned(name, out.into_inner());
         return Ok(token_file::open(file).expect("memory reads back as written"));
     }
     let (file, path) = cache::unnamed_file()?;
     let mut out = BufWriter::with_capacity(1 << 20, &file);
-    token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &path))?;
+    token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| error.at(&path))?;
     drop(out);
     token_file::open(DataFile::shared(Arc::new(file), &name)?).ok_or_else(|| {
         DataError::io("read", &path, std::io::Error::other("the temporary file does not read back as written"))
     })
 }
 
-fn data_error(error: WriteError, path: &Path) -> DataError {
-    match error {
-        WriteError::Data(error) => error,
-        WriteError::Io(source) => DataError::io("write", path, source),
-    }
+/// The warning for a cache that was not written.
+fn unwritten(written: Result<(), CacheError>) -> Option<String> {
+    written.err().map(|error| error.to_string())
 }

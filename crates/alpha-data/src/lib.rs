@@ -30,7 +30,7 @@ pub mod loader;
 pub mod datagen;
 
 pub use self::{
-    cache::Cache,
+    cache::{Cache, CacheError},
     corpus::Corpus,
     dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
     error::DataError,

@@ -16,7 +16,8 @@ use std::{
 };
 
 use crate::{
-    Corpus, DataError, TokenDtype, Tokenizer, Work, corpus::Piece, data_file::DataFile, shard::Shard, tokenizer::Text,
+    Corpus, DataError, TokenDtype, Tokenizer, Work, cache::WriteError, corpus::Piece, data_file::DataFile,
+    shard::Shard, tokenizer::Text,
 };
 
 const MAGIC: &[u8; 8] = b"ALPHATOK";
@@ -25,27 +26,6 @@ const HEADER_BYTES: usize = 64;
 
 /// Text that is encoded in one go; threads share its pieces.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// Why writing stopped.
-#[derive(Debug)]
-pub(crate) enum WriteError {
-    /// The text or the tokenizer is at fault.
-    Data(DataError),
-    /// The place written to is.
-    Io(io::Error),
-}
-
-impl From<DataError> for WriteError {
-    fn from(error: DataError) -> WriteError {
-        WriteError::Data(error)
-    }
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> WriteError {
-        WriteError::Io(error)
-    }
-}
 
 /// Encodes a corpus into `out`, from its start. What the user should know comes as a warning.
 pub(crate) fn write<W: Write + Seek>(

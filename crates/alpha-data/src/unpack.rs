@@ -10,7 +10,11 @@ use std::{
 use flate2::bufread::GzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
-use crate::{DataError, Work, cache, data_file::DataFile};
+use crate::{
+    DataError, Work,
+    cache::{self, CacheError, WriteError},
+    data_file::DataFile,
+};
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,39 +47,18 @@ pub(crate) fn unpack(
         if kept_len.is_some() && path.metadata().map(|metadata| metadata.len()).ok() == kept_len {
             return Ok(Unpacked::At(path));
         }
-        let mut len = 0;
-        match cache::write_with(&path, |out| {
-            let _: () = len = copy(file, packing, out, work)?;
-            Ok::<_, Failed>(())
-        }) {
-            Ok(()) => match work.cache.write(&key, "length", &len.to_le_bytes()) {
+        match cache::write_with(&path, |out| copy(file, packing, out, work)) {
+            Ok(len) => match work.cache.write(&key, "length", &len.to_le_bytes()) {
                 Ok(()) => return Ok(Unpacked::At(path)),
-                Err(warning) => warnings.push(warning),
+                Err(error) => warnings.push(error.to_string()),
             },
-            Err(Failed::Data(error)) => return Err(error),
-            Err(Failed::Io(error)) => warnings.push(cache::unwritable(&path, &error)),
+            Err(WriteError::Data(error)) => return Err(error),
+            Err(WriteError::Io(source)) => warnings.push(CacheError { path, source }.to_string()),
         }
     }
     let (mut out, path) = cache::unnamed_file()?;
-    match copy(file, packing, &mut out, work) {
-        Ok(_) => Ok(Unpacked::Unnamed(Arc::new(out))),
-        Err(Failed::Data(error)) => Err(error),
-        Err(Failed::Io(error)) => Err(DataError::io("write", &path, error)),
-    }
-}
-
-/// Whose fault it was.
-enum Failed {
-    /// The packed file's.
-    Data(DataError),
-    /// That of the place that is written to.
-    Io(io::Error),
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Failed {
-        Failed::Io(error)
-    }
+    copy(file, packing, &mut out, work).map_err(|error| error.at(&path))?;
+    Ok(Unpacked::Unnamed(Arc::new(out)))
 }
 
 fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
@@ -93,14 +76,14 @@ fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
 }
 
 /// Unpacks into `out`; returns how many bytes came out.
-fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> Result<u64, Failed> {
+fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> Result<u64, WriteError> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
     let mut source = BufReader::with_capacity(1 << 20, Packed { file, position: 0, work });
     let mut total = 0;
     match packing {
         // Several members follow one another where a file was packed in parts; zeros fill up a tape's last block.
         Packing::Gzip => {
-            let broken = |error: io::Error| Failed::Data(of_source(error, file));
+            let broken = |error: io::Error| WriteError::Data(of_source(error, file));
             loop {
                 total += pump(&mut GzDecoder::new(&mut source), &mut out, file)?;
                 if !skip_zeros(&mut source).map_err(broken)? {
@@ -109,7 +92,7 @@ fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> R
             }
         }
         Packing::Zstd => {
-            let broken = |error: io::Error| Failed::Data(of_source(error, file));
+            let broken = |error: io::Error| WriteError::Data(of_source(error, file));
             while !source.fill_buf().map_err(broken)?.is_empty() {
                 if !skip_frame(&mut source).map_err(broken)? {
                     let frame = StreamingDecoder::new(&mut source);
@@ -167,7 +150,7 @@ fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
 }
 
 /// From a decoder to the output.
-fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, Failed> {
+fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, WriteError> {
     let mut bytes = vec![0; 1 << 18];
     let mut total = 0;
     loop {
@@ -178,7 +161,7 @@ fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<
                 total += count as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failed::Data(of_source(error, file))),
+            Err(error) => return Err(WriteError::Data(of_source(error, file))),
         }
     }
 }

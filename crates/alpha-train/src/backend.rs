@@ -63,6 +63,6 @@ impl Keep for DeviceCache {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        self.0.write_entry(name, bytes)
+        self.0.write_entry(name, bytes).map_err(|error| error.to_string())
     }
 }
