@@ -408,10 +408,10 @@ fn next_line(window: &mut Window<'_>) -> Result<Option<Document>, DataError> {
     let document = if line.is_empty() {
         None
     } else {
-        let text = jsonl::document(line).map_err(|why| DataError::JsonLine {
+        let text = jsonl::document(line).map_err(|source| DataError::JsonLine {
             path: window.file.path.clone(),
             line: number,
-            why,
+            source,
         })?;
         Some(Document { text: text.into_owned(), start: 0, line: number })
     };
@@ -448,6 +448,7 @@ mod tests {
             ("{\"tex", "EOF"),
             ("[\"a\"]", "an object"),
             ("{\"a\":\"b\"}", "no `text`"),
+            ("{\"text\": \"\\ud800\"}", "; half of a surrogate pair is not a character\nhint: "),
         ] {
             let corpus = jsonl(&format!("{{\"text\":\"fine\"}}\n\n{bad}\n"));
             let error = corpus.pieces().find_map(Result::err).unwrap();

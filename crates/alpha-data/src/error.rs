@@ -160,8 +160,8 @@ pub enum DataError {
     },
     /// A line that is not `{"text": …}`.
     #[error(
-        "`{}` line {line} is not an object with a string `text`: {why}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
-        path.display()
+        "`{}` line {line} is not an object with a string `text`: {source}{}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
+        path.display(), about_surrogates(source)
     )]
     JsonLine {
         /// The file.
@@ -169,7 +169,7 @@ pub enum DataError {
         /// Line, counted from 1.
         line: u64,
         /// The parser's reason.
-        why: String,
+        source: serde_json::Error,
     },
     /// A line of jsonl beyond what is held in memory.
     #[error(
@@ -318,7 +318,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        why: String,
+        why: TokenizerFault,
     },
     /// A model's file beside its tokenizer cannot be read as JSON.
     #[error(
@@ -333,11 +333,8 @@ pub enum DataError {
         why: String,
     },
     /// The tokenizer refused.
-    #[error("the tokenizer failed: {why}\nhint: try another `--tokenizer`")]
-    Tokenizer {
-        /// Its reason.
-        why: String,
-    },
+    #[error("the tokenizer failed: {0}\nhint: try another `--tokenizer`")]
+    Tokenizer(#[from] TokenizerFault),
     /// Text for a model that has no tokenizer.
     #[error(
         "`{data}` is text, and there is no tokenizer to read it with\nhint: give token shards, as the model was trained on, or a `tokenizer.json`"
@@ -371,6 +368,84 @@ pub enum DataError {
         /// Model's vocabulary.
         model: usize,
     },
+}
+
+/// What is wrong with a tokenizer, as a clause.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerFault {
+    /// A file that Git LFS has not fetched.
+    #[error("it is a Git LFS pointer in place of the file: `git lfs pull` fetches it")]
+    LfsPointer,
+    /// Not JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The `tokenizers` library returned an error.
+    #[error(transparent)]
+    Library(#[from] tokenizers::Error),
+    /// The `tokenizers` library panicked.
+    #[error("the `tokenizers` library gives up on it")]
+    Panic,
+    /// No tokens.
+    #[error("its vocabulary is empty")]
+    EmptyVocabulary,
+    /// Encoding that is random.
+    #[error(
+        "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as it is to be \
+         for anything but the training of subword regularisation"
+    )]
+    Dropout {
+        /// The share of merges that are left out.
+        dropout: f64,
+    },
+    /// Two tokens with one id.
+    #[error("its tokens `{}` and `{}` have the same id {id}", tokens[0].escape_debug(), tokens[1].escape_debug())]
+    SameId {
+        /// The tokens, sorted.
+        tokens: [String; 2],
+        /// Their id.
+        id: u32,
+    },
+    /// An added token whose id the library changes.
+    #[error(
+        "its added token `{}` has id {id}, and `tokenizers` gives it {}; weights that were trained with the one do not fit the \
+         other: number added tokens without gaps after the model's",
+        token.escape_debug(),
+        given.map_or("none".to_owned(), |given| given.to_string())
+    )]
+    AddedId {
+        /// The token.
+        token: String,
+        /// Its id in the file.
+        id: u64,
+        /// Its id in the library.
+        given: Option<u32>,
+    },
+    /// Added tokens that normalization makes the same.
+    #[error(
+        "its added tokens `{}` and `{}` are one text once they are normalized; which of them a text means would differ from \
+         start to start",
+        tokens[0].escape_debug(), tokens[1].escape_debug()
+    )]
+    SameText {
+        /// The tokens, in the order of the file.
+        tokens: [String; 2],
+    },
+    /// A token that reaches beyond the context with which pieces of a text are encoded.
+    #[error("it joins `{}` to what follows, so that a long text cannot be read in pieces", context.escape_debug())]
+    Joins {
+        /// The end of the piece before.
+        context: String,
+    },
+}
+
+/// What the parser's reason leaves unsaid.
+fn about_surrogates(error: &serde_json::Error) -> &'static str {
+    let why = error.to_string();
+    if why.contains("surrogate") || why.contains("hex escape") {
+        "; half of a surrogate pair is not a character"
+    } else {
+        ""
+    }
 }
 
 /// What to do about a limit of the system that was reached.

@@ -33,7 +33,7 @@ pub use self::{
     cache::{Cache, CacheError},
     corpus::Corpus,
     dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
-    error::DataError,
+    error::{DataError, TokenizerFault},
     format::LFS_POINTER,
     listing::is_there,
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},

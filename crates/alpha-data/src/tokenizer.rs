@@ -34,7 +34,7 @@ use tokenizers::PostProcessor;
 
 use self::scheme::Scheme;
 use crate::{
-    DataError, cache,
+    DataError, TokenizerFault, cache,
     format::{BYTE_ORDER_MARK, LFS_POINTER},
     python_json::python_json,
 };
@@ -76,8 +76,7 @@ impl Tokenizer {
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let json = fs::read(path).map_err(|source| DataError::io("read", path, source))?;
         if json.starts_with(LFS_POINTER) {
-            let why = "it is a Git LFS pointer in place of the file: `git lfs pull` fetches it".to_owned();
-            return Err(DataError::TokenizerFile { path: path.to_owned(), why });
+            return Err(DataError::TokenizerFile { path: path.to_owned(), why: TokenizerFault::LfsPointer });
         }
         let tokenizer = Tokenizer::from_json(json);
         let mut tokenizer = tokenizer.map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })?;
@@ -173,9 +172,9 @@ impl Tokenizer {
         let decoded = if matches!(self.scheme, Scheme::Foreign) {
             foreign::guarded(|| self.inner.decode(tokens, skips_special))
         } else {
-            self.inner.decode(tokens, skips_special).map_err(|error| error.to_string())
+            self.inner.decode(tokens, skips_special).map_err(TokenizerFault::from)
         };
-        decoded.map_err(|why| DataError::Tokenizer { why })
+        Ok(decoded?)
     }
 
     /// Text of `tokens` as they stand behind `before`: with the space that a decoder puts between words, which it leaves out
@@ -204,22 +203,20 @@ impl Tokenizer {
         Encoder::new(self, threads)
     }
 
-    pub(crate) fn from_json(mut json: Vec<u8>) -> Result<Tokenizer, String> {
+    pub(crate) fn from_json(mut json: Vec<u8>) -> Result<Tokenizer, TokenizerFault> {
         if json.starts_with(BYTE_ORDER_MARK) {
             json.drain(..BYTE_ORDER_MARK.len());
         }
-        let document: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        let document: Value = serde_json::from_slice(&json)?;
         let mut inner = foreign::guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
-        if let Some(why) = foreign::refusal(&document, &inner) {
-            return Err(why);
-        }
+        foreign::check(&document, &inner)?;
         // Kept in the file, where other programs mean it for batches of sentences; `transformers` switches both off, too.
-        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        inner.with_truncation(None)?;
         inner.with_padding(None);
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
         if vocab_size == 0 {
-            return Err("its vocabulary is empty".to_owned());
+            return Err(TokenizerFault::EmptyVocabulary);
         }
         let added = inner.get_added_tokens_decoder();
         let id_of = |name: &&str| added.iter().find(|(_, token)| token.content == **name).map(|(id, _)| *id);
@@ -265,10 +262,6 @@ impl Tokenizer {
 pub(crate) fn char_start(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-fn refused(error: &tokenizers::Error) -> DataError {
-    DataError::Tokenizer { why: error.to_string() }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokenizers::{
 };
 
 use super::{END_OF_TEXT, Kind, Tokenizer, char_start, pattern, scheme};
-use crate::{Corpus, DataError, Work};
+use crate::{Corpus, DataError, TokenizerFault, Work};
 
 /// Most text that BPE is trained on.
 const BPE_TRAINING_BYTES: u64 = 256 << 20;
@@ -38,7 +38,7 @@ impl Tokenizer {
             Kind::Word => scheme::word_json(&closed_vocab(count_words(corpus, work)?, with_end_of_text, corpus)?),
             Kind::Bpe { vocab } => train_bpe(*vocab, corpus, work, &mut warnings)?,
         };
-        let tokenizer = Tokenizer::from_json(json).map_err(|why| DataError::Tokenizer { why })?;
+        let tokenizer = Tokenizer::from_json(json)?;
         if let Kind::Bpe { vocab } = kind {
             warnings.extend(tokenizer.shortfall(*vocab, corpus));
         }
@@ -99,19 +99,19 @@ fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<
         .build();
     let mut counts: HashMap<String, u64> = HashMap::new();
     for_each_piece(corpus, stride, work, |text| count_all(pattern::words(text).flat_map(parts), &mut counts))?;
-    let refused = |error: tokenizers::Error| super::refused(&error);
     let byte_chars: Vec<char> = (0..=255).map(scheme::byte_char).collect();
     let byte_level = |word: &str| word.bytes().map(|byte| byte_chars[byte as usize]).collect();
     let counts = counts.into_iter().map(|(word, count)| (byte_level(&word), count)).collect();
     let mut model = BPE::default();
     work.progress.update("building the tokenizer", 0, 0);
-    let special_tokens = with_threads(work.threads, || trainer.do_train(&counts, &mut model)).map_err(refused)?;
+    let special_tokens =
+        with_threads(work.threads, || trainer.do_train(&counts, &mut model)).map_err(TokenizerFault::from)?;
     let byte_level = ByteLevel::new(false, true, true);
     let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
         TokenizerImpl::new(model);
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
-    tokenizer.add_special_tokens(special_tokens).map_err(refused)?;
-    Ok(tokenizer.to_string(true).map_err(refused)?.into_bytes())
+    tokenizer.add_special_tokens(special_tokens).map_err(TokenizerFault::from)?;
+    Ok(tokenizer.to_string(true).map_err(TokenizerFault::from)?.into_bytes())
 }
 
 /// Longest part of a word that merges are counted in: a text without spaces, like DNA, is one word, and a merge goes through

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tokenizers::Model;
 
 use super::{END_OF_TEXT, Scheme, Tokenizer, char_start, pattern, scheme};
-use crate::{DataError, work};
+use crate::{DataError, TokenizerFault, work};
 
 /// Most words whose ids are remembered.
 const MOST_WORDS: usize = 1 << 18;
@@ -98,8 +98,7 @@ impl<'t> Encoder<'t> {
                         continue;
                     }
                     let byte_level: String = word.bytes().map(|byte| self.byte_chars[byte as usize]).collect();
-                    let merged =
-                        tokenizer.inner.get_model().tokenize(&byte_level).map_err(|error| super::refused(&error))?;
+                    let merged = tokenizer.inner.get_model().tokenize(&byte_level).map_err(TokenizerFault::from)?;
                     if merged.last().map_or(0, |token| token.offsets.1) < byte_level.len() {
                         // A byte without a token is passed over by the model.
                         let is_missing = |char: &char| tokenizer.inner.token_to_id(&char.to_string()).is_none();

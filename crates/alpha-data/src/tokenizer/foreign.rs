@@ -16,27 +16,21 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
 };
 
-use super::{Text, Tokenizer, char_start, refused};
-use crate::DataError;
+use super::{Text, Tokenizer, char_start};
+use crate::{DataError, TokenizerFault};
 
-/// What a `tokenizer.json` asks for that cannot be kept; a clause for the user. `inner` is what the crate made of it.
-pub(super) fn refusal(json: &Value, inner: &tokenizers::Tokenizer) -> Option<String> {
+/// Refuses a `tokenizer.json` that asks for what cannot be kept. `inner` is what the crate made of it.
+pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerFault> {
     if let Some(dropout) = json["model"]["dropout"].as_f64().filter(|dropout| *dropout > 0.0) {
-        return Some(format!(
-            "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as it is to \
-             be for anything but the training of subword regularisation"
-        ));
+        return Err(TokenizerFault::Dropout { dropout });
     }
     let mut by_id: HashMap<u32, &str> = HashMap::new();
     let vocab = inner.get_vocab(true);
     for (token, id) in &vocab {
         if let Some(other) = by_id.insert(*id, token) {
-            let [one, other] = if **token < *other { [token.as_str(), other] } else { [other, token.as_str()] };
-            return Some(format!(
-                "its tokens `{}` and `{}` have the same id {id}",
-                one.escape_debug(),
-                other.escape_debug()
-            ));
+            let mut tokens = [token.clone(), other.to_owned()];
+            tokens.sort();
+            return Err(TokenizerFault::SameId { tokens, id: *id });
         }
     }
     let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
@@ -46,12 +40,7 @@ pub(super) fn refusal(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Str
         // The `tokenizers` package gives an added token the id of the model's token of that name, or the next free one.
         let given = inner.token_to_id(content);
         if given.map(u64::from) != Some(id) {
-            return Some(format!(
-                "its added token `{}` has id {id}, and `tokenizers` gives it {}; weights that were trained with the one do not fit \
-                 the other: number added tokens without gaps after the model's",
-                content.escape_debug(),
-                given.map_or("none".to_owned(), |given| given.to_string())
-            ));
+            return Err(TokenizerFault::AddedId { token: content.to_owned(), id, given });
         }
         if token["normalized"] == true {
             let mut text = NormalizedString::from(content);
@@ -61,16 +50,11 @@ pub(super) fn refusal(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Str
                 continue;
             }
             if let Some(other) = normalized.insert(text.get().to_owned(), content) {
-                return Some(format!(
-                    "its added tokens `{}` and `{}` are one text once they are normalized; which of them a text means would \
-                     differ from start to start",
-                    other.escape_debug(),
-                    content.escape_debug()
-                ));
+                return Err(TokenizerFault::SameText { tokens: [other, content].map(str::to_owned) });
             }
         }
     }
-    None
+    Ok(())
 }
 
 /// Whether a tokenizer may depend on all of a text before a place, so that no text is cut.
@@ -81,7 +65,7 @@ pub(super) fn is_indivisible(json: &Value) -> bool {
 }
 
 /// Runs what the crate does with a file or with ids that nobody has checked: it panics at some.
-pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, String> {
+pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
     /// The hook that reports panics is the process's: one at a time, so that each puts back what it found.
     static HOOK: Mutex<()> = Mutex::new(());
     let _one = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,9 +74,8 @@ pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<
     let done = panic::catch_unwind(AssertUnwindSafe(job));
     panic::set_hook(hook);
     match done {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the `tokenizers` library gives up on it".to_owned()),
+        Ok(done) => Ok(done?),
+        Err(_) => Err(TokenizerFault::Panic),
     }
 }
 
@@ -106,12 +89,7 @@ impl Tokenizer {
         let before = self.run_stages(context, 0)?;
         let mut ids = self.run_stages(&format!("{context}{text}"), context.len())?;
         if !ids.starts_with(&before) {
-            return Err(DataError::Tokenizer {
-                why: format!(
-                    "it joins `{}` to what follows, so that a long text cannot be read in pieces",
-                    context.escape_debug()
-                ),
-            });
+            return Err(TokenizerFault::Joins { context: context.to_owned() }.into());
         }
         ids.drain(..before.len());
         Ok(ids)
@@ -135,7 +113,7 @@ impl Tokenizer {
 
     /// Ids of a text; places in an error count from `start` of it.
     fn run_stages(&self, text: &str, start: usize) -> Result<Vec<u32>, DataError> {
-        let stages = self.stages_of(text)?;
+        let stages = self.stages_of(text).map_err(TokenizerFault::from)?;
         let mut ids = Vec::with_capacity(text.len() / 3);
         for (part, (from, to), tokens) in stages.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             let tokens = tokens.as_deref().unwrap_or_default();
@@ -147,14 +125,14 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn stages_of(&self, text: &str) -> Result<PreTokenizedString, DataError> {
+    fn stages_of(&self, text: &str) -> tokenizers::Result<PreTokenizedString> {
         let inner = &self.inner;
         let mut stages = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
         if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut stages).map_err(|error| refused(&error))?;
+            pre_tokenizer.pre_tokenize(&mut stages)?;
         }
         let model = inner.get_model();
-        stages.tokenize(|part| model.tokenize(part.get())).map_err(|error| refused(&error))?;
+        stages.tokenize(|part| model.tokenize(part.get()))?;
         Ok(stages)
     }
 
