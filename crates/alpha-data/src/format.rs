@@ -35,7 +35,10 @@ const START_BYTES: usize = 4096;
 /// Most of a first line that is read to see whether it is JSON.
 const LINE_BYTES: usize = 1 << 20;
 
-/// Formats by what files of theirs begin with. `{}` in a command is the file's name.
+/// What a file is, with its article, and what makes something readable of it; `{}` in a command is the file's name.
+type Foreign = (&'static str, &'static str);
+
+/// Formats by what files of theirs begin with.
 const FOREIGN: [(&[u8], &str, &str); 16] = [
     (b"\xFD7zXZ\0", "xz-compressed", "unpack it first: `xz -dk '{}'`"),
     (b"\x04\x22\x4D\x18", "lz4-compressed", "unpack it first: `lz4 -d '{}'`"),
@@ -79,76 +82,76 @@ const PICKLE: &str =
 
 /// What a file is. With a token type given, what has no header of its own is headerless tokens.
 pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenDtype>) -> Result<Format, DataError> {
-    let path = || file.path.clone();
-    let foreign = |what: &str, hint: &str| DataError::ForeignFormat {
-        path: path(),
-        what: what.to_owned(),
-        hint: hint.replace("{}", &file.path.display().to_string()),
-    };
     let start = file.read_up_to(0, START_BYTES)?;
+    let may_be_tokens = token_dtype.is_some();
     if shard::has_magic(&start) || npy::has_magic(&start) {
         return Ok(Format::Shard);
     }
-    if start.starts_with(LFS_POINTER) {
-        return Err(foreign("a Git LFS pointer in place of a file", "fetch the file: `git lfs pull --include='{}'`"));
+    if let Some(packing) = packing(&start, may_be_tokens) {
+        return Ok(Format::Packed(packing));
     }
-    // Tokens may begin with the same bytes.
-    let is_packed = |packing| token_dtype.is_none() || unpack::begins_as(packing, &start);
-    if is_gzip(&start) && is_packed(Packing::Gzip) {
-        return Ok(Format::Packed(Packing::Gzip));
+    if let Some((what, hint)) = known_and_not_read(file, &start, may_be_tokens)? {
+        return Err(foreign(file, what, hint));
     }
-    if is_zstd(&start) && is_packed(Packing::Zstd) {
-        return Ok(Format::Packed(Packing::Zstd));
-    }
-    if start.starts_with(b"PK\x03\x04") {
-        let is_of_torch = start.windows(9).take(256).any(|part| part == b"/data.pkl");
-        return Err(if is_of_torch {
-            foreign("PyTorch weights or tensors", PICKLE)
-        } else {
-            foreign("a zip archive", "unpack it first: `unzip '{}'`")
-        });
-    }
-    if start.get(257..262) == Some(b"ustar") {
-        return Err(foreign("a tar archive", "unpack it first: `tar -xf '{}'`"));
-    }
-    if is_safetensors(&start, file.len()) {
-        return Err(foreign(
-            "a safetensors file",
-            "`--data` takes text or tokens; weights go to `--init`, as a folder",
-        ));
-    }
-    if token_dtype.is_none()
-        && let Some((what, hint)) = begins_like_words(file, &start)?
-    {
-        return Err(foreign(what, hint));
-    }
-    // Any bytes may be tokens, but for long signs, which no tokens are by chance.
-    let is_sign = |magic: &[u8]| token_dtype.is_none() || magic.len() > 4;
-    if let Some((_, what, hint)) = FOREIGN.iter().find(|(magic, ..)| start.starts_with(magic) && is_sign(magic)) {
-        return Err(foreign(what, hint));
-    }
-    if is_pickle(&start, file.len()) {
-        return Err(foreign("a Python pickle", PICKLE));
-    }
-    if token_dtype.is_some() {
+    if may_be_tokens {
         return Ok(Format::Shard);
     }
     if let Some(encoding) = wide_text(&start) {
         let hint = format!("convert it: `iconv -f {encoding} -t UTF-8 '{{}}' > data.txt`");
-        return Err(foreign(&format!("{encoding} text"), &hint));
+        return Err(foreign(file, &format!("{encoding} text"), &hint));
     }
     let extension = name.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
     if extension == "bin" {
-        return Err(DataError::NoHeader { path: path() });
+        return Err(DataError::NoHeader { path: file.path.clone() });
     }
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
     if is_array_of_documents(text) {
-        return Err(foreign("one JSON array", "make a line of each document: `jq -c '.[]' '{}' > data.jsonl`"));
+        return Err(foreign(file, "one JSON array", "make a line of each document: `jq -c '.[]' '{}' > data.jsonl`"));
     }
     if matches!(extension.as_str(), "jsonl" | "ndjson") || (text.starts_with(b"{") && first_line_is_document(file)?) {
         return Ok(Format::Jsonl);
     }
     Ok(Format::Text)
+}
+
+fn foreign(file: &DataFile, what: &str, hint: &str) -> DataError {
+    let hint = hint.replace("{}", &file.path.display().to_string());
+    DataError::ForeignFormat { path: file.path.clone(), what: what.to_owned(), hint }
+}
+
+/// What packed a file. Tokens may begin with the same bytes, so that those of a packing must then unpack.
+fn packing(start: &[u8], may_be_tokens: bool) -> Option<Packing> {
+    let begins = [(Packing::Gzip, is_gzip(start)), (Packing::Zstd, is_zstd(start))];
+    let is_packed = |packing: &Packing| !may_be_tokens || unpack::begins_as(*packing, start);
+    begins.into_iter().filter(|(_, has_magic)| *has_magic).map(|(packing, _)| packing).find(is_packed)
+}
+
+/// What a file is that cannot be read, and what makes something readable of it.
+fn known_and_not_read(file: &DataFile, start: &[u8], may_be_tokens: bool) -> Result<Option<Foreign>, DataError> {
+    if start.starts_with(LFS_POINTER) {
+        return Ok(Some(("a Git LFS pointer in place of a file", "fetch the file: `git lfs pull --include='{}'`")));
+    }
+    if start.starts_with(b"PK\x03\x04") {
+        let is_of_torch = start.windows(9).take(256).any(|part| part == b"/data.pkl");
+        let zip = ("a zip archive", "unpack it first: `unzip '{}'`");
+        return Ok(Some(if is_of_torch { ("PyTorch weights or tensors", PICKLE) } else { zip }));
+    }
+    if start.get(257..262) == Some(b"ustar") {
+        return Ok(Some(("a tar archive", "unpack it first: `tar -xf '{}'`")));
+    }
+    if is_safetensors(start, file.len()) {
+        let hint = "`--data` takes text or tokens; weights go to `--init`, as a folder";
+        return Ok(Some(("a safetensors file", hint)));
+    }
+    if !may_be_tokens && let Some(found) = begins_like_words(file, start)? {
+        return Ok(Some(found));
+    }
+    // Any bytes may be tokens, but for long signs, which no tokens are by chance.
+    let is_sign = |magic: &[u8]| !may_be_tokens || magic.len() > 4;
+    if let Some((_, what, hint)) = FOREIGN.iter().find(|(magic, ..)| start.starts_with(magic) && is_sign(magic)) {
+        return Ok(Some((what, hint)));
+    }
+    Ok(is_pickle(start, file.len()).then_some(("a Python pickle", PICKLE)))
 }
 
 /// RFC 1952, section 2.3: magic, method 8, no reserved flag.
@@ -162,7 +165,7 @@ fn is_zstd(start: &[u8]) -> bool {
 }
 
 /// Formats whose sign is letters, with which a text may begin too: what must follow is looked at.
-fn begins_like_words(file: &DataFile, start: &[u8]) -> Result<Option<(&'static str, &'static str)>, DataError> {
+fn begins_like_words(file: &DataFile, start: &[u8]) -> Result<Option<Foreign>, DataError> {
     const PARQUET: &[u8] = b"PAR1";
     let ends_with = |sign: &[u8]| -> Result<bool, DataError> {
         let at = file.len().saturating_sub(sign.len() as u64);
