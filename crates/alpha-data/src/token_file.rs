@@ -16,8 +16,12 @@ use std::{
 };
 
 use crate::{
-    Corpus, DataError, TokenDtype, Tokenizer, Work, cache::WriteError, corpus::Piece, data_file::DataFile,
-    shard::Shard, tokenizer::Text,
+    Corpus, DataError, TokenDtype, Tokenizer, Work,
+    cache::WriteError,
+    corpus::{Piece, Pieces},
+    data_file::DataFile,
+    shard::Shard,
+    tokenizer::Text,
 };
 
 const MAGIC: &[u8; 8] = b"ALPHATOK";
@@ -35,44 +39,28 @@ pub(crate) fn write<W: Write + Seek>(
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), WriteError> {
-    let dtype = TokenDtype::for_vocab(tokenizer.vocab_size());
-    out.write_all(&[0; HEADER_BYTES])?;
-    // The hash covers the header, which is known last, so the payload gets a hash of its own.
-    let mut writer = Writer { out, hasher: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0 };
-    let mut documents: Vec<u64> = Vec::new();
-    let mut batch: Vec<Piece> = Vec::new();
-    let mut batch_bytes = 0;
+    let mut writer = Writer::new(out, TokenDtype::for_vocab(tokenizer.vocab_size()))?;
     let joins = |before: &str, after: &str| tokenizer.joins(before, after);
     let mut pieces = corpus.pieces_where(&joins);
     let mut encoder = tokenizer.encoder(work.threads);
     loop {
-        let piece = pieces.next().transpose()?;
-        let is_last = piece.is_none();
-        if let Some(piece) = piece {
-            batch_bytes += piece.text.len();
-            batch.push(piece);
-        }
-        if batch_bytes < BATCH_BYTES && !is_last {
-            continue;
+        let batch = next_batch(&mut pieces)?;
+        if batch.is_empty() {
+            break;
         }
         let texts: Vec<Text<'_>> =
             batch.iter().map(|piece| Text { text: &piece.text, context: &piece.context }).collect();
         let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| place(error, &batch[index]))?;
         for (piece, tokens) in batch.iter().zip(&encoded) {
             if piece.begins_document && corpus.has_documents() {
-                documents.push(writer.tokens);
+                writer.begin_document();
             }
             writer.write_tokens(tokens)?;
             if let (true, Some(end_of_text)) = (piece.ends_document, tokenizer.end_of_text()) {
                 writer.write_tokens(&[end_of_text])?;
             }
         }
-        batch.clear();
-        batch_bytes = 0;
         work.progress.update("encoding", pieces.passed_bytes(), corpus.bytes());
-        if is_last {
-            break;
-        }
     }
     corpus.check_unchanged()?;
     if pieces.forced_cuts() > 0 {
@@ -83,19 +71,19 @@ pub(crate) fn write<W: Write + Seek>(
             pieces.forced_cuts()
         ));
     }
-    writer.write_documents(&documents)?;
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&VERSION.to_le_bytes());
-    header.extend_from_slice(&(dtype.bytes() as u32).to_le_bytes());
-    header.extend_from_slice(&writer.tokens.to_le_bytes());
-    header.extend_from_slice(&(documents.len() as u64).to_le_bytes());
-    let hash = blake3::Hasher::new().update(&header).update(writer.hasher.finalize().as_bytes()).finalize();
-    header.extend_from_slice(hash.as_bytes());
-    out.seek(SeekFrom::Start(0))?;
-    out.write_all(&header)?;
-    out.flush()?;
-    Ok(())
+    Ok(writer.finish()?)
+}
+
+/// The next [`BATCH_BYTES`] of text or a little more; less at the end, then nothing.
+fn next_batch<'a>(pieces: &mut Pieces<'a>) -> Result<Vec<Piece<'a>>, DataError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES
+        && let Some(piece) = pieces.next().transpose()?
+    {
+        bytes += piece.text.len();
+        batch.push(piece);
+    }
+    Ok(batch)
 }
 
 /// Says in which file, and where in it, text is unknown.
@@ -113,13 +101,26 @@ fn place(error: DataError, piece: &Piece) -> DataError {
 
 struct Writer<'a, W> {
     out: &'a mut W,
-    hasher: blake3::Hasher,
+    /// Of what follows the header: the header is known last, and the hash of the file covers both.
+    payload: blake3::Hasher,
     bytes: Vec<u8>,
     dtype: TokenDtype,
     tokens: u64,
+    /// The first token of each.
+    documents: Vec<u64>,
 }
 
-impl<W: Write> Writer<'_, W> {
+impl<'a, W: Write + Seek> Writer<'a, W> {
+    /// Leaves room for the header.
+    fn new(out: &'a mut W, dtype: TokenDtype) -> io::Result<Writer<'a, W>> {
+        out.write_all(&[0; HEADER_BYTES])?;
+        Ok(Writer { out, payload: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0, documents: Vec::new() })
+    }
+
+    fn begin_document(&mut self) {
+        self.documents.push(self.tokens);
+    }
+
     fn write_tokens(&mut self, tokens: &[u32]) -> io::Result<()> {
         self.bytes.clear();
         for token in tokens {
@@ -129,18 +130,30 @@ impl<W: Write> Writer<'_, W> {
         self.write_bytes()
     }
 
-    fn write_documents(&mut self, documents: &[u64]) -> io::Result<()> {
+    /// Writes where documents start, then the header.
+    fn finish(mut self) -> io::Result<()> {
         let token_bytes = self.tokens as usize * self.dtype.bytes();
         self.bytes.clear();
         self.bytes.resize(token_bytes.next_multiple_of(8) - token_bytes, 0);
-        for start in documents {
+        for start in &self.documents {
             self.bytes.extend_from_slice(&start.to_le_bytes());
         }
-        self.write_bytes()
+        self.write_bytes()?;
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&(self.dtype.bytes() as u32).to_le_bytes());
+        header.extend_from_slice(&self.tokens.to_le_bytes());
+        header.extend_from_slice(&(self.documents.len() as u64).to_le_bytes());
+        let hash = blake3::Hasher::new().update(&header).update(self.payload.finalize().as_bytes()).finalize();
+        header.extend_from_slice(hash.as_bytes());
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header)?;
+        self.out.flush()
     }
 
     fn write_bytes(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.bytes);
+        self.payload.update(&self.bytes);
         self.out.write_all(&self.bytes)
     }
 }
