@@ -105,64 +105,45 @@ impl Dataset {
         let mut files = source.paths();
         let corpus = Corpus::open(&source)?;
         let tokenizer = match &corpus {
-            Some(_) if options.vocab_size.is_some() => {
-                return Err(DataError::VocabSizeForText { data: options.data.clone() });
-            }
-            Some(corpus) => {
-                // One that would be built now is not the one that the weights know.
-                let named =
-                    options.tokenizer_artifacts.as_deref().map(artifacts_file).is_some_and(|path| path.exists())
-                        || matches!(options.tokenizer, Some(Kind::File(_)));
-                if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| !named) {
-                    let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
-                    return Err(DataError::NoTokenizerOf { folder, has_parts });
-                }
-                let artifacts = options.tokenizer_artifacts.as_deref();
-                Some(load_or_build_tokenizer(options.tokenizer.as_ref(), corpus, artifacts, work, &mut warnings)?)
-            }
+            Some(corpus) => Some(tokenizer_of_text(options, corpus, work, &mut warnings)?),
             None => tokenizer_of_shards(options)?,
         };
-        let vocab_given = options.model_vocab.or(options.vocab_size).or(tokenizer.as_ref().map(Tokenizer::vocab_size));
-        let shards = if corpus.is_none() { open_shards(&source, options.token_dtype)? } else { Vec::new() };
-        let format_vocab = || shards.first().and_then(|shard| shard.format_vocab());
-        let vocab =
-            vocab_given.or_else(format_vocab).ok_or_else(|| DataError::VocabUnknown { data: options.data.clone() })?;
-        if let Some(tokenizer) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|size| *size > vocab) {
-            return Err(DataError::TokenizerTooLarge { tokenizer, model: vocab });
-        }
-        let (stream, documents, identity) = if let (Some(corpus), Some(tokenizer)) = (&corpus, &tokenizer) {
-            let file = encode_corpus(corpus, tokenizer, work, &mut warnings)?;
-            let identity = corpus.hash(work.progress)?.to_string();
-            (TokenStream::new(vec![file.shard.clone()], vocab), Some(file), identity)
-        } else {
-            let identity = shard::identity(&shards)?.to_string();
-            (TokenStream::new(shards, vocab), None, identity)
-        };
-        let mut identity = DataIdentity { data: identity, val_data: None };
+        let content = Content::open(corpus, &source, options.token_dtype)?;
+        let vocab = vocab(options, tokenizer.as_ref(), &content)?;
+        let reader = TokenReader { token_dtype: options.token_dtype, tokenizer: tokenizer.as_ref(), vocab };
+        let all = reader.read(content, &options.data, work, &mut warnings)?;
+        let mut identity = DataIdentity { data: all.identity, val_data: None };
         let (train, val, val_source) = match &options.val_data {
             Some(val_data) => {
                 let source = Source::resolve(val_data, options.token_dtype, work, &mut warnings)?;
                 files.extend(source.paths());
-                let (val, of_val) = identified_stream(
-                    &source,
-                    val_data,
-                    options.token_dtype,
-                    tokenizer.as_ref(),
-                    vocab,
-                    work,
-                    &mut warnings,
-                )?;
-                identity.val_data = Some(of_val);
-                (stream, val, ValSource::Given)
+                let content = Content::open(Corpus::open(&source)?, &source, options.token_dtype)?;
+                let val = reader.read(content, val_data, work, &mut warnings)?;
+                identity.val_data = Some(val.identity);
+                (all.stream, val.stream, ValSource::Given)
             }
-            None if options.packed => (stream.clone(), stream, ValSource::Training),
+            None if options.packed => (all.stream.clone(), all.stream, ValSource::Training),
             None => {
-                let position = split_position(&stream, documents.as_ref(), options.block)?;
-                warnings.extend(uneven_split(position, stream.len()));
-                (stream.slice(0..position), stream.slice(position..stream.len()), ValSource::Split)
+                let position = split_position(&all.stream, all.documents.as_ref(), options.block)?;
+                let len = all.stream.len();
+                warnings.extend(uneven_split(position, len));
+                (all.stream.slice(0..position), all.stream.slice(position..len), ValSource::Split)
             }
         };
         Ok(Dataset { tokenizer, vocab, train, val, val_source, identity, files, warnings })
+    }
+}
+
+/// Number of ids: by model, flag, tokenizer or format.
+fn vocab(options: &DataOptions, tokenizer: Option<&Tokenizer>, content: &Content) -> Result<usize, DataError> {
+    let size = tokenizer.map(Tokenizer::vocab_size);
+    let given = options.model_vocab.or(options.vocab_size).or(size);
+    let vocab = given
+        .or_else(|| content.format_vocab())
+        .ok_or_else(|| DataError::VocabUnknown { data: options.data.clone() })?;
+    match size {
+        Some(tokenizer) if tokenizer > vocab => Err(DataError::TokenizerTooLarge { tokenizer, model: vocab }),
+        _ => Ok(vocab),
     }
 }
 
@@ -178,50 +159,104 @@ fn uneven_split(train_tokens: u64, tokens: u64) -> Option<String> {
     })
 }
 
-/// Tokens of `data`: text through `tokenizer`, shards as they are.
-pub fn open_stream(
-    data: &str,
-    token_dtype: Option<TokenDtype>,
-    tokenizer: Option<&Tokenizer>,
-    vocab: usize,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<TokenStream, DataError> {
-    let source = Source::resolve(data, token_dtype, work, warnings)?;
-    identified_stream(&source, data, token_dtype, tokenizer, vocab, work, warnings).map(|(stream, _)| stream)
+/// How data is read as tokens: text through the tokenizer, shards as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenReader<'a> {
+    /// The type of tokens without a header.
+    pub token_dtype: Option<TokenDtype>,
+    /// What text needs.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Number of ids.
+    pub vocab: usize,
 }
 
-/// Tokens of a source, which the user calls `data`, and what it is.
-fn identified_stream(
-    source: &Source,
-    data: &str,
-    token_dtype: Option<TokenDtype>,
-    tokenizer: Option<&Tokenizer>,
-    vocab: usize,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<(TokenStream, String), DataError> {
-    let (shards, identity) = match Corpus::open(source)? {
-        None => {
-            let shards = open_shards(source, token_dtype)?;
-            let identity = shard::identity(&shards)?;
-            (shards, identity)
-        }
-        Some(corpus) => {
-            let tokenizer = tokenizer.ok_or_else(|| DataError::NoTokenizer { data: data.to_owned() })?;
-            if tokenizer.vocab_size() > vocab {
-                return Err(DataError::TokenizerTooLarge { tokenizer: tokenizer.vocab_size(), model: vocab });
+impl TokenReader<'_> {
+    /// Finds `data` and reads it.
+    pub fn open(&self, data: &str, work: &Work<'_>, warnings: &mut Vec<String>) -> Result<TokenStream, DataError> {
+        let source = Source::resolve(data, self.token_dtype, work, warnings)?;
+        let content = Content::open(Corpus::open(&source)?, &source, self.token_dtype)?;
+        Ok(self.read(content, data, work, warnings)?.stream)
+    }
+
+    /// Reads content, which the user calls `data`.
+    fn read(
+        &self,
+        content: Content,
+        data: &str,
+        work: &Work<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Tokens, DataError> {
+        let (shards, documents, identity) = match content {
+            Content::Shards(shards) => {
+                let identity = shard::identity(&shards)?;
+                (shards, None, identity)
             }
-            let file = encode_corpus(&corpus, tokenizer, work, warnings)?;
-            (vec![file.shard], corpus.hash(work.progress)?)
-        }
-    };
-    Ok((TokenStream::new(shards, vocab), identity.to_string()))
+            Content::Text(corpus) => {
+                let tokenizer = self.tokenizer.ok_or_else(|| DataError::NoTokenizer { data: data.to_owned() })?;
+                if tokenizer.vocab_size() > self.vocab {
+                    let (tokenizer, model) = (tokenizer.vocab_size(), self.vocab);
+                    return Err(DataError::TokenizerTooLarge { tokenizer, model });
+                }
+                let file = encode_corpus(&corpus, tokenizer, work, warnings)?;
+                (vec![file.shard.clone()], Some(file), corpus.hash(work.progress)?)
+            }
+        };
+        Ok(Tokens { stream: TokenStream::new(shards, self.vocab), documents, identity: identity.to_string() })
+    }
 }
 
-fn open_shards(source: &Source, token_dtype: Option<TokenDtype>) -> Result<Vec<Arc<Shard>>, DataError> {
-    let open = |file: &SourceFile| Ok(Arc::new(Shard::open(file.open()?, token_dtype)?));
-    source.files().iter().map(open).collect()
+/// Tokens that were read.
+struct Tokens {
+    stream: TokenStream,
+    /// Where documents start, of text.
+    documents: Option<TokenFile>,
+    /// What the content is, whatever it is called.
+    identity: String,
+}
+
+/// What a source holds.
+enum Content {
+    Text(Corpus),
+    Shards(Vec<Arc<Shard>>),
+}
+
+impl Content {
+    /// The corpus of a source, or its shards where it has none.
+    fn open(corpus: Option<Corpus>, source: &Source, token_dtype: Option<TokenDtype>) -> Result<Content, DataError> {
+        if let Some(corpus) = corpus {
+            return Ok(Content::Text(corpus));
+        }
+        let open = |file: &SourceFile| Ok(Arc::new(Shard::open(file.open()?, token_dtype)?));
+        source.files().iter().map(open).collect::<Result<_, _>>().map(Content::Shards)
+    }
+
+    /// The vocabulary that the format of the shards implies.
+    fn format_vocab(&self) -> Option<usize> {
+        match self {
+            Content::Text(_) => None,
+            Content::Shards(shards) => shards.first()?.format_vocab(),
+        }
+    }
+}
+
+/// The tokenizer for text.
+fn tokenizer_of_text(
+    options: &DataOptions,
+    corpus: &Corpus,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Tokenizer, DataError> {
+    if options.vocab_size.is_some() {
+        return Err(DataError::VocabSizeForText { data: options.data.clone() });
+    }
+    let artifacts = options.tokenizer_artifacts.as_deref().map(artifacts_file);
+    // A tokenizer that would be built now is not the one that the weights know.
+    let is_named = artifacts.as_deref().is_some_and(Path::exists) || matches!(options.tokenizer, Some(Kind::File(_)));
+    if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| !is_named) {
+        let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
+        return Err(DataError::NoTokenizerOf { folder, has_parts });
+    }
+    load_or_build_tokenizer(options.tokenizer.as_ref(), corpus, artifacts, work, warnings)
 }
 
 fn tokenizer_of_shards(options: &DataOptions) -> Result<Option<Tokenizer>, DataError> {
@@ -239,14 +274,13 @@ fn artifacts_file(path: &Path) -> PathBuf {
 
 /// The tokenizer for a text: from `artifacts` if that file exists, else from the cache, else
 /// built, cached, and written to `artifacts`.
-pub fn load_or_build_tokenizer(
+fn load_or_build_tokenizer(
     asked: Option<&Kind>,
     corpus: &Corpus,
-    artifacts: Option<&Path>,
+    artifacts: Option<PathBuf>,
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Tokenizer, DataError> {
-    let artifacts = artifacts.map(artifacts_file);
     if let Some(path) = artifacts.as_deref().filter(|path| path.exists()) {
         let tokenizer = Tokenizer::load(path)?;
         if let Some(kind) = asked.filter(|kind| !tokenizer.is_of(kind)) {
@@ -279,23 +313,31 @@ pub fn load_or_build_tokenizer(
     Ok(tokenizer)
 }
 
-/// The tokens of a text, from the cache or encoded now.
-pub(crate) fn encode_corpus(
-    corpus: &Corpus,
-    tokenizer: &Tokenizer,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<TokenFile, DataError> {
-    if corpus.has_documents() && tokenizer.end_of_text().is_none() {
+/// The warnings for tokens that are not in what is encoded.
+fn left_out(corpus: &Corpus, tokenizer: &Tokenizer) -> Vec<String> {
+    let has_end = tokenizer.end_of_text().is_some();
+    let mut warnings = Vec::new();
+    if corpus.has_documents() && !has_end {
         warnings.push(format!(
             "the tokenizer has no end-of-text token, so the documents of `{}` follow each other without one",
             corpus.first_path().display()
         ));
     }
     if tokenizer.template_tokens() > 0 {
-        let end = if tokenizer.end_of_text().is_some() { "; a document ends in its end-of-text token" } else { "" };
+        let end = if has_end { "; a document ends in its end-of-text token" } else { "" };
         warnings.push(format!("the special tokens that the tokenizer's template puts around a text are left out{end}"));
     }
+    warnings
+}
+
+/// The tokens of a text, from the cache or encoded now.
+fn encode_corpus(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<TokenFile, DataError> {
+    warnings.extend(left_out(corpus, tokenizer));
     let hash = corpus.hash(work.progress)?;
     // The id that ends documents stands in the file where it has a usual name, and beside it where it has not.
     let end = format!("{:?}", tokenizer.end_of_text());

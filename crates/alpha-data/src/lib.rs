@@ -32,7 +32,7 @@ pub mod datagen;
 pub use self::{
     cache::{Cache, CacheError},
     corpus::Corpus,
-    dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
+    dataset::{DataIdentity, DataOptions, Dataset, TokenReader, ValSource},
     error::{DataError, TokenizerFault},
     format::LFS_POINTER,
     listing::is_there,

@@ -5,8 +5,8 @@
 use std::{fs, path::Path};
 
 use alpha_data::{
-    BatchShape, Cache, DataError, DataOptions, Dataset, EvalLoader, Kind, TokenDtype, TokenStream, TrainLoader,
-    ValSource, Work, open_stream,
+    BatchShape, Cache, DataError, DataOptions, Dataset, EvalLoader, Kind, TokenDtype, TokenReader, TokenStream,
+    TrainLoader, ValSource, Work,
 };
 use tempfile::TempDir;
 
@@ -245,6 +245,7 @@ fn what_does_not_fit_is_refused() {
         assert!(error.to_string().contains(message) && error.to_string().contains("\nhint: "), "{error}");
         assert_eq!(error.is_usage(), is_usage, "{error}");
     }
-    let error = open_stream(&data, None, None, 256, &Work::default(), &mut Vec::new()).unwrap_err();
+    let reader = TokenReader { token_dtype: None, tokenizer: None, vocab: 256 };
+    let error = reader.open(&data, &Work::default(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, DataError::NoTokenizer { .. }));
 }
