@@ -6,6 +6,8 @@
 //!
 //! Documents: each jsonl line; each file where there are several. A single text file has none.
 
+mod cut;
+
 use std::{
     fs::{self, File},
     io::Read,
@@ -15,15 +17,11 @@ use std::{
     time::SystemTime,
 };
 
+use self::cut::{CONTEXT_BYTES, Cut, Joins, cut};
 use crate::{
     DataError, Progress, Source,
-    cut::{CONTEXT_BYTES, Cut, Joins, cut},
     data_file::DataFile,
-    format::BYTE_ORDER_MARK,
-    jsonl,
-    source::SourceFile,
-    tokenizer::char_start,
-    unpack::FromStart,
+    source::{BYTE_ORDER_MARK, FromStart, SourceFile, jsonl},
 };
 
 /// Longest line of jsonl: it is in memory twice, as it stands and as text.
@@ -380,6 +378,12 @@ impl<'a> Pieces<'a> {
     }
 }
 
+/// Where the character begins that byte `at` of a text belongs to; the end of the text where there is none.
+pub(crate) fn char_start(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
 /// The last [`CONTEXT_BYTES`] of a text, or a little more.
 fn end_of(text: &str) -> &str {
     &text[char_start(text, text.len().saturating_sub(CONTEXT_BYTES))..]
@@ -421,8 +425,8 @@ fn next_line(window: &mut Window<'_>) -> Result<Option<Document>, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use super::cut::{MOST_BYTES, PIECE_BYTES};
     use super::*;
-    use crate::cut::{MOST_BYTES, PIECE_BYTES};
     use proptest::prelude::*;
 
     fn jsonl(text: &str) -> Corpus {

@@ -5,6 +5,9 @@
 //! cache never changes a result. Without a usable cache small token files stay in memory and
 //! large ones go to an unnamed temporary file.
 
+mod token_file;
+mod split;
+
 use std::{
     io::{BufWriter, Cursor},
     path::{Path, PathBuf},
@@ -13,14 +16,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use self::{split::split_position, token_file::TokenFile};
 use crate::{
     Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work,
     cache::{self, CacheError, WriteError},
     data_file::DataFile,
-    shard::{self, Shard},
     source::SourceFile,
-    split::split_position,
-    token_file::{self, TokenFile},
+    stream::shard::{self, Shard},
 };
 
 /// Largest text whose tokens stay in memory when no cache can be written.

@@ -8,25 +8,15 @@
 //! back as an error or in a list of warnings.
 
 mod error;
+mod cache;
 mod work;
 mod data_file;
-mod npy;
-mod shard;
-mod jsonl;
-mod cache;
-mod unpack;
-mod format;
-mod python_json;
-mod listing;
-mod source;
-pub mod tokenizer;
-mod cut;
-mod corpus;
-mod token_file;
-mod split;
-mod dataset;
 mod stream;
-pub mod loader;
+mod source;
+mod corpus;
+mod tokenizer;
+mod dataset;
+mod loader;
 pub mod datagen;
 
 pub use self::{
@@ -34,13 +24,9 @@ pub use self::{
     corpus::Corpus,
     dataset::{DataIdentity, DataOptions, Dataset, TokenReader, ValSource},
     error::{DataError, TokenizerFault},
-    format::LFS_POINTER,
-    listing::is_there,
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
-    python_json::python_json,
-    shard::TokenDtype,
-    source::Source,
-    stream::TokenStream,
-    tokenizer::{Kind, Tokenizer},
+    source::{LFS_POINTER, Source, is_there},
+    stream::{TokenDtype, TokenStream},
+    tokenizer::{Kind, Tokenizer, python_json},
     work::{Progress, Silent, Work},
 };

@@ -1,7 +1,15 @@
 //! From what stands after `--data=` to a list of files of one kind.
 //!
-//! Which files is [`crate::listing`]'s, of which kind [`crate::format`]'s; files that are packed are unpacked here, so that
+//! Which files is [`listing`]'s, of which kind [`format`]'s; files that are packed are unpacked here, so that
 //! everything behind reads plain bytes.
+
+mod listing;
+mod unpack;
+pub(crate) mod jsonl;
+mod format;
+
+pub(crate) use self::{format::BYTE_ORDER_MARK, unpack::FromStart};
+pub use self::{format::LFS_POINTER, listing::is_there};
 
 use std::{
     fs::File,
@@ -9,13 +17,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    DataError, TokenDtype, Work,
-    data_file::DataFile,
-    format::{self, Format},
-    listing::Listing,
-    unpack::{self, Unpacked},
-};
+use self::{format::Format, listing::Listing, unpack::Unpacked};
+use crate::{DataError, TokenDtype, Work, data_file::DataFile};
 
 /// Files of one kind, sorted by path.
 #[derive(Clone, Debug)]

@@ -3,9 +3,16 @@
 //! Positions count from the start of the stream. Reading may cross shards; the loaders choose
 //! windows that do not ([`TokenStream::shard_ranges`]).
 
+mod token_dtype;
+pub(crate) mod npy;
+pub(crate) mod shard;
+
+pub use self::token_dtype::TokenDtype;
+
 use std::{ops::Range, sync::Arc};
 
-use crate::{DataError, shard::Shard};
+use self::shard::Shard;
+use crate::DataError;
 
 /// Tokens of a vocabulary, read from their files; cheap to clone.
 #[derive(Clone, Debug)]
@@ -117,7 +124,7 @@ impl TokenStream {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{TokenDtype, data_file::DataFile};
+    use crate::data_file::DataFile;
 
     /// Shards of the given lengths that together hold 0, 1, 2 …
     pub(crate) fn counting(lengths: &[usize]) -> TokenStream {

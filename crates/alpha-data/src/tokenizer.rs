@@ -17,15 +17,16 @@
 //! has exactly as many ids as the text has characters. Text that contains `<|endoftext|>`
 //! literally encodes to that token, as other tools do.
 
+mod python_json;
 mod kind;
-mod build;
 mod scheme;
 mod pattern;
+mod build;
 mod encoder;
 mod foreign;
 
 pub(crate) use self::encoder::{Encoder, Text};
-pub use self::kind::Kind;
+pub use self::{kind::Kind, python_json::python_json};
 
 use std::{fs, io, path::Path, sync::OnceLock};
 
@@ -35,12 +36,12 @@ use tokenizers::PostProcessor;
 use self::scheme::Scheme;
 use crate::{
     DataError, TokenizerFault, cache,
-    format::{BYTE_ORDER_MARK, LFS_POINTER},
-    python_json::python_json,
+    corpus::char_start,
+    source::{BYTE_ORDER_MARK, LFS_POINTER},
 };
 
 /// Stands between documents.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What families of tokenizers call their end-of-text token; it must be among the added tokens.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
@@ -256,12 +257,6 @@ impl Tokenizer {
         };
         Some((0..self.vocab_size as u32).map(|id| length(id) as u32).collect())
     }
-}
-
-/// Where the character begins that byte `at` of a text belongs to; the end of the text where there is none.
-pub(crate) fn char_start(text: &str, at: usize) -> usize {
-    let at = at.min(text.len());
-    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::{Value, json};
 use tokenizers::{
     AddedToken, TokenizerImpl,
     models::bpe::{BPE, BpeTrainer},
@@ -15,8 +14,8 @@ use tokenizers::{
     utils::parallelism,
 };
 
-use super::{END_OF_TEXT, Kind, Tokenizer, char_start, pattern, scheme};
-use crate::{Corpus, DataError, TokenizerFault, Work};
+use super::{END_OF_TEXT, Kind, Tokenizer, pattern, scheme};
+use crate::{Corpus, DataError, TokenizerFault, Work, corpus::char_start};
 
 /// Most text that BPE is trained on.
 const BPE_TRAINING_BYTES: u64 = 256 << 20;
@@ -166,27 +165,4 @@ fn count_all<'t>(words: impl Iterator<Item = &'t str>, counts: &mut HashMap<Stri
             counts.insert(word.to_owned(), 1);
         }
     }
-}
-
-/// A whole `tokenizer.json` around a model.
-pub(super) fn document(tokens: &[String], pre_tokenizer: &Value, decoder: &Value, model: &Value) -> Vec<u8> {
-    let mut added_tokens = Vec::new();
-    if let Some(id) = tokens.iter().position(|token| token == END_OF_TEXT) {
-        added_tokens.push(json!({
-            "id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
-        }));
-    }
-    let document = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added_tokens,
-        "normalizer": null,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
-        "decoder": decoder,
-        "model": model,
-    });
-    serde_json::to_vec_pretty(&document).expect("a JSON value always serialises")
 }

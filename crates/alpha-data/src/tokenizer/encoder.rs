@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use tokenizers::Model;
 
-use super::{END_OF_TEXT, Scheme, Tokenizer, char_start, pattern, scheme};
-use crate::{DataError, TokenizerFault, work};
+use super::{END_OF_TEXT, Scheme, Tokenizer, pattern, scheme};
+use crate::{DataError, TokenizerFault, corpus::char_start, work};
 
 /// Most words whose ids are remembered.
 const MOST_WORDS: usize = 1 << 18;

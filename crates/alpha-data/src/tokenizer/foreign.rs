@@ -16,8 +16,8 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
 };
 
-use super::{Text, Tokenizer, char_start};
-use crate::{DataError, TokenizerFault};
+use super::{Text, Tokenizer};
+use crate::{DataError, TokenizerFault, corpus::char_start};
 
 /// Refuses a `tokenizer.json` that asks for what cannot be kept. `inner` is what the crate made of it.
 pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerFault> {

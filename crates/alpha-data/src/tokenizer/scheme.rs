@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{END_OF_TEXT, build::document};
+use super::END_OF_TEXT;
 
 /// How this crate encodes.
 #[derive(Debug)]
@@ -50,6 +50,29 @@ pub(super) fn byte_json(with_end_of_text: bool) -> Vec<u8> {
         "vocab": numbered(&tokens), "merges": [],
     });
     document(&tokens, &byte_level(), &byte_level(), &model)
+}
+
+/// A whole `tokenizer.json` around a model.
+fn document(tokens: &[String], pre_tokenizer: &Value, decoder: &Value, model: &Value) -> Vec<u8> {
+    let mut added_tokens = Vec::new();
+    if let Some(id) = tokens.iter().position(|token| token == END_OF_TEXT) {
+        added_tokens.push(json!({
+            "id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }));
+    }
+    let document = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added_tokens,
+        "normalizer": null,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": decoder,
+        "model": model,
+    });
+    serde_json::to_vec_pretty(&document).expect("a JSON value always serialises")
 }
 
 /// Words and newlines of a text with their byte offsets.

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::{DataError, data_file::DataFile, npy};
+use super::npy;
+use crate::{DataError, TokenDtype, data_file::DataFile};
 
 /// Bytes of an llm.c header.
 const HEADER_BYTES: usize = 256 * 4;
@@ -20,38 +21,6 @@ struct Format {
     version: u32,
     dtype: TokenDtype,
     vocab: usize,
-}
-
-/// How a token id is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenDtype {
-    /// Two bytes.
-    U16,
-    /// Four bytes.
-    U32,
-}
-
-impl TokenDtype {
-    /// The narrowest type that holds all ids of a vocabulary.
-    pub fn for_vocab(vocab: usize) -> TokenDtype {
-        if vocab <= 1 << 16 { TokenDtype::U16 } else { TokenDtype::U32 }
-    }
-
-    /// Bytes of one id.
-    pub fn bytes(self) -> usize {
-        match self {
-            TokenDtype::U16 => 2,
-            TokenDtype::U32 => 4,
-        }
-    }
-
-    /// As typed after `--tokenDtype=`.
-    pub fn name(self) -> &'static str {
-        match self {
-            TokenDtype::U16 => "u16",
-            TokenDtype::U32 => "u32",
-        }
-    }
 }
 
 /// Tokens of one file, in place.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::format::BYTE_ORDER_MARK;
+use crate::source::BYTE_ORDER_MARK;
 
 /// JSON as Python's `json` writes it: with a byte order mark where an editor put one, and with `NaN` and `Infinity`, which
 /// become `null`.

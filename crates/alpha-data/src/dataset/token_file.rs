@@ -20,7 +20,7 @@ use crate::{
     cache::WriteError,
     corpus::{Piece, Pieces},
     data_file::DataFile,
-    shard::Shard,
+    stream::shard::Shard,
     tokenizer::Text,
 };
 

@@ -7,11 +7,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::{
+    jsonl,
+    unpack::{self, Packing},
+};
 use crate::{
     DataError, TokenDtype,
     data_file::DataFile,
-    npy, shard,
-    unpack::{self, Packing},
+    stream::{npy, shard},
 };
 
 /// What this crate reads.
@@ -284,7 +287,7 @@ fn first_line_is_document(file: &DataFile) -> Result<bool, DataError> {
     let is_whole = end.is_some() || file.len() <= LINE_BYTES as u64;
     let line = &text[..end.unwrap_or(text.len())];
     if is_whole {
-        return Ok(crate::jsonl::document(line).is_ok());
+        return Ok(jsonl::document(line).is_ok());
     }
     // Longer than what was read: by its first key.
     Ok(line[1..].trim_ascii_start().starts_with(b"\"text\""))

@@ -4,7 +4,8 @@
 //! nanoGPT. Validation gets at least `block + 1` tokens, by taking more documents if need be;
 //! where no border between documents leaves both sides that many, tokens are split.
 
-use crate::{DataError, TokenStream, token_file::TokenFile};
+use super::token_file::TokenFile;
+use crate::{DataError, TokenStream};
 
 /// Position at which validation begins.
 pub(crate) fn split_position(
@@ -44,7 +45,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{Corpus, Kind, Tokenizer, Work, data_file::DataFile, stream::tests::counting, token_file};
+    use crate::{Corpus, Kind, Tokenizer, Work, data_file::DataFile, dataset::token_file, stream::tests::counting};
 
     #[test]
     fn tokens_split_at_nine_tenths() {
