@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -104,6 +104,24 @@ fn read_some_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
 #[cfg(windows)]
 fn read_some_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+/// Reads a file that several may read at a time, from its start.
+pub(crate) struct FromStart(DataFile, u64);
+
+impl FromStart {
+    pub(crate) fn of(file: DataFile) -> FromStart {
+        FromStart(file, 0)
+    }
+}
+
+impl Read for FromStart {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = (self.0.len() - self.1).min(out.len() as u64) as usize;
+        self.0.read_at(self.1, &mut out[..count]).map_err(io::Error::other)?;
+        self.1 += count as u64;
+        Ok(count)
+    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 mod listing;
 mod unpack;
 pub(crate) mod jsonl;
+mod unsupported;
 mod format;
 
-pub(crate) use self::{format::BYTE_ORDER_MARK, unpack::FromStart};
-pub use self::{format::LFS_POINTER, listing::is_there};
+pub(crate) use self::format::BYTE_ORDER_MARK;
+pub use self::{listing::is_there, unsupported::LFS_POINTER};
 
 use std::{
     fs::File,

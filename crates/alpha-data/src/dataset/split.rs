@@ -40,6 +40,18 @@ pub(crate) fn split_position(
     Ok((len * 9 / 10).min(len - needed))
 }
 
+/// The warning for documents so uneven that a tenth of them is far from a tenth of the text.
+pub(super) fn uneven_split(train_tokens: u64, tokens: u64) -> Option<String> {
+    let val_tokens = tokens - train_tokens;
+    let share = val_tokens as f64 / tokens as f64;
+    (!(0.02..=0.3).contains(&share)).then(|| {
+        format!(
+            "the last tenth of the documents, which validates, has {val_tokens} of {tokens} tokens: documents differ much in \
+             length; `--valData` chooses what validates"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;

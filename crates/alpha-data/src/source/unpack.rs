@@ -191,24 +191,6 @@ impl Read for Packed<'_> {
     }
 }
 
-/// Reads a file that several may read at a time, from its start.
-pub(crate) struct FromStart(DataFile, u64);
-
-impl FromStart {
-    pub(crate) fn of(file: DataFile) -> FromStart {
-        FromStart(file, 0)
-    }
-}
-
-impl Read for FromStart {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = (self.0.len() - self.1).min(out.len() as u64) as usize;
-        self.0.read_at(self.1, &mut out[..count]).map_err(io::Error::other)?;
-        self.1 += count as u64;
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -216,7 +198,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
-    use crate::Cache;
+    use crate::{Cache, data_file::FromStart};
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

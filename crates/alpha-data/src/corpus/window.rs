@@ -1,0 +1,106 @@
+//! What has been read of a file and not yet passed; the documents in its lines.
+
+use std::io::Read;
+
+use super::{READ_BYTES, TextFile};
+use crate::{
+    DataError,
+    source::{BYTE_ORDER_MARK, jsonl},
+};
+
+/// Longest line of jsonl: it is in memory twice, as it stands and as text.
+const MOST_LINE_BYTES: usize = 1 << 30;
+
+/// What has been read of a file and not yet passed.
+pub(super) struct Window<'a> {
+    pub(super) file: &'a TextFile,
+    reader: Box<dyn Read>,
+    buffer: Vec<u8>,
+    /// First byte in the buffer that is not passed.
+    start: usize,
+    /// Byte of the file that `start` is.
+    pub(super) offset: u64,
+    pub(super) is_at_end: bool,
+    /// A piece of it was given out.
+    pub(super) has_begun: bool,
+    /// Lines passed.
+    line: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn of(file: &'a TextFile) -> Result<Window<'a>, DataError> {
+        let mut window = Window {
+            file,
+            reader: file.reader()?,
+            buffer: Vec::new(),
+            start: 0,
+            offset: 0,
+            is_at_end: false,
+            has_begun: false,
+            line: 0,
+        };
+        window.read_more()?;
+        if window.rest().starts_with(BYTE_ORDER_MARK) {
+            window.pass(BYTE_ORDER_MARK.len());
+        }
+        Ok(window)
+    }
+
+    /// What is read and not passed.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    pub(super) fn pass(&mut self, count: usize) {
+        self.start += count;
+        self.offset += count as u64;
+    }
+
+    /// Reads on, [`READ_BYTES`] at least unless the file ends.
+    pub(super) fn read_more(&mut self) -> Result<(), DataError> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let count = (&mut self.reader)
+            .take(READ_BYTES as u64)
+            .read_to_end(&mut self.buffer)
+            .map_err(|source| DataError::io("read", &self.file.path, source))?;
+        self.is_at_end = count < READ_BYTES;
+        Ok(())
+    }
+
+    /// The next line's document; `None` for a blank line.
+    pub(super) fn next_document(&mut self) -> Result<Option<Document>, DataError> {
+        let mut searched = 0;
+        let end = loop {
+            if let Some(at) = self.rest()[searched..].iter().position(|byte| *byte == b'\n') {
+                break searched + at;
+            }
+            searched = self.rest().len();
+            if self.is_at_end {
+                break searched;
+            }
+            if searched > MOST_LINE_BYTES {
+                let (path, line) = (self.file.path.clone(), self.line + 1);
+                return Err(DataError::LongLine { path, line, most_bytes: MOST_LINE_BYTES });
+            }
+            self.read_more()?;
+        };
+        self.line += 1;
+        let (bytes, line) = (self.rest()[..end].trim_ascii(), self.line);
+        let document = if bytes.is_empty() {
+            None
+        } else {
+            let bad = |source| DataError::JsonLine { path: self.file.path.clone(), line, source };
+            Some(Document { text: jsonl::document(bytes).map_err(bad)?.into_owned(), start: 0, line })
+        };
+        self.pass((end + 1).min(self.rest().len()));
+        Ok(document)
+    }
+}
+
+/// What is left of a jsonl line's document.
+pub(super) struct Document {
+    pub(super) text: String,
+    pub(super) start: usize,
+    pub(super) line: u64,
+}
