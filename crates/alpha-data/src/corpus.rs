@@ -2,7 +2,7 @@
 //!
 //! Text is cut only where a line begins or before a space, with characters on both sides that are not white space, and where
 //! the tokenizer agrees that it joins nothing there ([`Joins`]): so encoding the pieces gives the tokens of the whole. Text
-//! without such a place within [`MOST_BYTES`] is cut at any character, which is counted ([`Pieces::forced_cuts`]).
+//! without such a place within [`MAX_BYTES`] is cut at any character, which is counted ([`Pieces::forced_cuts`]).
 //!
 //! Documents: each jsonl line; each file where there are several. A single text file has none.
 
@@ -42,17 +42,17 @@ pub struct Corpus {
 struct TextFile {
     /// For messages.
     path: PathBuf,
-    content: Content,
+    storage: Storage,
     len: u64,
     modified: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
-enum Content {
+enum Storage {
     /// Opened when it is read: there may be more files than a process may have open.
     At(PathBuf),
     /// Without a name of its own.
-    Held(Arc<File>),
+    Unnamed(Arc<File>),
     #[cfg(test)]
     Memory(Vec<u8>),
 }
@@ -78,7 +78,7 @@ impl Corpus {
     fn from_bytes<'t>(texts: impl Iterator<Item = &'t [u8]>, is_jsonl: bool) -> Corpus {
         let file = |(index, bytes): (usize, &[u8])| TextFile {
             path: format!("{index}.txt").into(),
-            content: Content::Memory(bytes.to_vec()),
+            storage: Storage::Memory(bytes.to_vec()),
             len: bytes.len() as u64,
             modified: None,
         };
@@ -130,7 +130,7 @@ impl Corpus {
     /// [`DataError::Changed`] where a file is not what it was when it was opened, as far as length and time tell.
     pub(crate) fn check_unchanged(&self) -> Result<(), DataError> {
         for file in &self.files {
-            let Content::At(path) = &file.content else { continue };
+            let Storage::At(path) = &file.storage else { continue };
             let metadata = fs::metadata(path).map_err(|source| DataError::io("read", &file.path, source))?;
             if metadata.len() != file.len || metadata.modified().ok() != file.modified {
                 return Err(DataError::Changed { path: file.path.clone() });
@@ -153,20 +153,20 @@ impl Corpus {
 impl TextFile {
     fn of(file: &SourceFile) -> Result<TextFile, DataError> {
         let read_error = |source| DataError::io("read", &file.path, source);
-        let (content, metadata) = match &file.unnamed {
-            Some(held) => (Content::Held(held.clone()), held.metadata().map_err(read_error)?),
-            None => (Content::At(file.stored.clone()), fs::metadata(&file.stored).map_err(read_error)?),
+        let (storage, metadata) = match &file.unnamed {
+            Some(held) => (Storage::Unnamed(held.clone()), held.metadata().map_err(read_error)?),
+            None => (Storage::At(file.stored.clone()), fs::metadata(&file.stored).map_err(read_error)?),
         };
-        Ok(TextFile { path: file.path.clone(), content, len: metadata.len(), modified: metadata.modified().ok() })
+        Ok(TextFile { path: file.path.clone(), storage, len: metadata.len(), modified: metadata.modified().ok() })
     }
 
     fn reader(&self) -> Result<Box<dyn Read>, DataError> {
         let read_error = |source| DataError::io("read", &self.path, source);
-        Ok(match &self.content {
-            Content::At(path) => Box::new(File::open(path).map_err(read_error)?),
-            Content::Held(file) => Box::new(FromStart::of(DataFile::shared(file.clone(), &self.path)?)),
+        Ok(match &self.storage {
+            Storage::At(path) => Box::new(File::open(path).map_err(read_error)?),
+            Storage::Unnamed(file) => Box::new(FromStart::of(DataFile::shared(file.clone(), &self.path)?)),
             #[cfg(test)]
-            Content::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
+            Storage::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
         })
     }
 }
@@ -179,7 +179,7 @@ pub(crate) fn char_start(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::cut::{MOST_BYTES, PIECE_BYTES};
+    use super::cut::{MAX_BYTES, PIECE_BYTES};
     use super::*;
     use proptest::prelude::*;
 
@@ -269,7 +269,7 @@ mod tests {
             let corpus = Corpus::from_texts(&[&text]);
             let mut pieces = corpus.pieces();
             let all: Vec<String> = pieces.by_ref().map(|piece| piece.unwrap().text).collect();
-            assert!(all.iter().all(|piece| piece.len() <= MOST_BYTES) && all.concat() == text);
+            assert!(all.iter().all(|piece| piece.len() <= MAX_BYTES) && all.concat() == text);
             assert!(pieces.forced_cuts() >= 2, "{}", pieces.forced_cuts());
         }
     }

@@ -19,11 +19,11 @@ pub(crate) struct DataFile {
     /// For messages.
     pub(crate) path: PathBuf,
     len: u64,
-    content: Content,
+    storage: Storage,
 }
 
 #[derive(Debug)]
-enum Content {
+enum Storage {
     File(Arc<File>),
     Memory(Vec<u8>),
 }
@@ -47,12 +47,12 @@ impl DataFile {
     /// A file that is open already; `path` is for messages.
     pub(crate) fn shared(file: Arc<File>, path: &Path) -> Result<DataFile, DataError> {
         let len = file.metadata().map_err(|source| DataError::io("read", path, source))?.len();
-        Ok(DataFile { path: path.to_owned(), len, content: Content::File(file) })
+        Ok(DataFile { path: path.to_owned(), len, storage: Storage::File(file) })
     }
 
     /// Bytes in memory under a name for messages.
-    pub(crate) fn owned(path: PathBuf, bytes: Vec<u8>) -> DataFile {
-        DataFile { path, len: bytes.len() as u64, content: Content::Memory(bytes) }
+    pub(crate) fn in_memory(path: PathBuf, bytes: Vec<u8>) -> DataFile {
+        DataFile { path, len: bytes.len() as u64, storage: Storage::Memory(bytes) }
     }
 
     /// Bytes that the file had when it was opened.
@@ -66,14 +66,14 @@ impl DataFile {
     /// [`DataError::Shrunk`] where the file has become shorter than that.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), DataError> {
         let shrunk = |held: u64| DataError::Shrunk { path: self.path.clone(), held, expected: self.len };
-        match &self.content {
-            Content::Memory(bytes) => {
+        match &self.storage {
+            Storage::Memory(bytes) => {
                 let part =
                     usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(out.len())?));
                 out.copy_from_slice(part.ok_or_else(|| shrunk(bytes.len() as u64))?);
                 Ok(())
             }
-            Content::File(file) => {
+            Storage::File(file) => {
                 let mut done = 0;
                 while done < out.len() {
                     match read_some_at(file, &mut out[done..], offset + done as u64) {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn bytes_in_memory_are_read_alike() {
-        let file = DataFile::owned("x".into(), vec![1, 2, 3]);
+        let file = DataFile::in_memory("x".into(), vec![1, 2, 3]);
         assert_eq!(file.read_up_to(1, 9).unwrap(), [2, 3]);
         assert!(file.read_at(2, &mut [0; 2]).is_err());
     }

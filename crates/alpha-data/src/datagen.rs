@@ -6,16 +6,16 @@ pub use self::abc::abc;
 
 use alpha_tensor::rng::{Key, Purpose};
 
-/// Draws one after another from a stream of its own.
+/// Rng one after another from a stream of its own.
 #[derive(Debug)]
-struct Draws {
+struct Rng {
     key: Key,
     counter: u64,
 }
 
-impl Draws {
-    fn new(seed: u64, item: u64) -> Draws {
-        Draws { key: Key::new(seed, Purpose::Synthetic).fold(item), counter: 0 }
+impl Rng {
+    fn new(seed: u64, item: u64) -> Rng {
+        Rng { key: Key::new(seed, Purpose::Synthetic).fold(item), counter: 0 }
     }
 
     /// A uniform integer in `0..bound`.

@@ -18,13 +18,13 @@ pub enum DataError {
     },
     /// A BPE vocabulary that has no room for the bytes themselves.
     #[error(
-        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {least} tokens\nhint: ask for at least {least}, or use the `byte` or `char` tokenizer"
+        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {min} tokens\nhint: ask for at least {min}, or use the `byte` or `char` tokenizer"
     )]
     VocabTooSmall {
         /// What was asked for.
         vocab: usize,
         /// Bytes and the end-of-text token.
-        least: usize,
+        min: usize,
     },
     /// A glob that does not parse.
     #[error("`{pattern}` is not a glob: {why}\nhint: use a file, a folder or a pattern like `data/*.txt`")]
@@ -95,7 +95,7 @@ pub enum DataError {
     },
     /// A format that is known and not read.
     #[error("`{}` is {what}\nhint: {hint}", path.display())]
-    ForeignFormat {
+    UnsupportedFormat {
         /// The file.
         path: PathBuf,
         /// What it is, with its article.
@@ -105,7 +105,7 @@ pub enum DataError {
     },
     /// A gzip or zstd file that does not unpack.
     #[error("`{}` does not unpack: {why}\nhint: it was cut off or is damaged; copy it again", path.display())]
-    BrokenPacking {
+    BrokenCompression {
         /// The file.
         path: PathBuf,
         /// The decoder's reason.
@@ -173,7 +173,7 @@ pub enum DataError {
     },
     /// A line of jsonl beyond what is held in memory.
     #[error(
-        "`{}` line {line} is longer than {most_bytes} bytes\nhint: split the document, or give the text as a text file",
+        "`{}` line {line} is longer than {max_bytes} bytes\nhint: split the document, or give the text as a text file",
         path.display()
     )]
     LongLine {
@@ -182,7 +182,7 @@ pub enum DataError {
         /// Line, counted from 1.
         line: u64,
         /// The limit.
-        most_bytes: usize,
+        max_bytes: usize,
     },
     /// Files of different kinds in one source.
     #[error(
@@ -218,14 +218,14 @@ pub enum DataError {
     },
     /// A shard with another length than its header says.
     #[error(
-        "`{}` says {said} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
+        "`{}` says {declared} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
         path.display()
     )]
     ShardLength {
         /// The file.
         path: PathBuf,
         /// Header's count.
-        said: u64,
+        declared: u64,
         /// Tokens in the file.
         held: u64,
     },

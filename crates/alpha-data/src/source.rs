@@ -63,18 +63,21 @@ impl Source {
         let listing = Listing::of(data)?;
         let mut files = Vec::with_capacity(listing.files.len());
         let mut kinds = Vec::with_capacity(listing.files.len());
-        let mut doubts = Vec::new();
+        let mut json_warnings = Vec::new();
         for path in &listing.files {
             let (file, kind) = open(path, token_dtype, work, warnings)?;
-            if kind == Kind::Text {
-                doubts.extend(format::doubt(&file.open()?)?);
+            if kind == FileKind::Text {
+                json_warnings.extend(format::json_warning(&file.open()?)?);
             }
             files.push(file);
             kinds.push(kind);
         }
-        if let Some(first) = doubts.first() {
-            let others =
-                if doubts.len() > 1 { format!(" (and {} files more)", doubts.len() - 1) } else { String::new() };
+        if let Some(first) = json_warnings.first() {
+            let others = if json_warnings.len() > 1 {
+                format!(" (and {} files more)", json_warnings.len() - 1)
+            } else {
+                String::new()
+            };
             warnings.push(format!("{first}{others}"));
         }
         if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
@@ -93,9 +96,9 @@ impl Source {
             warnings.push(format!("`{data}`: {files} of {}; {note}", kinds[0].name()));
         }
         Ok(match kinds[0] {
-            Kind::Text => Source::Text(files),
-            Kind::Jsonl => Source::Jsonl(files),
-            Kind::Shard => Source::Shards(files),
+            FileKind::Text => Source::Text(files),
+            FileKind::Jsonl => Source::Jsonl(files),
+            FileKind::Shard => Source::Shards(files),
         })
     }
 
@@ -127,18 +130,18 @@ fn validation_among(data: &str, files: &[PathBuf]) -> Option<String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Text,
     Jsonl,
     Shard,
 }
 
-impl Kind {
+impl FileKind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Text => "text",
-            Kind::Jsonl => "jsonl",
-            Kind::Shard => "token shards",
+            FileKind::Text => "text",
+            FileKind::Jsonl => "jsonl",
+            FileKind::Shard => "token shards",
         }
     }
 }
@@ -149,20 +152,20 @@ fn open(
     token_dtype: Option<TokenDtype>,
     work: &Work<'_>,
     warnings: &mut Vec<String>,
-) -> Result<(SourceFile, Kind), DataError> {
+) -> Result<(SourceFile, FileKind), DataError> {
     let mut found = SourceFile { path: path.to_owned(), stored: path.to_owned(), unnamed: None };
     let mut name = path.to_owned();
     loop {
         let file = found.open()?;
-        let packing = match format::recognise(&file, &name, token_dtype)? {
-            Format::Text => return Ok((found, Kind::Text)),
-            Format::Jsonl => return Ok((found, Kind::Jsonl)),
-            Format::Shard => return Ok((found, Kind::Shard)),
-            Format::Packed(packing) => packing,
+        let compression = match format::recognise(&file, &name, token_dtype)? {
+            Format::Text => return Ok((found, FileKind::Text)),
+            Format::Jsonl => return Ok((found, FileKind::Jsonl)),
+            Format::Shard => return Ok((found, FileKind::Shard)),
+            Format::Compressed(compression) => compression,
         };
         // `docs.jsonl.gz` holds `docs.jsonl`.
         name.set_extension("");
-        match unpack::unpack(&file, packing, work, warnings)? {
+        match unpack::unpack(&file, compression, work, warnings)? {
             Unpacked::At(stored) => found = SourceFile { stored, unnamed: None, ..found },
             Unpacked::Unnamed(held) => found.unnamed = Some(held),
         }

@@ -132,7 +132,7 @@ pub(crate) mod tests {
         let shards = lengths.iter().map(|length| {
             let bytes = (next..next + *length as u32).flat_map(u32::to_le_bytes).collect();
             next += *length as u32;
-            let file = DataFile::owned("counting.bin".into(), bytes);
+            let file = DataFile::in_memory("counting.bin".into(), bytes);
             Arc::new(Shard::open(file, Some(TokenDtype::U32)).unwrap())
         });
         TokenStream::new(shards.collect(), 1 << 20)

@@ -67,7 +67,7 @@ pub struct Tokenizer {
     vocab_size: usize,
     end_of_text: Option<u32>,
     /// What the model that the file came with ends its texts with; the first ends documents.
-    declared_ends: Vec<u32>,
+    eos_tokens: Vec<u32>,
     byte_lengths: OnceLock<Option<Vec<u32>>>,
 }
 
@@ -81,13 +81,13 @@ impl Tokenizer {
         }
         let tokenizer = Tokenizer::from_json(json);
         let mut tokenizer = tokenizer.map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })?;
-        tokenizer.declared_ends = tokenizer.ends_declared_beside(path)?;
+        tokenizer.eos_tokens = tokenizer.read_eos_tokens(path)?;
         Ok(tokenizer)
     }
 
     /// The ids that the model's files beside a `tokenizer.json` name. Ids beyond the vocabulary are passed over: stock
     /// configurations name GPT-2's token whatever the vocabulary.
-    fn ends_declared_beside(&self, path: &Path) -> Result<Vec<u32>, DataError> {
+    fn read_eos_tokens(&self, path: &Path) -> Result<Vec<u32>, DataError> {
         let mut ends: Vec<u32> = Vec::new();
         for name in ["config.json", "generation_config.json"] {
             let ids = match &model_file(path, name)?["eos_token_id"] {
@@ -120,7 +120,7 @@ impl Tokenizer {
     }
 
     /// Whether this is the kind that a name or a file asks for.
-    pub(crate) fn is_of(&self, kind: &Kind) -> bool {
+    pub(crate) fn matches(&self, kind: &Kind) -> bool {
         match (kind, &self.scheme) {
             (Kind::Char, Scheme::Char { .. }) | (Kind::Byte, Scheme::Byte) | (Kind::Word, Scheme::Word(_)) => true,
             (Kind::Bpe { vocab }, Scheme::Bpe) => self.vocab_size <= *vocab,
@@ -148,12 +148,12 @@ impl Tokenizer {
 
     /// The token that ends a document, if the vocabulary has one.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.declared_ends.first().copied().or(self.end_of_text)
+        self.eos_tokens.first().copied().or(self.end_of_text)
     }
 
     /// Whether a text ends with this token.
     pub fn is_end(&self, token: u32) -> bool {
-        self.declared_ends.contains(&token) || self.end_of_text() == Some(token)
+        self.eos_tokens.contains(&token) || self.end_of_text() == Some(token)
     }
 
     /// Ids of a text.
@@ -171,7 +171,7 @@ impl Tokenizer {
             return Ok(String::new());
         }
         let decoded = if matches!(self.scheme, Scheme::Foreign) {
-            foreign::guarded(|| self.inner.decode(tokens, skips_special))
+            foreign::catch_panic(|| self.inner.decode(tokens, skips_special))
         } else {
             self.inner.decode(tokens, skips_special).map_err(TokenizerFault::from)
         };
@@ -209,7 +209,7 @@ impl Tokenizer {
             json.drain(..BYTE_ORDER_MARK.len());
         }
         let document: Value = serde_json::from_slice(&json)?;
-        let mut inner = foreign::guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
+        let mut inner = foreign::catch_panic(|| tokenizers::Tokenizer::from_bytes(&json))?;
         foreign::check(&document, &inner)?;
         // Kept in the file, where other programs mean it for batches of sentences; `transformers` switches both off, too.
         inner.with_truncation(None)?;
@@ -231,7 +231,7 @@ impl Tokenizer {
             is_indivisible,
             vocab_size,
             end_of_text,
-            declared_ends: Vec::new(),
+            eos_tokens: Vec::new(),
             byte_lengths: OnceLock::new(),
         })
     }

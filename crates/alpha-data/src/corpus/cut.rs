@@ -9,11 +9,11 @@ pub(crate) type Joins<'a> = &'a dyn Fn(&str, &str) -> bool;
 /// A piece has at least so many bytes, but for the last of a document.
 pub(crate) const PIECE_BYTES: usize = 128 << 10;
 /// … and at most so many.
-pub(crate) const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MAX_BYTES: usize = 4 << 20;
 /// What stands on either side of a place where text may be cut, as far as a tokenizer is asked about it.
 pub(crate) const CONTEXT_BYTES: usize = 512;
 /// Places of a kind that a tokenizer is asked about.
-const MOST_PLACES: usize = 64;
+const MAX_PLACES: usize = 64;
 
 /// Where a piece ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +45,14 @@ pub(crate) fn cut(bytes: &[u8], is_whole: bool, joins: Joins<'_>) -> Cut {
         }
     };
     let near = PIECE_BYTES..2 * PIECE_BYTES;
-    let far = PIECE_BYTES..bytes.len().min(MOST_BYTES).saturating_sub(8);
-    let mut lines = near.filter(|at| is_line_start(bytes, *at)).take(MOST_PLACES);
-    let mut words = far.filter(|at| is_word_start(bytes, *at)).take(MOST_PLACES);
+    let far = PIECE_BYTES..bytes.len().min(MAX_BYTES).saturating_sub(8);
+    let mut lines = near.filter(|at| is_line_start(bytes, *at)).take(MAX_PLACES);
+    let mut words = far.filter(|at| is_word_start(bytes, *at)).take(MAX_PLACES);
     if let Some(at) = lines.find(|at| !are_joined(at)).or_else(|| words.find(|at| !are_joined(at))) {
         return Cut::At(at);
     }
-    if bytes.len() >= MOST_BYTES {
-        let end = (MOST_BYTES - 8..MOST_BYTES).find(|at| is_char_start(bytes, *at)).unwrap_or(MOST_BYTES - 8);
+    if bytes.len() >= MAX_BYTES {
+        let end = (MAX_BYTES - 8..MAX_BYTES).find(|at| is_char_start(bytes, *at)).unwrap_or(MAX_BYTES - 8);
         return Cut::Forced(end);
     }
     if is_whole { Cut::At(bytes.len()) } else { Cut::ReadOn }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Longest line of jsonl: it is in memory twice, as it stands and as text.
-const MOST_LINE_BYTES: usize = 1 << 30;
+const MAX_LINE_BYTES: usize = 1 << 30;
 
 /// What has been read of a file and not yet passed.
 pub(super) struct Window<'a> {
@@ -79,9 +79,9 @@ impl<'a> Window<'a> {
             if self.is_at_end {
                 break searched;
             }
-            if searched > MOST_LINE_BYTES {
+            if searched > MAX_LINE_BYTES {
                 let (path, line) = (self.file.path.clone(), self.line + 1);
-                return Err(DataError::LongLine { path, line, most_bytes: MOST_LINE_BYTES });
+                return Err(DataError::LongLine { path, line, max_bytes: MAX_LINE_BYTES });
             }
             self.read_more()?;
         };

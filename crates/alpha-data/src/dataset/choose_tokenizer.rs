@@ -49,7 +49,7 @@ fn load_or_build_tokenizer(
 ) -> Result<Tokenizer, DataError> {
     if let Some(path) = artifacts.as_deref().filter(|path| path.exists()) {
         let tokenizer = Tokenizer::load(path)?;
-        if let Some(kind) = asked.filter(|kind| !tokenizer.is_of(kind)) {
+        if let Some(kind) = asked.filter(|kind| !tokenizer.matches(kind)) {
             warnings.push(format!("`{}` is used, which is not what `--tokenizer={kind}` names", path.display()));
         }
         return Ok(tokenizer);

@@ -56,23 +56,26 @@ pub(super) fn encode_corpus(
     if let Some(path) = work.cache.path(&key, "tokens") {
         if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
             // What was said when it was encoded is as true now.
-            let said = work.cache.read(&key, "said").and_then(|text| String::from_utf8(text).ok());
-            warnings.extend(said.iter().flat_map(|text| text.lines().map(str::to_owned)));
+            let old_warnings = work.cache.read(&key, "said").and_then(|text| String::from_utf8(text).ok());
+            warnings.extend(old_warnings.iter().flat_map(|text| text.lines().map(str::to_owned)));
             return Ok(file);
         }
-        let mut said = Vec::new();
+        let mut new_warnings = Vec::new();
         let written = cache::write_with(&path, |file| {
             let mut out = BufWriter::with_capacity(1 << 20, file);
-            token_file::write(&mut out, corpus, tokenizer, work, &mut said)
+            token_file::write(&mut out, corpus, tokenizer, work, &mut new_warnings)
         });
         match written {
             Ok(()) => {
-                if !said.is_empty() {
+                if !new_warnings.is_empty() {
                     warnings.extend(
-                        work.cache.write(&key, "said", said.join("\n").as_bytes()).err().map(|error| error.to_string()),
+                        work.cache
+                            .write(&key, "said", new_warnings.join("\n").as_bytes())
+                            .err()
+                            .map(|error| error.to_string()),
                     );
                 }
-                warnings.extend(said);
+                warnings.extend(new_warnings);
                 if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
                     return Ok(file);
                 }
@@ -95,7 +98,7 @@ fn encode_uncached(
     if corpus.bytes() <= MEMORY_BYTES {
         let mut out = Cursor::new(Vec::new());
         token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| error.at(&name))?;
-        let file = DataFile::owned(name, out.into_inner());
+        let file = DataFile::in_memory(name, out.into_inner());
         return Ok(token_file::open(file).expect("memory reads back as written"));
     }
     let (file, path) = cache::unnamed_file()?;

@@ -75,7 +75,7 @@ mod tests {
         let tokenizer = Tokenizer::build(&Kind::Byte, &corpus, &Work::default()).unwrap().0;
         let mut out = Cursor::new(Vec::new());
         token_file::write(&mut out, &corpus, &tokenizer, &Work::default(), &mut Vec::new()).unwrap();
-        let file = token_file::open(DataFile::owned("x".into(), out.into_inner())).unwrap();
+        let file = token_file::open(DataFile::in_memory("x".into(), out.into_inner())).unwrap();
         let stream = TokenStream::new(vec![file.shard.clone()], 257);
         split_position(&stream, Some(&file), block).unwrap()
     }

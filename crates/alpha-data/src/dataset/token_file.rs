@@ -50,7 +50,7 @@ pub(crate) fn write<W: Write + Seek>(
         }
         let texts: Vec<Text<'_>> =
             batch.iter().map(|piece| Text { text: &piece.text, context: &piece.context }).collect();
-        let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| place(error, &batch[index]))?;
+        let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| located(error, &batch[index]))?;
         for (piece, tokens) in batch.iter().zip(&encoded) {
             if piece.begins_document && corpus.has_documents() {
                 writer.begin_document();
@@ -87,7 +87,7 @@ fn next_batch<'a>(pieces: &mut Pieces<'a>) -> Result<Vec<Piece<'a>>, DataError> 
 }
 
 /// Says in which file, and where in it, text is unknown.
-fn place(error: DataError, piece: &Piece) -> DataError {
+fn located(error: DataError, piece: &Piece) -> DataError {
     match error {
         DataError::NotInVocabulary { token, offset, .. } => DataError::NotInVocabulary {
             token,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn reopen(bytes: Vec<u8>) -> Option<TokenFile> {
-        open(DataFile::owned("x.tokens".into(), bytes))
+        open(DataFile::in_memory("x.tokens".into(), bytes))
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     jsonl,
-    unpack::{self, Packing},
+    unpack::{self, Compression},
     unsupported,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub(crate) enum Format {
     /// Tokens: llm.c's format, numpy's, or headerless.
     Shard,
     /// Something readable, packed by gzip or zstd.
-    Packed(Packing),
+    Compressed(Compression),
 }
 
 /// U+FEFF in UTF-8: Windows programs begin files with it.
@@ -46,8 +46,8 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
     if shard::has_magic(&start) || npy::has_magic(&start) {
         return Ok(Format::Shard);
     }
-    if let Some(packing) = packing(&start, may_be_tokens) {
-        return Ok(Format::Packed(packing));
+    if let Some(compression) = compression(&start, may_be_tokens) {
+        return Ok(Format::Compressed(compression));
     }
     if let Some((what, hint)) = unsupported::find(file, &start, may_be_tokens)? {
         return Err(unsupported::error(file, what, hint));
@@ -77,11 +77,11 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
     Ok(Format::Text)
 }
 
-/// What packed a file. Tokens may begin with the same bytes, so that those of a packing must then unpack.
-fn packing(start: &[u8], may_be_tokens: bool) -> Option<Packing> {
-    let begins = [(Packing::Gzip, is_gzip(start)), (Packing::Zstd, is_zstd(start))];
-    let is_packed = |packing: &Packing| !may_be_tokens || unpack::begins_as(*packing, start);
-    begins.into_iter().filter(|(_, has_magic)| *has_magic).map(|(packing, _)| packing).find(is_packed)
+/// What packed a file. Tokens may begin with the same bytes, so that those of a compression must then unpack.
+fn compression(start: &[u8], may_be_tokens: bool) -> Option<Compression> {
+    let begins = [(Compression::Gzip, is_gzip(start)), (Compression::Zstd, is_zstd(start))];
+    let is_compressed = |compression: &Compression| !may_be_tokens || unpack::begins_as(*compression, start);
+    begins.into_iter().filter(|(_, has_magic)| *has_magic).map(|(compression, _)| compression).find(is_compressed)
 }
 
 /// RFC 1952, section 2.3: magic, method 8, no reserved flag.
@@ -120,7 +120,7 @@ fn is_array_of_documents(text: &[u8]) -> bool {
 }
 
 /// What text looks like that may not be meant as text: JSON without a `text` in it. None where it is not.
-pub(crate) fn doubt(file: &DataFile) -> Result<Option<String>, DataError> {
+pub(crate) fn json_warning(file: &DataFile) -> Result<Option<String>, DataError> {
     let start = file.read_up_to(0, START_BYTES)?;
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
     if !text.starts_with(b"{") && !text.starts_with(b"[") {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn json_that_is_read_as_text_is_doubted() {
-        let doubted = |bytes: &[u8]| doubt(&DataFile::owned("x".into(), bytes.to_vec())).unwrap().is_some();
+        let doubted = |bytes: &[u8]| json_warning(&DataFile::in_memory("x".into(), bytes.to_vec())).unwrap().is_some();
         for bytes in [
             &b"{\"content\": \"a\"}\n{\"content\": \"b\"}\n"[..],
             b"[{\"content\": \"a\"}, {\"content\": \"b\"}]",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn recognised(name: &str, bytes: &[u8], dtype: Option<TokenDtype>) -> Result<Format, String> {
-        let file = DataFile::owned(name.into(), bytes.to_vec());
+        let file = DataFile::in_memory(name.into(), bytes.to_vec());
         recognise(&file, Path::new(name), dtype).map_err(|error| error.to_string())
     }
 
@@ -264,7 +264,7 @@ mod tests {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(&[7; 300]).unwrap();
         let packed = packed.finish().unwrap();
-        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Packed(Packing::Gzip));
+        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Gzip));
         // 35615 and 8, then tokens that no program packed; 10832 and 6221.
         let tokens = [&b"\x1F\x8B\x08\0"[..], &[0x51; 300]].concat();
         assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);

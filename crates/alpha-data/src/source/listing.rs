@@ -25,30 +25,30 @@ pub(crate) struct Listing {
     /// Sorted by path; at least one.
     pub(crate) files: Vec<PathBuf>,
     /// What was found beside them.
-    left_out: Vec<(PathBuf, Why)>,
+    left_out: Vec<(PathBuf, Reason)>,
 }
 
 /// Why something was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum Reason {
     Folder,
     DeadLink,
     /// The system does not let it be looked at.
     Unreadable,
     /// A file or folder that counts already, by another path.
-    Again,
+    Duplicate,
     /// A pipe, a device, a socket.
     Special,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Folder => "a folder",
-            Why::DeadLink => "a link to nothing",
-            Why::Unreadable => "cannot be read",
-            Why::Again => "counts already, by another path",
-            Why::Special => "not a regular file",
+            Reason::Folder => "a folder",
+            Reason::DeadLink => "a link to nothing",
+            Reason::Unreadable => "cannot be read",
+            Reason::Duplicate => "counts already, by another path",
+            Reason::Special => "not a regular file",
         })
     }
 }
@@ -93,7 +93,7 @@ impl Listing {
             }
             match fs::metadata(&path) {
                 Err(_) => self.leave_out(path),
-                Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Why::Folder)),
+                Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Reason::Folder)),
                 Ok(metadata) => self.add_file(path, &metadata, &mut seen),
             }
         }
@@ -103,17 +103,17 @@ impl Listing {
     /// Notes what is there and cannot be looked at.
     fn leave_out(&mut self, path: PathBuf) {
         let is_denied = fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-        let why = if path.is_symlink() && !is_denied { Why::DeadLink } else { Why::Unreadable };
+        let why = if path.is_symlink() && !is_denied { Reason::DeadLink } else { Reason::Unreadable };
         self.left_out.push((path, why));
     }
 
     fn add_file(&mut self, path: PathBuf, metadata: &Metadata, seen: &mut HashSet<PathBuf>) {
         if !metadata.is_file() {
-            self.left_out.push((path, Why::Special));
+            self.left_out.push((path, Reason::Special));
         } else if seen.insert(identity(&path)) {
             self.files.push(path);
         } else {
-            self.left_out.push((path, Why::Again));
+            self.left_out.push((path, Reason::Duplicate));
         }
     }
 
@@ -173,7 +173,7 @@ impl Walk<'_> {
                 if self.folders.insert(identity(&path)) {
                     self.visit(&path, depth - 1)?;
                 } else {
-                    self.listing.left_out.push((path, Why::Again));
+                    self.listing.left_out.push((path, Reason::Duplicate));
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::{
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
+pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Unpacked {
 /// Unpacks a file; what the user should know comes as a warning.
 pub(crate) fn unpack(
     file: &DataFile,
-    packing: Packing,
+    compression: Compression,
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Unpacked, DataError> {
@@ -47,7 +47,7 @@ pub(crate) fn unpack(
         if kept_len.is_some() && path.metadata().map(|metadata| metadata.len()).ok() == kept_len {
             return Ok(Unpacked::At(path));
         }
-        match cache::write_with(&path, |out| copy(file, packing, out, work)) {
+        match cache::write_with(&path, |out| unpack_into(file, compression, out, work)) {
             Ok(len) => match work.cache.write(&key, "length", &len.to_le_bytes()) {
                 Ok(()) => return Ok(Unpacked::At(path)),
                 Err(error) => warnings.push(error.to_string()),
@@ -57,7 +57,7 @@ pub(crate) fn unpack(
         }
     }
     let (mut out, path) = cache::unnamed_file()?;
-    copy(file, packing, &mut out, work).map_err(|error| error.at(&path))?;
+    unpack_into(file, compression, &mut out, work).map_err(|error| error.at(&path))?;
     Ok(Unpacked::Unnamed(Arc::new(out)))
 }
 
@@ -76,28 +76,28 @@ fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
 }
 
 /// Unpacks into `out`; returns how many bytes came out.
-fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> Result<u64, WriteError> {
+fn unpack_into(file: &DataFile, compression: Compression, out: &mut File, work: &Work<'_>) -> Result<u64, WriteError> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
-    let mut source = BufReader::with_capacity(1 << 20, Packed { file, position: 0, work });
+    let mut source = BufReader::with_capacity(1 << 20, PackedReader { file, position: 0, work });
     let mut total = 0;
-    match packing {
+    match compression {
         // Several members follow one another where a file was packed in parts; zeros fill up a tape's last block.
-        Packing::Gzip => {
+        Compression::Gzip => {
             let broken = |error: io::Error| WriteError::Data(of_source(error, file));
             loop {
-                total += pump(&mut GzDecoder::new(&mut source), &mut out, file)?;
+                total += decode_into(&mut GzDecoder::new(&mut source), &mut out, file)?;
                 if !skip_zeros(&mut source).map_err(broken)? {
                     break;
                 }
             }
         }
-        Packing::Zstd => {
+        Compression::Zstd => {
             let broken = |error: io::Error| WriteError::Data(of_source(error, file));
             while !source.fill_buf().map_err(broken)?.is_empty() {
                 if !skip_frame(&mut source).map_err(broken)? {
                     let frame = StreamingDecoder::new(&mut source);
                     let mut frame = frame.map_err(|error| broken(io::Error::other(error.to_string())))?;
-                    total += pump(&mut frame, &mut out, file)?;
+                    total += decode_into(&mut frame, &mut out, file)?;
                 }
             }
         }
@@ -107,16 +107,17 @@ fn copy(file: &DataFile, packing: Packing, out: &mut File, work: &Work<'_>) -> R
 }
 
 /// Whether a file's beginning unpacks, as far as it goes.
-pub(crate) fn begins_as(packing: Packing, start: &[u8]) -> bool {
-    let unpacked = match packing {
-        Packing::Gzip => io::copy(&mut GzDecoder::new(start), &mut io::sink()),
-        Packing::Zstd => match StreamingDecoder::new(start) {
+pub(crate) fn begins_as(compression: Compression, start: &[u8]) -> bool {
+    let unpacked = match compression {
+        Compression::Gzip => io::copy(&mut GzDecoder::new(start), &mut io::sink()),
+        Compression::Zstd => match StreamingDecoder::new(start) {
             Ok(mut frame) => io::copy(&mut frame, &mut io::sink()),
             Err(_) => return false,
         },
     };
     // What is cut off was whole until there; ruzstd has an error of its own for that.
-    unpacked.map_or_else(|error| error.kind() == io::ErrorKind::UnexpectedEof || packing == Packing::Zstd, |_| true)
+    unpacked
+        .map_or_else(|error| error.kind() == io::ErrorKind::UnexpectedEof || compression == Compression::Zstd, |_| true)
 }
 
 /// Passes over zeros; false where nothing is behind them.
@@ -150,7 +151,7 @@ fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
 }
 
 /// From a decoder to the output.
-fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, WriteError> {
+fn decode_into(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, WriteError> {
     let mut bytes = vec![0; 1 << 18];
     let mut total = 0;
     loop {
@@ -170,18 +171,18 @@ fn pump(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<
 fn of_source(error: io::Error, file: &DataFile) -> DataError {
     match error.downcast::<DataError>() {
         Ok(error) => error,
-        Err(error) => DataError::BrokenPacking { path: file.path.clone(), why: error.to_string() },
+        Err(error) => DataError::BrokenCompression { path: file.path.clone(), why: error.to_string() },
     }
 }
 
 /// Reads a packed file from its start.
-struct Packed<'a> {
+struct PackedReader<'a> {
     file: &'a DataFile,
     position: u64,
     work: &'a Work<'a>,
 }
 
-impl Read for Packed<'_> {
+impl Read for PackedReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let count = (self.file.len() - self.position).min(out.len() as u64) as usize;
         self.file.read_at(self.position, &mut out[..count]).map_err(io::Error::other)?;
@@ -195,13 +196,13 @@ impl Read for Packed<'_> {
 mod tests {
     use std::path::Path;
 
-    use flate2::{Compression, write::GzEncoder};
+    use flate2::write::GzEncoder;
 
     use super::*;
     use crate::{Cache, data_file::FromStart};
 
     fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
@@ -210,10 +211,10 @@ mod tests {
         ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
     }
 
-    fn unpacked(bytes: Vec<u8>, packing: Packing, cache: &Cache) -> Result<Vec<u8>, DataError> {
+    fn unpacked(bytes: Vec<u8>, compression: Compression, cache: &Cache) -> Result<Vec<u8>, DataError> {
         let work = Work { cache, ..Work::default() };
         let mut warnings = Vec::new();
-        let found = unpack(&DataFile::owned("x".into(), bytes), packing, &work, &mut warnings)?;
+        let found = unpack(&DataFile::in_memory("x".into(), bytes), compression, &work, &mut warnings)?;
         assert!(warnings.is_empty(), "{warnings:?}");
         Ok(match found {
             Unpacked::At(path) => std::fs::read(path).unwrap(),
@@ -231,12 +232,12 @@ mod tests {
         let text: Vec<u8> = (0..300_000u32).flat_map(|number| number.to_string().into_bytes()).collect();
         let skippable = [&[0x5E, 0x2A, 0x4D, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
         let expected = [&text[..], b"second"].concat();
-        for (bytes, packing) in [
-            ([gzip(&text), gzip(b"second")].concat(), Packing::Gzip),
-            ([skippable.clone(), zstd(&text), skippable, zstd(b"second")].concat(), Packing::Zstd),
+        for (bytes, compression) in [
+            ([gzip(&text), gzip(b"second")].concat(), Compression::Gzip),
+            ([skippable.clone(), zstd(&text), skippable, zstd(b"second")].concat(), Compression::Zstd),
         ] {
             for cache in [Cache::none(), Cache::in_folder(folder.path()), Cache::in_folder(folder.path())] {
-                assert!(unpacked(bytes.clone(), packing, &cache).unwrap() == expected, "{packing:?}");
+                assert!(unpacked(bytes.clone(), compression, &cache).unwrap() == expected, "{compression:?}");
             }
         }
     }
@@ -244,10 +245,10 @@ mod tests {
     #[test]
     fn a_file_that_was_cut_short_is_refused() {
         let text = b"some text that is long enough to be packed ".repeat(1000);
-        for (bytes, packing) in [(gzip(&text), Packing::Gzip), (zstd(&text), Packing::Zstd)] {
+        for (bytes, compression) in [(gzip(&text), Compression::Gzip), (zstd(&text), Compression::Zstd)] {
             for len in [bytes.len() - 1, bytes.len() / 2, 11] {
-                let found = unpacked(bytes[..len].to_vec(), packing, &Cache::none());
-                assert!(matches!(found, Err(DataError::BrokenPacking { .. })), "{packing:?} {len}");
+                let found = unpacked(bytes[..len].to_vec(), compression, &Cache::none());
+                assert!(matches!(found, Err(DataError::BrokenCompression { .. })), "{compression:?} {len}");
             }
         }
     }

@@ -49,7 +49,7 @@ const PICKLE: &str =
 
 pub(super) fn error(file: &DataFile, what: &str, hint: &str) -> DataError {
     let hint = hint.replace("{}", &file.path.display().to_string());
-    DataError::ForeignFormat { path: file.path.clone(), what: what.to_owned(), hint }
+    DataError::UnsupportedFormat { path: file.path.clone(), what: what.to_owned(), hint }
 }
 
 /// What a file is that cannot be read, and what makes something readable of it.
@@ -69,23 +69,23 @@ pub(super) fn find(file: &DataFile, start: &[u8], may_be_tokens: bool) -> Result
         let hint = "`--data` takes text or tokens; weights go to `--init`, as a folder";
         return Ok(Some(("a safetensors file", hint)));
     }
-    if !may_be_tokens && let Some(found) = begins_like_words(file, start)? {
+    if !may_be_tokens && let Some(found) = with_text_signature(file, start)? {
         return Ok(Some(found));
     }
     // Any bytes may be tokens, but for long signs, which no tokens are by chance.
-    let is_sign = |magic: &[u8]| !may_be_tokens || magic.len() > 4;
-    if let Some((_, what, hint)) = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic) && is_sign(magic)) {
+    let is_signature = |magic: &[u8]| !may_be_tokens || magic.len() > 4;
+    if let Some((_, what, hint)) = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic) && is_signature(magic)) {
         return Ok(Some((what, hint)));
     }
     Ok(is_pickle(start, file.len()).then_some(("a Python pickle", PICKLE)))
 }
 
 /// Formats whose sign is letters, with which a text may begin too: what must follow is looked at.
-fn begins_like_words(file: &DataFile, start: &[u8]) -> Result<Option<Unsupported>, DataError> {
+fn with_text_signature(file: &DataFile, start: &[u8]) -> Result<Option<Unsupported>, DataError> {
     const PARQUET: &[u8] = b"PAR1";
-    let ends_with = |sign: &[u8]| -> Result<bool, DataError> {
-        let at = file.len().saturating_sub(sign.len() as u64);
-        Ok(file.read_up_to(at, sign.len())? == sign)
+    let ends_with = |signature: &[u8]| -> Result<bool, DataError> {
+        let at = file.len().saturating_sub(signature.len() as u64);
+        Ok(file.read_up_to(at, signature.len())? == signature)
     };
     Ok(match start {
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {

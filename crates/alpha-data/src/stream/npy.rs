@@ -7,7 +7,7 @@ use crate::{DataError, TokenDtype, data_file::DataFile};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header that is read; numpy's own are a multiple of 64 bytes and seldom more than one.
-const MOST_HEADER_BYTES: u32 = 1 << 16;
+const MAX_HEADER_BYTES: u32 = 1 << 16;
 
 /// Where tokens lie in a file, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) fn has_magic(start: &[u8]) -> bool {
 /// Reads the header of a file that has the magic.
 pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let broken = |why: String| DataError::ShardHeader { path: file.path.clone(), why };
-    let unusable = |what: String| DataError::ForeignFormat {
+    let unusable = |what: String| DataError::UnsupportedFormat {
         path: file.path.clone(),
         what,
         hint: format!(
@@ -43,8 +43,8 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
         }
         _ => return Err(broken("it ends within its first bytes".to_owned())),
     };
-    if header_bytes > MOST_HEADER_BYTES {
-        return Err(broken(format!("its header has {header_bytes} bytes, expected at most {MOST_HEADER_BYTES}")));
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(broken(format!("its header has {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}")));
     }
     let header = file.read_up_to(header_start, header_bytes as usize)?;
     let header = str::from_utf8(&header).map_err(|_| broken("its header is not text".to_owned()))?;
@@ -77,7 +77,7 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let start = header_start + u64::from(header_bytes);
     let held = file.len().saturating_sub(start) / dtype.bytes() as u64;
     if held != count {
-        return Err(DataError::ShardLength { path: file.path.clone(), said: count, held });
+        return Err(DataError::ShardLength { path: file.path.clone(), declared: count, held });
     }
     Ok(Array { start, count, dtype })
 }
@@ -94,7 +94,7 @@ mod tests {
         }
         bytes.extend(header.as_bytes());
         bytes.extend(tail);
-        DataFile::owned("x.npy".into(), bytes)
+        DataFile::in_memory("x.npy".into(), bytes)
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
             let message = open(&npy(1, header, &vec![0; tail])).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        assert!(open(&DataFile::owned("x".into(), b"\x93NUMPY\x01".to_vec())).is_err());
+        assert!(open(&DataFile::in_memory("x".into(), b"\x93NUMPY\x01".to_vec())).is_err());
         assert!(open(&npy(9, "{}", &[])).is_err());
     }
 }

@@ -78,14 +78,14 @@ impl Shard {
             return Err(DataError::ShardHeader { path: path(), why });
         }
         check_dtype(format.dtype)?;
-        let said = u64::from(word(2));
+        let declared = u64::from(word(2));
         let held_bytes = file.len() - HEADER_BYTES as u64;
         let held = held_bytes / format.dtype.bytes() as u64;
-        if said != held || !held_bytes.is_multiple_of(format.dtype.bytes() as u64) {
-            return Err(DataError::ShardLength { path: path(), said, held });
+        if declared != held || !held_bytes.is_multiple_of(format.dtype.bytes() as u64) {
+            return Err(DataError::ShardLength { path: path(), declared, held });
         }
         let start = HEADER_BYTES as u64;
-        Ok(Shard { file, start, count: said, dtype: format.dtype, format_vocab: Some(format.vocab) })
+        Ok(Shard { file, start, count: declared, dtype: format.dtype, format_vocab: Some(format.vocab) })
     }
 
     /// Tokens that begin at a byte of a file whose layout is known; the caller checked bounds.
@@ -170,8 +170,8 @@ pub(crate) fn identity(shards: &[Arc<Shard>]) -> Result<blake3::Hash, DataError>
 /// one is the upper half, which is tiny, while the others vary.
 fn holds_wider_tokens(file: &DataFile) -> Result<bool, DataError> {
     /// Upper halves of ids below 2^18, which no vocabulary exceeds by much.
-    const LARGEST_UPPER: u16 = 4;
-    const FEWEST_PAIRS: usize = 64;
+    const MAX_UPPER: u16 = 4;
+    const MIN_PAIRS: usize = 64;
     if !file.len().is_multiple_of(4) {
         return Ok(false);
     }
@@ -180,13 +180,13 @@ fn holds_wider_tokens(file: &DataFile) -> Result<bool, DataError> {
         let bytes = file.read_up_to(part / 4 * 4, CHUNK_BYTES)?;
         for word in bytes.chunks_exact(4) {
             let [lower, upper] = [u16::from_le_bytes([word[0], word[1]]), u16::from_le_bytes([word[2], word[3]])];
-            if upper >= LARGEST_UPPER {
+            if upper >= MAX_UPPER {
                 return Ok(false);
             }
             (pairs, largest_lower) = (pairs + 1, largest_lower.max(lower));
         }
     }
-    Ok(pairs >= FEWEST_PAIRS && largest_lower >= 16 * LARGEST_UPPER)
+    Ok(pairs >= MIN_PAIRS && largest_lower >= 16 * MAX_UPPER)
 }
 
 #[cfg(test)]
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn open(bytes: Vec<u8>, dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
-        Shard::open(DataFile::owned("shard.bin".into(), bytes), dtype)
+        Shard::open(DataFile::in_memory("shard.bin".into(), bytes), dtype)
     }
 
     #[test]

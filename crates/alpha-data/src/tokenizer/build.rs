@@ -81,9 +81,9 @@ fn count_words(corpus: &Corpus, work: &Work<'_>) -> Result<Vec<String>, DataErro
 fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<String>) -> Result<Vec<u8>, DataError> {
     let special_tokens: Vec<AddedToken> =
         corpus.has_documents().then(|| AddedToken::from(END_OF_TEXT, true)).into_iter().collect();
-    let least = 256 + special_tokens.len();
-    if vocab < least {
-        return Err(DataError::VocabTooSmall { vocab, least });
+    let min = 256 + special_tokens.len();
+    if vocab < min {
+        return Err(DataError::VocabTooSmall { vocab, min });
     }
     let stride = corpus.bytes().div_ceil(BPE_TRAINING_BYTES).max(1) as usize;
     if stride > 1 {
@@ -115,13 +115,13 @@ fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<
 
 /// Longest part of a word that merges are counted in: a text without spaces, like DNA, is one word, and a merge goes through
 /// all of every word that has it.
-const MOST_WORD_BYTES: usize = 512;
+const MAX_WORD_BYTES: usize = 512;
 
 /// A word, or its parts where it is long.
 fn parts(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {
-        let (part, after) = rest.split_at(char_start(rest, MOST_WORD_BYTES));
+        let (part, after) = rest.split_at(char_start(rest, MAX_WORD_BYTES));
         rest = after;
         (!part.is_empty()).then_some(part)
     })

@@ -12,7 +12,7 @@ use super::{END_OF_TEXT, Scheme, Tokenizer, pattern, scheme};
 use crate::{DataError, TokenizerFault, corpus::char_start, work};
 
 /// Most words whose ids are remembered.
-const MOST_WORDS: usize = 1 << 18;
+const MAX_WORDS: usize = 1 << 18;
 
 /// A text, or a piece of one.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ impl<'t> Encoder<'t> {
                     }
                     let ids: Box<[u32]> = merged.iter().map(|token| token.id).collect();
                     tokens.extend_from_slice(&ids);
-                    if self.words.len() < MOST_WORDS {
+                    if self.words.len() < MAX_WORDS {
                         self.words.insert(word.into(), ids);
                     }
                 }

@@ -65,7 +65,7 @@ pub(super) fn is_indivisible(json: &Value) -> bool {
 }
 
 /// Runs what the crate does with a file or with ids that nobody has checked: it panics at some.
-pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
+pub(super) fn catch_panic<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
     /// The hook that reports panics is the process's: one at a time, so that each puts back what it found.
     static HOOK: Mutex<()> = Mutex::new(());
     let _one = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +118,7 @@ impl Tokenizer {
         for (part, (from, to), tokens) in stages.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             let tokens = tokens.as_deref().unwrap_or_default();
             if !is_covered(part, tokens) {
-                return Err(self.without_token(text, from..to, start));
+                return Err(self.missing_token(text, from..to, start));
             }
             ids.extend(tokens.iter().map(|token| token.id));
         }
@@ -137,7 +137,7 @@ impl Tokenizer {
     }
 
     /// The error for a part of a text of which the model passed something over: the first character that has no token alone.
-    fn without_token(&self, text: &str, part: Range<usize>, start: usize) -> DataError {
+    fn missing_token(&self, text: &str, part: Range<usize>, start: usize) -> DataError {
         let has_token = |char: char| {
             self.stages_of(char.encode_utf8(&mut [0; 4])).is_ok_and(|stages| {
                 let splits = stages.get_splits(OffsetReferential::Original, OffsetType::Byte);
