@@ -1,10 +1,10 @@
-//! Text as pieces small enough to tokenize one at a time, read file by file.
+//! Text, read file by file in pieces that are small enough to tokenize.
 //!
-//! Text is cut only where a line begins or before a space, with characters on both sides that are not white space, and where
-//! the tokenizer agrees that it joins nothing there ([`Joins`]): so encoding the pieces gives the tokens of the whole. Text
-//! without such a place within [`MAX_BYTES`] is cut at any character, which is counted ([`Pieces::forced_cuts`]).
+//! Text is cut only at the start of a line or before a space, where the characters on both sides are not white space and the
+//! tokenizer joins nothing ([`Joins`]). So encoding the pieces gives the tokens of the whole. If there is no such place within
+//! [`cut::MAX_BYTES`], text is cut at any character, which is counted ([`Pieces::forced_cuts`]).
 //!
-//! Documents: each jsonl line; each file where there are several. A single text file has none.
+//! Each line of jsonl is a document. If there are several text files, each is a document; a single text file has no documents.
 
 mod cut;
 mod window;
@@ -27,7 +27,7 @@ use crate::{
     source::SourceFile,
 };
 
-/// What is read at a time.
+/// Bytes that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 
 /// Text files or jsonl files.
@@ -49,9 +49,9 @@ struct TextFile {
 
 #[derive(Clone, Debug)]
 enum Storage {
-    /// Opened when it is read: there may be more files than a process may have open.
+    /// Opened when it is read, because there may be more files than a process may have open.
     At(PathBuf),
-    /// Without a name of its own.
+    /// A file without a name.
     Unnamed(Arc<File>),
     #[cfg(test)]
     Memory(Vec<u8>),
@@ -85,22 +85,22 @@ impl Corpus {
         Corpus { files: texts.enumerate().map(file).collect(), is_jsonl, hash: OnceLock::new() }
     }
 
-    /// Whether an end-of-text token belongs between its parts.
+    /// Whether it consists of documents, each of which ends with an end-of-text token.
     pub fn has_documents(&self) -> bool {
         self.is_jsonl || self.files.len() > 1
     }
 
-    /// Size on disk, unpacked.
+    /// Size in bytes, unpacked.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.len).sum()
     }
 
-    /// Name for messages.
+    /// Names the corpus in messages.
     pub(crate) fn first_path(&self) -> &Path {
         &self.files[0].path
     }
 
-    /// Identifies the content: kind, and for each file length and bytes; not the names.
+    /// Identifies the content: the kind, and the length and bytes of each file, but no names.
     pub(crate) fn hash(&self, progress: &dyn Progress) -> Result<blake3::Hash, DataError> {
         if let Some(hash) = self.hash.get() {
             return Ok(*hash);
@@ -127,7 +127,7 @@ impl Corpus {
     }
 
     /// # Errors
-    /// [`DataError::Changed`] where a file is not what it was when it was opened, as far as length and time tell.
+    /// [`DataError::Changed`] if the length or the time of a file has changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), DataError> {
         for file in &self.files {
             let Storage::At(path) = &file.storage else { continue };
@@ -139,12 +139,12 @@ impl Corpus {
         Ok(())
     }
 
-    /// The text from the first file to the last, for a tokenizer that joins nothing at white space.
+    /// The text of all files, for a tokenizer that joins nothing at white space.
     pub(crate) fn pieces(&self) -> Pieces<'_> {
         self.pieces_where(&|_, _| false)
     }
 
-    /// The text from the first file to the last, cut where a tokenizer joins nothing.
+    /// The text of all files, cut where a tokenizer joins nothing.
     pub(crate) fn pieces_where<'a>(&'a self, joins: Joins<'a>) -> Pieces<'a> {
         Pieces::new(self, joins)
     }
@@ -164,14 +164,14 @@ impl TextFile {
         let read_error = |source| DataError::io("read", &self.path, source);
         Ok(match &self.storage {
             Storage::At(path) => Box::new(File::open(path).map_err(read_error)?),
-            Storage::Unnamed(file) => Box::new(FromStart::of(DataFile::shared(file.clone(), &self.path)?)),
+            Storage::Unnamed(file) => Box::new(FromStart::new(DataFile::shared(file.clone(), &self.path)?)),
             #[cfg(test)]
             Storage::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
         })
     }
 }
 
-/// Where the character begins that byte `at` of a text belongs to; the end of the text where there is none.
+/// The start of the character that byte `at` of a text belongs to; the end of the text if `at` is beyond it.
 pub(crate) fn char_start(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! A file that is read where it is needed, at any place.
+//! Reading a file at any offset.
 //!
-//! Nothing is mapped: a file that somebody cuts short while a run reads it is then an error with its name, where a map would
-//! end the process (SIGBUS), and the number of files is not limited by the number of maps. The pages of what is read often
-//! are in the system's cache either way.
+//! Files are read, not mapped. If a file is truncated during a run, reading gives an error that names it, whereas a mapping
+//! would end the process (SIGBUS). Also, the number of mappings does not limit the number of files. The system caches pages
+//! that are read often in both cases.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::DataError;
 
-/// An open file, or bytes in its place, and their length when it was opened.
+/// An open file or bytes in memory, and the length when it was opened.
 #[derive(Debug)]
 pub(crate) struct DataFile {
     /// For messages.
@@ -29,12 +29,12 @@ enum Storage {
 }
 
 impl DataFile {
-    /// Opens a file, which must not be empty.
+    /// Opens a file that is not empty.
     pub(crate) fn open(path: &Path) -> Result<DataFile, DataError> {
         DataFile::open_at(path, path)
     }
 
-    /// Opens the file that is `stored` somewhere; messages call it `path`.
+    /// Opens the file at `stored`; messages call it `path`.
     pub(crate) fn open_at(stored: &Path, path: &Path) -> Result<DataFile, DataError> {
         let file = File::open(stored).map_err(|source| DataError::io("read", path, source))?;
         let file = DataFile::shared(Arc::new(file), path)?;
@@ -44,26 +44,26 @@ impl DataFile {
         Ok(file)
     }
 
-    /// A file that is open already; `path` is for messages.
+    /// A file that is already open; `path` is for messages.
     pub(crate) fn shared(file: Arc<File>, path: &Path) -> Result<DataFile, DataError> {
         let len = file.metadata().map_err(|source| DataError::io("read", path, source))?.len();
         Ok(DataFile { path: path.to_owned(), len, storage: Storage::File(file) })
     }
 
-    /// Bytes in memory under a name for messages.
+    /// Bytes in memory; `path` is for messages.
     pub(crate) fn in_memory(path: PathBuf, bytes: Vec<u8>) -> DataFile {
         DataFile { path, len: bytes.len() as u64, storage: Storage::Memory(bytes) }
     }
 
-    /// Bytes that the file had when it was opened.
+    /// Number of bytes when the file was opened.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `out` from byte `offset` on.
+    /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`DataError::Shrunk`] where the file has become shorter than that.
+    /// [`DataError::Shrunk`] if the file has become too short.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), DataError> {
         let shrunk = |held: u64| DataError::Shrunk { path: self.path.clone(), held, expected: self.len };
         match &self.storage {
@@ -88,9 +88,9 @@ impl DataFile {
         }
     }
 
-    /// Reads as many bytes from `offset` on as there are, `most` at most.
-    pub(crate) fn read_up_to(&self, offset: u64, most: usize) -> Result<Vec<u8>, DataError> {
-        let mut bytes = vec![0; self.len.saturating_sub(offset).min(most as u64) as usize];
+    /// Reads the bytes from `offset` on, at most `max` of them.
+    pub(crate) fn read_up_to(&self, offset: u64, max: usize) -> Result<Vec<u8>, DataError> {
+        let mut bytes = vec![0; self.len.saturating_sub(offset).min(max as u64) as usize];
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }
@@ -106,20 +106,23 @@ fn read_some_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
 }
 
-/// Reads a file that several may read at a time, from its start.
-pub(crate) struct FromStart(DataFile, u64);
+/// Reads a file from its start; several readers may share the file.
+pub(crate) struct FromStart {
+    file: DataFile,
+    position: u64,
+}
 
 impl FromStart {
-    pub(crate) fn of(file: DataFile) -> FromStart {
-        FromStart(file, 0)
+    pub(crate) fn new(file: DataFile) -> FromStart {
+        FromStart { file, position: 0 }
     }
 }
 
 impl Read for FromStart {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = (self.0.len() - self.1).min(out.len() as u64) as usize;
-        self.0.read_at(self.1, &mut out[..count]).map_err(io::Error::other)?;
-        self.1 += count as u64;
+        let count = (self.file.len() - self.position).min(out.len() as u64) as usize;
+        self.file.read_at(self.position, &mut out[..count]).map_err(io::Error::other)?;
+        self.position += count as u64;
         Ok(count)
     }
 }

@@ -1,4 +1,4 @@
-//! Synthetic data: the same seed gives the same bytes on every machine.
+//! Synthetic data. The same seed gives the same bytes on every machine.
 
 mod abc;
 
@@ -6,7 +6,7 @@ pub use self::abc::abc;
 
 use alpha_tensor::rng::{Key, Purpose};
 
-/// Rng one after another from a stream of its own.
+/// A sequence of random numbers for one item.
 #[derive(Debug)]
 struct Rng {
     key: Key,
@@ -34,7 +34,7 @@ impl Rng {
         &items[self.below(items.len())]
     }
 
-    /// One of `items`, in proportion to its weight.
+    /// One of `items`, with probabilities in proportion to the weights.
     fn pick_weighted<'a, T>(&mut self, items: &'a [(usize, T)]) -> &'a T {
         let mut draw = self.below(items.iter().map(|(weight, _)| weight).sum());
         for (weight, item) in items {

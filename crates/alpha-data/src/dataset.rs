@@ -1,9 +1,8 @@
 //! From the data flags to what training reads: tokenizer, training and validation tokens.
 //!
-//! Text goes through two cached steps. The tokenizer is keyed by its kind and the text; the
-//! tokens by the `tokenizer.json` and the text; both keys hash the content itself, so that a
-//! cache never changes a result. Without a usable cache small token files stay in memory and
-//! large ones go to an unnamed temporary file.
+//! Text goes through two cached steps. The key of a tokenizer is a hash of its kind and the text, the key of tokens a hash of
+//! the `tokenizer.json` and the text, so that a cache never changes a result. Without a usable cache, small token files stay in
+//! memory and large ones go to a temporary file without a name.
 
 mod token_file;
 mod split;
@@ -24,10 +23,10 @@ use self::{
 };
 use crate::{Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work};
 
-/// Changes when the same text and kind no longer give the same tokenizer or tokens.
+/// Changes when the same text and kind would give another tokenizer or other tokens.
 const CACHE_VERSION: &[u8] = b"alpha-data 2, tokenizers 0.23";
 
-/// The flags that concern data.
+/// The flags about data.
 #[derive(Clone, Debug, Default)]
 pub struct DataOptions {
     /// `--data`: a file, a folder or a glob.
@@ -36,19 +35,19 @@ pub struct DataOptions {
     pub val_data: Option<String>,
     /// `--tokenDtype`, for tokens without a header.
     pub token_dtype: Option<TokenDtype>,
-    /// `--tokenizer`, if given; text without one gets [`Kind::default`].
+    /// `--tokenizer`, if given; the default for text is [`Kind::default`].
     pub tokenizer: Option<Kind>,
-    /// `--tokenizerArtifacts`: a `tokenizer.json` to load, or to write once built.
+    /// `--tokenizerArtifacts`: a `tokenizer.json` to load, or to write after building.
     pub tokenizer_artifacts: Option<PathBuf>,
     /// `--vocabSize`, for data that is tokens.
     pub vocab_size: Option<usize>,
-    /// The vocabulary of `--init` or of a checkpoint; comes before every other.
+    /// The vocabulary of `--init` or of a checkpoint; overrides every other.
     pub model_vocab: Option<usize>,
-    /// The folder of weights that came without the tokenizer which text is to be read with.
+    /// The folder of weights that lack the tokenizer with which text must be read.
     pub lacks_tokenizer: Option<PathBuf>,
-    /// `--block`, for the least sizes of a split.
+    /// `--block`; a split needs at least one block on each side.
     pub block: usize,
-    /// `--packed`: without `val_data` nothing is split off.
+    /// `--packed`: without `val_data`, nothing is split off.
     pub packed: bool,
 }
 
@@ -63,8 +62,8 @@ pub enum ValSource {
     Training,
 }
 
-/// What data holds, whatever its files are called and wherever they lie: two that differ were, next to certainly, made of
-/// other data. Of token shards beyond 64 MiB a sample of their bytes is compared, and their lengths.
+/// Identifies the content of data, independently of the names and places of its files. Of a token shard larger than 64 MiB,
+/// only the length and a sample of the bytes count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// Of `--data`.
@@ -77,9 +76,9 @@ pub struct DataIdentity {
 /// Everything that training reads.
 #[derive(Debug)]
 pub struct Dataset {
-    /// None for tokens that came without one.
+    /// None for tokens that came without a tokenizer.
     pub tokenizer: Option<Tokenizer>,
-    /// Number of ids, by model, tokenizer, flag or format.
+    /// Number of ids, from the model, the flag, the tokenizer or the format.
     pub vocab: usize,
     /// Tokens to train on.
     pub train: TokenStream,
@@ -87,11 +86,11 @@ pub struct Dataset {
     pub val: TokenStream,
     /// What `val` is.
     pub val_source: ValSource,
-    /// What all of it is made of.
+    /// Identifies the content of all data.
     pub identity: DataIdentity,
-    /// Where it was found.
+    /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -132,7 +131,7 @@ impl Dataset {
     }
 }
 
-/// Number of ids: by model, flag, tokenizer or format.
+/// Number of ids, from the model, the flag, the tokenizer or the format.
 fn vocab(options: &DataOptions, tokenizer: Option<&Tokenizer>, content: &Content) -> Result<usize, DataError> {
     let size = tokenizer.map(Tokenizer::vocab_size);
     let given = options.model_vocab.or(options.vocab_size).or(size);

@@ -1,11 +1,11 @@
-//! What can go wrong with data, and whose fault it is.
+//! Errors about data.
 //!
-//! [`DataError::is_usage`] tells what the command line alone shows to be wrong from what only
-//! opening a file shows. A message may end in a line of its own that begins with `hint: `.
+//! [`DataError::is_usage`] separates errors that the command line alone shows from errors that only opening a file shows. A
+//! message may end with a line that begins with `hint: `.
 
 use std::{io, path::PathBuf};
 
-/// Everything this crate refuses.
+/// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A tokenizer name that does not exist.
@@ -13,7 +13,7 @@ pub enum DataError {
         "unknown tokenizer `{name}`\nhint: use `char`, `byte`, `word`, `bpe`, `bpe-4k`, `bpe-8k`, `bpe-16k`, `bpe-32k`, `bpe-64k` or the path of a `tokenizer.json`"
     )]
     UnknownTokenizer {
-        /// What was given.
+        /// The name that was given.
         name: String,
     },
     /// A BPE vocabulary that has no room for the bytes themselves.
@@ -21,9 +21,9 @@ pub enum DataError {
         "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {min} tokens\nhint: ask for at least {min}, or use the `byte` or `char` tokenizer"
     )]
     VocabTooSmall {
-        /// What was asked for.
+        /// The requested number of ids.
         vocab: usize,
-        /// Bytes and the end-of-text token.
+        /// The number of bytes, plus one for the end-of-text token.
         min: usize,
     },
     /// A glob that does not parse.
@@ -34,7 +34,7 @@ pub enum DataError {
         /// The parser's reason.
         why: String,
     },
-    /// A tokenizer to be built from data that is tokens already.
+    /// A tokenizer cannot be built from data that is tokens already.
     #[error(
         "`{data}` holds tokens, so no `{kind}` tokenizer can be built from it\nhint: leave `--tokenizer` out, or give the `tokenizer.json` that made the tokens"
     )]
@@ -52,7 +52,7 @@ pub enum DataError {
         /// The data.
         data: String,
     },
-    /// Headerless tokens and no word about the vocabulary.
+    /// Headerless tokens without a vocabulary size.
     #[error(
         "the vocabulary of `{data}` is unknown: its tokens do not say, and no tokenizer is given\nhint: add `--vocabSize=N`"
     )]
@@ -75,13 +75,13 @@ pub enum DataError {
     },
     /// A glob or a folder without files.
     #[error(
-        "`{pattern}` matches no file{}\nhint: folders are not searched in depth; a glob can: `dir/**/*.txt`",
+        "`{pattern}` matches no file{}\nhint: folders are not searched recursively; a glob can do that: `dir/**/*.txt`",
         note.as_ref().map_or(String::new(), |note| format!("; {note}"))
     )]
     NoFiles {
         /// The pattern or folder.
         pattern: String,
-        /// What was there instead.
+        /// What was left out.
         note: Option<String>,
     },
     /// A pipe, a device, a socket.
@@ -93,14 +93,14 @@ pub enum DataError {
         /// The path.
         path: PathBuf,
     },
-    /// A format that is known and not read.
+    /// A format that is known but not read.
     #[error("`{}` is {what}\nhint: {hint}", path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
         /// What it is, with its article.
         what: String,
-        /// What makes something readable of it.
+        /// How to convert it.
         hint: String,
     },
     /// A gzip or zstd file that does not unpack.
@@ -113,20 +113,20 @@ pub enum DataError {
     },
     /// A file that became shorter while it was read.
     #[error(
-        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: bring it \
-         back as it was, then go on with `--resume`; write new data beside old data, not over it",
+        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: restore \
+         it, then go on with `--resume`; write new data beside old data, not over it",
         path.display()
     )]
     Shrunk {
         /// The file.
         path: PathBuf,
-        /// Bytes it has, as far as reading told.
+        /// Bytes it has, as far as reading showed.
         held: u64,
         /// Bytes it had.
         expected: u64,
     },
     /// A file that changed while it was read.
-    #[error("`{}` changed while it was being read\nhint: start again once nothing writes to it", path.display())]
+    #[error("`{}` changed while it was being read\nhint: start the run again once nothing writes to it", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -171,7 +171,7 @@ pub enum DataError {
         /// The parser's reason.
         source: serde_json::Error,
     },
-    /// A line of jsonl beyond what is held in memory.
+    /// A line of jsonl that is too long for memory.
     #[error(
         "`{}` line {line} is longer than {max_bytes} bytes\nhint: split the document, or give the text as a text file",
         path.display()
@@ -199,7 +199,7 @@ pub enum DataError {
         /// Its kind.
         other_kind: &'static str,
     },
-    /// `.bin` without a header, and no word about its type.
+    /// A `.bin` file without a header and without `--tokenDtype`.
     #[error(
         "`{}` has no llm.c header\nhint: for headerless tokens say what they are: `--tokenDtype=u16` or `--tokenDtype=u32`",
         path.display()
@@ -208,7 +208,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// A shard whose header is cut off or of another version.
+    /// A shard whose header is cut off or has another version.
     #[error("`{}` has a broken shard header: {why}\nhint: write the shard again", path.display())]
     ShardHeader {
         /// The file.
@@ -216,7 +216,7 @@ pub enum DataError {
         /// What is wrong.
         why: String,
     },
-    /// A shard with another length than its header says.
+    /// A shard whose length is not what its header says.
     #[error(
         "`{}` says {declared} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
         path.display()
@@ -231,7 +231,7 @@ pub enum DataError {
     },
     /// Headerless bytes that are not a whole number of tokens.
     #[error(
-        "`{}` has {bytes} bytes, no whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
+        "`{}` has {bytes} bytes, which is not a whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
         path.display()
     )]
     ShardBytes {
@@ -244,8 +244,8 @@ pub enum DataError {
     },
     /// Headerless tokens that are wider than `--tokenDtype=u16` says.
     #[error(
-        "`{}` holds tokens of more than two bytes: read as u16, every second one is next to nothing\nhint: \
-         `--tokenDtype=u32`; of eight bytes (numpy's int64) first make four: \
+        "`{}` holds tokens of more than two bytes: read as u16, every second one is almost zero\nhint: \
+         use `--tokenDtype=u32`; convert tokens of eight bytes (numpy's int64) first: \
          `python3 -c \"import numpy as n; n.fromfile('{}', 'int64').astype('uint32').tofile('tokens.bin')\"`",
         path.display(), path.display()
     )]
@@ -253,20 +253,20 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// `--tokenDtype` against the header.
+    /// `--tokenDtype` contradicts the header.
     #[error(
-        "`{}` holds {found} tokens by its header, `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
+        "`{}` holds {found} tokens by its header, but `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
         path.display()
     )]
     ShardDtype {
         /// The file.
         path: PathBuf,
-        /// By the header.
+        /// According to the header.
         found: &'static str,
-        /// By the flag.
+        /// According to the flag.
         given: &'static str,
     },
-    /// A token id the model has no row for.
+    /// A token id outside the vocabulary.
     #[error(
         "`{}` has token {token} at index {index}, outside the vocabulary of {vocab}\nhint: check `--vocabSize` and `--tokenDtype`, or use the tokenizer that made these tokens",
         path.display()
@@ -286,16 +286,16 @@ pub enum DataError {
     TooShort {
         /// Which part of the data.
         what: &'static str,
-        /// What it holds.
+        /// Tokens that it has.
         tokens: u64,
-        /// What it must hold.
+        /// Tokens that it needs.
         needed: u64,
         /// What to change.
         hint: &'static str,
     },
-    /// Text that a closed vocabulary does not cover.
+    /// Text that is not in a closed vocabulary.
     #[error(
-        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which know every text",
+        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which encode any text",
         path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())),
         line.map_or(String::new(), |line| format!(" line {line}, its text")), token.escape_debug()
     )]
@@ -311,7 +311,7 @@ pub enum DataError {
     },
     /// A `tokenizer.json` that does not load.
     #[error(
-        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or take another",
+        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or use another",
         path.display()
     )]
     TokenizerFile {
@@ -320,10 +320,10 @@ pub enum DataError {
         /// What is wrong.
         why: TokenizerFault,
     },
-    /// A model's file beside its tokenizer cannot be read as JSON.
+    /// A model's file beside its tokenizer that is not JSON.
     #[error(
-        "`{}` is not valid JSON: {why}\nhint: what ends a text may stand in it: correct it, or keep `tokenizer.json` in a folder of \
-         its own",
+        "`{}` is not valid JSON: {why}\nhint: it may say which token ends a text: correct it, or keep `tokenizer.json` in \
+         a folder of its own",
         path.display()
     )]
     ModelFile {
@@ -332,10 +332,10 @@ pub enum DataError {
         /// What is wrong.
         why: String,
     },
-    /// The tokenizer refused.
+    /// The tokenizer failed.
     #[error("the tokenizer failed: {0}\nhint: try another `--tokenizer`")]
     Tokenizer(#[from] TokenizerFault),
-    /// Text for a model that has no tokenizer.
+    /// Text for a model without a tokenizer.
     #[error(
         "`{data}` is text, and there is no tokenizer to read it with\nhint: give token shards, as the model was trained on, or a `tokenizer.json`"
     )]
@@ -343,22 +343,22 @@ pub enum DataError {
         /// The data.
         data: String,
     },
-    /// Text for weights that came without the tokenizer they know.
+    /// Text for weights that lack their tokenizer.
     #[error(
-        "`{}` has no `tokenizer.json`, and its weights know the ids of one tokenizer alone\nhint: put it there{}, or name it \
+        "`{}` has no `tokenizer.json`, and its weights know the ids of only one tokenizer\nhint: put it there{}, or name it \
          with `--tokenizer=FILE`",
         folder.display(),
         if *has_parts { format!(
             ": `python3 -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\"` makes it \
-             of what is there", folder.display()) } else { String::new() }
+             from the files there", folder.display()) } else { String::new() }
     )]
     NoTokenizerOf {
         /// The folder of the weights.
         folder: PathBuf,
-        /// Whether it has a tokenizer in another form.
+        /// Whether it has the tokenizer in another format.
         has_parts: bool,
     },
-    /// More tokens in the tokenizer than rows in the model.
+    /// A tokenizer with more tokens than the model.
     #[error(
         "the tokenizer has {tokenizer} tokens, the model only {model}\nhint: use the tokenizer that the model was trained with"
     )]
@@ -370,7 +370,7 @@ pub enum DataError {
     },
 }
 
-/// What is wrong with a tokenizer, as a clause.
+/// What is wrong with a tokenizer. The message is a clause.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerFault {
     /// A file that Git LFS has not fetched.
@@ -388,13 +388,13 @@ pub enum TokenizerFault {
     /// No tokens.
     #[error("its vocabulary is empty")]
     EmptyVocabulary,
-    /// Encoding that is random.
+    /// Random encoding.
     #[error(
-        "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as it is to be \
-         for anything but the training of subword regularisation"
+        "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as for \
+         everything but training with subword regularisation"
     )]
     Dropout {
-        /// The share of merges that are left out.
+        /// The fraction of merges that are left out.
         dropout: f64,
     },
     /// Two tokens with one id.
@@ -422,23 +422,23 @@ pub enum TokenizerFault {
     },
     /// Added tokens that normalization makes the same.
     #[error(
-        "its added tokens `{}` and `{}` are one text once they are normalized; which of them a text means would differ from \
-         start to start",
+        "its added tokens `{}` and `{}` are the same text once they are normalized; which of them a text means would differ \
+         from start to start",
         tokens[0].escape_debug(), tokens[1].escape_debug()
     )]
     SameText {
         /// The tokens, in the order of the file.
         tokens: [String; 2],
     },
-    /// A token that reaches beyond the context with which pieces of a text are encoded.
-    #[error("it joins `{}` to what follows, so that a long text cannot be read in pieces", context.escape_debug())]
+    /// A token that crosses the boundary of two pieces of a text.
+    #[error("it joins `{}` to the text that follows, so that a long text cannot be read in pieces", context.escape_debug())]
     Joins {
-        /// The end of the piece before.
+        /// The end of the piece before the boundary.
         context: String,
     },
 }
 
-/// What the parser's reason leaves unsaid.
+/// Adds to the parser's reason what it does not say about surrogates.
 fn about_surrogates(error: &serde_json::Error) -> &'static str {
     let why = error.to_string();
     if why.contains("surrogate") || why.contains("hex escape") {
@@ -448,7 +448,7 @@ fn about_surrogates(error: &serde_json::Error) -> &'static str {
     }
 }
 
-/// What to do about a limit of the system that was reached.
+/// The hint for errors about limits and permissions.
 fn limit_hint(error: &io::Error) -> &'static str {
     const TOO_MANY_OPEN_FILES: i32 = 24;
     match (error.raw_os_error(), error.kind()) {

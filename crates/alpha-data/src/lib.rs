@@ -4,8 +4,7 @@
 //! --data ─► Source ─► Corpus (text, jsonl) ─► Tokenizer ─► token file ─┐
 //!              └────► shards (llm.c, headerless) ──────────────────────┴─► TokenStream ─► split ─► loaders
 //! ```
-//! [`Dataset::open`] walks that whole way. Nothing here prints: what a user should read comes
-//! back as an error or in a list of warnings.
+//! [`Dataset::open`] goes all the way. Nothing here prints: errors and warnings are returned.
 
 mod error;
 mod cache;

@@ -1,7 +1,7 @@
-//! From what stands after `--data=` to a list of files of one kind.
+//! From the value of `--data` to a list of files of one kind.
 //!
-//! Which files is [`listing`]'s, of which kind [`format`]'s; files that are packed are unpacked here, so that
-//! everything behind reads plain bytes.
+//! `listing` finds the files, `format` finds their kind, and compressed files are unpacked, so that later stages read plain
+//! bytes.
 
 mod listing;
 mod unpack;
@@ -24,22 +24,22 @@ use crate::{DataError, TokenDtype, Work, data_file::DataFile};
 /// Files of one kind, sorted by path.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// UTF-8 text; several files are several documents.
+    /// UTF-8 text. If there are several files, each is a document.
     Text(Vec<SourceFile>),
-    /// One `{"text": …}` a line, each a document.
+    /// One `{"text": …}` per line; each is a document.
     Jsonl(Vec<SourceFile>),
-    /// Tokens: llm.c's format, numpy's, or headerless.
+    /// Tokens in llm.c's format, in numpy's format, or headerless.
     Shards(Vec<SourceFile>),
 }
 
 /// A file of a source.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// As the user names it.
+    /// The path as the user gave it.
     pub(crate) path: PathBuf,
-    /// Where its bytes are; unpacked ones lie in the cache.
+    /// Where the bytes are; for a compressed file, in the cache.
     pub(crate) stored: PathBuf,
-    /// Where its bytes are if they have no place with a name.
+    /// Where the bytes are if they are in a file without a name.
     pub(crate) unnamed: Option<Arc<File>>,
 }
 
@@ -53,7 +53,7 @@ impl SourceFile {
 }
 
 impl Source {
-    /// Finds the files and their kind, unpacks what is packed. What was left out is a warning.
+    /// Finds the files and their kind, and unpacks compressed files. Warns about files that are left out.
     pub fn resolve(
         data: &str,
         token_dtype: Option<TokenDtype>,
@@ -72,13 +72,10 @@ impl Source {
             files.push(file);
             kinds.push(kind);
         }
-        if let Some(first) = json_warnings.first() {
-            let others = if json_warnings.len() > 1 {
-                format!(" (and {} files more)", json_warnings.len() - 1)
-            } else {
-                String::new()
-            };
-            warnings.push(format!("{first}{others}"));
+        match json_warnings.as_slice() {
+            [] => {}
+            [one] => warnings.push(one.clone()),
+            [first, others @ ..] => warnings.push(format!("{first} (and {} more files)", others.len())),
         }
         if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
             return Err(DataError::MixedKinds {
@@ -102,7 +99,7 @@ impl Source {
         })
     }
 
-    /// Their paths, as the user names them.
+    /// Their paths, as the user gave them.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files().iter().map(|file| file.path.clone()).collect()
     }
@@ -115,7 +112,7 @@ impl Source {
     }
 }
 
-/// The warning for files that are named after what is held out, among others that are not.
+/// The warning for a file whose name says that it is held out, among others whose names do not.
 fn validation_among(data: &str, files: &[PathBuf]) -> Option<String> {
     let is_held_out = |path: &&PathBuf| {
         let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -146,7 +143,7 @@ impl FileKind {
     }
 }
 
-/// A file and what it is, unpacked as often as it is packed.
+/// A file and its kind, unpacked as often as it is compressed.
 fn open(
     path: &Path,
     token_dtype: Option<TokenDtype>,

@@ -9,24 +9,24 @@ use super::{
 };
 use crate::DataError;
 
-/// Some text of a corpus.
+/// Part of the text of a corpus.
 #[derive(Debug)]
 pub(crate) struct Piece<'a> {
     pub(crate) text: String,
-    /// The end of the piece before it; empty at the start of a document, and where the cut was forced.
+    /// The end of the piece before; empty at the start of a document and after a forced cut.
     pub(crate) context: String,
-    /// The first piece of a document, or of a text that has none.
+    /// Whether it is the first piece of a document, or of a text without documents.
     pub(crate) begins_document: bool,
-    /// The last piece of a document.
+    /// Whether it is the last piece of a document.
     pub(crate) ends_document: bool,
     pub(crate) path: &'a Path,
-    /// Where the text starts: byte of the file; for jsonl, of the document.
+    /// Where the text starts, in bytes from the start of the file or, for jsonl, of the document.
     pub(crate) offset: u64,
-    /// Of jsonl, counted from 1.
+    /// The line of a jsonl file, counted from 1.
     pub(crate) line: Option<u64>,
 }
 
-/// Iterator over the pieces of a [`Corpus`]; ends after the first error.
+/// Iterator over the pieces of a [`Corpus`]. It ends after the first error.
 pub(crate) struct Pieces<'a> {
     corpus: &'a Corpus,
     joins: Joins<'a>,
@@ -35,7 +35,7 @@ pub(crate) struct Pieces<'a> {
     document: Option<Document>,
     /// The end of the last piece.
     context: String,
-    passed_bytes: u64,
+    consumed_bytes: u64,
     forced_cuts: u64,
 }
 
@@ -56,15 +56,15 @@ impl<'a> Iterator for Pieces<'a> {
 impl<'a> Pieces<'a> {
     pub(super) fn new(corpus: &'a Corpus, joins: Joins<'a>) -> Pieces<'a> {
         let context = String::new();
-        Pieces { corpus, joins, next_file: 0, window: None, document: None, context, passed_bytes: 0, forced_cuts: 0 }
+        Pieces { corpus, joins, next_file: 0, window: None, document: None, context, consumed_bytes: 0, forced_cuts: 0 }
     }
 
-    /// Bytes of the corpus that the pieces so far were made of.
-    pub(crate) fn passed_bytes(&self) -> u64 {
-        self.passed_bytes + self.window.as_ref().map_or(0, |window| window.offset)
+    /// Bytes of the corpus that the pieces so far cover.
+    pub(crate) fn consumed_bytes(&self) -> u64 {
+        self.consumed_bytes + self.window.as_ref().map_or(0, |window| window.offset)
     }
 
-    /// How often text was cut where a tokenizer might have joined.
+    /// How often text was cut where the tokenizer may join.
     pub(crate) fn forced_cuts(&self) -> u64 {
         self.forced_cuts
     }
@@ -81,7 +81,7 @@ impl<'a> Pieces<'a> {
                 return Ok(Some(self.piece_of(document)));
             }
             if window.rest().is_empty() && window.is_at_end {
-                self.passed_bytes += window.file.len;
+                self.consumed_bytes += window.file.len;
                 self.window = None;
                 continue;
             }
@@ -108,7 +108,7 @@ impl<'a> Pieces<'a> {
             offset: offset + error.valid_up_to() as u64,
         })?;
         let text = text.to_owned();
-        window.pass(len);
+        window.consume(len);
         let begins_document = !std::mem::replace(&mut window.has_begun, true);
         let next_context = if is_forced { String::new() } else { end_of(&text).to_owned() };
         let context = std::mem::replace(&mut self.context, next_context);
@@ -117,7 +117,7 @@ impl<'a> Pieces<'a> {
         Ok(Piece { text, context, begins_document, ends_document, path: &window.file.path, offset, line: None })
     }
 
-    /// The next piece of a jsonl document; what is left of it stays.
+    /// The next piece of a jsonl document; keeps the rest of the document.
     fn piece_of(&mut self, mut document: Document) -> Piece<'a> {
         let Some(window) = &self.window else { unreachable!("a document is of an open file") };
         let start = document.start;
@@ -147,7 +147,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// The last [`CONTEXT_BYTES`] of a text, or a little more.
+/// The last [`CONTEXT_BYTES`] of a text, extended to a whole character.
 fn end_of(text: &str) -> &str {
     &text[char_start(text, text.len().saturating_sub(CONTEXT_BYTES))..]
 }

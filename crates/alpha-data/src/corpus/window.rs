@@ -1,4 +1,4 @@
-//! What has been read of a file and not yet passed; the documents in its lines.
+//! The part of a file that has been read but not yet consumed, and the documents in its lines.
 
 use std::io::Read;
 
@@ -8,22 +8,22 @@ use crate::{
     source::{BYTE_ORDER_MARK, jsonl},
 };
 
-/// Longest line of jsonl: it is in memory twice, as it stands and as text.
+/// Longest line of jsonl. A line is in memory twice: as JSON and as text.
 const MAX_LINE_BYTES: usize = 1 << 30;
 
-/// What has been read of a file and not yet passed.
+/// The part of a file that has been read but not yet consumed.
 pub(super) struct Window<'a> {
     pub(super) file: &'a TextFile,
     reader: Box<dyn Read>,
     buffer: Vec<u8>,
-    /// First byte in the buffer that is not passed.
+    /// First byte in the buffer that is not consumed yet.
     start: usize,
-    /// Byte of the file that `start` is.
+    /// The offset of `start` in the file.
     pub(super) offset: u64,
     pub(super) is_at_end: bool,
-    /// A piece of it was given out.
+    /// Whether a piece of the file has been returned.
     pub(super) has_begun: bool,
-    /// Lines passed.
+    /// Number of lines consumed.
     line: u64,
 }
 
@@ -41,22 +41,22 @@ impl<'a> Window<'a> {
         };
         window.read_more()?;
         if window.rest().starts_with(BYTE_ORDER_MARK) {
-            window.pass(BYTE_ORDER_MARK.len());
+            window.consume(BYTE_ORDER_MARK.len());
         }
         Ok(window)
     }
 
-    /// What is read and not passed.
+    /// The bytes that are read but not consumed.
     pub(super) fn rest(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
-    pub(super) fn pass(&mut self, count: usize) {
+    pub(super) fn consume(&mut self, count: usize) {
         self.start += count;
         self.offset += count as u64;
     }
 
-    /// Reads on, [`READ_BYTES`] at least unless the file ends.
+    /// Reads another [`READ_BYTES`], or fewer at the end of the file.
     pub(super) fn read_more(&mut self) -> Result<(), DataError> {
         self.buffer.drain(..self.start);
         self.start = 0;
@@ -68,7 +68,7 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// The next line's document; `None` for a blank line.
+    /// The document of the next line; `None` for a blank line.
     pub(super) fn next_document(&mut self) -> Result<Option<Document>, DataError> {
         let mut searched = 0;
         let end = loop {
@@ -93,12 +93,12 @@ impl<'a> Window<'a> {
             let bad = |source| DataError::JsonLine { path: self.file.path.clone(), line, source };
             Some(Document { text: jsonl::document(bytes).map_err(bad)?.into_owned(), start: 0, line })
         };
-        self.pass((end + 1).min(self.rest().len()));
+        self.consume((end + 1).min(self.rest().len()));
         Ok(document)
     }
 }
 
-/// What is left of a jsonl line's document.
+/// The document of a line of jsonl; `text` from `start` on is not consumed yet.
 pub(super) struct Document {
     pub(super) text: String,
     pub(super) start: usize,

@@ -12,10 +12,9 @@
 //! |:GAB BAG|d2B dBG|…|
 //! ```
 //!
-//! A part is two phrases of four bars: the second opens as the first does and ends on the tonic.
-//! Bars follow a chord progression: strong beats take notes of the chord, the notes between move
-//! mostly by step. Every bar adds up to its meter. Lengths count eighth notes; pitches count
-//! steps of the scale from middle C (0 is `C`, 7 `c`), the key signature giving the accidentals.
+//! A part is two phrases of four bars: the second begins like the first and ends on the tonic. Bars follow a chord progression:
+//! strong beats take notes of the chord, and the notes between move mostly by step. Every bar adds up to its meter. Lengths count
+//! eighth notes. Pitches count steps of the scale from middle C (0 is `C`, 7 is `c`); the key signature gives the accidentals.
 
 use std::fmt::Write;
 
@@ -33,8 +32,7 @@ struct Rhythm {
     /// Beats of a bar, and eighths of a beat.
     beats: usize,
     beat: usize,
-    /// How a beat divides, by weight. `-1` stands for a dotted pair `a>b`, `-3` for a triplet of
-    /// eighths in the time of two.
+    /// How a beat divides, with weights. `-1` stands for a dotted pair `a>b`, `-3` for a triplet of eighths in the time of two.
     divisions: &'static [(usize, &'static [i32])],
 }
 
@@ -56,7 +54,7 @@ const POLKA: &[(usize, &[i32])] = &[(60, &[1, 1]), (25, &[2]), (15, &[-1])];
 const WALTZ: &[(usize, &[i32])] = &[(50, &[2]), (45, &[1, 1]), (5, &[-3])];
 const MARCH: &[(usize, &[i32])] = &[(35, &[2, 1, 1]), (30, &[2, 2]), (20, &[-1, 2]), (15, &[1, 1, 1, 1])];
 
-/// Keys with the pitch of their tonic, and whether they are minor or modal.
+/// Keys, with the pitch of the tonic and whether the chords are minor.
 const KEYS: [(usize, (&str, i32, bool)); 14] = [
     (22, ("D", 1, false)),
     (22, ("G", 4, false)),
@@ -214,11 +212,11 @@ struct Tune {
     key: &'static str,
     tonic: i32,
     is_minor: bool,
-    /// Where the melody is.
+    /// The current pitch of the melody.
     pitch: i32,
 }
 
-/// One bar: its beats, each a division and the pitches for it.
+/// The beats of a bar: for each, its division and pitches.
 type Bar = Vec<(&'static [i32], Vec<i32>)>;
 
 impl Tune {
@@ -237,7 +235,7 @@ impl Tune {
         let _ = write!(text, "X:{number}\nT:{title}\nR:{}\nM:{}\nL:1/8\nK:{key}\n", rhythm.name, rhythm.meter);
         let parts = if self.rng.chance(15) { 3 } else { 2 };
         for part in 0..parts {
-            // Later parts lie higher.
+            // Later parts are higher.
             self.pitch = self.tonic + [0, 7, 4][part];
             let bars = self.part();
             text.push_str("|:");
@@ -265,13 +263,13 @@ impl Tune {
         }
     }
 
-    /// Eight bars: an open phrase, then one that begins alike and closes.
+    /// Eight bars: an open phrase, then one that begins like it and closes.
     fn part(&mut self) -> Vec<Bar> {
         let (open, closed) = if self.is_minor { (OPEN_MINOR, CLOSED_MINOR) } else { (OPEN_MAJOR, CLOSED_MAJOR) };
         let (open, closed) = (*self.rng.pick(open), *self.rng.pick(closed));
         let mut bars: Vec<Bar> = Vec::with_capacity(8);
         for (index, root) in open.into_iter().enumerate() {
-            // The third bar often takes up the first.
+            // The third bar often varies the first.
             let bar = if index == 2 && self.rng.chance(50) { self.varied(&bars[0]) } else { self.bar(root) };
             bars.push(bar);
         }
@@ -294,7 +292,7 @@ impl Tune {
         let notes: usize = division.iter().map(|length| notes_of(*length)).sum();
         let mut pitches = Vec::with_capacity(notes);
         self.pitch = self.chord_note(root, self.pitch);
-        // Runs keep their direction; turns come back.
+        // Most steps keep the direction; some turn.
         let mut direction = if self.rng.chance(50) { 1 } else { -1 };
         for _ in 0..notes {
             pitches.push(self.pitch);
@@ -333,7 +331,7 @@ impl Tune {
         bar
     }
 
-    /// The last bar of a part: down to the tonic, and stay.
+    /// The last bar of a part: its last beat is the nearest tonic.
     fn closing_bar(&mut self) -> Bar {
         let mut bar: Bar = (1..self.rhythm.beats).map(|_| self.beat(4)).collect();
         let near = |tonic: &i32| (tonic - self.pitch).abs();

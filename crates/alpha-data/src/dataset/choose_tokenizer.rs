@@ -1,4 +1,4 @@
-//! Which tokenizer data gets.
+//! Choosing the tokenizer for data.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub(super) fn tokenizer_of_text(
         return Err(DataError::VocabSizeForText { data: options.data.clone() });
     }
     let artifacts = options.tokenizer_artifacts.as_deref().map(artifacts_file);
-    // A tokenizer that would be built now is not the one that the weights know.
+    // The weights do not know a tokenizer that would be built now.
     let is_named = artifacts.as_deref().is_some_and(Path::exists) || matches!(options.tokenizer, Some(Kind::File(_)));
     if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| !is_named) {
         let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
@@ -38,8 +38,8 @@ fn artifacts_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() }
 }
 
-/// The tokenizer for a text: from `artifacts` if that file exists, else from the cache, else
-/// built, cached, and written to `artifacts`.
+/// Loads the tokenizer from `artifacts` if that file exists, else takes it from the cache or builds it, and writes it to
+/// `artifacts`.
 fn load_or_build_tokenizer(
     asked: Option<&Kind>,
     corpus: &Corpus,
@@ -60,7 +60,7 @@ fn load_or_build_tokenizer(
     let key = cache::key(&[CACHE_VERSION, kind.to_string().as_bytes(), hash.as_bytes()]);
     let cached = is_built.then(|| work.cache.read(&key, "tokenizer")).flatten();
     let tokenizer = if let Some(tokenizer) = cached.and_then(|json| Tokenizer::from_json(json).ok()) {
-        // What was said when it was built is as true now.
+        // The warning of the building still holds.
         if let Kind::Bpe { vocab } = kind {
             warnings.extend(tokenizer.shortfall(*vocab, corpus));
         }

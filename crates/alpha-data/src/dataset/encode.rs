@@ -1,4 +1,4 @@
-//! The tokens of a text, from the cache or encoded now.
+//! Encoding a corpus, with a cache of token files.
 
 use std::{
     io::{BufWriter, Cursor},
@@ -15,10 +15,10 @@ use crate::{
     data_file::DataFile,
 };
 
-/// Largest text whose tokens stay in memory when no cache can be written.
+/// Without a cache, tokens of a text up to this size stay in memory.
 const MEMORY_BYTES: u64 = 64 << 20;
 
-/// The warnings for tokens that are not in what is encoded.
+/// The warnings for special tokens that are left out.
 fn left_out(corpus: &Corpus, tokenizer: &Tokenizer) -> Vec<String> {
     let has_end = tokenizer.end_of_text().is_some();
     let mut warnings = Vec::new();
@@ -29,7 +29,7 @@ fn left_out(corpus: &Corpus, tokenizer: &Tokenizer) -> Vec<String> {
         ));
     }
     if tokenizer.template_tokens() > 0 {
-        let end = if has_end { "; a document ends in its end-of-text token" } else { "" };
+        let end = if has_end { "; a document ends with its end-of-text token" } else { "" };
         warnings.push(format!("the special tokens that the tokenizer's template puts around a text are left out{end}"));
     }
     warnings
@@ -44,7 +44,7 @@ pub(super) fn encode_corpus(
 ) -> Result<TokenFile, DataError> {
     warnings.extend(left_out(corpus, tokenizer));
     let hash = corpus.hash(work.progress)?;
-    // The id that ends documents stands in the file where it has a usual name, and beside it where it has not.
+    // The id that ends documents may come from files beside the `tokenizer.json`.
     let end = format!("{:?}", tokenizer.end_of_text());
     let key = cache::key(&[
         CACHE_VERSION,
@@ -55,7 +55,7 @@ pub(super) fn encode_corpus(
     ]);
     if let Some(path) = work.cache.path(&key, "tokens") {
         if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
-            // What was said when it was encoded is as true now.
+            // The warnings of the encoding still hold.
             let old_warnings = work.cache.read(&key, "said").and_then(|text| String::from_utf8(text).ok());
             warnings.extend(old_warnings.iter().flat_map(|text| text.lines().map(str::to_owned)));
             return Ok(file);

@@ -3,12 +3,12 @@
 //! | bytes | |
 //! | --- | --- |
 //! | 0..8 | `ALPHATOK` |
-//! | 8..12, 12..16 | version 1; bytes a token, 2 or 4 |
+//! | 8..12, 12..16 | version 1; bytes per token, 2 or 4 |
 //! | 16..24, 24..32 | number of tokens; number of documents (0: the text has none) |
 //! | 32..64 | BLAKE3 of bytes 0..32 and 64.. |
-//! | 64.. | tokens; zeros to a multiple of 8; for each document its first token, `u64` |
+//! | 64.. | tokens; zeros to a multiple of 8; for each document the index of its first token, `u64` |
 //!
-//! Written as a stream: memory does not grow with the text, but for 8 bytes a document.
+//! It is written as a stream, so that memory grows only by 8 bytes per document.
 
 use std::{
     io::{self, Seek, SeekFrom, Write},
@@ -28,10 +28,10 @@ const MAGIC: &[u8; 8] = b"ALPHATOK";
 pub(crate) const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
 
-/// Text that is encoded in one go; threads share its pieces.
+/// Bytes of text that are encoded at a time; threads share the pieces.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Encodes a corpus into `out`, from its start. What the user should know comes as a warning.
+/// Encodes a corpus into `out`, from its start.
 pub(crate) fn write<W: Write + Seek>(
     out: &mut W,
     corpus: &Corpus,
@@ -60,7 +60,7 @@ pub(crate) fn write<W: Write + Seek>(
                 writer.write_tokens(&[end_of_text])?;
             }
         }
-        work.progress.update("encoding", pieces.passed_bytes(), corpus.bytes());
+        work.progress.update("encoding", pieces.consumed_bytes(), corpus.bytes());
     }
     corpus.check_unchanged()?;
     if pieces.forced_cuts() > 0 {
@@ -74,7 +74,7 @@ pub(crate) fn write<W: Write + Seek>(
     Ok(writer.finish()?)
 }
 
-/// The next [`BATCH_BYTES`] of text or a little more; less at the end, then nothing.
+/// The pieces of the next [`BATCH_BYTES`] of text or a little more; at the end fewer, then none.
 fn next_batch<'a>(pieces: &mut Pieces<'a>) -> Result<Vec<Piece<'a>>, DataError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH_BYTES
@@ -86,7 +86,7 @@ fn next_batch<'a>(pieces: &mut Pieces<'a>) -> Result<Vec<Piece<'a>>, DataError> 
     Ok(batch)
 }
 
-/// Says in which file, and where in it, text is unknown.
+/// Adds to an error in which file, and where in it, unknown text is.
 fn located(error: DataError, piece: &Piece) -> DataError {
     match error {
         DataError::NotInVocabulary { token, offset, .. } => DataError::NotInVocabulary {
@@ -101,17 +101,17 @@ fn located(error: DataError, piece: &Piece) -> DataError {
 
 struct Writer<'a, W> {
     out: &'a mut W,
-    /// Of what follows the header: the header is known last, and the hash of the file covers both.
+    /// The hash of everything after the header. The hash of the file covers this and the header, which is known last.
     payload: blake3::Hasher,
     bytes: Vec<u8>,
     dtype: TokenDtype,
     tokens: u64,
-    /// The first token of each.
+    /// The index of the first token of each document.
     documents: Vec<u64>,
 }
 
 impl<'a, W: Write + Seek> Writer<'a, W> {
-    /// Leaves room for the header.
+    /// Leaves space for the header.
     fn new(out: &'a mut W, dtype: TokenDtype) -> io::Result<Writer<'a, W>> {
         out.write_all(&[0; HEADER_BYTES])?;
         Ok(Writer { out, payload: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0, documents: Vec::new() })
@@ -130,7 +130,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         self.write_bytes()
     }
 
-    /// Writes where documents start, then the header.
+    /// Writes the documents, then the header.
     fn finish(mut self) -> io::Result<()> {
         let token_bytes = self.tokens as usize * self.dtype.bytes();
         self.bytes.clear();
@@ -166,7 +166,7 @@ pub(crate) struct TokenFile {
     documents: u64,
 }
 
-/// Checks length and hash. `None`: not a whole token file of this version.
+/// Checks length and hash; `None` if this is not a complete token file of this version.
 pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
     let header = file.read_up_to(0, HEADER_BYTES).ok().filter(|header| header.len() == HEADER_BYTES)?;
     let number = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
@@ -201,12 +201,12 @@ pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
 }
 
 impl TokenFile {
-    /// Number of documents, 0 where the text has none.
+    /// Number of documents; 0 if the text has none.
     pub(crate) fn documents(&self) -> u64 {
         self.documents
     }
 
-    /// The first token of a document.
+    /// The index of the first token of a document.
     pub(crate) fn document_start(&self, document: u64) -> Result<u64, DataError> {
         debug_assert!(document < self.documents);
         let mut bytes = [0; 8];

@@ -12,23 +12,23 @@ use crate::{
 /// How data is read as tokens: text through the tokenizer, shards as they are.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenReader<'a> {
-    /// The type of tokens without a header.
+    /// The type of headerless tokens.
     pub token_dtype: Option<TokenDtype>,
-    /// What text needs.
+    /// The tokenizer for text.
     pub tokenizer: Option<&'a Tokenizer>,
     /// Number of ids.
     pub vocab: usize,
 }
 
 impl TokenReader<'_> {
-    /// Finds `data` and reads it.
+    /// Finds and reads `data`.
     pub fn open(&self, data: &str, work: &Work<'_>, warnings: &mut Vec<String>) -> Result<TokenStream, DataError> {
         let source = Source::resolve(data, self.token_dtype, work, warnings)?;
         let content = Content::open(Corpus::open(&source)?, &source, self.token_dtype)?;
         Ok(self.read(content, data, work, warnings)?.stream)
     }
 
-    /// Reads content, which the user calls `data`.
+    /// Reads content that the user calls `data`.
     pub(super) fn read(
         &self,
         content: Content,
@@ -58,20 +58,20 @@ impl TokenReader<'_> {
 /// Tokens that were read.
 pub(super) struct Tokens {
     pub(super) stream: TokenStream,
-    /// Where documents start, of text.
+    /// For text: where documents start.
     pub(super) documents: Option<TokenFile>,
-    /// What the content is, whatever it is called.
+    /// Identifies the content, independently of its name.
     pub(super) identity: String,
 }
 
-/// What a source holds.
+/// The content of a source.
 pub(super) enum Content {
     Text(Corpus),
     Shards(Vec<Arc<Shard>>),
 }
 
 impl Content {
-    /// The corpus of a source, or its shards where it has none.
+    /// The corpus of a source or, if it has none, its shards.
     pub(super) fn open(
         corpus: Option<Corpus>,
         source: &Source,

@@ -1,7 +1,6 @@
-//! llm.c's order in closed form: where a micro-batch starts follows from its number alone.
+//! llm.c's order in closed form: the number of a micro-batch determines where it starts.
 //!
-//! A shard of `n` tokens holds `⌊(n − 1) / (batch·block)⌋` micro-batches; after the last shard
-//! the first begins again.
+//! A shard of `n` tokens holds `⌊(n − 1) / (batch·block)⌋` micro-batches. The last shard is followed by the first.
 
 use super::BatchShape;
 use crate::{DataError, TokenStream};
@@ -9,10 +8,10 @@ use crate::{DataError, TokenStream};
 /// Shards with at least one micro-batch.
 #[derive(Clone, Debug)]
 pub(super) struct PackedPlan {
-    /// For each: micro-batches before it, and the position of its first.
+    /// For each shard: the number of micro-batches before it, and the position of its first token.
     shards: Vec<(u64, u64)>,
     micro_batches: u64,
-    /// Tokens that a micro-batch advances by.
+    /// Tokens from one micro-batch to the next.
     stride: u64,
 }
 
@@ -43,12 +42,12 @@ impl PackedPlan {
         Ok(PackedPlan { shards, micro_batches, stride })
     }
 
-    /// Micro-batches until the first comes again.
+    /// Number of micro-batches until the order repeats.
     pub(super) fn micro_batches(&self) -> u64 {
         self.micro_batches
     }
 
-    /// Where micro-batch number `index`, counted from 0, starts.
+    /// The position where micro-batch `index`, counted from 0, starts.
     pub(super) fn position(&self, index: u64) -> u64 {
         let index = index % self.micro_batches;
         let shard = self.shards.partition_point(|(before, _)| *before <= index) - 1;
@@ -63,7 +62,7 @@ mod tests {
     use crate::{EvalLoader, TrainLoader, stream::tests::counting};
     use proptest::prelude::*;
 
-    /// The contract's words, step by step: starts of the first `count` micro-batches.
+    /// llm.c's order, step by step: the starts of the first `count` micro-batches.
     fn simulate(lengths: &[usize], tokens: usize, count: usize) -> Vec<u32> {
         let mut starts = Vec::new();
         let (mut shard, mut position) = (0, 0);

@@ -8,7 +8,7 @@ use crate::{DataError, TokenStream};
 /// Shards with at least one window.
 #[derive(Clone, Debug)]
 pub(super) struct RandomPlan {
-    /// For each: windows before it, and the position of its first.
+    /// For each shard: the number of windows before it, and the position of its first token.
     shards: Vec<(u64, u64)>,
     windows: u64,
 }
@@ -35,7 +35,7 @@ impl RandomPlan {
         Ok(RandomPlan { shards, windows })
     }
 
-    /// Where the window with number `counter` of the stream `key` starts.
+    /// The position where the window starts that `key` draws for `counter`.
     pub(super) fn position(&self, key: Key, counter: u64) -> u64 {
         let window = key.below(counter, self.windows);
         let shard = self.shards.partition_point(|(before, _)| *before <= window) - 1;

@@ -1,7 +1,7 @@
-//! A whole stream, each token predicted once: what `alpha eval` goes through.
+//! The windows of a whole stream, for `alpha eval`: each token is predicted once.
 //!
-//! Windows of `block` tokens follow one another without overlap, from the start of each shard.
-//! The last of a shard may be shorter: its rest is token 0 with ignored targets.
+//! Windows of `block` tokens follow one another without overlap, from the start of each shard. The last window of a shard may
+//! be shorter; it is filled up with token 0 and ignored targets.
 
 use alpha_tensor::{
     op::IGNORED_TARGET,
@@ -15,13 +15,13 @@ use crate::{DataError, TokenStream};
 pub struct Windows {
     stream: TokenStream,
     block: usize,
-    /// For each shard that has any: windows before it, its first position, and its end.
+    /// For each shard with windows: the number of windows before it, the position of its first token, and its end.
     shards: Vec<(u64, u64, u64)>,
     count: u64,
 }
 
 impl Windows {
-    /// Needs two tokens in some shard: one to read, one to predict.
+    /// Some shard must have two tokens: one to read, one to predict.
     pub fn new(stream: &TokenStream, block: usize) -> Result<Windows, DataError> {
         if block == 0 {
             return Err(DataError::ZeroSize { name: "block" });
@@ -45,10 +45,10 @@ impl Windows {
         self.count
     }
 
-    /// `count` different windows chosen by seed, in ascending order; all if there are no more.
+    /// `count` different windows chosen by the seed, or all if there are fewer, in ascending order.
     pub fn subset(&self, count: u64, seed: u64) -> Vec<u64> {
         let count = count.min(self.count);
-        // Floyd's algorithm: equal chances for every subset, one draw for each member.
+        // Floyd's algorithm: every subset is equally likely, with one random number per member.
         let key = Key::new(seed, Purpose::Eval);
         let mut chosen = std::collections::BTreeSet::new();
         for upper in self.count - count..self.count {
@@ -60,8 +60,8 @@ impl Windows {
         chosen.into_iter().collect()
     }
 
-    /// Fills one row of `block` tokens and targets with window `index`; returns how many targets
-    /// count, which are the first ones.
+    /// Fills one row of `block` tokens and targets with window `index`, and returns the number of targets that count, which
+    /// come first.
     pub fn fill(&self, index: u64, tokens: &mut [u32], targets: &mut [u32]) -> Result<usize, DataError> {
         debug_assert!(index < self.count && tokens.len() == self.block && targets.len() == self.block);
         let shard = self.shards.partition_point(|(before, ..)| *before <= index) - 1;
@@ -73,7 +73,7 @@ impl Windows {
         Ok(predicted)
     }
 
-    /// Fills what a batch has no window for: token 0, ignored targets.
+    /// Fills rows without a window: token 0, ignored targets.
     pub fn pad(tokens: &mut [u32], targets: &mut [u32]) {
         tokens.fill(0);
         targets.fill(IGNORED_TARGET);

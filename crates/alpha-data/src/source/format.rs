@@ -1,7 +1,5 @@
-//! What a file is, known by its content. The name decides only where content does not: `.jsonl` and `.ndjson` before text,
-//! `.bin` without a header.
-//!
-//! What cannot be read is refused by its name, with the command that makes something readable of it.
+//! What a file is, judged by its content. The name decides only where the content does not: `.jsonl` and `.ndjson` rather than
+//! text, `.bin` without a header.
 
 use std::path::Path;
 
@@ -18,28 +16,28 @@ use crate::{
     stream::{npy, shard},
 };
 
-/// What this crate reads.
+/// The formats that this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// UTF-8, with or without a byte order mark.
     Text,
-    /// One `{"text": …}` a line.
+    /// One `{"text": …}` per line.
     Jsonl,
-    /// Tokens: llm.c's format, numpy's, or headerless.
+    /// Tokens in llm.c's format, in numpy's format, or headerless.
     Shard,
-    /// Something readable, packed by gzip or zstd.
+    /// Another file, compressed with gzip or zstd.
     Compressed(Compression),
 }
 
-/// U+FEFF in UTF-8: Windows programs begin files with it.
+/// U+FEFF in UTF-8. Some Windows programs begin files with it.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Bytes that a file is recognised by; a JSON line is read further.
+/// Bytes of the start of a file by which it is recognised.
 const START_BYTES: usize = 4096;
-/// Most of a first line that is read to see whether it is JSON.
+/// At most this much of the first line is read, to see whether it is JSON.
 const LINE_BYTES: usize = 1 << 20;
 
-/// What a file is. With a token type given, what has no header of its own is headerless tokens.
+/// What a file is. If a token type is given, a file without a header holds headerless tokens.
 pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenDtype>) -> Result<Format, DataError> {
     let start = file.read_up_to(0, START_BYTES)?;
     let may_be_tokens = token_dtype.is_some();
@@ -77,24 +75,24 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
     Ok(Format::Text)
 }
 
-/// What packed a file. Tokens may begin with the same bytes, so that those of a compression must then unpack.
+/// How a file is compressed. Tokens may begin with the same bytes, so where there may be tokens, the start must also unpack.
 fn compression(start: &[u8], may_be_tokens: bool) -> Option<Compression> {
     let begins = [(Compression::Gzip, is_gzip(start)), (Compression::Zstd, is_zstd(start))];
     let is_compressed = |compression: &Compression| !may_be_tokens || unpack::begins_as(*compression, start);
     begins.into_iter().filter(|(_, has_magic)| *has_magic).map(|(compression, _)| compression).find(is_compressed)
 }
 
-/// RFC 1952, section 2.3: magic, method 8, no reserved flag.
+/// RFC 1952, section 2.3: magic, method 8, no reserved flags.
 fn is_gzip(start: &[u8]) -> bool {
     start.starts_with(b"\x1F\x8B\x08") && start.get(3).is_some_and(|flags| flags & 0xE0 == 0)
 }
 
-/// RFC 8878, sections 3.1.1 and 3.1.2: a frame, or one that is to be skipped.
+/// RFC 8878, sections 3.1.1 and 3.1.2: a frame or a skippable frame.
 fn is_zstd(start: &[u8]) -> bool {
     start.starts_with(b"\x28\xB5\x2F\xFD") || (start.get(1..4) == Some(b"\x2A\x4D\x18") && start[0] & 0xF0 == 0x50)
 }
 
-/// `[{"text": …` with any white space, and other keys before it, and the rest of an array behind the first element.
+/// Whether text is a JSON array, and nothing else, whose first element is an object with a `text`.
 fn is_array_of_documents(text: &[u8]) -> bool {
     let Some(elements) = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start) else { return false };
     if !elements.starts_with(b"{") {
@@ -111,7 +109,7 @@ fn is_array_of_documents(text: &[u8]) -> bool {
             };
             goes_on && first.get("text").is_some()
         }
-        // Longer than what was read.
+        // The element is longer than the bytes that were read.
         Some(Err(error)) if error.is_eof() => {
             elements.windows(7).any(|part| part == b"\"text\":" || part == b"\"text\" ")
         }
@@ -119,7 +117,7 @@ fn is_array_of_documents(text: &[u8]) -> bool {
     }
 }
 
-/// What text looks like that may not be meant as text: JSON without a `text` in it. None where it is not.
+/// The warning for a text file that may not be meant as text, because it looks like JSON.
 pub(crate) fn json_warning(file: &DataFile) -> Result<Option<String>, DataError> {
     let start = file.read_up_to(0, START_BYTES)?;
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
@@ -133,13 +131,13 @@ pub(crate) fn json_warning(file: &DataFile) -> Result<Option<String>, DataError>
             (value.is_object() || value.as_array().is_some_and(|elements| elements.len() > 1))
                 && (rest.is_empty() || rest.starts_with(b"{") || rest.starts_with(b"["))
         }
-        // Longer than what was read, and JSON as far as that.
+        // The value is longer than the bytes that were read, which are JSON.
         Some(Err(error)) => error.is_eof() && text.starts_with(b"{"),
         None => false,
     };
     Ok(is_json.then(|| {
         format!(
-            "`{}` looks like JSON and is read as plain text, brackets and keys with it; documents are lines of \
+            "`{}` looks like JSON and is read as plain text, brackets and keys included; documents are lines of \
              `{{\"text\": …}}`",
             file.path.display()
         )
@@ -156,7 +154,7 @@ fn first_line_is_document(file: &DataFile) -> Result<bool, DataError> {
     if is_whole {
         return Ok(jsonl::document(line).is_ok());
     }
-    // Longer than what was read: by its first key.
+    // The line is longer than the bytes that were read: judge by its first key.
     Ok(line[1..].trim_ascii_start().starts_with(b"\"text\""))
 }
 
@@ -265,7 +263,7 @@ mod tests {
         packed.write_all(&[7; 300]).unwrap();
         let packed = packed.finish().unwrap();
         assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Gzip));
-        // 35615 and 8, then tokens that no program packed; 10832 and 6221.
+        // The tokens 35615 and 8 begin like gzip; 10832 and 6221 like zstd.
         let tokens = [&b"\x1F\x8B\x08\0"[..], &[0x51; 300]].concat();
         assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);
         let tokens = [&b"\x50\x2A\x4D\x18"[..], &[0x51; 300]].concat();

@@ -14,7 +14,7 @@ pub(crate) fn document(line: &[u8]) -> serde_json::Result<Cow<'_, str>> {
 
 struct Document<'a>(Cow<'a, str>);
 
-/// A derived struct would take a list for an object.
+/// By hand, because a derived implementation would accept a list in place of an object.
 impl<'de> Deserialize<'de> for Document<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Document<'de>, D::Error> {
         deserializer.deserialize_map(Object)

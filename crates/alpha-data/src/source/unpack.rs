@@ -1,4 +1,4 @@
-//! Files that are packed by gzip or zstd, unpacked once: into the cache, or into a file without a name where there is none.
+//! Unpacking gzip and zstd files: once, into the cache, or into a file without a name if there is no cache.
 
 use std::{
     fs::File,
@@ -16,14 +16,14 @@ use crate::{
     data_file::DataFile,
 };
 
-/// How a file is packed.
+/// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
 
-/// Changes when the same file no longer gives the same bytes.
+/// Changes when the same file would give other bytes.
 const VERSION: &[u8] = b"unpacked 1";
 
 /// Where unpacked bytes are.
@@ -33,7 +33,7 @@ pub(crate) enum Unpacked {
     Unnamed(Arc<File>),
 }
 
-/// Unpacks a file; what the user should know comes as a warning.
+/// Unpacks a file.
 pub(crate) fn unpack(
     file: &DataFile,
     compression: Compression,
@@ -42,7 +42,7 @@ pub(crate) fn unpack(
 ) -> Result<Unpacked, DataError> {
     let key = cache::key(&[VERSION, hash(file, work)?.as_bytes()]);
     if let Some(path) = work.cache.path(&key, "unpacked") {
-        // Written whole or not at all; its length is kept beside it, so that one that was cut short later is seen.
+        // Its length is kept beside it, so that later truncation is noticed.
         let kept_len = work.cache.read(&key, "length").and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         if kept_len.is_some() && path.metadata().map(|metadata| metadata.len()).ok() == kept_len {
             return Ok(Unpacked::At(path));
@@ -75,13 +75,13 @@ fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
     }
 }
 
-/// Unpacks into `out`; returns how many bytes came out.
+/// Unpacks into `out` and returns the number of unpacked bytes.
 fn unpack_into(file: &DataFile, compression: Compression, out: &mut File, work: &Work<'_>) -> Result<u64, WriteError> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
     let mut source = BufReader::with_capacity(1 << 20, PackedReader { file, position: 0, work });
     let mut total = 0;
     match compression {
-        // Several members follow one another where a file was packed in parts; zeros fill up a tape's last block.
+        // A file that was compressed in parts has several members. On tapes, zeros fill the last block.
         Compression::Gzip => {
             let broken = |error: io::Error| WriteError::Data(of_source(error, file));
             loop {
@@ -106,7 +106,7 @@ fn unpack_into(file: &DataFile, compression: Compression, out: &mut File, work: 
     Ok(total)
 }
 
-/// Whether a file's beginning unpacks, as far as it goes.
+/// Whether the start of a file unpacks as far as it goes.
 pub(crate) fn begins_as(compression: Compression, start: &[u8]) -> bool {
     let unpacked = match compression {
         Compression::Gzip => io::copy(&mut GzDecoder::new(start), &mut io::sink()),
@@ -115,12 +115,12 @@ pub(crate) fn begins_as(compression: Compression, start: &[u8]) -> bool {
             Err(_) => return false,
         },
     };
-    // What is cut off was whole until there; ruzstd has an error of its own for that.
+    // A start that is cut off ends unexpectedly; ruzstd has its own error for that.
     unpacked
         .map_or_else(|error| error.kind() == io::ErrorKind::UnexpectedEof || compression == Compression::Zstd, |_| true)
 }
 
-/// Passes over zeros; false where nothing is behind them.
+/// Skips zeros; false if nothing follows them.
 fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = source.fill_buf()?;
@@ -136,10 +136,10 @@ fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Passes over a frame that holds no data (RFC 8878, section 3.1.2); false where there is none.
+/// Skips a frame without data (RFC 8878, section 3.1.2); false if there is none.
 fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
     let start = source.fill_buf()?;
-    // A magic that is cut in two by the buffer is not recognised, and then refused by the decoder.
+    // If the buffer ends within the magic, it is not recognised here, and the decoder refuses it.
     let is_skippable = start.len() >= 8 && start[0] & 0xF0 == 0x50 && start[1..4] == [0x2A, 0x4D, 0x18];
     if !is_skippable {
         return Ok(false);
@@ -150,7 +150,7 @@ fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
     if passed < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
 }
 
-/// From a decoder to the output.
+/// Copies everything from a decoder to `out`.
 fn decode_into(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> Result<u64, WriteError> {
     let mut bytes = vec![0; 1 << 18];
     let mut total = 0;
@@ -167,7 +167,7 @@ fn decode_into(decoder: &mut dyn Read, out: &mut dyn Write, file: &DataFile) -> 
     }
 }
 
-/// What went wrong with the packed file: what its reader said, or that it does not unpack.
+/// The error of a compressed file: its reader's error, or that it does not unpack.
 fn of_source(error: io::Error, file: &DataFile) -> DataError {
     match error.downcast::<DataError>() {
         Ok(error) => error,
@@ -175,7 +175,7 @@ fn of_source(error: io::Error, file: &DataFile) -> DataError {
     }
 }
 
-/// Reads a packed file from its start.
+/// Reads a compressed file from its start and reports progress.
 struct PackedReader<'a> {
     file: &'a DataFile,
     position: u64,
@@ -220,7 +220,7 @@ mod tests {
             Unpacked::At(path) => std::fs::read(path).unwrap(),
             Unpacked::Unnamed(file) => {
                 let mut bytes = Vec::new();
-                FromStart::of(DataFile::shared(file, Path::new("x")).unwrap()).read_to_end(&mut bytes).unwrap();
+                FromStart::new(DataFile::shared(file, Path::new("x")).unwrap()).read_to_end(&mut bytes).unwrap();
                 bytes
             }
         })

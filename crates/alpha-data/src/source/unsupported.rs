@@ -1,11 +1,11 @@
-//! Formats that are known and not read: what they are, and the command that makes something readable of them.
+//! Formats that are known but not read: what a file is, and the command that converts it.
 
 use crate::{DataError, data_file::DataFile};
 
-/// What a file is, with its article, and what makes something readable of it; `{}` in a command is the file's name.
+/// What a file is, with its article, and how to convert it; `{}` stands for the file's path.
 type Unsupported = (&'static str, &'static str);
 
-/// Formats by what files of theirs begin with.
+/// Formats by the first bytes of their files.
 const FORMATS: [(&[u8], &str, &str); 16] = [
     (b"\xFD7zXZ\0", "xz-compressed", "unpack it first: `xz -dk '{}'`"),
     (b"\x04\x22\x4D\x18", "lz4-compressed", "unpack it first: `lz4 -d '{}'`"),
@@ -41,7 +41,7 @@ const FORMATS: [(&[u8], &str, &str); 16] = [
     (b"\x80\x02\x8A\x0Al\xFC\x9CF\xF9 j\xA8P\x19.", "PyTorch weights", PICKLE),
 ];
 
-/// Begins what Git LFS leaves in place of a file that it has not fetched.
+/// The start of the pointer that Git LFS leaves in place of a file that it has not fetched.
 pub const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 const PICKLE: &str =
@@ -52,7 +52,7 @@ pub(super) fn error(file: &DataFile, what: &str, hint: &str) -> DataError {
     DataError::UnsupportedFormat { path: file.path.clone(), what: what.to_owned(), hint }
 }
 
-/// What a file is that cannot be read, and what makes something readable of it.
+/// Recognises a file that cannot be read.
 pub(super) fn find(file: &DataFile, start: &[u8], may_be_tokens: bool) -> Result<Option<Unsupported>, DataError> {
     if start.starts_with(LFS_POINTER) {
         return Ok(Some(("a Git LFS pointer in place of a file", "fetch the file: `git lfs pull --include='{}'`")));
@@ -72,7 +72,7 @@ pub(super) fn find(file: &DataFile, start: &[u8], may_be_tokens: bool) -> Result
     if !may_be_tokens && let Some(found) = with_text_signature(file, start)? {
         return Ok(Some(found));
     }
-    // Any bytes may be tokens, but for long signs, which no tokens are by chance.
+    // Tokens may be any bytes, but they do not match a long signature by chance.
     let is_signature = |magic: &[u8]| !may_be_tokens || magic.len() > 4;
     if let Some((_, what, hint)) = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic) && is_signature(magic)) {
         return Ok(Some((what, hint)));
@@ -80,7 +80,7 @@ pub(super) fn find(file: &DataFile, start: &[u8], may_be_tokens: bool) -> Result
     Ok(is_pickle(start, file.len()).then_some(("a Python pickle", PICKLE)))
 }
 
-/// Formats whose sign is letters, with which a text may begin too: what must follow is looked at.
+/// Formats whose signature is letters. A text may begin with these too, so the bytes that must follow are checked as well.
 fn with_text_signature(file: &DataFile, start: &[u8]) -> Result<Option<Unsupported>, DataError> {
     const PARQUET: &[u8] = b"PAR1";
     let ends_with = |signature: &[u8]| -> Result<bool, DataError> {
@@ -91,7 +91,7 @@ fn with_text_signature(file: &DataFile, start: &[u8]) -> Result<Option<Unsupport
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
             Some(("bzip2-compressed", "unpack it first: `bzip2 -dk '{}'`"))
         }
-        // A version of which there are a handful, in 32 bits.
+        // A small version number in 32 bits.
         [b'G', b'G', b'U', b'F', 1..=15, 0, 0, 0, ..] => {
             Some(("a GGUF model", "`--data` takes text or tokens; weights go to `--init`, in safetensors"))
         }
@@ -106,19 +106,19 @@ fn with_text_signature(file: &DataFile, start: &[u8]) -> Result<Option<Unsupport
     })
 }
 
-/// Protocol 4 or 5, then a frame that fits the file (PEP 3154).
+/// Protocol 4 or 5, then the length of a frame that fits into the file (PEP 3154).
 fn is_pickle(start: &[u8], len: u64) -> bool {
     let frame = start.get(3..).and_then(|rest| rest.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
     matches!(start, [0x80, 4 | 5, 0x95, ..]) && frame.is_some_and(|frame| frame < len)
 }
 
-/// A length that fits the file, then a JSON object.
+/// The length of a header that fits into the file, then a JSON object.
 fn is_safetensors(start: &[u8], len: u64) -> bool {
     let header = start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     header.is_some_and(|header| header >= 2 && header < len) && start.get(8..10) == Some(b"{\"")
 }
 
-/// The encoding of text in units of two or four bytes: by its byte order mark, or because every second byte is zero.
+/// The encoding of text in units of two or four bytes, judged by the byte order mark, or because every second byte is zero.
 pub(super) fn wide_encoding(start: &[u8]) -> Option<&'static str> {
     for (mark, encoding) in [
         (&b"\xFF\xFE\0\0"[..], "UTF-32"),

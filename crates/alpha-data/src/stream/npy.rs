@@ -1,15 +1,15 @@
-//! Tokens as numpy keeps them (`.npy`): one dimension of unsigned integers of two or four bytes, little-endian.
+//! Tokens in numpy's format (`.npy`): one dimension of little-endian integers of two or four bytes.
 //!
-//! The format is described in numpy's `numpy.lib.format`: magic, version, length of the header, then a Python literal like
+//! The documentation of `numpy.lib.format` describes it: magic, version, length of the header, then a Python literal such as
 //! `{'descr': '<u2', 'fortran_order': False, 'shape': (1000,), }`, then the elements.
 
 use crate::{DataError, TokenDtype, data_file::DataFile};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// Longest header that is read; numpy's own are a multiple of 64 bytes and seldom more than one.
+/// Headers may not be longer. Those that numpy writes are seldom longer than 128 bytes.
 const MAX_HEADER_BYTES: u32 = 1 << 16;
 
-/// Where tokens lie in a file, and how many.
+/// Where the tokens are in a file, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Array {
     pub(crate) start: u64,
@@ -17,12 +17,12 @@ pub(crate) struct Array {
     pub(crate) dtype: TokenDtype,
 }
 
-/// Whether a file begins as numpy's do.
+/// Whether a file begins with numpy's magic.
 pub(crate) fn has_magic(start: &[u8]) -> bool {
     start.starts_with(MAGIC)
 }
 
-/// Reads the header of a file that has the magic.
+/// Reads the header of a file that begins with the magic.
 pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let broken = |why: String| DataError::ShardHeader { path: file.path.clone(), why };
     let unusable = |what: String| DataError::UnsupportedFormat {
@@ -58,7 +58,7 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let shape = field("shape").ok_or_else(|| missing("shape"))?;
     let dtype = match descr {
         "<u2" => TokenDtype::U16,
-        // Ids that an i32 holds; a negative one is outside every vocabulary.
+        // A negative i32 becomes an id that is outside every vocabulary.
         "<u4" | "<i4" => TokenDtype::U32,
         other => return Err(unusable(format!("a numpy array of `{other}`, where u16 or u32 tokens are expected"))),
     };
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn headers_as_numpy_writes_them() {
-        // What `numpy.save` wrote for `numpy.array([1, 2, 3], 'uint16')`, in versions 1 and 2.
+        // `numpy.save` wrote this for `numpy.array([1, 2, 3], 'uint16')`, in versions 1 and 2.
         let header = format!("{:<117}\n", "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), }");
         let found = open(&npy(1, &header, &[1, 0, 2, 0, 3, 0])).unwrap();
         assert_eq!(found, Array { start: 128, count: 3, dtype: TokenDtype::U16 });

@@ -15,7 +15,7 @@ impl TokenDtype {
         if vocab <= 1 << 16 { TokenDtype::U16 } else { TokenDtype::U32 }
     }
 
-    /// Bytes of one id.
+    /// Bytes per id.
     pub fn bytes(self) -> usize {
         match self {
             TokenDtype::U16 => 2,
@@ -23,7 +23,7 @@ impl TokenDtype {
         }
     }
 
-    /// As typed after `--tokenDtype=`.
+    /// The value for `--tokenDtype`.
     pub fn name(self) -> &'static str {
         match self {
             TokenDtype::U16 => "u16",

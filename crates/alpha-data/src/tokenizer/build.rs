@@ -1,8 +1,8 @@
 //! Building a tokenizer from text.
 //!
-//! `char`, `byte` and `word` are written down as `tokenizer.json` directly. BPE is trained by the
-//! `tokenizers` crate on at most 256 MiB of text (larger data: evenly spaced pieces); pairs seen
-//! only once are not merged. The same text always gives the same bytes, whatever the number of threads.
+//! The `tokenizer.json` of `char`, `byte` and `word` is written directly. The `tokenizers` crate trains BPE on at most 256 MiB of
+//! text (evenly spaced pieces of larger data); pairs that occur only once are not merged. The same text always gives the same
+//! bytes, with any number of threads.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,11 +17,11 @@ use tokenizers::{
 use super::{END_OF_TEXT, Kind, Tokenizer, pattern, scheme};
 use crate::{Corpus, DataError, TokenizerFault, Work, corpus::char_start};
 
-/// Most text that BPE is trained on.
+/// BPE is trained on at most this much text.
 const BPE_TRAINING_BYTES: u64 = 256 << 20;
 
 impl Tokenizer {
-    /// Builds a tokenizer for a corpus (or loads it, for [`Kind::File`]), with warnings.
+    /// Builds a tokenizer for a corpus, or loads it for [`Kind::File`]; with warnings.
     pub fn build(kind: &Kind, corpus: &Corpus, work: &Work<'_>) -> Result<(Tokenizer, Vec<String>), DataError> {
         let mut warnings = Vec::new();
         let with_end_of_text = corpus.has_documents();
@@ -44,7 +44,7 @@ impl Tokenizer {
         Ok((tokenizer, warnings))
     }
 
-    /// The warning for a BPE vocabulary that came out smaller than wanted.
+    /// The warning for a BPE vocabulary that is smaller than requested.
     pub(crate) fn shortfall(&self, wanted: usize, corpus: &Corpus) -> Option<String> {
         (self.vocab_size() < wanted).then(|| {
             format!(
@@ -56,7 +56,7 @@ impl Tokenizer {
     }
 }
 
-/// Numbers the tokens of a `char` or `word` vocabulary.
+/// The tokens of a `char` or `word` vocabulary, in the order of their ids.
 fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus) -> Result<Vec<String>, DataError> {
     if tokens.is_empty() {
         return Err(DataError::Empty { path: corpus.first_path().to_owned() });
@@ -68,7 +68,7 @@ fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus
     Ok(tokens)
 }
 
-/// The words of a corpus: the newline, then by falling count, then by spelling.
+/// The words of a corpus: the newline, then by descending count, then by spelling.
 fn count_words(corpus: &Corpus, work: &Work<'_>) -> Result<Vec<String>, DataError> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for_each_piece(corpus, 1, work, |text| count_all(scheme::words(text).map(|(word, _)| word), &mut counts))?;
@@ -87,7 +87,7 @@ fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<
     }
     let stride = corpus.bytes().div_ceil(BPE_TRAINING_BYTES).max(1) as usize;
     if stride > 1 {
-        warnings.push(format!("the tokenizer was trained on every {stride}th piece of the text (256 MiB)"));
+        warnings.push(format!("the tokenizer was trained on one in {stride} pieces of the text (256 MiB)"));
     }
     let trainer = BpeTrainer::builder()
         .show_progress(false)
@@ -113,11 +113,11 @@ fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<
     Ok(tokenizer.to_string(true).map_err(TokenizerFault::from)?.into_bytes())
 }
 
-/// Longest part of a word that merges are counted in: a text without spaces, like DNA, is one word, and a merge goes through
-/// all of every word that has it.
+/// Words are cut into parts of at most this length. A text without spaces, such as DNA, is one word, and each merge scans every
+/// word that contains it.
 const MAX_WORD_BYTES: usize = 512;
 
-/// A word, or its parts where it is long.
+/// The parts of a word; a short word is one part.
 fn parts(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {
@@ -127,7 +127,7 @@ fn parts(word: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Gives every `stride`th piece of a corpus to `take`.
+/// Calls `take` for every `stride`th piece of a corpus.
 fn for_each_piece(
     corpus: &Corpus,
     stride: usize,
@@ -141,15 +141,15 @@ fn for_each_piece(
             take(&piece.text);
         }
         number += 1;
-        work.progress.update("reading words", pieces.passed_bytes(), corpus.bytes());
+        work.progress.update("reading words", pieces.consumed_bytes(), corpus.bytes());
     }
     Ok(())
 }
 
-/// Runs what the `tokenizers` crate does on a pool of so many threads, or on this one where the system gives none.
+/// Runs a job of the `tokenizers` crate on a pool of `threads` threads, or on this thread if there can be no pool.
 fn with_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    // The crate asks this of the whole process; without a pool of ours it would start one with a thread for each processor.
+    // This setting is global. Without a pool of ours, the crate would start one with a thread for each processor.
     parallelism::set_parallelism(pool.is_some());
     match pool {
         Some(pool) => pool.install(job),

@@ -1,8 +1,8 @@
-//! Tokenizers of other programs: their `tokenizer.json` means what the `tokenizers` package takes it to mean, as
-//! `transformers` uses it: truncation and padding are off, and a template's special tokens are not added.
+//! Tokenizers of other programs. Their `tokenizer.json` is interpreted as by the `tokenizers` package when `transformers` uses
+//! it: truncation and padding are off, and a template's special tokens are not added.
 //!
-//! The stages are the crate's (added tokens, normalizer, pre-tokenizer, model), run one by one, so that text which the model
-//! passes over is an error that names it instead of a gap, and so that threads are ours to give.
+//! The stages of the crate (added tokens, normalizer, pre-tokenizer, model) run one by one here, so that text which the model
+//! skips is an error that names it, not a gap, and so that this crate controls the threads.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use tokenizers::{
 use super::{Text, Tokenizer};
 use crate::{DataError, TokenizerFault, corpus::char_start};
 
-/// Refuses a `tokenizer.json` that asks for what cannot be kept. `inner` is what the crate made of it.
+/// Refuses a `tokenizer.json` whose meaning is not certain. `inner` is what the crate has loaded from it.
 pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerFault> {
     if let Some(dropout) = json["model"]["dropout"].as_f64().filter(|dropout| *dropout > 0.0) {
         return Err(TokenizerFault::Dropout { dropout });
@@ -37,7 +37,7 @@ pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), T
     let mut normalized: HashMap<String, &str> = HashMap::new();
     for token in added {
         let (Some(content), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) else { continue };
-        // The `tokenizers` package gives an added token the id of the model's token of that name, or the next free one.
+        // The `tokenizers` package gives an added token the id of the model's token of that name, or the next free id.
         let given = inner.token_to_id(content);
         if given.map(u64::from) != Some(id) {
             return Err(TokenizerFault::AddedId { token: content.to_owned(), id, given });
@@ -57,16 +57,16 @@ pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), T
     Ok(())
 }
 
-/// Whether a tokenizer may depend on all of a text before a place, so that no text is cut.
+/// Whether a token may depend on all of the text before it, so that text must not be cut.
 pub(super) fn is_indivisible(json: &Value) -> bool {
     let is_fixed = |stage: &Value| stage["type"] == "FixedLength";
     let stages = json["pre_tokenizer"]["pretokenizers"].as_array();
     is_fixed(&json["pre_tokenizer"]) || stages.is_some_and(|stages| stages.iter().any(is_fixed))
 }
 
-/// Runs what the crate does with a file or with ids that nobody has checked: it panics at some.
+/// Runs a job of the crate on an unchecked file or unchecked ids, at some of which the crate panics.
 pub(super) fn catch_panic<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
-    /// The hook that reports panics is the process's: one at a time, so that each puts back what it found.
+    /// The panic hook is global: only one thread at a time may replace it, so that each restores the one that it found.
     static HOOK: Mutex<()> = Mutex::new(());
     let _one = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let hook = panic::take_hook();
@@ -80,12 +80,12 @@ pub(super) fn catch_panic<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Res
 }
 
 impl Tokenizer {
-    /// Ids of a piece of text, as they are within the whole.
+    /// Ids of a piece of text, as in the whole text.
     pub(super) fn encode_foreign(&self, Text { text, context }: Text<'_>) -> Result<Vec<u32>, DataError> {
         if context.is_empty() {
             return self.run_stages(text, 0);
         }
-        // A prefix that belongs to the start of a text then stands before the context.
+        // If the tokenizer puts a prefix before a text, it is before the context.
         let before = self.run_stages(context, 0)?;
         let mut ids = self.run_stages(&format!("{context}{text}"), context.len())?;
         if !ids.starts_with(&before) {
@@ -95,7 +95,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Whether a token depends on both of two texts that follow one another. Ours are cut where none does.
+    /// Whether some token of two consecutive texts depends on both of them. With our own tokenizers, none does at a cut.
     pub(crate) fn joins(&self, before: &str, after: &str) -> bool {
         if !matches!(self.scheme, super::Scheme::Foreign) {
             return false;
@@ -106,12 +106,12 @@ impl Tokenizer {
         let ids = |text: &str| self.run_stages(text, 0).ok();
         match (ids(before), ids(&format!("{before}{after}"))) {
             (Some(before), Some(both)) => !both.starts_with(&before),
-            // What cannot be encoded is said with its place when its piece is.
+            // Encoding the piece will report the error with its place.
             _ => false,
         }
     }
 
-    /// Ids of a text; places in an error count from `start` of it.
+    /// Ids of a text; offsets in an error count from byte `start` of it.
     fn run_stages(&self, text: &str, start: usize) -> Result<Vec<u32>, DataError> {
         let stages = self.stages_of(text).map_err(TokenizerFault::from)?;
         let mut ids = Vec::with_capacity(text.len() / 3);
@@ -136,7 +136,7 @@ impl Tokenizer {
         Ok(stages)
     }
 
-    /// The error for a part of a text of which the model passed something over: the first character that has no token alone.
+    /// The error for a part of a text of which the model skipped something. It names the first character without a token.
     fn missing_token(&self, text: &str, part: Range<usize>, start: usize) -> DataError {
         let has_token = |char: char| {
             self.stages_of(char.encode_utf8(&mut [0; 4])).is_ok_and(|stages| {
@@ -154,7 +154,7 @@ impl Tokenizer {
     }
 }
 
-/// Whether a part's tokens reach to its end: a model passes over what it has no token for.
+/// Whether a part's tokens reach its end: a model skips text without a token.
 fn is_covered(part: &str, tokens: &[Token]) -> bool {
     tokens.last().map_or(0, |token| token.offsets.1) >= part.len()
 }

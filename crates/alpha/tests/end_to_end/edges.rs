@@ -90,7 +90,7 @@ fn what_a_folder_leaves_out_is_said() {
     symlink("..", place.path("fold/sub/b")).unwrap();
     let done = place.train("glob", &["--data=fold/**/*.txt", "--steps=1", "--block=8", "--batch=1"]).succeeded();
     assert!(done.stderr.contains("`fold/sub/more.txt` alone of text"), "{}", done.stderr);
-    assert!(done.stderr.contains("(counts already, by another path)"), "{}", done.stderr);
+    assert!(done.stderr.contains("(already counted, by another path)"), "{}", done.stderr);
 }
 
 #[test]
