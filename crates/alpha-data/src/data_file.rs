@@ -94,6 +94,19 @@ impl DataFile {
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }
+
+    /// The hash of the bytes from `start` on; `progress` is told the position.
+    pub(crate) fn hash(&self, start: u64, progress: impl Fn(u64)) -> Result<blake3::Hash, DataError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut position = start;
+        while position < self.len {
+            let bytes = self.read_up_to(position, 1 << 20)?;
+            hasher.update(&bytes);
+            position += bytes.len() as u64;
+            progress(position);
+        }
+        Ok(hasher.finalize())
+    }
 }
 
 #[cfg(unix)]

@@ -4,6 +4,7 @@
 //! pure function of the seed and the step, so that resuming needs nothing from a loader and evaluating cannot change the order
 //! of training. Filling a batch allocates nothing, and every id is checked against the vocabulary.
 
+mod shard_index;
 mod random;
 mod packed;
 mod windows;

@@ -60,8 +60,13 @@ impl TokenStream {
     }
 
     /// The range of positions of each shard.
-    pub fn shard_ranges(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn shard_ranges(&self) -> impl Iterator<Item = Range<u64>> {
         self.parts.iter().map(|part| part.start..part.start + part.len)
+    }
+
+    /// Number of tokens of the longest shard.
+    pub(crate) fn longest_shard(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).max().unwrap_or(0)
     }
 
     /// The warning for shards with fewer than `needed` tokens, which are never read; none if there are no such shards.

@@ -60,8 +60,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Vec<u8>,
     scheme: Scheme,
-    /// Whether text must not be cut.
+    /// Whether a token may depend on all of the text before it, so that text must not be cut.
     is_indivisible: bool,
+    /// Whether a character of a token stands for a byte of text.
+    is_byte_level: bool,
     vocab_size: usize,
     end_of_text: Option<u32>,
     /// The tokens with which the file's model ends texts; the first ends documents.
@@ -221,12 +223,14 @@ impl Tokenizer {
         let id_of = |name: &&str| added.iter().find(|(_, token)| token.content == **name).map(|(id, _)| *id);
         let end_of_text = END_OF_TEXT_NAMES.iter().find_map(id_of);
         let scheme = Scheme::detect(&document, &vocab);
-        let is_indivisible = foreign::is_indivisible(&document);
+        let is_indivisible = scheme::is_or_has(&document["pre_tokenizer"], "pretokenizers", "FixedLength");
+        let is_byte_level = scheme::is_or_has(&document["decoder"], "decoders", "ByteLevel");
         Ok(Tokenizer {
             inner,
             json,
             scheme,
             is_indivisible,
+            is_byte_level,
             vocab_size,
             end_of_text,
             eos_tokens: Vec::new(),
@@ -236,12 +240,7 @@ impl Tokenizer {
 
     /// Bytes of text of each id, if they do not depend on neighbouring ids.
     fn find_byte_lengths(&self) -> Option<Vec<u32>> {
-        let json: serde_json::Value = serde_json::from_slice(&self.json).ok()?;
-        let decoders = json["decoder"]["decoders"].as_array();
-        let is_byte_level = |decoder: &serde_json::Value| decoder["type"] == "ByteLevel";
-        let byte_level =
-            is_byte_level(&json["decoder"]) || decoders.is_some_and(|decoders| decoders.iter().any(is_byte_level));
-        if !byte_level && !matches!(self.scheme, Scheme::Char { .. }) {
+        if !self.is_byte_level && !matches!(self.scheme, Scheme::Char { .. }) {
             return None;
         }
         let added = self.inner.get_added_tokens_decoder();
@@ -251,7 +250,7 @@ impl Tokenizer {
             None => self
                 .inner
                 .id_to_token(id)
-                .map_or(0, |token| if byte_level { token.chars().count() } else { token.len() }),
+                .map_or(0, |token| if self.is_byte_level { token.chars().count() } else { token.len() }),
         };
         Some((0..self.vocab_size as u32).map(|id| length(id) as u32).collect())
     }

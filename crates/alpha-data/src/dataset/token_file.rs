@@ -185,14 +185,8 @@ pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
     if documents.checked_mul(8)?.checked_add(documents_start)? != file.len() {
         return None;
     }
-    let mut payload = blake3::Hasher::new();
-    let mut position = HEADER_BYTES as u64;
-    while position < file.len() {
-        let bytes = file.read_up_to(position, BATCH_BYTES).ok()?;
-        payload.update(&bytes);
-        position += bytes.len() as u64;
-    }
-    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.finalize().as_bytes()).finalize();
+    let payload = file.hash(HEADER_BYTES as u64, |_| {}).ok()?;
+    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.as_bytes()).finalize();
     if hash.as_bytes() != &header[32..] {
         return None;
     }

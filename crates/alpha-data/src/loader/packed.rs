@@ -2,15 +2,13 @@
 //!
 //! A shard of `n` tokens holds `⌊(n − 1) / (batch·block)⌋` micro-batches. The last shard is followed by the first.
 
-use super::BatchShape;
+use super::{BatchShape, shard_index::ShardIndex};
 use crate::{DataError, TokenStream};
 
-/// Shards with at least one micro-batch.
+/// The micro-batches of all shards.
 #[derive(Clone, Debug)]
 pub(super) struct PackedPlan {
-    /// For each shard: the number of micro-batches before it, and the position of its first token.
-    shards: Vec<(u64, u64)>,
-    micro_batches: u64,
+    micro_batches: ShardIndex,
     /// Tokens from one micro-batch to the next.
     stride: u64,
 }
@@ -19,40 +17,27 @@ impl PackedPlan {
     pub(super) fn new(stream: &TokenStream, shape: BatchShape) -> Result<PackedPlan, DataError> {
         shape.check()?;
         let stride = shape.tokens() as u64;
-        let mut shards = Vec::new();
-        let mut micro_batches = 0;
-        let mut longest = 0;
-        for range in stream.shard_ranges() {
-            let len = range.end - range.start;
-            longest = len.max(longest);
-            let held = len.saturating_sub(1) / stride;
-            if held > 0 {
-                shards.push((micro_batches, range.start));
-                micro_batches += held;
-            }
-        }
-        if micro_batches == 0 {
+        let micro_batches = ShardIndex::new(stream, |len| len.saturating_sub(1) / stride);
+        if micro_batches.count() == 0 {
             return Err(DataError::TooShort {
                 what: "the longest shard, read with `--packed`,",
-                tokens: longest,
+                tokens: stream.longest_shard(),
                 needed: stride + 1,
                 hint: "use a smaller `--batch` or `--block`, or leave `--packed` out",
             });
         }
-        Ok(PackedPlan { shards, micro_batches, stride })
+        Ok(PackedPlan { micro_batches, stride })
     }
 
     /// Number of micro-batches until the order repeats.
     pub(super) fn micro_batches(&self) -> u64 {
-        self.micro_batches
+        self.micro_batches.count()
     }
 
     /// The position where micro-batch `index`, counted from 0, starts.
     pub(super) fn position(&self, index: u64) -> u64 {
-        let index = index % self.micro_batches;
-        let shard = self.shards.partition_point(|(before, _)| *before <= index) - 1;
-        let (before, start) = self.shards[shard];
-        start + (index - before) * self.stride
+        let (number, shard) = self.micro_batches.locate(index % self.micro_batches.count());
+        shard.start + number * self.stride
     }
 }
 

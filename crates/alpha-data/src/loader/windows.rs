@@ -8,6 +8,7 @@ use alpha_tensor::{
     rng::{Key, Purpose},
 };
 
+use super::shard_index::ShardIndex;
 use crate::{DataError, TokenStream};
 
 /// The windows of a stream.
@@ -15,9 +16,7 @@ use crate::{DataError, TokenStream};
 pub struct Windows {
     stream: TokenStream,
     block: usize,
-    /// For each shard with windows: the number of windows before it, the position of its first token, and its end.
-    shards: Vec<(u64, u64, u64)>,
-    count: u64,
+    index: ShardIndex,
 }
 
 impl Windows {
@@ -26,32 +25,27 @@ impl Windows {
         if block == 0 {
             return Err(DataError::ZeroSize { name: "block" });
         }
-        let mut shards = Vec::new();
-        let mut count = 0;
-        for range in stream.shard_ranges().filter(|range| range.end - range.start > 1) {
-            shards.push((count, range.start, range.end));
-            count += (range.end - range.start - 1).div_ceil(block as u64);
-        }
-        if count == 0 {
+        let index = ShardIndex::new(stream, |len| len.saturating_sub(1).div_ceil(block as u64));
+        if index.count() == 0 {
             let hint = "give more data";
             return Err(DataError::TooShort { what: "the data", tokens: stream.len(), needed: 2, hint });
         }
-        Ok(Windows { stream: stream.clone(), block, shards, count })
+        Ok(Windows { stream: stream.clone(), block, index })
     }
 
     /// Number of windows.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub fn len(&self) -> u64 {
-        self.count
+        self.index.count()
     }
 
     /// `count` different windows chosen by the seed, or all if there are fewer, in ascending order.
     pub fn subset(&self, count: u64, seed: u64) -> Vec<u64> {
-        let count = count.min(self.count);
+        let count = count.min(self.len());
         // Floyd's algorithm: every subset is equally likely, with one random number per member.
         let key = Key::new(seed, Purpose::Eval);
         let mut chosen = std::collections::BTreeSet::new();
-        for upper in self.count - count..self.count {
+        for upper in self.len() - count..self.len() {
             let draw = key.below(upper, upper + 1);
             if !chosen.insert(draw) {
                 chosen.insert(upper);
@@ -63,11 +57,10 @@ impl Windows {
     /// Fills one row of `block` tokens and targets with window `index`, and returns the number of targets that count, which
     /// come first.
     pub fn fill(&self, index: u64, tokens: &mut [u32], targets: &mut [u32]) -> Result<usize, DataError> {
-        debug_assert!(index < self.count && tokens.len() == self.block && targets.len() == self.block);
-        let shard = self.shards.partition_point(|(before, ..)| *before <= index) - 1;
-        let (before, start, end) = self.shards[shard];
-        let position = start + (index - before) * self.block as u64;
-        let predicted = (end - position - 1).min(self.block as u64) as usize;
+        debug_assert!(index < self.len() && tokens.len() == self.block && targets.len() == self.block);
+        let (number, shard) = self.index.locate(index);
+        let position = shard.start + number * self.block as u64;
+        let predicted = (shard.end - position - 1).min(self.block as u64) as usize;
         Windows::pad(&mut tokens[predicted..], &mut targets[predicted..]);
         self.stream.read_row(position, &mut tokens[..predicted], &mut targets[..predicted])?;
         Ok(predicted)

@@ -40,7 +40,8 @@ pub(crate) fn unpack(
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Unpacked, DataError> {
-    let key = cache::key(&[VERSION, hash(file, work)?.as_bytes()]);
+    let hash = file.hash(0, |position| work.progress.update("reading", position, file.len()))?;
+    let key = cache::key(&[VERSION, hash.as_bytes()]);
     if let Some(path) = work.cache.path(&key, "unpacked") {
         // Its length is kept beside it, so that later truncation is noticed.
         let kept_len = work.cache.read(&key, "length").and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
@@ -59,20 +60,6 @@ pub(crate) fn unpack(
     let (mut out, path) = cache::unnamed_file()?;
     unpack_into(file, compression, &mut out, work).map_err(|error| error.at(&path))?;
     Ok(Unpacked::Unnamed(Arc::new(out)))
-}
-
-fn hash(file: &DataFile, work: &Work<'_>) -> Result<blake3::Hash, DataError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut position = 0;
-    loop {
-        let bytes = file.read_up_to(position, 1 << 20)?;
-        if bytes.is_empty() {
-            return Ok(hasher.finalize());
-        }
-        hasher.update(&bytes);
-        position += bytes.len() as u64;
-        work.progress.update("reading", position, file.len());
-    }
 }
 
 /// Unpacks into `out` and returns the number of unpacked bytes.

@@ -57,13 +57,6 @@ pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), T
     Ok(())
 }
 
-/// Whether a token may depend on all of the text before it, so that text must not be cut.
-pub(super) fn is_indivisible(json: &Value) -> bool {
-    let is_fixed = |stage: &Value| stage["type"] == "FixedLength";
-    let stages = json["pre_tokenizer"]["pretokenizers"].as_array();
-    is_fixed(&json["pre_tokenizer"]) || stages.is_some_and(|stages| stages.iter().any(is_fixed))
-}
-
 /// Runs a job of the crate on an unchecked file or unchecked ids, at some of which the crate panics.
 pub(super) fn catch_panic<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
     /// The panic hook is global: only one thread at a time may replace it, so that each restores the one that it found.

@@ -143,6 +143,12 @@ fn is_gpt2_like(json: &Value) -> bool {
         && model["ignore_merges"] != true
 }
 
+/// Whether a stage of a tokenizer is of this type, or has a part of this type in its `list`.
+pub(super) fn is_or_has(stage: &Value, list: &str, kind: &str) -> bool {
+    let is_of_kind = |stage: &Value| stage["type"] == kind;
+    is_of_kind(stage) || stage[list].as_array().is_some_and(|parts| parts.iter().any(is_of_kind))
+}
+
 /// The printable character for a byte in byte-level vocabularies (GPT-2's table). Visible Latin-1 characters stand for
 /// themselves; the other bytes follow in order from U+0100 on.
 pub(super) fn byte_char(byte: u8) -> char {
