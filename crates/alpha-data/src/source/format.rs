@@ -263,6 +263,10 @@ mod tests {
         packed.write_all(&[7; 300]).unwrap();
         let packed = packed.finish().unwrap();
         assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Gzip));
+        // pzstd begins with a frame that is to be skipped.
+        let tokens = ruzstd::encoding::compress_to_vec(&[7; 300][..], ruzstd::encoding::CompressionLevel::Fastest);
+        let packed = [&b"\x50\x2A\x4D\x18\x04\0\0\0\x20\0\0\0"[..], &tokens].concat();
+        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Zstd));
         // The tokens 35615 and 8 begin like gzip; 10832 and 6221 like zstd.
         let tokens = [&b"\x1F\x8B\x08\0"[..], &[0x51; 300]].concat();
         assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);

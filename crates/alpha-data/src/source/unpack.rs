@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Cursor, Read, Write},
     path::PathBuf,
     sync::Arc,
 };
@@ -67,25 +67,20 @@ fn unpack_into(file: &DataFile, compression: Compression, out: &mut File, work: 
     let mut out = BufWriter::with_capacity(1 << 20, out);
     let mut source = BufReader::with_capacity(1 << 20, PackedReader { file, position: 0, work });
     let mut total = 0;
+    let broken = |error: io::Error| WriteError::Data(of_source(error, file));
     match compression {
         // A file that was compressed in parts has several members. On tapes, zeros fill the last block.
-        Compression::Gzip => {
-            let broken = |error: io::Error| WriteError::Data(of_source(error, file));
-            loop {
-                total += decode_into(&mut GzDecoder::new(&mut source), &mut out, file)?;
-                if !skip_zeros(&mut source).map_err(broken)? {
-                    break;
-                }
+        Compression::Gzip => loop {
+            total += decode_into(&mut GzDecoder::new(&mut source), &mut out, file)?;
+            if !skip_zeros(&mut source).map_err(broken)? {
+                break;
             }
-        }
+        },
         Compression::Zstd => {
-            let broken = |error: io::Error| WriteError::Data(of_source(error, file));
-            while !source.fill_buf().map_err(broken)?.is_empty() {
-                if !skip_frame(&mut source).map_err(broken)? {
-                    let frame = StreamingDecoder::new(&mut source);
-                    let mut frame = frame.map_err(|error| broken(io::Error::other(error.to_string())))?;
-                    total += decode_into(&mut frame, &mut out, file)?;
-                }
+            while let Some(start) = next_frame(&mut source).map_err(broken)? {
+                let frame = StreamingDecoder::new(start.chain(&mut source));
+                let mut frame = frame.map_err(|error| broken(io::Error::other(error.to_string())))?;
+                total += decode_into(&mut frame, &mut out, file)?;
             }
         }
     }
@@ -94,13 +89,14 @@ fn unpack_into(file: &DataFile, compression: Compression, out: &mut File, work: 
 }
 
 /// Whether the start of a file unpacks as far as it goes.
-pub(crate) fn begins_as(compression: Compression, start: &[u8]) -> bool {
+pub(crate) fn begins_as(compression: Compression, mut start: &[u8]) -> bool {
     let unpacked = match compression {
         Compression::Gzip => io::copy(&mut GzDecoder::new(start), &mut io::sink()),
-        Compression::Zstd => match StreamingDecoder::new(start) {
-            Ok(mut frame) => io::copy(&mut frame, &mut io::sink()),
-            Err(_) => return false,
-        },
+        Compression::Zstd => {
+            let Ok(Some(frame)) = next_frame(&mut start) else { return false };
+            let Ok(mut frame) = StreamingDecoder::new(frame.chain(start)) else { return false };
+            io::copy(&mut frame, &mut io::sink())
+        }
     };
     // A start that is cut off ends unexpectedly; ruzstd has its own error for that.
     unpacked
@@ -123,18 +119,21 @@ fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Skips a frame without data (RFC 8878, section 3.1.2); false if there is none.
-fn skip_frame(source: &mut impl BufRead) -> io::Result<bool> {
-    let start = source.fill_buf()?;
-    // If the buffer ends within the magic, it is not recognised here, and the decoder refuses it.
-    let is_skippable = start.len() >= 8 && start[0] & 0xF0 == 0x50 && start[1..4] == [0x2A, 0x4D, 0x18];
-    if !is_skippable {
-        return Ok(false);
+/// The first bytes of the next zstd frame, after frames without data (RFC 8878, section 3.1.2); none at the end.
+fn next_frame(source: &mut impl BufRead) -> io::Result<Option<Cursor<[u8; 8]>>> {
+    while !source.fill_buf()?.is_empty() {
+        let mut start = [0; 8];
+        source.read_exact(&mut start)?;
+        let [magic, 0x2A, 0x4D, 0x18, len @ ..] = start else { return Ok(Some(Cursor::new(start))) };
+        if magic & 0xF0 != 0x50 {
+            return Ok(Some(Cursor::new(start)));
+        }
+        let len = u64::from(u32::from_le_bytes(len));
+        if io::copy(&mut source.take(len), &mut io::sink())? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
-    let len = u64::from(u32::from_le_bytes([start[4], start[5], start[6], start[7]]));
-    source.consume(8);
-    let passed = io::copy(&mut source.take(len), &mut io::sink())?;
-    if passed < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
+    Ok(None)
 }
 
 /// Copies everything from a decoder to `out`.
@@ -226,6 +225,17 @@ mod tests {
             for cache in [Cache::none(), Cache::in_folder(folder.path()), Cache::in_folder(folder.path())] {
                 assert!(unpacked(bytes.clone(), compression, &cache).unwrap() == expected, "{compression:?}");
             }
+        }
+    }
+
+    /// The bytes that 1 MiB buffers end within are those of a frame's start.
+    #[test]
+    fn frames_begin_anywhere_in_a_buffer() {
+        for before_end in 1..8 {
+            let len = (1 << 20) - 8 - before_end;
+            let long = [&[0x50, 0x2A, 0x4D, 0x18], &(len as u32).to_le_bytes()[..], &vec![7; len]].concat();
+            let bytes = [&long[..], &[0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9], &zstd(b"text")].concat();
+            assert_eq!(unpacked(bytes, Compression::Zstd, &Cache::none()).unwrap(), b"text", "{before_end}");
         }
     }
 
