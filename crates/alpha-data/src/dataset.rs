@@ -1,4 +1,4 @@
-//! From the data flags to what training reads: tokenizer, training and validation tokens.
+//! From the data flags to a tokenizer, training tokens and validation tokens.
 //!
 //! Text goes through two cached steps. The key of a tokenizer is a hash of its kind and the text, the key of tokens a hash of
 //! the `tokenizer.json` and the text, so that a cache never changes a result. Without a usable cache, small token files stay in
@@ -84,7 +84,7 @@ pub struct Dataset {
     pub train: TokenStream,
     /// Tokens to validate on.
     pub val: TokenStream,
-    /// What `val` is.
+    /// Where `val` comes from.
     pub val_source: ValSource,
     /// Identifies the content of all data.
     pub identity: DataIdentity,

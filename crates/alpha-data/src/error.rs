@@ -461,7 +461,7 @@ fn limit_hint(error: &io::Error) -> &'static str {
 }
 
 impl DataError {
-    /// True where the command line alone is wrong (exit code 2); false where a file is (1).
+    /// True if the command line alone is wrong (exit code 2); false if a file is wrong (exit code 1).
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

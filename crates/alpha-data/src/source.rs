@@ -87,10 +87,11 @@ impl Source {
         }
         warnings.extend(validation_among(data, &listing.files));
         if let Some(note) = listing.note() {
-            let count = files.len();
-            let files =
-                if count == 1 { format!("`{}` alone", files[0].path.display()) } else { format!("{count} files") };
-            warnings.push(format!("`{data}`: {files} of {}; {note}", kinds[0].name()));
+            let read = match files.as_slice() {
+                [only] => format!("only `{}` is read", only.path.display()),
+                files => format!("{} files are read", files.len()),
+            };
+            warnings.push(format!("`{data}`: {read}, as {}; {note}", kinds[0].name()));
         }
         Ok(match kinds[0] {
             FileKind::Text => Source::Text(files),
@@ -213,7 +214,7 @@ mod tests {
         fs::create_dir(folder.path().join("docs")).unwrap();
         let (source, warnings) = resolve(&folder, "", None).unwrap();
         assert_eq!(names(&source), ["README.md"]);
-        let expected = ["README.md` alone of text; left out: `", "docs` (a folder)"];
+        let expected = ["README.md` is read, as text; left out: `", "docs` (a folder)"];
         assert!(expected.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
     }
 

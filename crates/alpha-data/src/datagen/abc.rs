@@ -420,7 +420,7 @@ mod tests {
                     total += if triplet > 0 { 4 * length } else { 6 * length };
                     triplet -= u32::from(triplet > 0);
                 }
-                // The dot takes from one note what it gives the other.
+                // The dot lengthens one note and shortens the other by the same time.
                 '>' | ' ' => {}
                 other => panic!("`{other}` in `{bar}`"),
             }

@@ -172,7 +172,7 @@ mod tests {
             b"[{\"content\": \"a\"}, {\"content\": \"b\"}]",
             b"[\"one\", \"two\"]\n",
             b"{\n  \"text\": \"pretty\"\n}\n",
-            b"{\"content\": \"longer than what is read",
+            b"{\"content\": \"longer than the part that is read",
         ] {
             assert!(doubted(bytes), "{}", String::from_utf8_lossy(bytes));
         }
