@@ -1,4 +1,4 @@
-//! Any bytes as data, under several names: text, jsonl, shards, numpy arrays, packed files.
+//! Any bytes as data, under several names: text, jsonl, shards, numpy arrays, compressed files.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as a `tokenizer.json`; what loads encodes and decodes.
+//! Any bytes as a `tokenizer.json`; if it loads, it encodes and decodes.
 
 #![no_main]
 

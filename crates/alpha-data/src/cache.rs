@@ -1,6 +1,5 @@
-//! The user's cache folder: tokenizers and token files, under names that are hashes of all they
-//! depend on. An entry that is cut off or damaged is built again; a folder that cannot be
-//! written costs time, never a run.
+//! The user's cache folder. It holds tokenizers and token files; the name of each is a hash of everything it depends on.
+//! A truncated or damaged entry is built again. A folder that cannot be written costs time and fails no run.
 
 use std::{
     env,
@@ -14,7 +13,38 @@ use std::{
 
 use crate::DataError;
 
-/// Where entries are kept, if anywhere.
+/// A cache entry could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the cache `{}`: {source}; the next start will do this work again", path.display())]
+pub struct CacheError {
+    /// The entry.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+/// Why a file could not be made from data.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The data is at fault.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The file could not be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl WriteError {
+    /// The error to report when `path` was being written.
+    pub(crate) fn at(self, path: &Path) -> DataError {
+        match self {
+            WriteError::Data(error) => error,
+            WriteError::Io(source) => DataError::io("write", path, source),
+        }
+    }
+}
+
+/// Where entries are kept, if at all.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: Option<PathBuf>,
@@ -33,18 +63,18 @@ impl Cache {
         Cache { folder: Some(folder.to_owned()) }
     }
 
-    /// Nothing is kept.
+    /// Keeps nothing.
     pub const fn none() -> Cache {
         Cache { folder: None }
     }
 
-    /// An entry of another crate by its name, if whole.
+    /// Another crate's entry, if it is complete.
     pub fn read_entry(&self, name: &str) -> Option<Vec<u8>> {
         self.read(&key(&[name.as_bytes()]), "entry")
     }
 
-    /// Keeps an entry of another crate; the error is a sentence for the user.
-    pub fn write_entry(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+    /// Keeps another crate's entry.
+    pub fn write_entry(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         self.write(&key(&[name.as_bytes()]), "entry", bytes)
     }
 
@@ -54,7 +84,7 @@ impl Cache {
         self.folder.as_ref().map(|folder| folder.join(name))
     }
 
-    /// A small entry's bytes, if whole.
+    /// The bytes of a small entry, if it is complete.
     pub(crate) fn read(&self, key: &blake3::Hash, extension: &str) -> Option<Vec<u8>> {
         let mut bytes = fs::read(self.path(key, extension)?).ok()?;
         let content = bytes.len().checked_sub(blake3::OUT_LEN)?;
@@ -63,21 +93,16 @@ impl Cache {
         is_whole.then_some(bytes)
     }
 
-    /// Keeps a small entry: its bytes, then their hash.
-    pub(crate) fn write(&self, key: &blake3::Hash, extension: &str, bytes: &[u8]) -> Result<(), String> {
+    /// Writes a small entry: its bytes, then their hash.
+    pub(crate) fn write(&self, key: &blake3::Hash, extension: &str, bytes: &[u8]) -> Result<(), CacheError> {
         let Some(path) = self.path(key, extension) else { return Ok(()) };
         let sealed = [bytes, blake3::hash(bytes).as_bytes()].concat();
-        write_whole(&path, &sealed).map_err(|error| unwritable(&path, &error))
+        write_whole(&path, &sealed).map_err(|source| CacheError { path, source })
     }
 }
 
-/// The warning for a cache that cannot be written.
-pub(crate) fn unwritable(path: &Path, error: &io::Error) -> String {
-    format!("cannot write the cache `{}`: {error}; the next start will do this work again", path.display())
-}
-
-/// A file that has no name, whose space goes back to the system when the process ends, however it ends; and the path that it
-/// had, for messages.
+/// A file without a name, and the path that it had, for messages. The system frees its space when the process ends, however
+/// it ends.
 pub(crate) fn unnamed_file() -> Result<(File, PathBuf), DataError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("alpha-{}-{}.tmp", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -88,7 +113,7 @@ pub(crate) fn unnamed_file() -> Result<(File, PathBuf), DataError> {
     Ok((file, path))
 }
 
-/// Hash of several parts, each with its length, so that no two lists give the same bytes.
+/// A hash of several parts. Each part is hashed with its length, so that different lists never hash the same bytes.
 pub(crate) fn key(parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -97,15 +122,15 @@ pub(crate) fn key(parts: &[&[u8]]) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// Writes a whole file: temporary name beside it, sync, rename.
+/// Writes a file completely or not at all: under a temporary name beside it, then sync, then rename.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// Writes a file that the user named. A link stays one, and what it leads to is written; what is not a regular file, such as a
-/// pipe or `/dev/stdout`, is written to as it is.
+/// Writes a file that the user named. A link stays a link, and its target is replaced. A pipe, `/dev/stdout` and other special
+/// files are written to directly.
 pub(crate) fn write_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What a descriptor leads to may be a file that others write to, too.
+    // Others may be writing to the file behind a descriptor too.
     let is_descriptor =
         ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"].iter().any(|name| path.starts_with(name));
     if is_descriptor || path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
@@ -114,18 +139,18 @@ pub(crate) fn write_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), bytes)
 }
 
-/// As [`write_whole`], for content that `fill` writes.
-pub(crate) fn write_with<E: From<io::Error>>(
+/// Like [`write_whole`], with content that `fill` writes.
+pub(crate) fn write_with<T, E: From<io::Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), E>,
-) -> Result<(), E> {
+    fill: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
     }
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?;
     remove_abandoned(path);
-    // Another container's process may have the same number.
+    // A process in another container may have the same ID.
     let (temporary, mut file) = loop {
         let mut name = name.to_owned();
         name.push(format!("{TEMPORARY}{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -137,25 +162,25 @@ pub(crate) fn write_with<E: From<io::Error>>(
         }
     };
     let write = || {
-        fill(&mut file)?;
+        let filled = fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        Ok(())
+        Ok(filled)
     };
     write().inspect_err(|_: &E| {
-        // The error itself is what the user should see, not that its remains stayed, too.
+        // The user should see the first error, not a failure to clean up after it.
         let _ = fs::remove_file(&temporary);
     })
 }
 
 /// Hexadecimal digits in the name of an entry.
 const NAME_DIGITS: usize = 40;
-/// In the name of a file that is being written.
+/// Part of the name of a file that is being written.
 const TEMPORARY: &str = ".tmp-";
-/// A file that was being written and was not written to for so long belongs to a process that is gone.
+/// After this long without a write, the process that was writing a file is taken to be dead.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether a file is a cache entry that was being written, by its whole name: files of the user's may lie beside it.
+/// Whether a file is an unfinished cache entry. The whole name is checked, because the user's own files may be beside it.
 fn is_unfinished_entry(name: &str) -> bool {
     let Some((entry, writer)) = name.split_once(TEMPORARY) else { return false };
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -166,7 +191,7 @@ fn is_unfinished_entry(name: &str) -> bool {
         && writer.split_once('-').is_some_and(|(process, count)| is_number(process) && is_number(count))
 }
 
-/// Removes cache entries beside `path` whose writers died. An entry that cannot be removed costs space alone.
+/// Removes unfinished cache entries beside `path` whose writers died. An entry that cannot be removed only costs space.
 fn remove_abandoned(path: &Path) {
     let entries = path.parent().map(fs::read_dir);
     let Some(Ok(entries)) = entries else { return };
@@ -222,8 +247,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let warning = Cache::in_folder(&file).write(&key(&[b"a"]), "json", b"x").unwrap_err();
-        assert!(warning.starts_with("cannot write the cache"), "{warning}");
+        let error = Cache::in_folder(&file).write(&key(&[b"a"]), "json", b"x").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write the cache"), "{error}");
         assert!(Cache::none().write(&key(&[b"a"]), "json", b"x").is_ok());
     }
 

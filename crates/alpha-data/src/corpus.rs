@@ -1,34 +1,33 @@
-//! Text as pieces small enough to tokenize one at a time, read file by file.
+//! Text, read file by file in pieces that are small enough to tokenize.
 //!
-//! Text is cut only where a line begins or before a space, with characters on both sides that are not white space, and where
-//! the tokenizer agrees that it joins nothing there ([`Joins`]): so encoding the pieces gives the tokens of the whole. Text
-//! without such a place within [`MOST_BYTES`] is cut at any character, which is counted ([`Pieces::forced_cuts`]).
+//! Text is cut only at the start of a line or before a space, where the characters on both sides are not white space and the
+//! tokenizer joins nothing ([`Joins`]). So encoding the pieces gives the tokens of the whole. If there is no such place within
+//! [`cut::MAX_BYTES`], text is cut at any character, which is counted ([`Pieces::forced_cuts`]).
 //!
-//! Documents: each jsonl line; each file where there are several. A single text file has none.
+//! Each line of jsonl is a document. If there are several text files, each is a document; a single text file has no documents.
+
+mod cut;
+mod window;
+mod pieces;
+
+pub(crate) use self::pieces::{Piece, Pieces};
 
 use std::{
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
-    str,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
+use self::cut::Joins;
 use crate::{
     DataError, Progress, Source,
-    cut::{CONTEXT_BYTES, Cut, Joins, cut},
-    data_file::DataFile,
-    format::BYTE_ORDER_MARK,
-    jsonl,
+    data_file::{DataFile, FromStart},
     source::SourceFile,
-    tokenizer::char_start,
-    unpack::FromStart,
 };
 
-/// Longest line of jsonl: it is in memory twice, as it stands and as text.
-const MOST_LINE_BYTES: usize = 1 << 30;
-/// What is read at a time.
+/// Bytes that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 
 /// Text files or jsonl files.
@@ -43,36 +42,19 @@ pub struct Corpus {
 struct TextFile {
     /// For messages.
     path: PathBuf,
-    content: Content,
+    storage: Storage,
     len: u64,
     modified: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
-enum Content {
-    /// Opened when it is read: there may be more files than a process may have open.
+enum Storage {
+    /// Opened when it is read, because there may be more files than a process may have open.
     At(PathBuf),
-    /// Without a name of its own.
-    Held(Arc<File>),
+    /// A file without a name.
+    Unnamed(Arc<File>),
     #[cfg(test)]
     Memory(Vec<u8>),
-}
-
-/// Some text of a corpus.
-#[derive(Debug)]
-pub(crate) struct Piece<'a> {
-    pub(crate) text: String,
-    /// The end of the piece before it; empty at the start of a document, and where the cut was forced.
-    pub(crate) context: String,
-    /// The first piece of a document, or of a text that has none.
-    pub(crate) begins_document: bool,
-    /// The last piece of a document.
-    pub(crate) ends_document: bool,
-    pub(crate) path: &'a Path,
-    /// Where the text starts: byte of the file; for jsonl, of the document.
-    pub(crate) offset: u64,
-    /// Of jsonl, counted from 1.
-    pub(crate) line: Option<u64>,
 }
 
 impl Corpus {
@@ -96,29 +78,29 @@ impl Corpus {
     fn from_bytes<'t>(texts: impl Iterator<Item = &'t [u8]>, is_jsonl: bool) -> Corpus {
         let file = |(index, bytes): (usize, &[u8])| TextFile {
             path: format!("{index}.txt").into(),
-            content: Content::Memory(bytes.to_vec()),
+            storage: Storage::Memory(bytes.to_vec()),
             len: bytes.len() as u64,
             modified: None,
         };
         Corpus { files: texts.enumerate().map(file).collect(), is_jsonl, hash: OnceLock::new() }
     }
 
-    /// Whether an end-of-text token belongs between its parts.
+    /// Whether it consists of documents, each of which ends with an end-of-text token.
     pub fn has_documents(&self) -> bool {
         self.is_jsonl || self.files.len() > 1
     }
 
-    /// Size on disk, unpacked.
+    /// Size in bytes, unpacked.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.len).sum()
     }
 
-    /// Name for messages.
+    /// Names the corpus in messages.
     pub(crate) fn first_path(&self) -> &Path {
         &self.files[0].path
     }
 
-    /// Identifies the content: kind, and for each file length and bytes; not the names.
+    /// Identifies the content: the kind, and the length and bytes of each file, but no names.
     pub(crate) fn hash(&self, progress: &dyn Progress) -> Result<blake3::Hash, DataError> {
         if let Some(hash) = self.hash.get() {
             return Ok(*hash);
@@ -145,10 +127,10 @@ impl Corpus {
     }
 
     /// # Errors
-    /// [`DataError::Changed`] where a file is not what it was when it was opened, as far as length and time tell.
+    /// [`DataError::Changed`] if the length or the time of a file has changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), DataError> {
         for file in &self.files {
-            let Content::At(path) = &file.content else { continue };
+            let Storage::At(path) = &file.storage else { continue };
             let metadata = fs::metadata(path).map_err(|source| DataError::io("read", &file.path, source))?;
             if metadata.len() != file.len || metadata.modified().ok() != file.modified {
                 return Err(DataError::Changed { path: file.path.clone() });
@@ -157,272 +139,48 @@ impl Corpus {
         Ok(())
     }
 
-    /// The text from the first file to the last, for a tokenizer that joins nothing at white space.
+    /// The text of all files, for a tokenizer that joins nothing at white space.
     pub(crate) fn pieces(&self) -> Pieces<'_> {
         self.pieces_where(&|_, _| false)
     }
 
-    /// The text from the first file to the last, cut where a tokenizer joins nothing.
+    /// The text of all files, cut where a tokenizer joins nothing.
     pub(crate) fn pieces_where<'a>(&'a self, joins: Joins<'a>) -> Pieces<'a> {
-        let context = String::new();
-        Pieces {
-            corpus: self,
-            joins,
-            next_file: 0,
-            window: None,
-            document: None,
-            context,
-            passed_bytes: 0,
-            forced_cuts: 0,
-        }
+        Pieces::new(self, joins)
     }
 }
 
 impl TextFile {
     fn of(file: &SourceFile) -> Result<TextFile, DataError> {
         let read_error = |source| DataError::io("read", &file.path, source);
-        let (content, metadata) = match &file.unnamed {
-            Some(held) => (Content::Held(held.clone()), held.metadata().map_err(read_error)?),
-            None => (Content::At(file.stored.clone()), fs::metadata(&file.stored).map_err(read_error)?),
+        let (storage, metadata) = match &file.unnamed {
+            Some(held) => (Storage::Unnamed(held.clone()), held.metadata().map_err(read_error)?),
+            None => (Storage::At(file.stored.clone()), fs::metadata(&file.stored).map_err(read_error)?),
         };
-        Ok(TextFile { path: file.path.clone(), content, len: metadata.len(), modified: metadata.modified().ok() })
+        Ok(TextFile { path: file.path.clone(), storage, len: metadata.len(), modified: metadata.modified().ok() })
     }
 
     fn reader(&self) -> Result<Box<dyn Read>, DataError> {
         let read_error = |source| DataError::io("read", &self.path, source);
-        Ok(match &self.content {
-            Content::At(path) => Box::new(File::open(path).map_err(read_error)?),
-            Content::Held(file) => Box::new(FromStart::of(DataFile::shared(file.clone(), &self.path)?)),
+        Ok(match &self.storage {
+            Storage::At(path) => Box::new(File::open(path).map_err(read_error)?),
+            Storage::Unnamed(file) => Box::new(FromStart::new(DataFile::shared(file.clone(), &self.path)?)),
             #[cfg(test)]
-            Content::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
+            Storage::Memory(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
         })
     }
 }
 
-/// What has been read of a file and not yet passed.
-struct Window<'a> {
-    file: &'a TextFile,
-    reader: Box<dyn Read>,
-    buffer: Vec<u8>,
-    /// First byte in the buffer that is not passed.
-    start: usize,
-    /// Byte of the file that `start` is.
-    offset: u64,
-    is_at_end: bool,
-    /// A piece of it was given out.
-    has_begun: bool,
-    /// Lines passed.
-    line: u64,
-}
-
-impl<'a> Window<'a> {
-    fn of(file: &'a TextFile) -> Result<Window<'a>, DataError> {
-        let mut window = Window {
-            file,
-            reader: file.reader()?,
-            buffer: Vec::new(),
-            start: 0,
-            offset: 0,
-            is_at_end: false,
-            has_begun: false,
-            line: 0,
-        };
-        window.read_more()?;
-        if window.rest().starts_with(BYTE_ORDER_MARK) {
-            window.pass(BYTE_ORDER_MARK.len());
-        }
-        Ok(window)
-    }
-
-    /// What is read and not passed.
-    fn rest(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-
-    fn pass(&mut self, count: usize) {
-        self.start += count;
-        self.offset += count as u64;
-    }
-
-    /// Reads on, [`READ_BYTES`] at least unless the file ends.
-    fn read_more(&mut self) -> Result<(), DataError> {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let count = (&mut self.reader)
-            .take(READ_BYTES as u64)
-            .read_to_end(&mut self.buffer)
-            .map_err(|source| DataError::io("read", &self.file.path, source))?;
-        self.is_at_end = count < READ_BYTES;
-        Ok(())
-    }
-}
-
-/// What is left of a jsonl line's document.
-struct Document {
-    text: String,
-    start: usize,
-    line: u64,
-}
-
-/// Iterator over the pieces of a [`Corpus`]; ends after the first error.
-pub(crate) struct Pieces<'a> {
-    corpus: &'a Corpus,
-    joins: Joins<'a>,
-    next_file: usize,
-    window: Option<Window<'a>>,
-    document: Option<Document>,
-    /// The end of the last piece.
-    context: String,
-    passed_bytes: u64,
-    forced_cuts: u64,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = Result<Piece<'a>, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.next_piece() {
-            Ok(piece) => piece.map(Ok),
-            Err(error) => {
-                (self.next_file, self.window, self.document) = (self.corpus.files.len(), None, None);
-                Some(Err(error))
-            }
-        }
-    }
-}
-
-impl<'a> Pieces<'a> {
-    /// Bytes of the corpus that the pieces so far were made of.
-    pub(crate) fn passed_bytes(&self) -> u64 {
-        self.passed_bytes + self.window.as_ref().map_or(0, |window| window.offset)
-    }
-
-    /// How often text was cut where a tokenizer might have joined.
-    pub(crate) fn forced_cuts(&self) -> u64 {
-        self.forced_cuts
-    }
-
-    fn next_piece(&mut self) -> Result<Option<Piece<'a>>, DataError> {
-        loop {
-            let Some(window) = &mut self.window else {
-                let Some(file) = self.corpus.files.get(self.next_file) else { return Ok(None) };
-                self.window = Some(Window::of(file)?);
-                self.next_file += 1;
-                continue;
-            };
-            if let Some(document) = self.document.take() {
-                return Ok(Some(self.piece_of(document)));
-            }
-            if window.rest().is_empty() && window.is_at_end {
-                self.passed_bytes += window.file.len;
-                self.window = None;
-                continue;
-            }
-            if !self.corpus.is_jsonl {
-                return self.next_text().map(Some);
-            }
-            self.document = next_line(window)?;
-        }
-    }
-
-    fn next_text(&mut self) -> Result<Piece<'a>, DataError> {
-        let Some(window) = &mut self.window else { unreachable!("the caller has opened it") };
-        let (len, is_forced) = loop {
-            match cut(window.rest(), window.is_at_end, self.joins) {
-                Cut::At(len) => break (len, false),
-                Cut::Forced(len) => break (len, true),
-                Cut::ReadOn => window.read_more()?,
-            }
-        };
-        self.forced_cuts += u64::from(is_forced);
-        let offset = window.offset;
-        let text = str::from_utf8(&window.rest()[..len]).map_err(|error| DataError::NotUtf8 {
-            path: window.file.path.clone(),
-            offset: offset + error.valid_up_to() as u64,
-        })?;
-        let text = text.to_owned();
-        window.pass(len);
-        let begins_document = !std::mem::replace(&mut window.has_begun, true);
-        let next_context = if is_forced { String::new() } else { end_of(&text).to_owned() };
-        let context = std::mem::replace(&mut self.context, next_context);
-        let context = if begins_document { String::new() } else { context };
-        let ends_document = self.corpus.has_documents() && window.rest().is_empty() && window.is_at_end;
-        Ok(Piece { text, context, begins_document, ends_document, path: &window.file.path, offset, line: None })
-    }
-
-    /// The next piece of a jsonl document; what is left of it stays.
-    fn piece_of(&mut self, mut document: Document) -> Piece<'a> {
-        let Some(window) = &self.window else { unreachable!("a document is of an open file") };
-        let start = document.start;
-        let rest = &document.text.as_bytes()[start..];
-        let (len, is_forced) = match cut(rest, true, self.joins) {
-            Cut::At(len) => (len, false),
-            Cut::Forced(len) => (len, true),
-            Cut::ReadOn => (rest.len(), false),
-        };
-        self.forced_cuts += u64::from(is_forced);
-        let (begins_document, ends_document) = (start == 0, len == rest.len());
-        let next_context = if is_forced { "" } else { end_of(&document.text[..start + len]) }.to_owned();
-        let context = std::mem::replace(&mut self.context, next_context);
-        let context = if begins_document { String::new() } else { context };
-        let line = Some(document.line);
-        let text = if begins_document && ends_document {
-            document.text
-        } else {
-            let text = document.text[start..start + len].to_owned();
-            if !ends_document {
-                document.start += len;
-                self.document = Some(document);
-            }
-            text
-        };
-        Piece { text, context, begins_document, ends_document, path: &window.file.path, offset: start as u64, line }
-    }
-}
-
-/// The last [`CONTEXT_BYTES`] of a text, or a little more.
-fn end_of(text: &str) -> &str {
-    &text[char_start(text, text.len().saturating_sub(CONTEXT_BYTES))..]
-}
-
-/// The next line's document; `None` for a blank line.
-fn next_line(window: &mut Window<'_>) -> Result<Option<Document>, DataError> {
-    let mut searched = 0;
-    let end = loop {
-        if let Some(at) = window.rest()[searched..].iter().position(|byte| *byte == b'\n') {
-            break searched + at;
-        }
-        searched = window.rest().len();
-        if window.is_at_end {
-            break searched;
-        }
-        if searched > MOST_LINE_BYTES {
-            let (path, line) = (window.file.path.clone(), window.line + 1);
-            return Err(DataError::LongLine { path, line, most_bytes: MOST_LINE_BYTES });
-        }
-        window.read_more()?;
-    };
-    window.line += 1;
-    let number = window.line;
-    let line = window.rest()[..end].trim_ascii();
-    let document = if line.is_empty() {
-        None
-    } else {
-        let text = jsonl::document(line).map_err(|why| DataError::JsonLine {
-            path: window.file.path.clone(),
-            line: number,
-            why,
-        })?;
-        Some(Document { text: text.into_owned(), start: 0, line: number })
-    };
-    window.pass((end + 1).min(window.rest().len()));
-    Ok(document)
+/// The start of the character that byte `at` of a text belongs to; the end of the text if `at` is beyond it.
+pub(crate) fn char_start(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::cut::{MAX_BYTES, PIECE_BYTES};
     use super::*;
-    use crate::cut::{MOST_BYTES, PIECE_BYTES};
     use proptest::prelude::*;
 
     fn jsonl(text: &str) -> Corpus {
@@ -448,6 +206,7 @@ mod tests {
             ("{\"tex", "EOF"),
             ("[\"a\"]", "an object"),
             ("{\"a\":\"b\"}", "no `text`"),
+            ("{\"text\": \"\\ud800\"}", "; half of a surrogate pair is not a character\nhint: "),
         ] {
             let corpus = jsonl(&format!("{{\"text\":\"fine\"}}\n\n{bad}\n"));
             let error = corpus.pieces().find_map(Result::err).unwrap();
@@ -510,7 +269,7 @@ mod tests {
             let corpus = Corpus::from_texts(&[&text]);
             let mut pieces = corpus.pieces();
             let all: Vec<String> = pieces.by_ref().map(|piece| piece.unwrap().text).collect();
-            assert!(all.iter().all(|piece| piece.len() <= MOST_BYTES) && all.concat() == text);
+            assert!(all.iter().all(|piece| piece.len() <= MAX_BYTES) && all.concat() == text);
             assert!(pieces.forced_cuts() >= 2, "{}", pieces.forced_cuts());
         }
     }

@@ -1,40 +1,40 @@
-//! A file that is read where it is needed, at any place.
+//! Reading a file at any offset.
 //!
-//! Nothing is mapped: a file that somebody cuts short while a run reads it is then an error with its name, where a map would
-//! end the process (SIGBUS), and the number of files is not limited by the number of maps. The pages of what is read often
-//! are in the system's cache either way.
+//! Files are read, not mapped. If a file is truncated during a run, reading gives an error that names it, whereas a mapping
+//! would end the process (SIGBUS). Also, the number of mappings does not limit the number of files. The system caches pages
+//! that are read often in both cases.
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::DataError;
 
-/// An open file, or bytes in its place, and their length when it was opened.
+/// An open file or bytes in memory, and the length when it was opened.
 #[derive(Debug)]
 pub(crate) struct DataFile {
     /// For messages.
     pub(crate) path: PathBuf,
     len: u64,
-    content: Content,
+    storage: Storage,
 }
 
 #[derive(Debug)]
-enum Content {
+enum Storage {
     File(Arc<File>),
     Memory(Vec<u8>),
 }
 
 impl DataFile {
-    /// Opens a file, which must not be empty.
+    /// Opens a file that is not empty.
     pub(crate) fn open(path: &Path) -> Result<DataFile, DataError> {
         DataFile::open_at(path, path)
     }
 
-    /// Opens the file that is `stored` somewhere; messages call it `path`.
+    /// Opens the file at `stored`; messages call it `path`.
     pub(crate) fn open_at(stored: &Path, path: &Path) -> Result<DataFile, DataError> {
         let file = File::open(stored).map_err(|source| DataError::io("read", path, source))?;
         let file = DataFile::shared(Arc::new(file), path)?;
@@ -44,36 +44,36 @@ impl DataFile {
         Ok(file)
     }
 
-    /// A file that is open already; `path` is for messages.
+    /// A file that is already open; `path` is for messages.
     pub(crate) fn shared(file: Arc<File>, path: &Path) -> Result<DataFile, DataError> {
         let len = file.metadata().map_err(|source| DataError::io("read", path, source))?.len();
-        Ok(DataFile { path: path.to_owned(), len, content: Content::File(file) })
+        Ok(DataFile { path: path.to_owned(), len, storage: Storage::File(file) })
     }
 
-    /// Bytes in memory under a name for messages.
-    pub(crate) fn owned(path: PathBuf, bytes: Vec<u8>) -> DataFile {
-        DataFile { path, len: bytes.len() as u64, content: Content::Memory(bytes) }
+    /// Bytes in memory; `path` is for messages.
+    pub(crate) fn in_memory(path: PathBuf, bytes: Vec<u8>) -> DataFile {
+        DataFile { path, len: bytes.len() as u64, storage: Storage::Memory(bytes) }
     }
 
-    /// Bytes that the file had when it was opened.
+    /// Number of bytes when the file was opened.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `out` from byte `offset` on.
+    /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`DataError::Shrunk`] where the file has become shorter than that.
+    /// [`DataError::Shrunk`] if the file has become too short.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), DataError> {
         let shrunk = |held: u64| DataError::Shrunk { path: self.path.clone(), held, expected: self.len };
-        match &self.content {
-            Content::Memory(bytes) => {
+        match &self.storage {
+            Storage::Memory(bytes) => {
                 let part =
                     usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(out.len())?));
                 out.copy_from_slice(part.ok_or_else(|| shrunk(bytes.len() as u64))?);
                 Ok(())
             }
-            Content::File(file) => {
+            Storage::File(file) => {
                 let mut done = 0;
                 while done < out.len() {
                     match read_some_at(file, &mut out[done..], offset + done as u64) {
@@ -88,11 +88,24 @@ impl DataFile {
         }
     }
 
-    /// Reads as many bytes from `offset` on as there are, `most` at most.
-    pub(crate) fn read_up_to(&self, offset: u64, most: usize) -> Result<Vec<u8>, DataError> {
-        let mut bytes = vec![0; self.len.saturating_sub(offset).min(most as u64) as usize];
+    /// Reads the bytes from `offset` on, at most `max` of them.
+    pub(crate) fn read_up_to(&self, offset: u64, max: usize) -> Result<Vec<u8>, DataError> {
+        let mut bytes = vec![0; self.len.saturating_sub(offset).min(max as u64) as usize];
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The hash of the bytes from `start` on; `progress` is told the position.
+    pub(crate) fn hash(&self, start: u64, progress: impl Fn(u64)) -> Result<blake3::Hash, DataError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut position = start;
+        while position < self.len {
+            let bytes = self.read_up_to(position, 1 << 20)?;
+            hasher.update(&bytes);
+            position += bytes.len() as u64;
+            progress(position);
+        }
+        Ok(hasher.finalize())
     }
 }
 
@@ -104,6 +117,27 @@ fn read_some_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
 #[cfg(windows)]
 fn read_some_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+/// Reads a file from its start; several readers may share the file.
+pub(crate) struct FromStart {
+    file: DataFile,
+    position: u64,
+}
+
+impl FromStart {
+    pub(crate) fn new(file: DataFile) -> FromStart {
+        FromStart { file, position: 0 }
+    }
+}
+
+impl Read for FromStart {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = (self.file.len() - self.position).min(out.len() as u64) as usize;
+        self.file.read_at(self.position, &mut out[..count]).map_err(io::Error::other)?;
+        self.position += count as u64;
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +163,7 @@ mod tests {
 
     #[test]
     fn bytes_in_memory_are_read_alike() {
-        let file = DataFile::owned("x".into(), vec![1, 2, 3]);
+        let file = DataFile::in_memory("x".into(), vec![1, 2, 3]);
         assert_eq!(file.read_up_to(1, 9).unwrap(), [2, 3]);
         assert!(file.read_at(2, &mut [0; 2]).is_err());
     }

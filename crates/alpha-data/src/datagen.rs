@@ -1,4 +1,4 @@
-//! Synthetic data: the same seed gives the same bytes on every machine.
+//! Synthetic data. The same seed gives the same bytes on every machine.
 
 mod abc;
 
@@ -6,16 +6,16 @@ pub use self::abc::abc;
 
 use alpha_tensor::rng::{Key, Purpose};
 
-/// Draws one after another from a stream of its own.
+/// A sequence of random numbers for one item.
 #[derive(Debug)]
-struct Draws {
+struct Rng {
     key: Key,
     counter: u64,
 }
 
-impl Draws {
-    fn new(seed: u64, item: u64) -> Draws {
-        Draws { key: Key::new(seed, Purpose::Synthetic).fold(item), counter: 0 }
+impl Rng {
+    fn new(seed: u64, item: u64) -> Rng {
+        Rng { key: Key::new(seed, Purpose::Synthetic).fold(item), counter: 0 }
     }
 
     /// A uniform integer in `0..bound`.
@@ -34,7 +34,7 @@ impl Draws {
         &items[self.below(items.len())]
     }
 
-    /// One of `items`, in proportion to its weight.
+    /// One of `items`, with probabilities in proportion to the weights.
     fn pick_weighted<'a, T>(&mut self, items: &'a [(usize, T)]) -> &'a T {
         let mut draw = self.below(items.iter().map(|(weight, _)| weight).sum());
         for (weight, item) in items {

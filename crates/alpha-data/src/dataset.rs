@@ -1,34 +1,32 @@
-//! From the data flags to what training reads: tokenizer, training and validation tokens.
+//! From the data flags to a tokenizer, training tokens and validation tokens.
 //!
-//! Text goes through two cached steps. The tokenizer is keyed by its kind and the text; the
-//! tokens by the `tokenizer.json` and the text; both keys hash the content itself, so that a
-//! cache never changes a result. Without a usable cache small token files stay in memory and
-//! large ones go to an unnamed temporary file.
+//! Text goes through two cached steps. The key of a tokenizer is a hash of its kind and the text, the key of tokens a hash of
+//! the `tokenizer.json` and the text, so that a cache never changes a result. Without a usable cache, small token files stay in
+//! memory and large ones go to a temporary file without a name.
 
-use std::{
-    io::{BufWriter, Cursor},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod token_file;
+mod split;
+mod encode;
+mod token_reader;
+mod choose_tokenizer;
+
+pub use self::token_reader::TokenReader;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work, cache,
-    data_file::DataFile,
-    shard::{self, Shard},
-    source::SourceFile,
-    split::split_position,
-    token_file::{self, TokenFile, WriteError},
+use self::{
+    choose_tokenizer::{tokenizer_of_shards, tokenizer_of_text},
+    split::{split_position, uneven_split},
+    token_reader::Content,
 };
+use crate::{Corpus, DataError, Kind, Source, TokenDtype, TokenStream, Tokenizer, Work};
 
-/// Largest text whose tokens stay in memory when no cache can be written.
-const MEMORY_BYTES: u64 = 64 << 20;
-
-/// Changes when the same text and kind no longer give the same tokenizer or tokens.
+/// Changes when the same text and kind would give another tokenizer or other tokens.
 const CACHE_VERSION: &[u8] = b"alpha-data 2, tokenizers 0.23";
 
-/// The flags that concern data.
+/// The flags about data.
 #[derive(Clone, Debug, Default)]
 pub struct DataOptions {
     /// `--data`: a file, a folder or a glob.
@@ -37,19 +35,19 @@ pub struct DataOptions {
     pub val_data: Option<String>,
     /// `--tokenDtype`, for tokens without a header.
     pub token_dtype: Option<TokenDtype>,
-    /// `--tokenizer`, if given; text without one gets [`Kind::default`].
+    /// `--tokenizer`, if given; the default for text is [`Kind::default`].
     pub tokenizer: Option<Kind>,
-    /// `--tokenizerArtifacts`: a `tokenizer.json` to load, or to write once built.
+    /// `--tokenizerArtifacts`: a `tokenizer.json` to load, or to write after building.
     pub tokenizer_artifacts: Option<PathBuf>,
     /// `--vocabSize`, for data that is tokens.
     pub vocab_size: Option<usize>,
-    /// The vocabulary of `--init` or of a checkpoint; comes before every other.
+    /// The vocabulary of `--init` or of a checkpoint; overrides every other.
     pub model_vocab: Option<usize>,
-    /// The folder of weights that came without the tokenizer which text is to be read with.
+    /// The folder of weights that lack the tokenizer with which text must be read.
     pub lacks_tokenizer: Option<PathBuf>,
-    /// `--block`, for the least sizes of a split.
+    /// `--block`; a split needs at least one block on each side.
     pub block: usize,
-    /// `--packed`: without `val_data` nothing is split off.
+    /// `--packed`: without `val_data`, nothing is split off.
     pub packed: bool,
 }
 
@@ -64,8 +62,8 @@ pub enum ValSource {
     Training,
 }
 
-/// What data holds, whatever its files are called and wherever they lie: two that differ were, next to certainly, made of
-/// other data. Of token shards beyond 64 MiB a sample of their bytes is compared, and their lengths.
+/// Identifies the content of data, independently of the names and places of its files. Of a token shard larger than 64 MiB,
+/// only the length and a sample of the bytes count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// Of `--data`.
@@ -78,21 +76,21 @@ pub struct DataIdentity {
 /// Everything that training reads.
 #[derive(Debug)]
 pub struct Dataset {
-    /// None for tokens that came without one.
+    /// None for tokens that came without a tokenizer.
     pub tokenizer: Option<Tokenizer>,
-    /// Number of ids, by model, tokenizer, flag or format.
+    /// Number of ids, from the model, the flag, the tokenizer or the format.
     pub vocab: usize,
     /// Tokens to train on.
     pub train: TokenStream,
     /// Tokens to validate on.
     pub val: TokenStream,
-    /// What `val` is.
+    /// Where `val` comes from.
     pub val_source: ValSource,
-    /// What all of it is made of.
+    /// Identifies the content of all data.
     pub identity: DataIdentity,
-    /// Where it was found.
+    /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -104,262 +102,44 @@ impl Dataset {
         let mut files = source.paths();
         let corpus = Corpus::open(&source)?;
         let tokenizer = match &corpus {
-            Some(_) if options.vocab_size.is_some() => {
-                return Err(DataError::VocabSizeForText { data: options.data.clone() });
-            }
-            Some(corpus) => {
-                // One that would be built now is not the one that the weights know.
-                let named =
-                    options.tokenizer_artifacts.as_deref().map(artifacts_file).is_some_and(|path| path.exists())
-                        || matches!(options.tokenizer, Some(Kind::File(_)));
-                if let Some(folder) = options.lacks_tokenizer.clone().filter(|_| !named) {
-                    let has_parts = folder.join("vocab.json").exists() || folder.join("tokenizer.model").exists();
-                    return Err(DataError::NoTokenizerOf { folder, has_parts });
-                }
-                let artifacts = options.tokenizer_artifacts.as_deref();
-                Some(load_or_build_tokenizer(options.tokenizer.as_ref(), corpus, artifacts, work, &mut warnings)?)
-            }
+            Some(corpus) => Some(tokenizer_of_text(options, corpus, work, &mut warnings)?),
             None => tokenizer_of_shards(options)?,
         };
-        let vocab_given = options.model_vocab.or(options.vocab_size).or(tokenizer.as_ref().map(Tokenizer::vocab_size));
-        let shards = if corpus.is_none() { open_shards(&source, options.token_dtype)? } else { Vec::new() };
-        let format_vocab = || shards.first().and_then(|shard| shard.format_vocab());
-        let vocab =
-            vocab_given.or_else(format_vocab).ok_or_else(|| DataError::VocabUnknown { data: options.data.clone() })?;
-        if let Some(tokenizer) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|size| *size > vocab) {
-            return Err(DataError::TokenizerTooLarge { tokenizer, model: vocab });
-        }
-        let (stream, documents, identity) = if let (Some(corpus), Some(tokenizer)) = (&corpus, &tokenizer) {
-            let file = encode_corpus(corpus, tokenizer, work, &mut warnings)?;
-            let identity = corpus.hash(work.progress)?.to_string();
-            (TokenStream::new(vec![file.shard.clone()], vocab), Some(file), identity)
-        } else {
-            let identity = shard::identity(&shards)?.to_string();
-            (TokenStream::new(shards, vocab), None, identity)
-        };
-        let mut identity = DataIdentity { data: identity, val_data: None };
+        let content = Content::open(corpus, &source, options.token_dtype)?;
+        let vocab = vocab(options, tokenizer.as_ref(), &content)?;
+        let reader = TokenReader { token_dtype: options.token_dtype, tokenizer: tokenizer.as_ref(), vocab };
+        let all = reader.read(content, &options.data, work, &mut warnings)?;
+        let mut identity = DataIdentity { data: all.identity, val_data: None };
         let (train, val, val_source) = match &options.val_data {
             Some(val_data) => {
                 let source = Source::resolve(val_data, options.token_dtype, work, &mut warnings)?;
                 files.extend(source.paths());
-                let (val, of_val) = identified_stream(
-                    &source,
-                    val_data,
-                    options.token_dtype,
-                    tokenizer.as_ref(),
-                    vocab,
-                    work,
-                    &mut warnings,
-                )?;
-                identity.val_data = Some(of_val);
-                (stream, val, ValSource::Given)
+                let content = Content::open(Corpus::open(&source)?, &source, options.token_dtype)?;
+                let val = reader.read(content, val_data, work, &mut warnings)?;
+                identity.val_data = Some(val.identity);
+                (all.stream, val.stream, ValSource::Given)
             }
-            None if options.packed => (stream.clone(), stream, ValSource::Training),
+            None if options.packed => (all.stream.clone(), all.stream, ValSource::Training),
             None => {
-                let position = split_position(&stream, documents.as_ref(), options.block)?;
-                warnings.extend(uneven_split(position, stream.len()));
-                (stream.slice(0..position), stream.slice(position..stream.len()), ValSource::Split)
+                let position = split_position(&all.stream, all.documents.as_ref(), options.block)?;
+                let len = all.stream.len();
+                warnings.extend(uneven_split(position, len));
+                (all.stream.slice(0..position), all.stream.slice(position..len), ValSource::Split)
             }
         };
         Ok(Dataset { tokenizer, vocab, train, val, val_source, identity, files, warnings })
     }
 }
 
-/// The warning for documents so uneven that a tenth of them is far from a tenth of the text.
-fn uneven_split(train_tokens: u64, tokens: u64) -> Option<String> {
-    let val_tokens = tokens - train_tokens;
-    let share = val_tokens as f64 / tokens as f64;
-    (!(0.02..=0.3).contains(&share)).then(|| {
-        format!(
-            "the last tenth of the documents, which validates, has {val_tokens} of {tokens} tokens: documents differ much in \
-             length; `--valData` chooses what validates"
-        )
-    })
-}
-
-/// Tokens of `data`: text through `tokenizer`, shards as they are.
-pub fn open_stream(
-    data: &str,
-    token_dtype: Option<TokenDtype>,
-    tokenizer: Option<&Tokenizer>,
-    vocab: usize,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<TokenStream, DataError> {
-    let source = Source::resolve(data, token_dtype, work, warnings)?;
-    identified_stream(&source, data, token_dtype, tokenizer, vocab, work, warnings).map(|(stream, _)| stream)
-}
-
-/// Tokens of a source, which the user calls `data`, and what it is.
-fn identified_stream(
-    source: &Source,
-    data: &str,
-    token_dtype: Option<TokenDtype>,
-    tokenizer: Option<&Tokenizer>,
-    vocab: usize,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<(TokenStream, String), DataError> {
-    let (shards, identity) = match Corpus::open(source)? {
-        None => {
-            let shards = open_shards(source, token_dtype)?;
-            let identity = shard::identity(&shards)?;
-            (shards, identity)
-        }
-        Some(corpus) => {
-            let tokenizer = tokenizer.ok_or_else(|| DataError::NoTokenizer { data: data.to_owned() })?;
-            if tokenizer.vocab_size() > vocab {
-                return Err(DataError::TokenizerTooLarge { tokenizer: tokenizer.vocab_size(), model: vocab });
-            }
-            let file = encode_corpus(&corpus, tokenizer, work, warnings)?;
-            (vec![file.shard], corpus.hash(work.progress)?)
-        }
-    };
-    Ok((TokenStream::new(shards, vocab), identity.to_string()))
-}
-
-fn open_shards(source: &Source, token_dtype: Option<TokenDtype>) -> Result<Vec<Arc<Shard>>, DataError> {
-    let open = |file: &SourceFile| Ok(Arc::new(Shard::open(file.open()?, token_dtype)?));
-    source.files().iter().map(open).collect()
-}
-
-fn tokenizer_of_shards(options: &DataOptions) -> Result<Option<Tokenizer>, DataError> {
-    match &options.tokenizer {
-        Some(Kind::File(path)) => Tokenizer::load(path).map(Some),
-        Some(kind) => Err(DataError::TokenizerForTokens { data: options.data.clone(), kind: kind.to_string() }),
-        None => options.tokenizer_artifacts.as_deref().map(|path| Tokenizer::load(&artifacts_file(path))).transpose(),
-    }
-}
-
-/// `--tokenizerArtifacts` names a file, or a folder with a `tokenizer.json`.
-fn artifacts_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() }
-}
-
-/// The tokenizer for a text: from `artifacts` if that file exists, else from the cache, else
-/// built, cached, and written to `artifacts`.
-pub fn load_or_build_tokenizer(
-    asked: Option<&Kind>,
-    corpus: &Corpus,
-    artifacts: Option<&Path>,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Tokenizer, DataError> {
-    let artifacts = artifacts.map(artifacts_file);
-    if let Some(path) = artifacts.as_deref().filter(|path| path.exists()) {
-        let tokenizer = Tokenizer::load(path)?;
-        if let Some(kind) = asked.filter(|kind| !tokenizer.is_of(kind)) {
-            warnings.push(format!("`{}` is used, which is not what `--tokenizer={kind}` names", path.display()));
-        }
-        return Ok(tokenizer);
-    }
-    let kind = &asked.cloned().unwrap_or_default();
-    let is_built = !matches!(kind, Kind::File(_));
-    let hash = corpus.hash(work.progress)?;
-    let key = cache::key(&[CACHE_VERSION, kind.to_string().as_bytes(), hash.as_bytes()]);
-    let cached = is_built.then(|| work.cache.read(&key, "tokenizer")).flatten();
-    let tokenizer = if let Some(tokenizer) = cached.and_then(|json| Tokenizer::from_json(json).ok()) {
-        // What was said when it was built is as true now.
-        if let Kind::Bpe { vocab } = kind {
-            warnings.extend(tokenizer.shortfall(*vocab, corpus));
-        }
-        tokenizer
-    } else {
-        let (tokenizer, built_warnings) = Tokenizer::build(kind, corpus, work)?;
-        warnings.extend(built_warnings);
-        if is_built {
-            warnings.extend(work.cache.write(&key, "tokenizer", tokenizer.json()).err());
-        }
-        tokenizer
-    };
-    if let Some(path) = artifacts {
-        tokenizer.save(&path)?;
-    }
-    Ok(tokenizer)
-}
-
-/// The tokens of a text, from the cache or encoded now.
-pub(crate) fn encode_corpus(
-    corpus: &Corpus,
-    tokenizer: &Tokenizer,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<TokenFile, DataError> {
-    if corpus.has_documents() && tokenizer.end_of_text().is_none() {
-        warnings.push(format!(
-            "the tokenizer has no end-of-text token, so the documents of `{}` follow each other without one",
-            corpus.first_path().display()
-        ));
-    }
-    if tokenizer.template_tokens() > 0 {
-        let end = if tokenizer.end_of_text().is_some() { "; a document ends in its end-of-text token" } else { "" };
-        warnings.push(format!("the special tokens that the tokenizer's template puts around a text are left out{end}"));
-    }
-    let hash = corpus.hash(work.progress)?;
-    // The id that ends documents stands in the file where it has a usual name, and beside it where it has not.
-    let end = format!("{:?}", tokenizer.end_of_text());
-    let key = cache::key(&[
-        CACHE_VERSION,
-        &token_file::VERSION.to_le_bytes(),
-        tokenizer.json(),
-        hash.as_bytes(),
-        end.as_bytes(),
-    ]);
-    if let Some(path) = work.cache.path(&key, "tokens") {
-        if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
-            // What was said when it was encoded is as true now.
-            let said = work.cache.read(&key, "said").and_then(|text| String::from_utf8(text).ok());
-            warnings.extend(said.iter().flat_map(|text| text.lines().map(str::to_owned)));
-            return Ok(file);
-        }
-        let mut said = Vec::new();
-        let written = cache::write_with(&path, |file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            token_file::write(&mut out, corpus, tokenizer, work, &mut said)
-        });
-        match written {
-            Ok(()) => {
-                if !said.is_empty() {
-                    warnings.extend(work.cache.write(&key, "said", said.join("\n").as_bytes()).err());
-                }
-                warnings.extend(said);
-                if let Some(file) = DataFile::open(&path).ok().and_then(token_file::open) {
-                    return Ok(file);
-                }
-                warnings.push(format!("the cache `{}` does not read back as written; it is not used", path.display()));
-            }
-            Err(WriteError::Data(error)) => return Err(error),
-            Err(WriteError::Io(error)) => warnings.push(cache::unwritable(&path, &error)),
-        }
-    }
-    encode_uncached(corpus, tokenizer, work, warnings)
-}
-
-fn encode_uncached(
-    corpus: &Corpus,
-    tokenizer: &Tokenizer,
-    work: &Work<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<TokenFile, DataError> {
-    let name = corpus.first_path().to_owned();
-    if corpus.bytes() <= MEMORY_BYTES {
-        let mut out = Cursor::new(Vec::new());
-        token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &name))?;
-        let file = DataFile::owned(name, out.into_inner());
-        return Ok(token_file::open(file).expect("memory reads back as written"));
-    }
-    let (file, path) = cache::unnamed_file()?;
-    let mut out = BufWriter::with_capacity(1 << 20, &file);
-    token_file::write(&mut out, corpus, tokenizer, work, warnings).map_err(|error| data_error(error, &path))?;
-    drop(out);
-    token_file::open(DataFile::shared(Arc::new(file), &name)?).ok_or_else(|| {
-        DataError::io("read", &path, std::io::Error::other("the temporary file does not read back as written"))
-    })
-}
-
-fn data_error(error: WriteError, path: &Path) -> DataError {
-    match error {
-        WriteError::Data(error) => error,
-        WriteError::Io(source) => DataError::io("write", path, source),
+/// Number of ids, from the model, the flag, the tokenizer or the format.
+fn vocab(options: &DataOptions, tokenizer: Option<&Tokenizer>, content: &Content) -> Result<usize, DataError> {
+    let size = tokenizer.map(Tokenizer::vocab_size);
+    let given = options.model_vocab.or(options.vocab_size).or(size);
+    let vocab = given
+        .or_else(|| content.format_vocab())
+        .ok_or_else(|| DataError::VocabUnknown { data: options.data.clone() })?;
+    match size {
+        Some(tokenizer) if tokenizer > vocab => Err(DataError::TokenizerTooLarge { tokenizer, model: vocab }),
+        _ => Ok(vocab),
     }
 }

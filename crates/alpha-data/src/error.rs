@@ -1,11 +1,11 @@
-//! What can go wrong with data, and whose fault it is.
+//! Errors about data.
 //!
-//! [`DataError::is_usage`] tells what the command line alone shows to be wrong from what only
-//! opening a file shows. A message may end in a line of its own that begins with `hint: `.
+//! [`DataError::is_usage`] separates errors that the command line alone shows from errors that only opening a file shows. A
+//! message may end with a line that begins with `hint: `.
 
 use std::{io, path::PathBuf};
 
-/// Everything this crate refuses.
+/// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A tokenizer name that does not exist.
@@ -13,18 +13,18 @@ pub enum DataError {
         "unknown tokenizer `{name}`\nhint: use `char`, `byte`, `word`, `bpe`, `bpe-4k`, `bpe-8k`, `bpe-16k`, `bpe-32k`, `bpe-64k` or the path of a `tokenizer.json`"
     )]
     UnknownTokenizer {
-        /// What was given.
+        /// The name that was given.
         name: String,
     },
     /// A BPE vocabulary that has no room for the bytes themselves.
     #[error(
-        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {least} tokens\nhint: ask for at least {least}, or use the `byte` or `char` tokenizer"
+        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {min} tokens\nhint: ask for at least {min}, or use the `byte` or `char` tokenizer"
     )]
     VocabTooSmall {
-        /// What was asked for.
+        /// The requested number of ids.
         vocab: usize,
-        /// Bytes and the end-of-text token.
-        least: usize,
+        /// The number of bytes, plus one for the end-of-text token.
+        min: usize,
     },
     /// A glob that does not parse.
     #[error("`{pattern}` is not a glob: {why}\nhint: use a file, a folder or a pattern like `data/*.txt`")]
@@ -34,7 +34,7 @@ pub enum DataError {
         /// The parser's reason.
         why: String,
     },
-    /// A tokenizer to be built from data that is tokens already.
+    /// A tokenizer cannot be built from data that is tokens already.
     #[error(
         "`{data}` holds tokens, so no `{kind}` tokenizer can be built from it\nhint: leave `--tokenizer` out, or give the `tokenizer.json` that made the tokens"
     )]
@@ -52,7 +52,7 @@ pub enum DataError {
         /// The data.
         data: String,
     },
-    /// Headerless tokens and no word about the vocabulary.
+    /// Headerless tokens without a vocabulary size.
     #[error(
         "the vocabulary of `{data}` is unknown: its tokens do not say, and no tokenizer is given\nhint: add `--vocabSize=N`"
     )]
@@ -75,13 +75,13 @@ pub enum DataError {
     },
     /// A glob or a folder without files.
     #[error(
-        "`{pattern}` matches no file{}\nhint: folders are not searched in depth; a glob can: `dir/**/*.txt`",
+        "`{pattern}` matches no file{}\nhint: folders are not searched recursively; a glob can do that: `dir/**/*.txt`",
         note.as_ref().map_or(String::new(), |note| format!("; {note}"))
     )]
     NoFiles {
         /// The pattern or folder.
         pattern: String,
-        /// What was there instead.
+        /// What was left out.
         note: Option<String>,
     },
     /// A pipe, a device, a socket.
@@ -93,19 +93,19 @@ pub enum DataError {
         /// The path.
         path: PathBuf,
     },
-    /// A format that is known and not read.
+    /// A format that is known but not read.
     #[error("`{}` is {what}\nhint: {hint}", path.display())]
-    ForeignFormat {
+    UnsupportedFormat {
         /// The file.
         path: PathBuf,
         /// What it is, with its article.
         what: String,
-        /// What makes something readable of it.
+        /// How to convert it.
         hint: String,
     },
     /// A gzip or zstd file that does not unpack.
     #[error("`{}` does not unpack: {why}\nhint: it was cut off or is damaged; copy it again", path.display())]
-    BrokenPacking {
+    BrokenCompression {
         /// The file.
         path: PathBuf,
         /// The decoder's reason.
@@ -113,20 +113,20 @@ pub enum DataError {
     },
     /// A file that became shorter while it was read.
     #[error(
-        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: bring it \
-         back as it was, then go on with `--resume`; write new data beside old data, not over it",
+        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: restore \
+         it, then go on with `--resume`; write new data beside old data, not over it",
         path.display()
     )]
     Shrunk {
         /// The file.
         path: PathBuf,
-        /// Bytes it has, as far as reading told.
+        /// Bytes it has, as far as reading showed.
         held: u64,
         /// Bytes it had.
         expected: u64,
     },
     /// A file that changed while it was read.
-    #[error("`{}` changed while it was being read\nhint: start again once nothing writes to it", path.display())]
+    #[error("`{}` changed while it was being read\nhint: start the run again once nothing writes to it", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -160,8 +160,8 @@ pub enum DataError {
     },
     /// A line that is not `{"text": …}`.
     #[error(
-        "`{}` line {line} is not an object with a string `text`: {why}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
-        path.display()
+        "`{}` line {line} is not an object with a string `text`: {source}{}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
+        path.display(), about_surrogates(source)
     )]
     JsonLine {
         /// The file.
@@ -169,11 +169,11 @@ pub enum DataError {
         /// Line, counted from 1.
         line: u64,
         /// The parser's reason.
-        why: String,
+        source: serde_json::Error,
     },
-    /// A line of jsonl beyond what is held in memory.
+    /// A line of jsonl that is too long for memory.
     #[error(
-        "`{}` line {line} is longer than {most_bytes} bytes\nhint: split the document, or give the text as a text file",
+        "`{}` line {line} is longer than {max_bytes} bytes\nhint: split the document, or give the text as a text file",
         path.display()
     )]
     LongLine {
@@ -182,7 +182,7 @@ pub enum DataError {
         /// Line, counted from 1.
         line: u64,
         /// The limit.
-        most_bytes: usize,
+        max_bytes: usize,
     },
     /// Files of different kinds in one source.
     #[error(
@@ -199,7 +199,7 @@ pub enum DataError {
         /// Its kind.
         other_kind: &'static str,
     },
-    /// `.bin` without a header, and no word about its type.
+    /// A `.bin` file without a header and without `--tokenDtype`.
     #[error(
         "`{}` has no llm.c header\nhint: for headerless tokens say what they are: `--tokenDtype=u16` or `--tokenDtype=u32`",
         path.display()
@@ -208,7 +208,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// A shard whose header is cut off or of another version.
+    /// A shard whose header is cut off or has another version.
     #[error("`{}` has a broken shard header: {why}\nhint: write the shard again", path.display())]
     ShardHeader {
         /// The file.
@@ -216,22 +216,22 @@ pub enum DataError {
         /// What is wrong.
         why: String,
     },
-    /// A shard with another length than its header says.
+    /// A shard whose length is not what its header says.
     #[error(
-        "`{}` says {said} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
+        "`{}` says {declared} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
         path.display()
     )]
     ShardLength {
         /// The file.
         path: PathBuf,
         /// Header's count.
-        said: u64,
+        declared: u64,
         /// Tokens in the file.
         held: u64,
     },
     /// Headerless bytes that are not a whole number of tokens.
     #[error(
-        "`{}` has {bytes} bytes, no whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
+        "`{}` has {bytes} bytes, which is not a whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
         path.display()
     )]
     ShardBytes {
@@ -244,8 +244,8 @@ pub enum DataError {
     },
     /// Headerless tokens that are wider than `--tokenDtype=u16` says.
     #[error(
-        "`{}` holds tokens of more than two bytes: read as u16, every second one is next to nothing\nhint: \
-         `--tokenDtype=u32`; of eight bytes (numpy's int64) first make four: \
+        "`{}` holds tokens of more than two bytes: read as u16, every second one is almost zero\nhint: \
+         use `--tokenDtype=u32`; convert tokens of eight bytes (numpy's int64) first: \
          `python3 -c \"import numpy as n; n.fromfile('{}', 'int64').astype('uint32').tofile('tokens.bin')\"`",
         path.display(), path.display()
     )]
@@ -253,20 +253,20 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// `--tokenDtype` against the header.
+    /// `--tokenDtype` contradicts the header.
     #[error(
-        "`{}` holds {found} tokens by its header, `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
+        "`{}` holds {found} tokens by its header, but `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
         path.display()
     )]
     ShardDtype {
         /// The file.
         path: PathBuf,
-        /// By the header.
+        /// According to the header.
         found: &'static str,
-        /// By the flag.
+        /// According to the flag.
         given: &'static str,
     },
-    /// A token id the model has no row for.
+    /// A token id outside the vocabulary.
     #[error(
         "`{}` has token {token} at index {index}, outside the vocabulary of {vocab}\nhint: check `--vocabSize` and `--tokenDtype`, or use the tokenizer that made these tokens",
         path.display()
@@ -286,16 +286,16 @@ pub enum DataError {
     TooShort {
         /// Which part of the data.
         what: &'static str,
-        /// What it holds.
+        /// Tokens that it has.
         tokens: u64,
-        /// What it must hold.
+        /// Tokens that it needs.
         needed: u64,
         /// What to change.
         hint: &'static str,
     },
-    /// Text that a closed vocabulary does not cover.
+    /// Text that is not in a closed vocabulary.
     #[error(
-        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which know every text",
+        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which encode any text",
         path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())),
         line.map_or(String::new(), |line| format!(" line {line}, its text")), token.escape_debug()
     )]
@@ -311,19 +311,19 @@ pub enum DataError {
     },
     /// A `tokenizer.json` that does not load.
     #[error(
-        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or take another",
+        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or use another",
         path.display()
     )]
     TokenizerFile {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        why: String,
+        why: TokenizerFault,
     },
-    /// A model's file beside its tokenizer cannot be read as JSON.
+    /// A model's file beside its tokenizer that is not JSON.
     #[error(
-        "`{}` is not valid JSON: {why}\nhint: what ends a text may stand in it: correct it, or keep `tokenizer.json` in a folder of \
-         its own",
+        "`{}` is not valid JSON: {why}\nhint: it may say which token ends a text: correct it, or keep `tokenizer.json` in \
+         a folder of its own",
         path.display()
     )]
     ModelFile {
@@ -332,13 +332,10 @@ pub enum DataError {
         /// What is wrong.
         why: String,
     },
-    /// The tokenizer refused.
-    #[error("the tokenizer failed: {why}\nhint: try another `--tokenizer`")]
-    Tokenizer {
-        /// Its reason.
-        why: String,
-    },
-    /// Text for a model that has no tokenizer.
+    /// The tokenizer failed.
+    #[error("the tokenizer failed: {0}\nhint: try another `--tokenizer`")]
+    Tokenizer(#[from] TokenizerFault),
+    /// Text for a model without a tokenizer.
     #[error(
         "`{data}` is text, and there is no tokenizer to read it with\nhint: give token shards, as the model was trained on, or a `tokenizer.json`"
     )]
@@ -346,22 +343,22 @@ pub enum DataError {
         /// The data.
         data: String,
     },
-    /// Text for weights that came without the tokenizer they know.
+    /// Text for weights that lack their tokenizer.
     #[error(
-        "`{}` has no `tokenizer.json`, and its weights know the ids of one tokenizer alone\nhint: put it there{}, or name it \
+        "`{}` has no `tokenizer.json`, and its weights know the ids of only one tokenizer\nhint: put it there{}, or name it \
          with `--tokenizer=FILE`",
         folder.display(),
         if *has_parts { format!(
             ": `python3 -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\"` makes it \
-             of what is there", folder.display()) } else { String::new() }
+             from the files there", folder.display()) } else { String::new() }
     )]
     NoTokenizerOf {
         /// The folder of the weights.
         folder: PathBuf,
-        /// Whether it has a tokenizer in another form.
+        /// Whether it has the tokenizer in another format.
         has_parts: bool,
     },
-    /// More tokens in the tokenizer than rows in the model.
+    /// A tokenizer with more tokens than the model.
     #[error(
         "the tokenizer has {tokenizer} tokens, the model only {model}\nhint: use the tokenizer that the model was trained with"
     )]
@@ -373,7 +370,85 @@ pub enum DataError {
     },
 }
 
-/// What to do about a limit of the system that was reached.
+/// What is wrong with a tokenizer. The message is a clause.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerFault {
+    /// A file that Git LFS has not fetched.
+    #[error("it is a Git LFS pointer in place of the file: `git lfs pull` fetches it")]
+    LfsPointer,
+    /// Not JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The `tokenizers` library returned an error.
+    #[error(transparent)]
+    Library(#[from] tokenizers::Error),
+    /// The `tokenizers` library panicked.
+    #[error("the `tokenizers` library gives up on it")]
+    Panic,
+    /// No tokens.
+    #[error("its vocabulary is empty")]
+    EmptyVocabulary,
+    /// Random encoding.
+    #[error(
+        "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as for \
+         everything but training with subword regularisation"
+    )]
+    Dropout {
+        /// The fraction of merges that are left out.
+        dropout: f64,
+    },
+    /// Two tokens with one id.
+    #[error("its tokens `{}` and `{}` have the same id {id}", tokens[0].escape_debug(), tokens[1].escape_debug())]
+    SameId {
+        /// The tokens, sorted.
+        tokens: [String; 2],
+        /// Their id.
+        id: u32,
+    },
+    /// An added token whose id the library changes.
+    #[error(
+        "its added token `{}` has id {id}, and `tokenizers` gives it {}; weights that were trained with the one do not fit the \
+         other: number added tokens without gaps after the model's",
+        token.escape_debug(),
+        given.map_or("none".to_owned(), |given| given.to_string())
+    )]
+    AddedId {
+        /// The token.
+        token: String,
+        /// Its id in the file.
+        id: u64,
+        /// Its id in the library.
+        given: Option<u32>,
+    },
+    /// Added tokens that normalization makes the same.
+    #[error(
+        "its added tokens `{}` and `{}` are the same text once they are normalized; which of them a text means would differ \
+         from start to start",
+        tokens[0].escape_debug(), tokens[1].escape_debug()
+    )]
+    SameText {
+        /// The tokens, in the order of the file.
+        tokens: [String; 2],
+    },
+    /// A token that crosses the boundary of two pieces of a text.
+    #[error("it joins `{}` to the text that follows, so that a long text cannot be read in pieces", context.escape_debug())]
+    Joins {
+        /// The end of the piece before the boundary.
+        context: String,
+    },
+}
+
+/// Adds to the parser's reason what it does not say about surrogates.
+fn about_surrogates(error: &serde_json::Error) -> &'static str {
+    let why = error.to_string();
+    if why.contains("surrogate") || why.contains("hex escape") {
+        "; half of a surrogate pair is not a character"
+    } else {
+        ""
+    }
+}
+
+/// The hint for errors about limits and permissions.
 fn limit_hint(error: &io::Error) -> &'static str {
     const TOO_MANY_OPEN_FILES: i32 = 24;
     match (error.raw_os_error(), error.kind()) {
@@ -386,7 +461,7 @@ fn limit_hint(error: &io::Error) -> &'static str {
 }
 
 impl DataError {
-    /// True where the command line alone is wrong (exit code 2); false where a file is (1).
+    /// True if the command line alone is wrong (exit code 2); false if a file is wrong (exit code 1).
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -4,43 +4,28 @@
 //! --data ─► Source ─► Corpus (text, jsonl) ─► Tokenizer ─► token file ─┐
 //!              └────► shards (llm.c, headerless) ──────────────────────┴─► TokenStream ─► split ─► loaders
 //! ```
-//! [`Dataset::open`] walks that whole way. Nothing here prints: what a user should read comes
-//! back as an error or in a list of warnings.
+//! [`Dataset::open`] goes all the way. Nothing here prints: errors and warnings are returned.
 
 mod error;
+mod cache;
 mod work;
 mod data_file;
-mod npy;
-mod shard;
-mod jsonl;
-mod cache;
-mod unpack;
-mod format;
-mod python_json;
-mod listing;
-mod source;
-pub mod tokenizer;
-mod cut;
-mod corpus;
-mod token_file;
-mod split;
-mod dataset;
 mod stream;
-pub mod loader;
+mod source;
+mod corpus;
+mod tokenizer;
+mod dataset;
+mod loader;
 pub mod datagen;
 
 pub use self::{
-    cache::Cache,
+    cache::{Cache, CacheError},
     corpus::Corpus,
-    dataset::{DataIdentity, DataOptions, Dataset, ValSource, load_or_build_tokenizer, open_stream},
-    error::DataError,
-    format::LFS_POINTER,
-    listing::is_there,
+    dataset::{DataIdentity, DataOptions, Dataset, TokenReader, ValSource},
+    error::{DataError, TokenizerFault},
     loader::{BatchShape, DataHash, EvalLoader, TrainLoader, Windows},
-    python_json::python_json,
-    shard::TokenDtype,
-    source::Source,
-    stream::TokenStream,
-    tokenizer::{Kind, Tokenizer},
+    source::{LFS_POINTER, Source, is_there},
+    stream::{TokenDtype, TokenStream},
+    tokenizer::{Kind, Tokenizer, python_json},
     work::{Progress, Silent, Work},
 };

@@ -1,10 +1,10 @@
-//! Batches out of token streams.
+//! Batches of token streams.
 //!
-//! A batch is `[batch, block]`, row-major, of tokens and of targets (the token after each). No
-//! loader has state: a batch is a pure function of the seed and of where training stands, so that
-//! resuming needs nothing saved and evaluating can never move the training order. Filling a
-//! batch allocates nothing, and every id is checked against the vocabulary.
+//! A batch is `[batch, block]`, row-major, of tokens and of targets (the token after each). Loaders have no state: a batch is a
+//! pure function of the seed and the step, so that resuming needs nothing from a loader and evaluating cannot change the order
+//! of training. Filling a batch allocates nothing, and every id is checked against the vocabulary.
 
+mod shard_index;
 mod random;
 mod packed;
 mod windows;
@@ -22,12 +22,12 @@ use crate::{DataError, TokenStream};
 pub struct BatchShape {
     /// Sequences.
     pub batch: usize,
-    /// Tokens of each.
+    /// Tokens per sequence.
     pub block: usize,
 }
 
 impl BatchShape {
-    /// Tokens of a batch.
+    /// Tokens per batch.
     pub fn tokens(&self) -> usize {
         self.batch * self.block
     }
@@ -57,15 +57,15 @@ enum TrainOrder {
 }
 
 impl TrainLoader {
-    /// Windows drawn uniformly among all that lie within one shard.
+    /// Windows drawn uniformly from all windows that do not cross shards.
     pub fn random(stream: &TokenStream, shape: BatchShape, seed: u64) -> Result<TrainLoader, DataError> {
         let plan = RandomPlan::new(stream, shape, "the training data")?;
         let order = TrainOrder::Random { plan, key: Key::new(seed, Purpose::Data) };
         Ok(TrainLoader { stream: stream.clone(), shape, order })
     }
 
-    /// llm.c's order: from 0, each micro-step reads the next `batch·block + 1` tokens of a shard
-    /// and advances by `batch·block`; where they do not fit, the next shard begins, at its 0.
+    /// llm.c's order: from 0, each micro-step reads the next `batch·block + 1` tokens of a shard and advances by `batch·block`.
+    /// If too few tokens are left, the next shard begins at its first token.
     pub fn packed(stream: &TokenStream, shape: BatchShape, accum_steps: u32) -> Result<TrainLoader, DataError> {
         if accum_steps == 0 {
             return Err(DataError::ZeroSize { name: "accumSteps" });
@@ -79,8 +79,8 @@ impl TrainLoader {
         self.shape
     }
 
-    /// Fills one micro-batch. `step` counts from 1, `micro_step` from 0 within the step;
-    /// `tokens` and `targets` have `batch·block` elements.
+    /// Fills one micro-batch. `step` counts from 1, `micro_step` from 0 within the step. `tokens` and `targets` have
+    /// `batch·block` elements.
     pub fn batch(&self, step: u64, micro_step: u32, tokens: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
         match &self.order {
             TrainOrder::Random { plan, key } => {
@@ -112,21 +112,21 @@ enum EvalOrder {
 }
 
 impl EvalLoader {
-    /// `batches` batches of windows drawn from a stream of their own.
+    /// `batches` batches of windows, drawn with random numbers of their own.
     pub fn random(stream: &TokenStream, shape: BatchShape, batches: u32, seed: u64) -> Result<EvalLoader, DataError> {
         let plan = RandomPlan::new(stream, shape, "the validation data")?;
         let order = EvalOrder::Random { plan, key: Key::new(seed, Purpose::Eval) };
         Ok(EvalLoader { stream: stream.clone(), shape, batches, order })
     }
 
-    /// The first batches of llm.c's order, fewer where the stream has not so many.
+    /// The first batches of llm.c's order; fewer than `batches` if the stream has fewer.
     pub fn packed(stream: &TokenStream, shape: BatchShape, batches: u32) -> Result<EvalLoader, DataError> {
         let plan = PackedPlan::new(stream, shape)?;
         let batches = plan.micro_batches().min(u64::from(batches)) as u32;
         Ok(EvalLoader { stream: stream.clone(), shape, batches, order: EvalOrder::Packed { plan } })
     }
 
-    /// How many batches one evaluation has.
+    /// Number of batches in one evaluation.
     pub fn batches(&self) -> u32 {
         self.batches
     }
@@ -136,7 +136,7 @@ impl EvalLoader {
         self.shape
     }
 
-    /// Fills batch `index`, below [`EvalLoader::batches`].
+    /// Fills batch `index`, which is below [`EvalLoader::batches`].
     pub fn batch(&self, index: u32, tokens: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
         match &self.order {
             EvalOrder::Random { plan, key } => {

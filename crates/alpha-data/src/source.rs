@@ -1,7 +1,16 @@
-//! From what stands after `--data=` to a list of files of one kind.
+//! From the value of `--data` to a list of files of one kind.
 //!
-//! Which files is [`crate::listing`]'s, of which kind [`crate::format`]'s; files that are packed are unpacked here, so that
-//! everything behind reads plain bytes.
+//! `listing` finds the files, `format` finds their kind, and compressed files are unpacked, so that later stages read plain
+//! bytes.
+
+mod listing;
+mod unpack;
+pub(crate) mod jsonl;
+mod unsupported;
+mod format;
+
+pub(crate) use self::format::BYTE_ORDER_MARK;
+pub use self::{listing::is_there, unsupported::LFS_POINTER};
 
 use std::{
     fs::File,
@@ -9,33 +18,28 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    DataError, TokenDtype, Work,
-    data_file::DataFile,
-    format::{self, Format},
-    listing::Listing,
-    unpack::{self, Unpacked},
-};
+use self::{format::Format, listing::Listing, unpack::Unpacked};
+use crate::{DataError, TokenDtype, Work, data_file::DataFile};
 
 /// Files of one kind, sorted by path.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// UTF-8 text; several files are several documents.
+    /// UTF-8 text. If there are several files, each is a document.
     Text(Vec<SourceFile>),
-    /// One `{"text": …}` a line, each a document.
+    /// One `{"text": …}` per line; each is a document.
     Jsonl(Vec<SourceFile>),
-    /// Tokens: llm.c's format, numpy's, or headerless.
+    /// Tokens in llm.c's format, in numpy's format, or headerless.
     Shards(Vec<SourceFile>),
 }
 
 /// A file of a source.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// As the user names it.
+    /// The path as the user gave it.
     pub(crate) path: PathBuf,
-    /// Where its bytes are; unpacked ones lie in the cache.
+    /// Where the bytes are; for a compressed file, in the cache.
     pub(crate) stored: PathBuf,
-    /// Where its bytes are if they have no place with a name.
+    /// Where the bytes are if they are in a file without a name.
     pub(crate) unnamed: Option<Arc<File>>,
 }
 
@@ -49,7 +53,7 @@ impl SourceFile {
 }
 
 impl Source {
-    /// Finds the files and their kind, unpacks what is packed. What was left out is a warning.
+    /// Finds the files and their kind, and unpacks compressed files. Warns about files that are left out.
     pub fn resolve(
         data: &str,
         token_dtype: Option<TokenDtype>,
@@ -59,19 +63,19 @@ impl Source {
         let listing = Listing::of(data)?;
         let mut files = Vec::with_capacity(listing.files.len());
         let mut kinds = Vec::with_capacity(listing.files.len());
-        let mut doubts = Vec::new();
+        let mut json_warnings = Vec::new();
         for path in &listing.files {
             let (file, kind) = open(path, token_dtype, work, warnings)?;
-            if kind == Kind::Text {
-                doubts.extend(format::doubt(&file.open()?)?);
+            if kind == FileKind::Text {
+                json_warnings.extend(format::json_warning(&file.open()?)?);
             }
             files.push(file);
             kinds.push(kind);
         }
-        if let Some(first) = doubts.first() {
-            let others =
-                if doubts.len() > 1 { format!(" (and {} files more)", doubts.len() - 1) } else { String::new() };
-            warnings.push(format!("{first}{others}"));
+        match json_warnings.as_slice() {
+            [] => {}
+            [one] => warnings.push(one.clone()),
+            [first, others @ ..] => warnings.push(format!("{first} (and {} more files)", others.len())),
         }
         if let Some(other) = kinds.iter().position(|kind| *kind != kinds[0]) {
             return Err(DataError::MixedKinds {
@@ -83,19 +87,20 @@ impl Source {
         }
         warnings.extend(validation_among(data, &listing.files));
         if let Some(note) = listing.note() {
-            let count = files.len();
-            let files =
-                if count == 1 { format!("`{}` alone", files[0].path.display()) } else { format!("{count} files") };
-            warnings.push(format!("`{data}`: {files} of {}; {note}", kinds[0].name()));
+            let read = match files.as_slice() {
+                [only] => format!("only `{}` is read", only.path.display()),
+                files => format!("{} files are read", files.len()),
+            };
+            warnings.push(format!("`{data}`: {read}, as {}; {note}", kinds[0].name()));
         }
         Ok(match kinds[0] {
-            Kind::Text => Source::Text(files),
-            Kind::Jsonl => Source::Jsonl(files),
-            Kind::Shard => Source::Shards(files),
+            FileKind::Text => Source::Text(files),
+            FileKind::Jsonl => Source::Jsonl(files),
+            FileKind::Shard => Source::Shards(files),
         })
     }
 
-    /// Their paths, as the user names them.
+    /// Their paths, as the user gave them.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files().iter().map(|file| file.path.clone()).collect()
     }
@@ -108,7 +113,7 @@ impl Source {
     }
 }
 
-/// The warning for files that are named after what is held out, among others that are not.
+/// The warning for a file whose name says that it is held out, among others whose names do not.
 fn validation_among(data: &str, files: &[PathBuf]) -> Option<String> {
     let is_held_out = |path: &&PathBuf| {
         let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -123,42 +128,42 @@ fn validation_among(data: &str, files: &[PathBuf]) -> Option<String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Text,
     Jsonl,
     Shard,
 }
 
-impl Kind {
+impl FileKind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Text => "text",
-            Kind::Jsonl => "jsonl",
-            Kind::Shard => "token shards",
+            FileKind::Text => "text",
+            FileKind::Jsonl => "jsonl",
+            FileKind::Shard => "token shards",
         }
     }
 }
 
-/// A file and what it is, unpacked as often as it is packed.
+/// A file and its kind, unpacked as often as it is compressed.
 fn open(
     path: &Path,
     token_dtype: Option<TokenDtype>,
     work: &Work<'_>,
     warnings: &mut Vec<String>,
-) -> Result<(SourceFile, Kind), DataError> {
+) -> Result<(SourceFile, FileKind), DataError> {
     let mut found = SourceFile { path: path.to_owned(), stored: path.to_owned(), unnamed: None };
     let mut name = path.to_owned();
     loop {
         let file = found.open()?;
-        let packing = match format::recognise(&file, &name, token_dtype)? {
-            Format::Text => return Ok((found, Kind::Text)),
-            Format::Jsonl => return Ok((found, Kind::Jsonl)),
-            Format::Shard => return Ok((found, Kind::Shard)),
-            Format::Packed(packing) => packing,
+        let compression = match format::recognise(&file, &name, token_dtype)? {
+            Format::Text => return Ok((found, FileKind::Text)),
+            Format::Jsonl => return Ok((found, FileKind::Jsonl)),
+            Format::Shard => return Ok((found, FileKind::Shard)),
+            Format::Compressed(compression) => compression,
         };
         // `docs.jsonl.gz` holds `docs.jsonl`.
         name.set_extension("");
-        match unpack::unpack(&file, packing, work, warnings)? {
+        match unpack::unpack(&file, compression, work, warnings)? {
             Unpacked::At(stored) => found = SourceFile { stored, unnamed: None, ..found },
             Unpacked::Unnamed(held) => found.unnamed = Some(held),
         }
@@ -209,7 +214,7 @@ mod tests {
         fs::create_dir(folder.path().join("docs")).unwrap();
         let (source, warnings) = resolve(&folder, "", None).unwrap();
         assert_eq!(names(&source), ["README.md"]);
-        let expected = ["README.md` alone of text; left out: `", "docs` (a folder)"];
+        let expected = ["README.md` is read, as text; left out: `", "docs` (a folder)"];
         assert!(expected.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
     }
 

@@ -1,13 +1,20 @@
-//! A sequence of tokens over one or several shards, read in place.
+//! A sequence of tokens in one or more shards.
 //!
-//! Positions count from the start of the stream. Reading may cross shards; the loaders choose
-//! windows that do not ([`TokenStream::shard_ranges`]).
+//! Positions count from the start of the stream. A read may cross shards; the loaders choose windows that do not
+//! ([`TokenStream::shard_ranges`]).
+
+mod token_dtype;
+pub(crate) mod npy;
+pub(crate) mod shard;
+
+pub use self::token_dtype::TokenDtype;
 
 use std::{ops::Range, sync::Arc};
 
-use crate::{DataError, shard::Shard};
+use self::shard::Shard;
+use crate::DataError;
 
-/// Tokens of a vocabulary, read from their files; cheap to clone.
+/// Tokens of a vocabulary, read from their files. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct TokenStream {
     parts: Vec<Part>,
@@ -15,19 +22,19 @@ pub struct TokenStream {
     vocab: usize,
 }
 
-/// Some tokens of one shard.
+/// A range of tokens of one shard.
 #[derive(Clone, Debug)]
 struct Part {
     shard: Arc<Shard>,
-    /// Position of the first in the stream.
+    /// Position of the first token in the stream.
     start: u64,
-    /// Index of the first in the shard.
+    /// Index of the first token in the shard.
     index: u64,
     len: u64,
 }
 
 impl TokenStream {
-    /// The shards one after another; ids below `vocab` are checked when read.
+    /// The shards in order. Reading checks that ids are below `vocab`.
     pub(crate) fn new(shards: Vec<Arc<Shard>>, vocab: usize) -> TokenStream {
         let mut len = 0;
         let parts = shards
@@ -47,17 +54,22 @@ impl TokenStream {
         self.len
     }
 
-    /// Number of ids; every token read is below it.
+    /// Number of ids; every token that is read is below it.
     pub fn vocab(&self) -> usize {
         self.vocab
     }
 
-    /// Positions of each shard.
-    pub fn shard_ranges(&self) -> impl Iterator<Item = Range<u64>> {
+    /// The range of positions of each shard.
+    pub(crate) fn shard_ranges(&self) -> impl Iterator<Item = Range<u64>> {
         self.parts.iter().map(|part| part.start..part.start + part.len)
     }
 
-    /// What to say of shards with fewer than `needed` tokens, which nothing is read from; none where there are none.
+    /// Number of tokens of the longest shard.
+    pub(crate) fn longest_shard(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).max().unwrap_or(0)
+    }
+
+    /// The warning for shards with fewer than `needed` tokens, which are never read; none if there are no such shards.
     pub fn too_short(&self, needed: u64) -> Option<String> {
         let short: Vec<&Part> = self.parts.iter().filter(|part| part.len < needed).collect();
         let first = short.first()?;
@@ -71,7 +83,7 @@ impl TokenStream {
         ))
     }
 
-    /// Part of the stream, as a stream of its own.
+    /// Part of the stream, as its own stream.
     #[must_use]
     pub fn slice(&self, range: Range<u64>) -> TokenStream {
         let mut parts = Vec::new();
@@ -88,7 +100,7 @@ impl TokenStream {
         TokenStream { parts, len, vocab: self.vocab }
     }
 
-    /// Copies `out.len()` tokens from `position` on. The range must lie within the stream.
+    /// Copies `out.len()` tokens from `position` on. The range must be within the stream.
     pub fn read(&self, position: u64, out: &mut [u32]) -> Result<(), DataError> {
         let mut rest = out;
         let mut position = position;
@@ -105,7 +117,7 @@ impl TokenStream {
         Ok(())
     }
 
-    /// Reads one training row: `tokens` from `position` on, and the tokens that follow each.
+    /// Reads one training row: `tokens` from `position` on, and as targets the token after each.
     pub(crate) fn read_row(&self, position: u64, tokens: &mut [u32], targets: &mut [u32]) -> Result<(), DataError> {
         let last = tokens.len() - 1;
         self.read(position, tokens)?;
@@ -117,15 +129,15 @@ impl TokenStream {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{TokenDtype, data_file::DataFile};
+    use crate::data_file::DataFile;
 
-    /// Shards of the given lengths that together hold 0, 1, 2 …
+    /// Shards of the given lengths; together they hold 0, 1, 2 …
     pub(crate) fn counting(lengths: &[usize]) -> TokenStream {
         let mut next = 0u32;
         let shards = lengths.iter().map(|length| {
             let bytes = (next..next + *length as u32).flat_map(u32::to_le_bytes).collect();
             next += *length as u32;
-            let file = DataFile::owned("counting.bin".into(), bytes);
+            let file = DataFile::in_memory("counting.bin".into(), bytes);
             Arc::new(Shard::open(file, Some(TokenDtype::U32)).unwrap())
         });
         TokenStream::new(shards.collect(), 1 << 20)

@@ -1,5 +1,4 @@
-//! Text to token ids and back. Every tokenizer is a standard `tokenizer.json`, which other tools
-//! open as it is.
+//! Text to token ids and back. Every tokenizer is a standard `tokenizer.json`, which other tools can open.
 //!
 //! | kind | vocabulary | decode(encode(x)) |
 //! | --- | --- | --- |
@@ -8,24 +7,24 @@
 //! | `char` | the characters of the data, by code point | x |
 //! | `word` | `\n` and the words of the data, most frequent first | x with each run of other white space one space, and none at either end of a line |
 //!
-//! `char` and `word` know only what their data had: other text is an error that names the first
-//! unknown character or word, never a silent stand-in.
+//! `char` and `word` know only the characters and words of their data. Other text is an error that names the first unknown
+//! character or word.
 //!
-//! Where data has documents (jsonl, several files), an end-of-text token `<|endoftext|>` belongs
-//! to the vocabulary and follows each document: the last id of `byte`, `char` and `word`, the
-//! first of `bpe` (whose size includes it). Elsewhere there is none, so that `char` on one text
-//! has exactly as many ids as the text has characters. Text that contains `<|endoftext|>`
-//! literally encodes to that token, as other tools do.
+//! If data has documents (jsonl, several files), the vocabulary has an end-of-text token `<|endoftext|>`, which follows each
+//! document. It is the last id of `byte`, `char` and `word`, and the first of `bpe` (whose size includes it). Otherwise there
+//! is no such token, so that `char` has exactly as many ids as the text has different characters. As in other tools, a literal
+//! `<|endoftext|>` in text encodes to that token.
 
+mod python_json;
 mod kind;
-mod build;
 mod scheme;
 mod pattern;
+mod build;
 mod encoder;
 mod foreign;
 
 pub(crate) use self::encoder::{Encoder, Text};
-pub use self::kind::Kind;
+pub use self::{kind::Kind, python_json::python_json};
 
 use std::{fs, io, path::Path, sync::OnceLock};
 
@@ -34,18 +33,18 @@ use tokenizers::PostProcessor;
 
 use self::scheme::Scheme;
 use crate::{
-    DataError, cache,
-    format::{BYTE_ORDER_MARK, LFS_POINTER},
-    python_json::python_json,
+    DataError, TokenizerFault, cache,
+    corpus::char_start,
+    source::{BYTE_ORDER_MARK, LFS_POINTER},
 };
 
-/// Stands between documents.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// The token that follows each document.
+const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// What families of tokenizers call their end-of-text token; it must be among the added tokens.
+/// Names of the end-of-text token in families of tokenizers; it must be an added token.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>"];
 
-/// A file of the model's beside its `tokenizer.json`; `null` where there is none.
+/// A file of the model beside its `tokenizer.json`; `null` if there is none.
 fn model_file(tokenizer: &Path, name: &str) -> Result<Value, DataError> {
     let path = tokenizer.with_file_name(name);
     match fs::read(&path) {
@@ -61,33 +60,34 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Vec<u8>,
     scheme: Scheme,
-    /// No text of it may be cut.
+    /// Whether a token may depend on all of the text before it, so that text must not be cut.
     is_indivisible: bool,
+    /// Whether a character of a token stands for a byte of text.
+    is_byte_level: bool,
     vocab_size: usize,
     end_of_text: Option<u32>,
-    /// What the model that the file came with ends its texts with; the first ends documents.
-    declared_ends: Vec<u32>,
+    /// The tokens with which the file's model ends texts; the first ends documents.
+    eos_tokens: Vec<u32>,
     byte_lengths: OnceLock<Option<Vec<u32>>>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. What ends a text the model's files beside it say: `eos_token_id` of `config.json` and
-    /// `generation_config.json` (one or several), else `eos_token` of `tokenizer_config.json`.
+    /// Reads a `tokenizer.json`. The model's files beside it say which tokens end a text: `eos_token_id` (one or several) of
+    /// `config.json` and `generation_config.json`, else `eos_token` of `tokenizer_config.json`.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let json = fs::read(path).map_err(|source| DataError::io("read", path, source))?;
         if json.starts_with(LFS_POINTER) {
-            let why = "it is a Git LFS pointer in place of the file: `git lfs pull` fetches it".to_owned();
-            return Err(DataError::TokenizerFile { path: path.to_owned(), why });
+            return Err(DataError::TokenizerFile { path: path.to_owned(), why: TokenizerFault::LfsPointer });
         }
         let tokenizer = Tokenizer::from_json(json);
         let mut tokenizer = tokenizer.map_err(|why| DataError::TokenizerFile { path: path.to_owned(), why })?;
-        tokenizer.declared_ends = tokenizer.ends_declared_beside(path)?;
+        tokenizer.eos_tokens = tokenizer.read_eos_tokens(path)?;
         Ok(tokenizer)
     }
 
-    /// The ids that the model's files beside a `tokenizer.json` name. Ids beyond the vocabulary are passed over: stock
-    /// configurations name GPT-2's token whatever the vocabulary.
-    fn ends_declared_beside(&self, path: &Path) -> Result<Vec<u32>, DataError> {
+    /// The tokens that end a text by the model's files beside a `tokenizer.json`. Ids outside the vocabulary are ignored, because
+    /// default configurations name GPT-2's token for every vocabulary.
+    fn read_eos_tokens(&self, path: &Path) -> Result<Vec<u32>, DataError> {
         let mut ends: Vec<u32> = Vec::new();
         for name in ["config.json", "generation_config.json"] {
             let ids = match &model_file(path, name)?["eos_token_id"] {
@@ -109,7 +109,7 @@ impl Tokenizer {
         Ok(ends)
     }
 
-    /// Writes `tokenizer.json`; the same bytes that were loaded or built. A link is followed.
+    /// Writes `tokenizer.json`: the bytes that were loaded or built. A link is followed.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
         cache::write_named(path, &self.json).map_err(|source| DataError::io("write", path, source))
     }
@@ -119,8 +119,8 @@ impl Tokenizer {
         &self.json
     }
 
-    /// Whether this is the kind that a name or a file asks for.
-    pub(crate) fn is_of(&self, kind: &Kind) -> bool {
+    /// Whether this is the tokenizer that `kind` names.
+    pub(crate) fn matches(&self, kind: &Kind) -> bool {
         match (kind, &self.scheme) {
             (Kind::Char, Scheme::Char { .. }) | (Kind::Byte, Scheme::Byte) | (Kind::Word, Scheme::Word(_)) => true,
             (Kind::Bpe { vocab }, Scheme::Bpe) => self.vocab_size <= *vocab,
@@ -129,14 +129,14 @@ impl Tokenizer {
         }
     }
 
-    /// The first token of this tokenizer that has another id in `other`.
+    /// The first token of this tokenizer that has a different id in `other`.
     pub fn token_that_differs(&self, other: &Tokenizer) -> Option<String> {
         let [own, others] = [self.inner.get_vocab(true), other.inner.get_vocab(true)];
         let differs = |(token, id): &(&String, &u32)| others.get(*token).is_none_or(|other| other != *id);
         own.iter().filter(differs).min_by_key(|(_, id)| **id).map(|(token, _)| token.clone())
     }
 
-    /// How many special tokens its own library adds to a text, where asked to; here nobody asks.
+    /// How many special tokens the template would add to a text; they are never added here.
     pub(crate) fn template_tokens(&self) -> usize {
         self.inner.get_post_processor().map_or(0, |template| template.added_tokens(false))
     }
@@ -148,12 +148,12 @@ impl Tokenizer {
 
     /// The token that ends a document, if the vocabulary has one.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.declared_ends.first().copied().or(self.end_of_text)
+        self.eos_tokens.first().copied().or(self.end_of_text)
     }
 
-    /// Whether a text ends with this token.
+    /// Whether this token ends a text.
     pub fn is_end(&self, token: u32) -> bool {
-        self.declared_ends.contains(&token) || self.end_of_text() == Some(token)
+        self.eos_tokens.contains(&token) || self.end_of_text() == Some(token)
     }
 
     /// Ids of a text.
@@ -161,7 +161,7 @@ impl Tokenizer {
         self.encoder(1).encode(text)
     }
 
-    /// Text of ids. Ids that the vocabulary lacks give nothing; broken UTF-8 gives U+FFFD.
+    /// Text of ids. Unknown ids give no text; broken UTF-8 gives U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
         self.decode_with(tokens, false)
     }
@@ -171,26 +171,26 @@ impl Tokenizer {
             return Ok(String::new());
         }
         let decoded = if matches!(self.scheme, Scheme::Foreign) {
-            foreign::guarded(|| self.inner.decode(tokens, skips_special))
+            foreign::catch_panic(|| self.inner.decode(tokens, skips_special))
         } else {
-            self.inner.decode(tokens, skips_special).map_err(|error| error.to_string())
+            self.inner.decode(tokens, skips_special).map_err(TokenizerFault::from)
         };
-        decoded.map_err(|why| DataError::Tokenizer { why })
+        Ok(decoded?)
     }
 
-    /// Text of `tokens` as they stand behind `before`: with the space that a decoder puts between words, which it leaves out
-    /// at the start of a text. A character that is cut in two by the border belongs to it.
+    /// Text of `tokens` when they follow `before`: a decoder puts a space between words, but not at the start of a text. If the
+    /// boundary cuts a character in two, the whole character belongs to this text.
     pub fn decode_after(&self, before: &[u32], tokens: &[u32]) -> Result<String, DataError> {
         let start = self.decode(before)?;
         let whole = self.decode(&[before, tokens].concat())?;
-        // Its last character may be finished by what follows.
+        // `tokens` may complete the last character.
         let start = start.trim_end_matches('\u{FFFD}');
         let common = start.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count();
         Ok(whole[char_start(&whole, common)..].to_owned())
     }
 
-    /// Bytes of text that tokens stand for behind `before`, as bits per byte needs them; special tokens stand for none. Exact
-    /// for byte-level and character vocabularies whatever the cut; for others the length of the decoded text.
+    /// Number of bytes of the text of `tokens` when they follow `before`, for bits per byte. Special tokens count as no text. The
+    /// number is exact for byte-level and character vocabularies; for others it is the length of the decoded text.
     pub fn text_bytes(&self, before: &[u32], tokens: &[u32]) -> Result<u64, DataError> {
         if let Some(lengths) = self.byte_lengths.get_or_init(|| self.find_byte_lengths()) {
             return Ok(tokens.iter().map(|token| u64::from(lengths.get(*token as usize).copied().unwrap_or(0))).sum());
@@ -199,53 +199,48 @@ impl Tokenizer {
         Ok(length(&[before, tokens].concat())?.saturating_sub(length(before)?) as u64)
     }
 
-    /// For many texts, one after another.
+    /// Encodes many texts, one after another.
     pub(crate) fn encoder(&self, threads: usize) -> Encoder<'_> {
         Encoder::new(self, threads)
     }
 
-    pub(crate) fn from_json(mut json: Vec<u8>) -> Result<Tokenizer, String> {
+    pub(crate) fn from_json(mut json: Vec<u8>) -> Result<Tokenizer, TokenizerFault> {
         if json.starts_with(BYTE_ORDER_MARK) {
             json.drain(..BYTE_ORDER_MARK.len());
         }
-        let document: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
-        let mut inner = foreign::guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
-        if let Some(why) = foreign::refusal(&document, &inner) {
-            return Err(why);
-        }
-        // Kept in the file, where other programs mean it for batches of sentences; `transformers` switches both off, too.
-        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        let document: Value = serde_json::from_slice(&json)?;
+        let mut inner = foreign::catch_panic(|| tokenizers::Tokenizer::from_bytes(&json))?;
+        foreign::check(&document, &inner)?;
+        // Both stay in the file: other programs need them for batches of sentences. `transformers` switches them off too.
+        inner.with_truncation(None)?;
         inner.with_padding(None);
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
         if vocab_size == 0 {
-            return Err("its vocabulary is empty".to_owned());
+            return Err(TokenizerFault::EmptyVocabulary);
         }
         let added = inner.get_added_tokens_decoder();
         let id_of = |name: &&str| added.iter().find(|(_, token)| token.content == **name).map(|(id, _)| *id);
         let end_of_text = END_OF_TEXT_NAMES.iter().find_map(id_of);
         let scheme = Scheme::detect(&document, &vocab);
-        let is_indivisible = foreign::is_indivisible(&document);
+        let is_indivisible = scheme::is_or_has(&document["pre_tokenizer"], "pretokenizers", "FixedLength");
+        let is_byte_level = scheme::is_or_has(&document["decoder"], "decoders", "ByteLevel");
         Ok(Tokenizer {
             inner,
             json,
             scheme,
             is_indivisible,
+            is_byte_level,
             vocab_size,
             end_of_text,
-            declared_ends: Vec::new(),
+            eos_tokens: Vec::new(),
             byte_lengths: OnceLock::new(),
         })
     }
 
-    /// Bytes of each id, where an id's share of the text does not depend on its neighbours.
+    /// Bytes of text of each id, if they do not depend on neighbouring ids.
     fn find_byte_lengths(&self) -> Option<Vec<u32>> {
-        let json: serde_json::Value = serde_json::from_slice(&self.json).ok()?;
-        let decoders = json["decoder"]["decoders"].as_array();
-        let is_byte_level = |decoder: &serde_json::Value| decoder["type"] == "ByteLevel";
-        let byte_level =
-            is_byte_level(&json["decoder"]) || decoders.is_some_and(|decoders| decoders.iter().any(is_byte_level));
-        if !byte_level && !matches!(self.scheme, Scheme::Char { .. }) {
+        if !self.is_byte_level && !matches!(self.scheme, Scheme::Char { .. }) {
             return None;
         }
         let added = self.inner.get_added_tokens_decoder();
@@ -255,20 +250,10 @@ impl Tokenizer {
             None => self
                 .inner
                 .id_to_token(id)
-                .map_or(0, |token| if byte_level { token.chars().count() } else { token.len() }),
+                .map_or(0, |token| if self.is_byte_level { token.chars().count() } else { token.len() }),
         };
         Some((0..self.vocab_size as u32).map(|id| length(id) as u32).collect())
     }
-}
-
-/// Where the character begins that byte `at` of a text belongs to; the end of the text where there is none.
-pub(crate) fn char_start(text: &str, at: usize) -> usize {
-    let at = at.min(text.len());
-    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-fn refused(error: &tokenizers::Error) -> DataError {
-    DataError::Tokenizer { why: error.to_string() }
 }
 
 #[cfg(test)]
@@ -287,7 +272,7 @@ mod tests {
         [Kind::Char, Kind::Byte, Kind::Word, Kind::Bpe { vocab: 270 }]
     }
 
-    /// Our own encoders against the crate running the `tokenizer.json` that we write.
+    /// Our encoders against the crate with the `tokenizer.json` that we write.
     #[test]
     fn every_kind_encodes_as_its_json_does_elsewhere() {
         for kind in kinds() {

@@ -1,16 +1,16 @@
-//! What long work needs of the program around it.
+//! What long work needs from the program around it.
 
 use std::{num::NonZeroUsize, thread};
 
 use crate::Cache;
 
-/// Hears how far long work has come. Called often: what it costs is the implementer's care.
+/// Is told how far long work has got. It is called often, so implementations must be cheap.
 pub trait Progress: Sync {
-    /// `done` of `total` bytes are done; a total of 0 means that nobody knows.
+    /// `done` of `total` bytes are done. A total of 0 means that the total is unknown.
     fn update(&self, doing: &'static str, done: u64, total: u64);
 }
 
-/// Hears nothing.
+/// Ignores progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Silent;
 
@@ -18,19 +18,19 @@ impl Progress for Silent {
     fn update(&self, _doing: &'static str, _done: u64, _total: u64) {}
 }
 
-/// How work is to be done.
+/// How to do long work.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
-    /// What is kept between runs.
+    /// Keeps results between runs.
     pub cache: &'a Cache,
-    /// Threads that may work at a time; fewer where the system gives no more. Changes no result.
+    /// At most this many threads work at a time. The number changes no result.
     pub threads: usize,
-    /// Who hears of it.
+    /// Is told about progress.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for Work<'static> {
-    /// Nothing kept, nobody told, a thread for each processor.
+    /// No cache, no progress, one thread for each processor.
     fn default() -> Work<'static> {
         static NO_CACHE: Cache = Cache::none();
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -38,8 +38,8 @@ impl Default for Work<'static> {
     }
 }
 
-/// Applies `job` to all items on at most so many threads; results are in the order of items. A thread that cannot be had is
-/// done without.
+/// Applies `job` to all items on at most `threads` threads. The results are in the order of the items. If a thread cannot be
+/// started, the current thread does its share.
 pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], threads: usize, job: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = threads.min(items.len()).max(1);
     let chunk = items.len().div_ceil(threads).max(1);

@@ -1,12 +1,12 @@
-//! From files on disk to batches, as a trainer goes: caches, splits, and what is refused.
+//! From files on disk to batches, as in a trainer: caches, splits, and what is refused.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
 use std::{fs, path::Path};
 
 use alpha_data::{
-    BatchShape, Cache, DataError, DataOptions, Dataset, EvalLoader, Kind, TokenDtype, TokenStream, TrainLoader,
-    ValSource, Work, open_stream,
+    BatchShape, Cache, DataError, DataOptions, Dataset, EvalLoader, Kind, TokenDtype, TokenReader, TokenStream,
+    TrainLoader, ValSource, Work,
 };
 use tempfile::TempDir;
 
@@ -83,7 +83,7 @@ fn a_cache_never_changes_a_result() {
     for (data, kind) in [
         (fixture.write("one.txt", TEXT.repeat(9)), Kind::Bpe { vocab: 280 }),
         (fixture.write("docs.jsonl", "{\"text\":\"one two three four\"}\n".repeat(20)), Kind::Word),
-        // Cut within a word, which is said.
+        // Cut within a word, with a warning.
         (fixture.write("dna.txt", "acgt".repeat(3 << 20)), Kind::Byte),
     ] {
         let options = options(&data, Some(kind));
@@ -99,7 +99,7 @@ fn a_cache_never_changes_a_result() {
             let mut bytes = fs::read(&path).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            // A new file: the old one is still mapped.
+            // A new file, because the old one is still open.
             fs::remove_file(&path).unwrap();
             fs::write(&path, &bytes[..bytes.len() - middle % 2]).unwrap();
         }
@@ -245,6 +245,7 @@ fn what_does_not_fit_is_refused() {
         assert!(error.to_string().contains(message) && error.to_string().contains("\nhint: "), "{error}");
         assert_eq!(error.is_usage(), is_usage, "{error}");
     }
-    let error = open_stream(&data, None, None, 256, &Work::default(), &mut Vec::new()).unwrap_err();
+    let reader = TokenReader { token_dtype: None, tokenizer: None, vocab: 256 };
+    let error = reader.open(&data, &Work::default(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, DataError::NoTokenizer { .. }));
 }

@@ -1,5 +1,5 @@
-//! Tokenizers of other programs against what the Python package `tokenizers` makes of the same files and texts
-//! (`tests/tokenizers`, whose README has the format).
+//! Tokenizers of other programs against the results of the Python package `tokenizers` for the same files and texts. The README
+//! of `tests/tokenizers` describes the format.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
@@ -24,7 +24,7 @@ fn texts() -> BTreeMap<String, String> {
     read("texts.json").as_object().unwrap().iter().map(|(name, parts)| (name.clone(), text(parts))).collect()
 }
 
-/// Every kind's name and what is expected of it.
+/// The name of every kind and its expected results.
 fn kinds() -> Vec<(String, Value)> {
     let mut names: Vec<String> = fs::read_dir(folder())
         .unwrap()
@@ -39,12 +39,12 @@ fn load(kind: &str) -> Result<Tokenizer, DataError> {
     Tokenizer::load(&folder().join(format!("{kind}.json")))
 }
 
-/// Kinds that the package loads and nobody should train with.
+/// Kinds that the package loads but nobody should train with.
 fn is_refused(expected: &Value) -> bool {
     expected.get("refuse").is_some()
 }
 
-/// FNV-1a of 64 bits.
+/// FNV-1a with 64 bits.
 fn fnv(bytes: impl IntoIterator<Item = u8>) -> String {
     let hash = bytes
         .into_iter()
@@ -70,7 +70,7 @@ fn assert_text(expected: &Value, text: &str, found: &str, place: &str) {
     }
 }
 
-/// Each kind and text for which the package gives ids that anybody may rely on.
+/// Calls `check` for each kind and text for which the package gives reliable ids.
 fn each_text(mut check: impl FnMut(&Tokenizer, &str, &Value, &str)) {
     let all = texts();
     let mut checked = 0;
@@ -130,7 +130,7 @@ fn what_follows_a_prompt_is_decoded_as_it_stands_behind_it() {
     });
 }
 
-/// Through the whole path that training takes: a file of jsonl, and a text that is read in pieces.
+/// The whole path of training, with a text that is read in pieces.
 #[test]
 fn pieces_of_a_text_have_the_tokens_of_the_whole() {
     let temporary = tempfile::tempdir().unwrap();

@@ -12,17 +12,16 @@
 //! |:GAB BAG|d2B dBG|…|
 //! ```
 //!
-//! A part is two phrases of four bars: the second opens as the first does and ends on the tonic.
-//! Bars follow a chord progression: strong beats take notes of the chord, the notes between move
-//! mostly by step. Every bar adds up to its meter. Lengths count eighth notes; pitches count
-//! steps of the scale from middle C (0 is `C`, 7 `c`), the key signature giving the accidentals.
+//! A part is two phrases of four bars: the second begins like the first and ends on the tonic. Bars follow a chord progression:
+//! strong beats take notes of the chord, and the notes between move mostly by step. Every bar adds up to its meter. Lengths count
+//! eighth notes. Pitches count steps of the scale from middle C (0 is `C`, 7 is `c`); the key signature gives the accidentals.
 
 use std::fmt::Write;
 
-use super::Draws;
+use super::Rng;
 
 /// Tunes are added until the text has this many bytes.
-const LEAST_BYTES: usize = 250_000;
+const MIN_BYTES: usize = 250_000;
 
 /// Lowest and highest pitch: `A,` and `c'`.
 const RANGE: std::ops::RangeInclusive<i32> = -2..=14;
@@ -33,8 +32,7 @@ struct Rhythm {
     /// Beats of a bar, and eighths of a beat.
     beats: usize,
     beat: usize,
-    /// How a beat divides, by weight. `-1` stands for a dotted pair `a>b`, `-3` for a triplet of
-    /// eighths in the time of two.
+    /// How a beat divides, with weights. `-1` stands for a dotted pair `a>b`, `-3` for a triplet of eighths in the time of two.
     divisions: &'static [(usize, &'static [i32])],
 }
 
@@ -56,7 +54,7 @@ const POLKA: &[(usize, &[i32])] = &[(60, &[1, 1]), (25, &[2]), (15, &[-1])];
 const WALTZ: &[(usize, &[i32])] = &[(50, &[2]), (45, &[1, 1]), (5, &[-3])];
 const MARCH: &[(usize, &[i32])] = &[(35, &[2, 1, 1]), (30, &[2, 2]), (20, &[-1, 2]), (15, &[1, 1, 1, 1])];
 
-/// Keys with the pitch of their tonic, and whether they are minor or modal.
+/// Keys, with the pitch of the tonic and whether the chords are minor.
 const KEYS: [(usize, (&str, i32, bool)); 14] = [
     (22, ("D", 1, false)),
     (22, ("G", 4, false)),
@@ -199,9 +197,9 @@ const PLACES: [&str; 24] = [
 
 /// About 250 kB of tunes.
 pub fn abc(seed: u64) -> String {
-    let mut text = String::with_capacity(LEAST_BYTES + 1024);
+    let mut text = String::with_capacity(MIN_BYTES + 1024);
     let mut number = 1;
-    while text.len() < LEAST_BYTES {
+    while text.len() < MIN_BYTES {
         Tune::new(seed, number).write(number, &mut text);
         number += 1;
     }
@@ -209,25 +207,25 @@ pub fn abc(seed: u64) -> String {
 }
 
 struct Tune {
-    draws: Draws,
+    rng: Rng,
     rhythm: &'static Rhythm,
     key: &'static str,
     tonic: i32,
     is_minor: bool,
-    /// Where the melody is.
+    /// The current pitch of the melody.
     pitch: i32,
 }
 
-/// One bar: its beats, each a division and the pitches for it.
+/// The beats of a bar: for each, its division and pitches.
 type Bar = Vec<(&'static [i32], Vec<i32>)>;
 
 impl Tune {
     fn new(seed: u64, number: u64) -> Tune {
         static WEIGHTED: &[(usize, Rhythm)] = &RHYTHMS;
-        let mut draws = Draws::new(seed, number);
-        let rhythm = draws.pick_weighted(WEIGHTED);
-        let (key, tonic, is_minor) = *draws.pick_weighted(&KEYS);
-        Tune { draws, rhythm, key, tonic, is_minor, pitch: tonic }
+        let mut rng = Rng::new(seed, number);
+        let rhythm = rng.pick_weighted(WEIGHTED);
+        let (key, tonic, is_minor) = *rng.pick_weighted(&KEYS);
+        Tune { rng, rhythm, key, tonic, is_minor, pitch: tonic }
     }
 
     fn write(&mut self, number: u64, text: &mut String) {
@@ -235,9 +233,9 @@ impl Tune {
         let (rhythm, key) = (self.rhythm, self.key);
         // Writing to a string cannot fail.
         let _ = write!(text, "X:{number}\nT:{title}\nR:{}\nM:{}\nL:1/8\nK:{key}\n", rhythm.name, rhythm.meter);
-        let parts = if self.draws.chance(15) { 3 } else { 2 };
+        let parts = if self.rng.chance(15) { 3 } else { 2 };
         for part in 0..parts {
-            // Later parts lie higher.
+            // Later parts are higher.
             self.pitch = self.tonic + [0, 7, 4][part];
             let bars = self.part();
             text.push_str("|:");
@@ -254,29 +252,29 @@ impl Tune {
     }
 
     fn title(&mut self) -> String {
-        let draws = &mut self.draws;
-        match draws.below(6) {
-            0 => format!("The {} {}", draws.pick(&ADJECTIVES), draws.pick(&NOUNS)),
-            1 => format!("{}'s {}", draws.pick(&NAMES), draws.pick(&NOUNS)),
-            2 => format!("The {} of {}", draws.pick(&NOUNS), draws.pick(&PLACES)),
-            3 => format!("{} {}", draws.pick(&ADJECTIVES), draws.pick(&NAMES)),
-            4 => format!("The {} and the {}", draws.pick(&NOUNS), draws.pick(&NOUNS)),
-            _ => format!("{}'s {} {}", draws.pick(&NAMES), draws.pick(&ADJECTIVES), draws.pick(&NOUNS)),
+        let rng = &mut self.rng;
+        match rng.below(6) {
+            0 => format!("The {} {}", rng.pick(&ADJECTIVES), rng.pick(&NOUNS)),
+            1 => format!("{}'s {}", rng.pick(&NAMES), rng.pick(&NOUNS)),
+            2 => format!("The {} of {}", rng.pick(&NOUNS), rng.pick(&PLACES)),
+            3 => format!("{} {}", rng.pick(&ADJECTIVES), rng.pick(&NAMES)),
+            4 => format!("The {} and the {}", rng.pick(&NOUNS), rng.pick(&NOUNS)),
+            _ => format!("{}'s {} {}", rng.pick(&NAMES), rng.pick(&ADJECTIVES), rng.pick(&NOUNS)),
         }
     }
 
-    /// Eight bars: an open phrase, then one that begins alike and closes.
+    /// Eight bars: an open phrase, then one that begins like it and closes.
     fn part(&mut self) -> Vec<Bar> {
         let (open, closed) = if self.is_minor { (OPEN_MINOR, CLOSED_MINOR) } else { (OPEN_MAJOR, CLOSED_MAJOR) };
-        let (open, closed) = (*self.draws.pick(open), *self.draws.pick(closed));
+        let (open, closed) = (*self.rng.pick(open), *self.rng.pick(closed));
         let mut bars: Vec<Bar> = Vec::with_capacity(8);
         for (index, root) in open.into_iter().enumerate() {
-            // The third bar often takes up the first.
-            let bar = if index == 2 && self.draws.chance(50) { self.varied(&bars[0]) } else { self.bar(root) };
+            // The third bar often varies the first.
+            let bar = if index == 2 && self.rng.chance(50) { self.varied(&bars[0]) } else { self.bar(root) };
             bars.push(bar);
         }
         for index in 0..2 {
-            let bar = if self.draws.chance(70) { bars[index].clone() } else { self.varied(&bars[index]) };
+            let bar = if self.rng.chance(70) { bars[index].clone() } else { self.varied(&bars[index]) };
             bars.push(bar);
         }
         bars.push(self.bar(closed[2]));
@@ -290,15 +288,15 @@ impl Tune {
 
     /// A beat on a chord.
     fn beat(&mut self, root: i32) -> (&'static [i32], Vec<i32>) {
-        let division = *self.draws.pick_weighted(self.rhythm.divisions);
+        let division = *self.rng.pick_weighted(self.rhythm.divisions);
         let notes: usize = division.iter().map(|length| notes_of(*length)).sum();
         let mut pitches = Vec::with_capacity(notes);
         self.pitch = self.chord_note(root, self.pitch);
-        // Runs keep their direction; turns come back.
-        let mut direction = if self.draws.chance(50) { 1 } else { -1 };
+        // Most steps keep the direction; some turn.
+        let mut direction = if self.rng.chance(50) { 1 } else { -1 };
         for _ in 0..notes {
             pitches.push(self.pitch);
-            let step = match self.draws.below(10) {
+            let step = match self.rng.below(10) {
                 0..=5 => direction,
                 6 | 7 => {
                     direction = -direction;
@@ -315,10 +313,10 @@ impl Tune {
     /// The note of a triad nearest to `pitch`, sometimes the next one.
     fn chord_note(&mut self, root: i32, pitch: i32) -> i32 {
         let is_chord_note = |pitch: &i32| [0, 2, 4].contains(&(pitch - self.tonic - root).rem_euclid(7));
-        let upward = self.draws.chance(50);
+        let upward = self.rng.chance(50);
         let mut near: Vec<i32> = RANGE.filter(is_chord_note).collect();
         near.sort_by_key(|note| ((note - pitch).abs(), (*note > pitch) != upward));
-        near[usize::from(self.draws.chance(25))]
+        near[usize::from(self.rng.chance(25))]
     }
 
     /// The same bar with another last beat.
@@ -333,7 +331,7 @@ impl Tune {
         bar
     }
 
-    /// The last bar of a part: down to the tonic, and stay.
+    /// The last bar of a part: its last beat is the nearest tonic.
     fn closing_bar(&mut self) -> Bar {
         let mut bar: Bar = (1..self.rhythm.beats).map(|_| self.beat(4)).collect();
         let near = |tonic: &i32| (tonic - self.pitch).abs();
@@ -422,7 +420,7 @@ mod tests {
                     total += if triplet > 0 { 4 * length } else { 6 * length };
                     triplet -= u32::from(triplet > 0);
                 }
-                // The dot takes from one note what it gives the other.
+                // The dot lengthens one note and shortens the other by the same time.
                 '>' | ' ' => {}
                 other => panic!("`{other}` in `{bar}`"),
             }

@@ -1,19 +1,19 @@
-//! A check sum of everything that a run has trained on, to see that two runs consumed the same tokens.
+//! A checksum of everything that a run has trained on. It shows whether two runs consumed the same tokens.
 //!
-//! A chain: each pair of a token and its target goes into the value that all pairs before it have made, in the order of
-//! the micro-batches, on one thread. It notices accidents, not attacks: a pair is mixed in by a bijection of the value
-//! and of the pair, so that two sequences which differ in one pair always differ in the end, and others collide by chance
-//! only (2⁻⁶⁴). Who chooses the tokens freely could make two sequences collide.
+//! Each pair of a token and its target is mixed into the value of all pairs before it, in the order of the micro-batches, on
+//! one thread. Mixing is a bijection of the value and of the pair, so sequences that differ in one pair always have different
+//! checksums, and others collide only by chance (2⁻⁶⁴). It detects accidents, not attacks: whoever chooses the tokens freely
+//! can make two sequences collide.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// The check sum; as text 16 hexadecimal digits.
+/// The checksum; as text, 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataHash(u64);
 
-/// Of no tokens: any number but 0, which pairs of zeros would leave as it is.
+/// The checksum of no tokens: any number but 0, because pairs of zeros would not change 0.
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// Odd, so that multiplying is a bijection; 2⁶⁴ divided by the golden ratio, as in Fibonacci hashing (Knuth, "The Art of
@@ -27,7 +27,7 @@ impl DataHash {
         for (&token, &target) in tokens.iter().zip(targets) {
             let pair = u64::from(token) | u64::from(target) << 32;
             let product = (self.0 ^ pair).wrapping_mul(MULTIPLIER);
-            // The high half depends on all bits, the low half on the low ones alone: back into it.
+            // The high half depends on all bits, the low half only on the low bits: mix the high half in.
             self.0 = product ^ (product >> 32);
         }
     }

@@ -1,18 +1,15 @@
-//! llm.c's order in closed form: where a micro-batch starts follows from its number alone.
+//! llm.c's order in closed form: the number of a micro-batch determines where it starts.
 //!
-//! A shard of `n` tokens holds `⌊(n − 1) / (batch·block)⌋` micro-batches; after the last shard
-//! the first begins again.
+//! A shard of `n` tokens holds `⌊(n − 1) / (batch·block)⌋` micro-batches. The last shard is followed by the first.
 
-use super::BatchShape;
+use super::{BatchShape, shard_index::ShardIndex};
 use crate::{DataError, TokenStream};
 
-/// Shards with at least one micro-batch.
+/// The micro-batches of all shards.
 #[derive(Clone, Debug)]
 pub(super) struct PackedPlan {
-    /// For each: micro-batches before it, and the position of its first.
-    shards: Vec<(u64, u64)>,
-    micro_batches: u64,
-    /// Tokens that a micro-batch advances by.
+    micro_batches: ShardIndex,
+    /// Tokens from one micro-batch to the next.
     stride: u64,
 }
 
@@ -20,40 +17,27 @@ impl PackedPlan {
     pub(super) fn new(stream: &TokenStream, shape: BatchShape) -> Result<PackedPlan, DataError> {
         shape.check()?;
         let stride = shape.tokens() as u64;
-        let mut shards = Vec::new();
-        let mut micro_batches = 0;
-        let mut longest = 0;
-        for range in stream.shard_ranges() {
-            let len = range.end - range.start;
-            longest = len.max(longest);
-            let held = len.saturating_sub(1) / stride;
-            if held > 0 {
-                shards.push((micro_batches, range.start));
-                micro_batches += held;
-            }
-        }
-        if micro_batches == 0 {
+        let micro_batches = ShardIndex::new(stream, |len| len.saturating_sub(1) / stride);
+        if micro_batches.count() == 0 {
             return Err(DataError::TooShort {
                 what: "the longest shard, read with `--packed`,",
-                tokens: longest,
+                tokens: stream.longest_shard(),
                 needed: stride + 1,
                 hint: "use a smaller `--batch` or `--block`, or leave `--packed` out",
             });
         }
-        Ok(PackedPlan { shards, micro_batches, stride })
+        Ok(PackedPlan { micro_batches, stride })
     }
 
-    /// Micro-batches until the first comes again.
+    /// Number of micro-batches until the order repeats.
     pub(super) fn micro_batches(&self) -> u64 {
-        self.micro_batches
+        self.micro_batches.count()
     }
 
-    /// Where micro-batch number `index`, counted from 0, starts.
+    /// The position where micro-batch `index`, counted from 0, starts.
     pub(super) fn position(&self, index: u64) -> u64 {
-        let index = index % self.micro_batches;
-        let shard = self.shards.partition_point(|(before, _)| *before <= index) - 1;
-        let (before, start) = self.shards[shard];
-        start + (index - before) * self.stride
+        let (number, shard) = self.micro_batches.locate(index % self.micro_batches.count());
+        shard.start + number * self.stride
     }
 }
 
@@ -63,7 +47,7 @@ mod tests {
     use crate::{EvalLoader, TrainLoader, stream::tests::counting};
     use proptest::prelude::*;
 
-    /// The contract's words, step by step: starts of the first `count` micro-batches.
+    /// llm.c's order, step by step: the starts of the first `count` micro-batches.
     fn simulate(lengths: &[usize], tokens: usize, count: usize) -> Vec<u32> {
         let mut starts = Vec::new();
         let (mut shard, mut position) = (0, 0);

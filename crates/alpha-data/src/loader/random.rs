@@ -2,45 +2,30 @@
 
 use alpha_tensor::rng::Key;
 
-use super::BatchShape;
+use super::{BatchShape, shard_index::ShardIndex};
 use crate::{DataError, TokenStream};
 
-/// Shards with at least one window.
+/// The windows of all shards.
 #[derive(Clone, Debug)]
 pub(super) struct RandomPlan {
-    /// For each: windows before it, and the position of its first.
-    shards: Vec<(u64, u64)>,
-    windows: u64,
+    windows: ShardIndex,
 }
 
 impl RandomPlan {
     pub(super) fn new(stream: &TokenStream, shape: BatchShape, what: &'static str) -> Result<RandomPlan, DataError> {
         shape.check()?;
-        let mut shards = Vec::new();
-        let mut windows = 0;
-        let mut longest = 0;
-        for range in stream.shard_ranges() {
-            let len = range.end - range.start;
-            longest = len.max(longest);
-            if len > shape.block as u64 {
-                shards.push((windows, range.start));
-                windows += len - shape.block as u64;
-            }
+        let windows = ShardIndex::new(stream, |len| len.saturating_sub(shape.block as u64));
+        if windows.count() == 0 {
+            let (tokens, needed) = (stream.longest_shard(), shape.block as u64 + 1);
+            return Err(DataError::TooShort { what, tokens, needed, hint: "use a smaller `--block` or more data" });
         }
-        if windows == 0 {
-            let needed = shape.block as u64 + 1;
-            let hint = "use a smaller `--block` or more data";
-            return Err(DataError::TooShort { what, tokens: longest, needed, hint });
-        }
-        Ok(RandomPlan { shards, windows })
+        Ok(RandomPlan { windows })
     }
 
-    /// Where the window with number `counter` of the stream `key` starts.
+    /// The position where the window starts that `key` draws for `counter`.
     pub(super) fn position(&self, key: Key, counter: u64) -> u64 {
-        let window = key.below(counter, self.windows);
-        let shard = self.shards.partition_point(|(before, _)| *before <= window) - 1;
-        let (before, start) = self.shards[shard];
-        start + (window - before)
+        let (number, shard) = self.windows.locate(key.below(counter, self.windows.count()));
+        shard.start + number
     }
 }
 

@@ -1,13 +1,14 @@
-//! A whole stream, each token predicted once: what `alpha eval` goes through.
+//! The windows of a whole stream, for `alpha eval`: each token is predicted once.
 //!
-//! Windows of `block` tokens follow one another without overlap, from the start of each shard.
-//! The last of a shard may be shorter: its rest is token 0 with ignored targets.
+//! Windows of `block` tokens follow one another without overlap, from the start of each shard. The last window of a shard may
+//! be shorter; it is filled up with token 0 and ignored targets.
 
 use alpha_tensor::{
     op::IGNORED_TARGET,
     rng::{Key, Purpose},
 };
 
+use super::shard_index::ShardIndex;
 use crate::{DataError, TokenStream};
 
 /// The windows of a stream.
@@ -15,43 +16,36 @@ use crate::{DataError, TokenStream};
 pub struct Windows {
     stream: TokenStream,
     block: usize,
-    /// For each shard that has any: windows before it, its first position, and its end.
-    shards: Vec<(u64, u64, u64)>,
-    count: u64,
+    index: ShardIndex,
 }
 
 impl Windows {
-    /// Needs two tokens in some shard: one to read, one to predict.
+    /// Some shard must have two tokens: one to read, one to predict.
     pub fn new(stream: &TokenStream, block: usize) -> Result<Windows, DataError> {
         if block == 0 {
             return Err(DataError::ZeroSize { name: "block" });
         }
-        let mut shards = Vec::new();
-        let mut count = 0;
-        for range in stream.shard_ranges().filter(|range| range.end - range.start > 1) {
-            shards.push((count, range.start, range.end));
-            count += (range.end - range.start - 1).div_ceil(block as u64);
-        }
-        if count == 0 {
+        let index = ShardIndex::new(stream, |len| len.saturating_sub(1).div_ceil(block as u64));
+        if index.count() == 0 {
             let hint = "give more data";
             return Err(DataError::TooShort { what: "the data", tokens: stream.len(), needed: 2, hint });
         }
-        Ok(Windows { stream: stream.clone(), block, shards, count })
+        Ok(Windows { stream: stream.clone(), block, index })
     }
 
     /// Number of windows.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub fn len(&self) -> u64 {
-        self.count
+        self.index.count()
     }
 
-    /// `count` different windows chosen by seed, in ascending order; all if there are no more.
+    /// `count` different windows chosen by the seed, or all if there are fewer, in ascending order.
     pub fn subset(&self, count: u64, seed: u64) -> Vec<u64> {
-        let count = count.min(self.count);
-        // Floyd's algorithm: equal chances for every subset, one draw for each member.
+        let count = count.min(self.len());
+        // Floyd's algorithm: every subset is equally likely, with one random number per member.
         let key = Key::new(seed, Purpose::Eval);
         let mut chosen = std::collections::BTreeSet::new();
-        for upper in self.count - count..self.count {
+        for upper in self.len() - count..self.len() {
             let draw = key.below(upper, upper + 1);
             if !chosen.insert(draw) {
                 chosen.insert(upper);
@@ -60,20 +54,19 @@ impl Windows {
         chosen.into_iter().collect()
     }
 
-    /// Fills one row of `block` tokens and targets with window `index`; returns how many targets
-    /// count, which are the first ones.
+    /// Fills one row of `block` tokens and targets with window `index`, and returns the number of targets that count, which
+    /// come first.
     pub fn fill(&self, index: u64, tokens: &mut [u32], targets: &mut [u32]) -> Result<usize, DataError> {
-        debug_assert!(index < self.count && tokens.len() == self.block && targets.len() == self.block);
-        let shard = self.shards.partition_point(|(before, ..)| *before <= index) - 1;
-        let (before, start, end) = self.shards[shard];
-        let position = start + (index - before) * self.block as u64;
-        let predicted = (end - position - 1).min(self.block as u64) as usize;
+        debug_assert!(index < self.len() && tokens.len() == self.block && targets.len() == self.block);
+        let (number, shard) = self.index.locate(index);
+        let position = shard.start + number * self.block as u64;
+        let predicted = (shard.end - position - 1).min(self.block as u64) as usize;
         Windows::pad(&mut tokens[predicted..], &mut targets[predicted..]);
         self.stream.read_row(position, &mut tokens[..predicted], &mut targets[..predicted])?;
         Ok(predicted)
     }
 
-    /// Fills what a batch has no window for: token 0, ignored targets.
+    /// Fills rows without a window: token 0, ignored targets.
     pub fn pad(tokens: &mut [u32], targets: &mut [u32]) {
         tokens.fill(0);
         targets.fill(IGNORED_TARGET);

@@ -1,12 +1,11 @@
 //! Building a tokenizer from text.
 //!
-//! `char`, `byte` and `word` are written down as `tokenizer.json` directly. BPE is trained by the
-//! `tokenizers` crate on at most 256 MiB of text (larger data: evenly spaced pieces); pairs seen
-//! only once are not merged. The same text always gives the same bytes, whatever the number of threads.
+//! The `tokenizer.json` of `char`, `byte` and `word` is written directly. The `tokenizers` crate trains BPE on at most 256 MiB of
+//! text (evenly spaced pieces of larger data); pairs that occur only once are not merged. The same text always gives the same
+//! bytes, with any number of threads.
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::{Value, json};
 use tokenizers::{
     AddedToken, TokenizerImpl,
     models::bpe::{BPE, BpeTrainer},
@@ -15,14 +14,14 @@ use tokenizers::{
     utils::parallelism,
 };
 
-use super::{END_OF_TEXT, Kind, Tokenizer, char_start, pattern, scheme};
-use crate::{Corpus, DataError, Work};
+use super::{END_OF_TEXT, Kind, Tokenizer, pattern, scheme};
+use crate::{Corpus, DataError, TokenizerFault, Work, corpus::char_start};
 
-/// Most text that BPE is trained on.
+/// BPE is trained on at most this much text.
 const BPE_TRAINING_BYTES: u64 = 256 << 20;
 
 impl Tokenizer {
-    /// Builds a tokenizer for a corpus (or loads it, for [`Kind::File`]), with warnings.
+    /// Builds a tokenizer for a corpus, or loads it for [`Kind::File`]; with warnings.
     pub fn build(kind: &Kind, corpus: &Corpus, work: &Work<'_>) -> Result<(Tokenizer, Vec<String>), DataError> {
         let mut warnings = Vec::new();
         let with_end_of_text = corpus.has_documents();
@@ -38,14 +37,14 @@ impl Tokenizer {
             Kind::Word => scheme::word_json(&closed_vocab(count_words(corpus, work)?, with_end_of_text, corpus)?),
             Kind::Bpe { vocab } => train_bpe(*vocab, corpus, work, &mut warnings)?,
         };
-        let tokenizer = Tokenizer::from_json(json).map_err(|why| DataError::Tokenizer { why })?;
+        let tokenizer = Tokenizer::from_json(json)?;
         if let Kind::Bpe { vocab } = kind {
             warnings.extend(tokenizer.shortfall(*vocab, corpus));
         }
         Ok((tokenizer, warnings))
     }
 
-    /// The warning for a BPE vocabulary that came out smaller than wanted.
+    /// The warning for a BPE vocabulary that is smaller than requested.
     pub(crate) fn shortfall(&self, wanted: usize, corpus: &Corpus) -> Option<String> {
         (self.vocab_size() < wanted).then(|| {
             format!(
@@ -57,7 +56,7 @@ impl Tokenizer {
     }
 }
 
-/// Numbers the tokens of a `char` or `word` vocabulary.
+/// The tokens of a `char` or `word` vocabulary, in the order of their ids.
 fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus) -> Result<Vec<String>, DataError> {
     if tokens.is_empty() {
         return Err(DataError::Empty { path: corpus.first_path().to_owned() });
@@ -69,7 +68,7 @@ fn closed_vocab(mut tokens: Vec<String>, with_end_of_text: bool, corpus: &Corpus
     Ok(tokens)
 }
 
-/// The words of a corpus: the newline, then by falling count, then by spelling.
+/// The words of a corpus: the newline, then by descending count, then by spelling.
 fn count_words(corpus: &Corpus, work: &Work<'_>) -> Result<Vec<String>, DataError> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for_each_piece(corpus, 1, work, |text| count_all(scheme::words(text).map(|(word, _)| word), &mut counts))?;
@@ -82,13 +81,13 @@ fn count_words(corpus: &Corpus, work: &Work<'_>) -> Result<Vec<String>, DataErro
 fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<String>) -> Result<Vec<u8>, DataError> {
     let special_tokens: Vec<AddedToken> =
         corpus.has_documents().then(|| AddedToken::from(END_OF_TEXT, true)).into_iter().collect();
-    let least = 256 + special_tokens.len();
-    if vocab < least {
-        return Err(DataError::VocabTooSmall { vocab, least });
+    let min = 256 + special_tokens.len();
+    if vocab < min {
+        return Err(DataError::VocabTooSmall { vocab, min });
     }
     let stride = corpus.bytes().div_ceil(BPE_TRAINING_BYTES).max(1) as usize;
     if stride > 1 {
-        warnings.push(format!("the tokenizer was trained on every {stride}th piece of the text (256 MiB)"));
+        warnings.push(format!("the tokenizer was trained on one in {stride} pieces of the text (256 MiB)"));
     }
     let trainer = BpeTrainer::builder()
         .show_progress(false)
@@ -99,36 +98,36 @@ fn train_bpe(vocab: usize, corpus: &Corpus, work: &Work<'_>, warnings: &mut Vec<
         .build();
     let mut counts: HashMap<String, u64> = HashMap::new();
     for_each_piece(corpus, stride, work, |text| count_all(pattern::words(text).flat_map(parts), &mut counts))?;
-    let refused = |error: tokenizers::Error| super::refused(&error);
     let byte_chars: Vec<char> = (0..=255).map(scheme::byte_char).collect();
     let byte_level = |word: &str| word.bytes().map(|byte| byte_chars[byte as usize]).collect();
     let counts = counts.into_iter().map(|(word, count)| (byte_level(&word), count)).collect();
     let mut model = BPE::default();
     work.progress.update("building the tokenizer", 0, 0);
-    let special_tokens = with_threads(work.threads, || trainer.do_train(&counts, &mut model)).map_err(refused)?;
+    let special_tokens =
+        with_threads(work.threads, || trainer.do_train(&counts, &mut model)).map_err(TokenizerFault::from)?;
     let byte_level = ByteLevel::new(false, true, true);
     let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
         TokenizerImpl::new(model);
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
-    tokenizer.add_special_tokens(special_tokens).map_err(refused)?;
-    Ok(tokenizer.to_string(true).map_err(refused)?.into_bytes())
+    tokenizer.add_special_tokens(special_tokens).map_err(TokenizerFault::from)?;
+    Ok(tokenizer.to_string(true).map_err(TokenizerFault::from)?.into_bytes())
 }
 
-/// Longest part of a word that merges are counted in: a text without spaces, like DNA, is one word, and a merge goes through
-/// all of every word that has it.
-const MOST_WORD_BYTES: usize = 512;
+/// Words are cut into parts of at most this length. A text without spaces, such as DNA, is one word, and each merge scans every
+/// word that contains it.
+const MAX_WORD_BYTES: usize = 512;
 
-/// A word, or its parts where it is long.
+/// The parts of a word; a short word is one part.
 fn parts(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {
-        let (part, after) = rest.split_at(char_start(rest, MOST_WORD_BYTES));
+        let (part, after) = rest.split_at(char_start(rest, MAX_WORD_BYTES));
         rest = after;
         (!part.is_empty()).then_some(part)
     })
 }
 
-/// Gives every `stride`th piece of a corpus to `take`.
+/// Calls `take` for every `stride`th piece of a corpus.
 fn for_each_piece(
     corpus: &Corpus,
     stride: usize,
@@ -142,15 +141,15 @@ fn for_each_piece(
             take(&piece.text);
         }
         number += 1;
-        work.progress.update("reading words", pieces.passed_bytes(), corpus.bytes());
+        work.progress.update("reading words", pieces.consumed_bytes(), corpus.bytes());
     }
     Ok(())
 }
 
-/// Runs what the `tokenizers` crate does on a pool of so many threads, or on this one where the system gives none.
+/// Runs a job of the `tokenizers` crate on a pool of `threads` threads, or on this thread if there can be no pool.
 fn with_threads<R: Send>(threads: usize, job: impl FnOnce() -> R + Send) -> R {
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    // The crate asks this of the whole process; without a pool of ours it would start one with a thread for each processor.
+    // This setting is global. Without a pool of ours, the crate would start one with a thread for each processor.
     parallelism::set_parallelism(pool.is_some());
     match pool {
         Some(pool) => pool.install(job),
@@ -166,27 +165,4 @@ fn count_all<'t>(words: impl Iterator<Item = &'t str>, counts: &mut HashMap<Stri
             counts.insert(word.to_owned(), 1);
         }
     }
-}
-
-/// A whole `tokenizer.json` around a model.
-pub(super) fn document(tokens: &[String], pre_tokenizer: &Value, decoder: &Value, model: &Value) -> Vec<u8> {
-    let mut added_tokens = Vec::new();
-    if let Some(id) = tokens.iter().position(|token| token == END_OF_TEXT) {
-        added_tokens.push(json!({
-            "id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
-        }));
-    }
-    let document = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added_tokens,
-        "normalizer": null,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
-        "decoder": decoder,
-        "model": model,
-    });
-    serde_json::to_vec_pretty(&document).expect("a JSON value always serialises")
 }

@@ -1,28 +1,27 @@
 //! Text to ids, by the [`Scheme`] of the tokenizer.
 //!
-//! The ids are those that the `tokenizers` crate gives for the same `tokenizer.json`; tests
-//! compare the two. Where the end-of-text token is in the vocabulary, its literal text is cut out
-//! first and encodes to it.
+//! The ids are those that the `tokenizers` crate gives for the same `tokenizer.json`; tests compare the two. If the end-of-text
+//! token is in the vocabulary, its literal text is cut out first and encodes to it.
 
 use std::collections::HashMap;
 
 use tokenizers::Model;
 
-use super::{END_OF_TEXT, Scheme, Tokenizer, char_start, pattern, scheme};
-use crate::{DataError, work};
+use super::{END_OF_TEXT, Scheme, Tokenizer, pattern, scheme};
+use crate::{DataError, TokenizerFault, corpus::char_start, work};
 
-/// Most words whose ids are remembered.
-const MOST_WORDS: usize = 1 << 18;
+/// The ids of at most this many words are remembered.
+const MAX_WORDS: usize = 1 << 18;
 
 /// A text, or a piece of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Text<'t> {
     pub(crate) text: &'t str,
-    /// The end of what stands before it; empty at the start of a document.
+    /// The end of the text before it; empty at the start of a document.
     pub(crate) context: &'t str,
 }
 
-/// Encodes one text after another and remembers BPE's words.
+/// Encodes one text after another and remembers the ids of BPE's words.
 #[derive(Debug)]
 pub(crate) struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
@@ -37,7 +36,7 @@ impl<'t> Encoder<'t> {
         Encoder { tokenizer, threads, words: HashMap::new(), byte_chars }
     }
 
-    /// Ids of several texts; an error comes with the index of its text.
+    /// Ids of several texts; an error has the index of its text.
     pub(crate) fn encode_batch(&mut self, texts: &[Text<'_>]) -> Result<Vec<Vec<u32>>, (usize, DataError)> {
         let results = if matches!(self.tokenizer.scheme, Scheme::Foreign) {
             work::in_parallel(texts, self.threads, |text| self.tokenizer.encode_foreign(*text))
@@ -66,7 +65,7 @@ impl<'t> Encoder<'t> {
         Ok(tokens)
     }
 
-    /// Adds the ids of a text that begins `start` bytes into the user's.
+    /// Adds the ids of a text that begins at byte `start` of the user's text.
     fn encode_part(&mut self, text: &str, start: usize, tokens: &mut Vec<u32>) -> Result<(), DataError> {
         let unknown = |token: &str, offset: usize| DataError::NotInVocabulary {
             token: token.to_owned(),
@@ -98,10 +97,9 @@ impl<'t> Encoder<'t> {
                         continue;
                     }
                     let byte_level: String = word.bytes().map(|byte| self.byte_chars[byte as usize]).collect();
-                    let merged =
-                        tokenizer.inner.get_model().tokenize(&byte_level).map_err(|error| super::refused(&error))?;
+                    let merged = tokenizer.inner.get_model().tokenize(&byte_level).map_err(TokenizerFault::from)?;
                     if merged.last().map_or(0, |token| token.offsets.1) < byte_level.len() {
-                        // A byte without a token is passed over by the model.
+                        // The model skips a byte without a token.
                         let is_missing = |char: &char| tokenizer.inner.token_to_id(&char.to_string()).is_none();
                         let missing = byte_level.chars().position(|char| is_missing(&char)).unwrap_or_default();
                         let offset = word.as_ptr() as usize - text.as_ptr() as usize;
@@ -111,12 +109,12 @@ impl<'t> Encoder<'t> {
                     }
                     let ids: Box<[u32]> = merged.iter().map(|token| token.id).collect();
                     tokens.extend_from_slice(&ids);
-                    if self.words.len() < MOST_WORDS {
+                    if self.words.len() < MAX_WORDS {
                         self.words.insert(word.into(), ids);
                     }
                 }
             }
-            Scheme::Foreign => unreachable!("left to the crate by the caller"),
+            Scheme::Foreign => unreachable!("the caller has left it to the crate"),
         }
         Ok(())
     }

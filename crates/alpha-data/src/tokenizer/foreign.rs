@@ -1,8 +1,8 @@
-//! Tokenizers of other programs: their `tokenizer.json` means what the `tokenizers` package takes it to mean, as
-//! `transformers` uses it: truncation and padding are off, and a template's special tokens are not added.
+//! Tokenizers of other programs. Their `tokenizer.json` is interpreted as by the `tokenizers` package when `transformers` uses
+//! it: truncation and padding are off, and a template's special tokens are not added.
 //!
-//! The stages are the crate's (added tokens, normalizer, pre-tokenizer, model), run one by one, so that text which the model
-//! passes over is an error that names it instead of a gap, and so that threads are ours to give.
+//! The stages of the crate (added tokens, normalizer, pre-tokenizer, model) run one by one here, so that text which the model
+//! skips is an error that names it, not a gap, and so that this crate controls the threads.
 
 use std::{
     collections::HashMap,
@@ -16,42 +16,31 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
 };
 
-use super::{Text, Tokenizer, char_start, refused};
-use crate::DataError;
+use super::{Text, Tokenizer};
+use crate::{DataError, TokenizerFault, corpus::char_start};
 
-/// What a `tokenizer.json` asks for that cannot be kept; a clause for the user. `inner` is what the crate made of it.
-pub(super) fn refusal(json: &Value, inner: &tokenizers::Tokenizer) -> Option<String> {
+/// Refuses a `tokenizer.json` whose meaning is not certain. `inner` is what the crate has loaded from it.
+pub(super) fn check(json: &Value, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerFault> {
     if let Some(dropout) = json["model"]["dropout"].as_f64().filter(|dropout| *dropout > 0.0) {
-        return Some(format!(
-            "its model has `dropout` {dropout}, so that the same text gives other tokens each time; set it to null, as it is to \
-             be for anything but the training of subword regularisation"
-        ));
+        return Err(TokenizerFault::Dropout { dropout });
     }
     let mut by_id: HashMap<u32, &str> = HashMap::new();
     let vocab = inner.get_vocab(true);
     for (token, id) in &vocab {
         if let Some(other) = by_id.insert(*id, token) {
-            let [one, other] = if **token < *other { [token.as_str(), other] } else { [other, token.as_str()] };
-            return Some(format!(
-                "its tokens `{}` and `{}` have the same id {id}",
-                one.escape_debug(),
-                other.escape_debug()
-            ));
+            let mut tokens = [token.clone(), other.to_owned()];
+            tokens.sort();
+            return Err(TokenizerFault::SameId { tokens, id: *id });
         }
     }
     let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
     let mut normalized: HashMap<String, &str> = HashMap::new();
     for token in added {
         let (Some(content), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) else { continue };
-        // The `tokenizers` package gives an added token the id of the model's token of that name, or the next free one.
+        // The `tokenizers` package gives an added token the id of the model's token of that name, or the next free id.
         let given = inner.token_to_id(content);
         if given.map(u64::from) != Some(id) {
-            return Some(format!(
-                "its added token `{}` has id {id}, and `tokenizers` gives it {}; weights that were trained with the one do not fit \
-                 the other: number added tokens without gaps after the model's",
-                content.escape_debug(),
-                given.map_or("none".to_owned(), |given| given.to_string())
-            ));
+            return Err(TokenizerFault::AddedId { token: content.to_owned(), id, given });
         }
         if token["normalized"] == true {
             let mut text = NormalizedString::from(content);
@@ -61,28 +50,16 @@ pub(super) fn refusal(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Str
                 continue;
             }
             if let Some(other) = normalized.insert(text.get().to_owned(), content) {
-                return Some(format!(
-                    "its added tokens `{}` and `{}` are one text once they are normalized; which of them a text means would \
-                     differ from start to start",
-                    other.escape_debug(),
-                    content.escape_debug()
-                ));
+                return Err(TokenizerFault::SameText { tokens: [other, content].map(str::to_owned) });
             }
         }
     }
-    None
+    Ok(())
 }
 
-/// Whether a tokenizer may depend on all of a text before a place, so that no text is cut.
-pub(super) fn is_indivisible(json: &Value) -> bool {
-    let is_fixed = |stage: &Value| stage["type"] == "FixedLength";
-    let stages = json["pre_tokenizer"]["pretokenizers"].as_array();
-    is_fixed(&json["pre_tokenizer"]) || stages.is_some_and(|stages| stages.iter().any(is_fixed))
-}
-
-/// Runs what the crate does with a file or with ids that nobody has checked: it panics at some.
-pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, String> {
-    /// The hook that reports panics is the process's: one at a time, so that each puts back what it found.
+/// Runs a job of the crate on an unchecked file or unchecked ids, at some of which the crate panics.
+pub(super) fn catch_panic<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<R, TokenizerFault> {
+    /// The panic hook is global: only one thread at a time may replace it, so that each restores the one that it found.
     static HOOK: Mutex<()> = Mutex::new(());
     let _one = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let hook = panic::take_hook();
@@ -90,34 +67,28 @@ pub(super) fn guarded<R>(job: impl FnOnce() -> tokenizers::Result<R>) -> Result<
     let done = panic::catch_unwind(AssertUnwindSafe(job));
     panic::set_hook(hook);
     match done {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the `tokenizers` library gives up on it".to_owned()),
+        Ok(done) => Ok(done?),
+        Err(_) => Err(TokenizerFault::Panic),
     }
 }
 
 impl Tokenizer {
-    /// Ids of a piece of text, as they are within the whole.
+    /// Ids of a piece of text, as in the whole text.
     pub(super) fn encode_foreign(&self, Text { text, context }: Text<'_>) -> Result<Vec<u32>, DataError> {
         if context.is_empty() {
             return self.run_stages(text, 0);
         }
-        // A prefix that belongs to the start of a text then stands before the context.
+        // If the tokenizer puts a prefix before a text, it is before the context.
         let before = self.run_stages(context, 0)?;
         let mut ids = self.run_stages(&format!("{context}{text}"), context.len())?;
         if !ids.starts_with(&before) {
-            return Err(DataError::Tokenizer {
-                why: format!(
-                    "it joins `{}` to what follows, so that a long text cannot be read in pieces",
-                    context.escape_debug()
-                ),
-            });
+            return Err(TokenizerFault::Joins { context: context.to_owned() }.into());
         }
         ids.drain(..before.len());
         Ok(ids)
     }
 
-    /// Whether a token depends on both of two texts that follow one another. Ours are cut where none does.
+    /// Whether some token of two consecutive texts depends on both of them. With our own tokenizers, none does at a cut.
     pub(crate) fn joins(&self, before: &str, after: &str) -> bool {
         if !matches!(self.scheme, super::Scheme::Foreign) {
             return false;
@@ -128,38 +99,38 @@ impl Tokenizer {
         let ids = |text: &str| self.run_stages(text, 0).ok();
         match (ids(before), ids(&format!("{before}{after}"))) {
             (Some(before), Some(both)) => !both.starts_with(&before),
-            // What cannot be encoded is said with its place when its piece is.
+            // Encoding the piece will report the error with its place.
             _ => false,
         }
     }
 
-    /// Ids of a text; places in an error count from `start` of it.
+    /// Ids of a text; offsets in an error count from byte `start` of it.
     fn run_stages(&self, text: &str, start: usize) -> Result<Vec<u32>, DataError> {
-        let stages = self.stages_of(text)?;
+        let stages = self.stages_of(text).map_err(TokenizerFault::from)?;
         let mut ids = Vec::with_capacity(text.len() / 3);
         for (part, (from, to), tokens) in stages.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             let tokens = tokens.as_deref().unwrap_or_default();
             if !is_covered(part, tokens) {
-                return Err(self.without_token(text, from..to, start));
+                return Err(self.missing_token(text, from..to, start));
             }
             ids.extend(tokens.iter().map(|token| token.id));
         }
         Ok(ids)
     }
 
-    fn stages_of(&self, text: &str) -> Result<PreTokenizedString, DataError> {
+    fn stages_of(&self, text: &str) -> tokenizers::Result<PreTokenizedString> {
         let inner = &self.inner;
         let mut stages = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
         if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut stages).map_err(|error| refused(&error))?;
+            pre_tokenizer.pre_tokenize(&mut stages)?;
         }
         let model = inner.get_model();
-        stages.tokenize(|part| model.tokenize(part.get())).map_err(|error| refused(&error))?;
+        stages.tokenize(|part| model.tokenize(part.get()))?;
         Ok(stages)
     }
 
-    /// The error for a part of a text of which the model passed something over: the first character that has no token alone.
-    fn without_token(&self, text: &str, part: Range<usize>, start: usize) -> DataError {
+    /// The error for a part of a text of which the model skipped something. It names the first character without a token.
+    fn missing_token(&self, text: &str, part: Range<usize>, start: usize) -> DataError {
         let has_token = |char: char| {
             self.stages_of(char.encode_utf8(&mut [0; 4])).is_ok_and(|stages| {
                 let splits = stages.get_splits(OffsetReferential::Original, OffsetType::Byte);
@@ -176,7 +147,7 @@ impl Tokenizer {
     }
 }
 
-/// Whether a part's tokens reach to its end: a model passes over what it has no token for.
+/// Whether a part's tokens reach its end: a model skips text without a token.
 fn is_covered(part: &str, tokens: &[Token]) -> bool {
     tokens.last().map_or(0, |token| token.offsets.1) >= part.len()
 }

@@ -1,10 +1,10 @@
-//! The names of the tokenizers, as typed after `--tokenizer=`.
+//! The names of the tokenizers: the values of `--tokenizer`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use crate::DataError;
 
-/// Which tokenizer.
+/// A kind of tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One id a character.
@@ -15,7 +15,7 @@ pub enum Kind {
     Word,
     /// Byte-level BPE.
     Bpe {
-        /// Number of ids wanted, 256 bytes and the end-of-text token included.
+        /// Requested number of ids, including 256 bytes and the end-of-text token.
         vocab: usize,
     },
     /// A `tokenizer.json`.
@@ -28,7 +28,7 @@ impl Default for Kind {
     }
 }
 
-/// `bpe` is 2000; the others count in units of 1024, so that 64k just fits 16 bits.
+/// `bpe` has 2000 ids; the others count in units of 1024, so that 64k just fits into 16 bits.
 const NAMES: [(&str, Kind); 9] = [
     ("char", Kind::Char),
     ("byte", Kind::Byte),
@@ -44,7 +44,7 @@ const NAMES: [(&str, Kind); 9] = [
 impl FromStr for Kind {
     type Err = DataError;
 
-    /// A name, or the path of a `tokenizer.json`: what ends in `.json`, has a `/`, or is a file.
+    /// A name, or the path of a `tokenizer.json`: it ends in `.json`, has a `/`, or is a file.
     fn from_str(name: &str) -> Result<Kind, DataError> {
         if let Some((_, kind)) = NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(kind.clone());

@@ -1,22 +1,21 @@
 //! GPT-2's pre-tokenization: the words within which byte-level BPE merges.
 //!
 //! The published pattern is
-//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. Its look-ahead
-//! (white space before a word leaves its last character to the word) is done by hand here, so
-//! that a finite automaton does the rest: the `tokenizers` crate, which backtracks and tracks
-//! offsets, takes some ten times as long. A test compares the two.
+//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. The look-ahead (white space before a word leaves
+//! its last character to the word) is done by hand here, so that a finite automaton can do the rest. The `tokenizers` crate,
+//! which backtracks and tracks offsets, takes about ten times as long. A test compares the two.
 
 use std::{iter, sync::LazyLock};
 
 use regex::Regex;
 
-/// Compiled at the first text, not at start: with warm caches there is none.
+/// Compiled at the first text, because a run with warm caches encodes none.
 static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
     Regex::new(pattern).expect("the pattern is constant")
 });
 
-/// Splits text into words; nothing is left out.
+/// Splits text into words, which together are the whole text.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut start = 0;
     iter::from_fn(move || {

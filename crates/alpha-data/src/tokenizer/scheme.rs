@@ -1,17 +1,15 @@
-//! The `tokenizer.json` of `char`, `byte` and `word`, and how a file is recognised as one of
-//! these or as BPE like GPT-2's.
+//! The `tokenizer.json` of `char`, `byte` and `word`, and how a file is recognised as one of these or as BPE like GPT-2's.
 //!
-//! Their JSON says in the terms of the `tokenizers` crate what [`super::encoder`] does directly:
-//! the crate would take a regular-expression match for each character. [`Scheme::detect`] goes by
-//! pre-tokenizer, decoder and model; anything else is left to the crate.
+//! The JSON describes to the `tokenizers` crate what [`super::encoder`] does directly, without a regular-expression match for
+//! each character. [`Scheme::detect`] checks pre-tokenizer, decoder and model; the crate encodes for every other file.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{END_OF_TEXT, build::document};
+use super::END_OF_TEXT;
 
-/// How this crate encodes.
+/// How a tokenizer encodes.
 #[derive(Debug)]
 pub(super) enum Scheme {
     /// Ids by character.
@@ -25,9 +23,9 @@ pub(super) enum Scheme {
     Byte,
     /// Ids by word.
     Word(HashMap<String, u32>),
-    /// Byte-level BPE within GPT-2's words; the merging itself is the crate's.
+    /// Byte-level BPE within GPT-2's words; the `tokenizers` crate merges.
     Bpe,
-    /// By the `tokenizers` crate.
+    /// By the `tokenizers` crate alone.
     Foreign,
 }
 
@@ -52,7 +50,30 @@ pub(super) fn byte_json(with_end_of_text: bool) -> Vec<u8> {
     document(&tokens, &byte_level(), &byte_level(), &model)
 }
 
-/// Words and newlines of a text with their byte offsets.
+/// A complete `tokenizer.json` around a model.
+fn document(tokens: &[String], pre_tokenizer: &Value, decoder: &Value, model: &Value) -> Vec<u8> {
+    let mut added_tokens = Vec::new();
+    if let Some(id) = tokens.iter().position(|token| token == END_OF_TEXT) {
+        added_tokens.push(json!({
+            "id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }));
+    }
+    let document = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added_tokens,
+        "normalizer": null,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": decoder,
+        "model": model,
+    });
+    serde_json::to_vec_pretty(&document).expect("a JSON value always serialises")
+}
+
+/// The words and newlines of a text, with their byte offsets.
 pub(super) fn words(text: &str) -> impl Iterator<Item = (&str, usize)> {
     let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
     text.split_inclusive('\n').flat_map(move |line| {
@@ -62,7 +83,7 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = (&str, usize)> {
 }
 
 impl Scheme {
-    /// Recognises what this module writes.
+    /// Recognises the files that this module writes, and BPE like GPT-2's.
     pub(super) fn detect(json: &Value, vocab: &HashMap<String, u32>) -> Scheme {
         let added = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
         let flags = ["single_word", "lstrip", "rstrip"];
@@ -108,7 +129,7 @@ impl Scheme {
     }
 }
 
-/// Byte-level BPE with GPT-2's pattern, and nothing that changes which merges are made.
+/// Whether this is byte-level BPE with GPT-2's pattern and without options that change the merges.
 fn is_gpt2_like(json: &Value) -> bool {
     let (pre_tokenizer, model) = (&json["pre_tokenizer"], &json["model"]);
     let absent = ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"];
@@ -122,8 +143,14 @@ fn is_gpt2_like(json: &Value) -> bool {
         && model["ignore_merges"] != true
 }
 
-/// The printable character that stands for a byte in byte-level vocabularies (GPT-2's table):
-/// visible Latin-1 characters for themselves, the other bytes in order from U+0100 on.
+/// Whether a stage of a tokenizer is of this type, or has a part of this type in its `list`.
+pub(super) fn is_or_has(stage: &Value, list: &str, kind: &str) -> bool {
+    let is_of_kind = |stage: &Value| stage["type"] == kind;
+    is_of_kind(stage) || stage[list].as_array().is_some_and(|parts| parts.iter().any(is_of_kind))
+}
+
+/// The printable character for a byte in byte-level vocabularies (GPT-2's table). Visible Latin-1 characters stand for
+/// themselves; the other bytes follow in order from U+0100 on.
 pub(super) fn byte_char(byte: u8) -> char {
     let is_visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if is_visible(byte) {
@@ -137,8 +164,8 @@ fn numbered(tokens: &[String]) -> Value {
     tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The crate wants a name for the unknown; this one is neither a character nor a word, so that it is
-/// never in the vocabulary and unknown text is an error there, too.
+/// The crate requires a name for the unknown token. This one is neither a character nor a word, so it is never in the vocabulary,
+/// and unknown text is an error in the crate too.
 fn word_level(tokens: &[String]) -> Value {
     json!({"type": "WordLevel", "vocab": numbered(tokens), "unk_token": "<not a word>"})
 }
@@ -155,8 +182,8 @@ fn word_pre_tokenizer() -> Value {
     json!({"type": "Split", "pattern": {"Regex": "\\n|\\S+"}, "behavior": "Removed", "invert": true})
 }
 
-/// A space before every token but the first (no word begins with a space, so that the prefix
-/// never applies), then none around newlines.
+/// A space before every token but the first (no word begins with a space, so the prefix never applies), then no spaces around
+/// newlines.
 fn word_decoder() -> Value {
     json!({"type": "Sequence", "decoders": [
         {"type": "WordPiece", "prefix": " ", "cleanup": false},

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, Work, open_stream};
+use alpha_data::{Cache, DataOptions, Dataset, Kind, TokenReader, Windows, Work};
 use alpha_train::{
     TrainError, checkpoint,
     config::TokenDtype,
@@ -74,7 +74,10 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let mut warnings = Vec::new();
     let token_dtype = flags.token_dtype.map(trainer::token_dtype);
     let stream = match flags.split.as_str() {
-        "all" => open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, &work, &mut warnings)?,
+        "all" => {
+            let reader = TokenReader { token_dtype, tokenizer, vocab: model.config.vocab };
+            reader.open(&flags.data, &work, &mut warnings)?
+        }
         part => {
             let options = DataOptions {
                 data: flags.data.clone(),

@@ -82,15 +82,15 @@ fn what_a_folder_leaves_out_is_said() {
     place.write("fold/sub/more.txt", words(300));
     symlink("gone", place.path("fold/dead")).unwrap();
     let done = place.train("run", &["--data=fold", "--steps=1"]).succeeded();
-    for word in ["`fold/README.md` alone", "`fold/dead` (a link to nothing)", "`fold/sub` (a folder)"] {
+    for word in ["only `fold/README.md` is read, as text", "`fold/dead` (a link to nothing)", "`fold/sub` (a folder)"] {
         assert!(done.stderr.contains(word), "{}", done.stderr);
     }
     // Links in circles: each file once, and an end.
     symlink(".", place.path("fold/sub/a")).unwrap();
     symlink("..", place.path("fold/sub/b")).unwrap();
     let done = place.train("glob", &["--data=fold/**/*.txt", "--steps=1", "--block=8", "--batch=1"]).succeeded();
-    assert!(done.stderr.contains("`fold/sub/more.txt` alone of text"), "{}", done.stderr);
-    assert!(done.stderr.contains("(counts already, by another path)"), "{}", done.stderr);
+    assert!(done.stderr.contains("only `fold/sub/more.txt` is read, as text"), "{}", done.stderr);
+    assert!(done.stderr.contains("(already counted, by another path)"), "{}", done.stderr);
 }
 
 #[test]

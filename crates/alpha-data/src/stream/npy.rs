@@ -1,15 +1,15 @@
-//! Tokens as numpy keeps them (`.npy`): one dimension of unsigned integers of two or four bytes, little-endian.
+//! Tokens in numpy's format (`.npy`): one dimension of little-endian integers of two or four bytes.
 //!
-//! The format is described in numpy's `numpy.lib.format`: magic, version, length of the header, then a Python literal like
+//! The documentation of `numpy.lib.format` describes it: magic, version, length of the header, then a Python literal such as
 //! `{'descr': '<u2', 'fortran_order': False, 'shape': (1000,), }`, then the elements.
 
 use crate::{DataError, TokenDtype, data_file::DataFile};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// Longest header that is read; numpy's own are a multiple of 64 bytes and seldom more than one.
-const MOST_HEADER_BYTES: u32 = 1 << 16;
+/// Headers may not be longer. Those that numpy writes are seldom longer than 128 bytes.
+const MAX_HEADER_BYTES: u32 = 1 << 16;
 
-/// Where tokens lie in a file, and how many.
+/// Where the tokens are in a file, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Array {
     pub(crate) start: u64,
@@ -17,15 +17,15 @@ pub(crate) struct Array {
     pub(crate) dtype: TokenDtype,
 }
 
-/// Whether a file begins as numpy's do.
+/// Whether a file begins with numpy's magic.
 pub(crate) fn has_magic(start: &[u8]) -> bool {
     start.starts_with(MAGIC)
 }
 
-/// Reads the header of a file that has the magic.
+/// Reads the header of a file that begins with the magic.
 pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let broken = |why: String| DataError::ShardHeader { path: file.path.clone(), why };
-    let unusable = |what: String| DataError::ForeignFormat {
+    let unusable = |what: String| DataError::UnsupportedFormat {
         path: file.path.clone(),
         what,
         hint: format!(
@@ -43,8 +43,8 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
         }
         _ => return Err(broken("it ends within its first bytes".to_owned())),
     };
-    if header_bytes > MOST_HEADER_BYTES {
-        return Err(broken(format!("its header has {header_bytes} bytes, expected at most {MOST_HEADER_BYTES}")));
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(broken(format!("its header has {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}")));
     }
     let header = file.read_up_to(header_start, header_bytes as usize)?;
     let header = str::from_utf8(&header).map_err(|_| broken("its header is not text".to_owned()))?;
@@ -58,7 +58,7 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let shape = field("shape").ok_or_else(|| missing("shape"))?;
     let dtype = match descr {
         "<u2" => TokenDtype::U16,
-        // Ids that an i32 holds; a negative one is outside every vocabulary.
+        // A negative i32 becomes an id that is outside every vocabulary.
         "<u4" | "<i4" => TokenDtype::U32,
         other => return Err(unusable(format!("a numpy array of `{other}`, where u16 or u32 tokens are expected"))),
     };
@@ -77,7 +77,7 @@ pub(crate) fn open(file: &DataFile) -> Result<Array, DataError> {
     let start = header_start + u64::from(header_bytes);
     let held = file.len().saturating_sub(start) / dtype.bytes() as u64;
     if held != count {
-        return Err(DataError::ShardLength { path: file.path.clone(), said: count, held });
+        return Err(DataError::ShardLength { path: file.path.clone(), declared: count, held });
     }
     Ok(Array { start, count, dtype })
 }
@@ -94,12 +94,12 @@ mod tests {
         }
         bytes.extend(header.as_bytes());
         bytes.extend(tail);
-        DataFile::owned("x.npy".into(), bytes)
+        DataFile::in_memory("x.npy".into(), bytes)
     }
 
     #[test]
     fn headers_as_numpy_writes_them() {
-        // What `numpy.save` wrote for `numpy.array([1, 2, 3], 'uint16')`, in versions 1 and 2.
+        // `numpy.save` wrote this for `numpy.array([1, 2, 3], 'uint16')`, in versions 1 and 2.
         let header = format!("{:<117}\n", "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), }");
         let found = open(&npy(1, &header, &[1, 0, 2, 0, 3, 0])).unwrap();
         assert_eq!(found, Array { start: 128, count: 3, dtype: TokenDtype::U16 });
@@ -122,7 +122,7 @@ mod tests {
             let message = open(&npy(1, header, &vec![0; tail])).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        assert!(open(&DataFile::owned("x".into(), b"\x93NUMPY\x01".to_vec())).is_err());
+        assert!(open(&DataFile::in_memory("x".into(), b"\x93NUMPY\x01".to_vec())).is_err());
         assert!(open(&npy(9, "{}", &[])).is_err());
     }
 }

@@ -3,12 +3,12 @@
 //! | bytes | |
 //! | --- | --- |
 //! | 0..8 | `ALPHATOK` |
-//! | 8..12, 12..16 | version 1; bytes a token, 2 or 4 |
+//! | 8..12, 12..16 | version 1; bytes per token, 2 or 4 |
 //! | 16..24, 24..32 | number of tokens; number of documents (0: the text has none) |
 //! | 32..64 | BLAKE3 of bytes 0..32 and 64.. |
-//! | 64.. | tokens; zeros to a multiple of 8; for each document its first token, `u64` |
+//! | 64.. | tokens; zeros to a multiple of 8; for each document the index of its first token, `u64` |
 //!
-//! Written as a stream: memory does not grow with the text, but for 8 bytes a document.
+//! It is written as a stream, so that memory grows only by 8 bytes per document.
 
 use std::{
     io::{self, Seek, SeekFrom, Write},
@@ -16,38 +16,22 @@ use std::{
 };
 
 use crate::{
-    Corpus, DataError, TokenDtype, Tokenizer, Work, corpus::Piece, data_file::DataFile, shard::Shard, tokenizer::Text,
+    Corpus, DataError, TokenDtype, Tokenizer, Work,
+    cache::WriteError,
+    corpus::{Piece, Pieces},
+    data_file::DataFile,
+    stream::shard::Shard,
+    tokenizer::Text,
 };
 
 const MAGIC: &[u8; 8] = b"ALPHATOK";
 pub(crate) const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
 
-/// Text that is encoded in one go; threads share its pieces.
+/// Bytes of text that are encoded at a time; threads share the pieces.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Why writing stopped.
-#[derive(Debug)]
-pub(crate) enum WriteError {
-    /// The text or the tokenizer is at fault.
-    Data(DataError),
-    /// The place written to is.
-    Io(io::Error),
-}
-
-impl From<DataError> for WriteError {
-    fn from(error: DataError) -> WriteError {
-        WriteError::Data(error)
-    }
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> WriteError {
-        WriteError::Io(error)
-    }
-}
-
-/// Encodes a corpus into `out`, from its start. What the user should know comes as a warning.
+/// Encodes a corpus into `out`, from its start.
 pub(crate) fn write<W: Write + Seek>(
     out: &mut W,
     corpus: &Corpus,
@@ -55,44 +39,28 @@ pub(crate) fn write<W: Write + Seek>(
     work: &Work<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), WriteError> {
-    let dtype = TokenDtype::for_vocab(tokenizer.vocab_size());
-    out.write_all(&[0; HEADER_BYTES])?;
-    // The hash covers the header, which is known last, so the payload gets a hash of its own.
-    let mut writer = Writer { out, hasher: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0 };
-    let mut documents: Vec<u64> = Vec::new();
-    let mut batch: Vec<Piece> = Vec::new();
-    let mut batch_bytes = 0;
+    let mut writer = Writer::new(out, TokenDtype::for_vocab(tokenizer.vocab_size()))?;
     let joins = |before: &str, after: &str| tokenizer.joins(before, after);
     let mut pieces = corpus.pieces_where(&joins);
     let mut encoder = tokenizer.encoder(work.threads);
     loop {
-        let piece = pieces.next().transpose()?;
-        let is_last = piece.is_none();
-        if let Some(piece) = piece {
-            batch_bytes += piece.text.len();
-            batch.push(piece);
-        }
-        if batch_bytes < BATCH_BYTES && !is_last {
-            continue;
+        let batch = next_batch(&mut pieces)?;
+        if batch.is_empty() {
+            break;
         }
         let texts: Vec<Text<'_>> =
             batch.iter().map(|piece| Text { text: &piece.text, context: &piece.context }).collect();
-        let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| place(error, &batch[index]))?;
+        let encoded = encoder.encode_batch(&texts).map_err(|(index, error)| located(error, &batch[index]))?;
         for (piece, tokens) in batch.iter().zip(&encoded) {
             if piece.begins_document && corpus.has_documents() {
-                documents.push(writer.tokens);
+                writer.begin_document();
             }
             writer.write_tokens(tokens)?;
             if let (true, Some(end_of_text)) = (piece.ends_document, tokenizer.end_of_text()) {
                 writer.write_tokens(&[end_of_text])?;
             }
         }
-        batch.clear();
-        batch_bytes = 0;
-        work.progress.update("encoding", pieces.passed_bytes(), corpus.bytes());
-        if is_last {
-            break;
-        }
+        work.progress.update("encoding", pieces.consumed_bytes(), corpus.bytes());
     }
     corpus.check_unchanged()?;
     if pieces.forced_cuts() > 0 {
@@ -103,23 +71,23 @@ pub(crate) fn write<W: Write + Seek>(
             pieces.forced_cuts()
         ));
     }
-    writer.write_documents(&documents)?;
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&VERSION.to_le_bytes());
-    header.extend_from_slice(&(dtype.bytes() as u32).to_le_bytes());
-    header.extend_from_slice(&writer.tokens.to_le_bytes());
-    header.extend_from_slice(&(documents.len() as u64).to_le_bytes());
-    let hash = blake3::Hasher::new().update(&header).update(writer.hasher.finalize().as_bytes()).finalize();
-    header.extend_from_slice(hash.as_bytes());
-    out.seek(SeekFrom::Start(0))?;
-    out.write_all(&header)?;
-    out.flush()?;
-    Ok(())
+    Ok(writer.finish()?)
 }
 
-/// Says in which file, and where in it, text is unknown.
-fn place(error: DataError, piece: &Piece) -> DataError {
+/// The pieces of the next [`BATCH_BYTES`] of text or a little more; at the end fewer, then none.
+fn next_batch<'a>(pieces: &mut Pieces<'a>) -> Result<Vec<Piece<'a>>, DataError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES
+        && let Some(piece) = pieces.next().transpose()?
+    {
+        bytes += piece.text.len();
+        batch.push(piece);
+    }
+    Ok(batch)
+}
+
+/// Adds to an error in which file, and where in it, unknown text is.
+fn located(error: DataError, piece: &Piece) -> DataError {
     match error {
         DataError::NotInVocabulary { token, offset, .. } => DataError::NotInVocabulary {
             token,
@@ -133,13 +101,26 @@ fn place(error: DataError, piece: &Piece) -> DataError {
 
 struct Writer<'a, W> {
     out: &'a mut W,
-    hasher: blake3::Hasher,
+    /// The hash of everything after the header. The hash of the file covers this and the header, which is known last.
+    payload: blake3::Hasher,
     bytes: Vec<u8>,
     dtype: TokenDtype,
     tokens: u64,
+    /// The index of the first token of each document.
+    documents: Vec<u64>,
 }
 
-impl<W: Write> Writer<'_, W> {
+impl<'a, W: Write + Seek> Writer<'a, W> {
+    /// Leaves space for the header.
+    fn new(out: &'a mut W, dtype: TokenDtype) -> io::Result<Writer<'a, W>> {
+        out.write_all(&[0; HEADER_BYTES])?;
+        Ok(Writer { out, payload: blake3::Hasher::new(), bytes: Vec::new(), dtype, tokens: 0, documents: Vec::new() })
+    }
+
+    fn begin_document(&mut self) {
+        self.documents.push(self.tokens);
+    }
+
     fn write_tokens(&mut self, tokens: &[u32]) -> io::Result<()> {
         self.bytes.clear();
         for token in tokens {
@@ -149,18 +130,30 @@ impl<W: Write> Writer<'_, W> {
         self.write_bytes()
     }
 
-    fn write_documents(&mut self, documents: &[u64]) -> io::Result<()> {
+    /// Writes the documents, then the header.
+    fn finish(mut self) -> io::Result<()> {
         let token_bytes = self.tokens as usize * self.dtype.bytes();
         self.bytes.clear();
         self.bytes.resize(token_bytes.next_multiple_of(8) - token_bytes, 0);
-        for start in documents {
+        for start in &self.documents {
             self.bytes.extend_from_slice(&start.to_le_bytes());
         }
-        self.write_bytes()
+        self.write_bytes()?;
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&(self.dtype.bytes() as u32).to_le_bytes());
+        header.extend_from_slice(&self.tokens.to_le_bytes());
+        header.extend_from_slice(&(self.documents.len() as u64).to_le_bytes());
+        let hash = blake3::Hasher::new().update(&header).update(self.payload.finalize().as_bytes()).finalize();
+        header.extend_from_slice(hash.as_bytes());
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header)?;
+        self.out.flush()
     }
 
     fn write_bytes(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.bytes);
+        self.payload.update(&self.bytes);
         self.out.write_all(&self.bytes)
     }
 }
@@ -173,7 +166,7 @@ pub(crate) struct TokenFile {
     documents: u64,
 }
 
-/// Checks length and hash. `None`: not a whole token file of this version.
+/// Checks length and hash; `None` if this is not a complete token file of this version.
 pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
     let header = file.read_up_to(0, HEADER_BYTES).ok().filter(|header| header.len() == HEADER_BYTES)?;
     let number = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
@@ -192,14 +185,8 @@ pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
     if documents.checked_mul(8)?.checked_add(documents_start)? != file.len() {
         return None;
     }
-    let mut payload = blake3::Hasher::new();
-    let mut position = HEADER_BYTES as u64;
-    while position < file.len() {
-        let bytes = file.read_up_to(position, BATCH_BYTES).ok()?;
-        payload.update(&bytes);
-        position += bytes.len() as u64;
-    }
-    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.finalize().as_bytes()).finalize();
+    let payload = file.hash(HEADER_BYTES as u64, |_| {}).ok()?;
+    let hash = blake3::Hasher::new().update(&header[..32]).update(payload.as_bytes()).finalize();
     if hash.as_bytes() != &header[32..] {
         return None;
     }
@@ -208,12 +195,12 @@ pub(crate) fn open(file: DataFile) -> Option<TokenFile> {
 }
 
 impl TokenFile {
-    /// Number of documents, 0 where the text has none.
+    /// Number of documents; 0 if the text has none.
     pub(crate) fn documents(&self) -> u64 {
         self.documents
     }
 
-    /// The first token of a document.
+    /// The index of the first token of a document.
     pub(crate) fn document_start(&self, document: u64) -> Result<u64, DataError> {
         debug_assert!(document < self.documents);
         let mut bytes = [0; 8];
@@ -237,7 +224,7 @@ mod tests {
     }
 
     fn reopen(bytes: Vec<u8>) -> Option<TokenFile> {
-        open(DataFile::owned("x.tokens".into(), bytes))
+        open(DataFile::in_memory("x.tokens".into(), bytes))
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The last tenth for validation.
+//! Splitting off the last tenth for validation.
 //!
-//! Of the documents where there are several, else of the tokens: training gets ⌊9n/10⌋ of n, as in
-//! nanoGPT. Validation gets at least `block + 1` tokens, by taking more documents if need be;
-//! where no border between documents leaves both sides that many, tokens are split.
+//! If there are several documents, the last tenth of them validates, else the last tenth of the tokens: training gets ⌊9n/10⌋
+//! of n, as in nanoGPT. Validation gets at least `block + 1` tokens, if necessary by taking more documents. If no boundary of
+//! documents leaves that many on both sides, the tokens are split.
 
-use crate::{DataError, TokenStream, token_file::TokenFile};
+use super::token_file::TokenFile;
+use crate::{DataError, TokenStream};
 
-/// Position at which validation begins.
+/// The position where validation begins.
 pub(crate) fn split_position(
     stream: &TokenStream,
     documents: Option<&TokenFile>,
@@ -25,7 +26,7 @@ pub(crate) fn split_position(
     if let Some(documents) = documents.filter(|documents| documents.documents() > 1) {
         let count = documents.documents();
         let last = count - (count / 10).max(1);
-        // The first that leaves validation enough; an earlier one would only take from training.
+        // Take the last document whose start leaves enough for validation; an earlier one would only take from training.
         for document in (0..=last).rev() {
             let start = documents.document_start(document)?;
             if len - start >= needed {
@@ -39,12 +40,24 @@ pub(crate) fn split_position(
     Ok((len * 9 / 10).min(len - needed))
 }
 
+/// The warning if a tenth of the documents is far from a tenth of the text.
+pub(super) fn uneven_split(train_tokens: u64, tokens: u64) -> Option<String> {
+    let val_tokens = tokens - train_tokens;
+    let share = val_tokens as f64 / tokens as f64;
+    (!(0.02..=0.3).contains(&share)).then(|| {
+        format!(
+            "the last tenth of the documents, which validates, has {val_tokens} of {tokens} tokens: documents differ greatly \
+             in length; choose the validation data with `--valData`"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::{Corpus, Kind, Tokenizer, Work, data_file::DataFile, stream::tests::counting, token_file};
+    use crate::{Corpus, Kind, Tokenizer, Work, data_file::DataFile, dataset::token_file, stream::tests::counting};
 
     #[test]
     fn tokens_split_at_nine_tenths() {
@@ -62,7 +75,7 @@ mod tests {
         let tokenizer = Tokenizer::build(&Kind::Byte, &corpus, &Work::default()).unwrap().0;
         let mut out = Cursor::new(Vec::new());
         token_file::write(&mut out, &corpus, &tokenizer, &Work::default(), &mut Vec::new()).unwrap();
-        let file = token_file::open(DataFile::owned("x".into(), out.into_inner())).unwrap();
+        let file = token_file::open(DataFile::in_memory("x".into(), out.into_inner())).unwrap();
         let stream = TokenStream::new(vec![file.shard.clone()], 257);
         split_position(&stream, Some(&file), block).unwrap()
     }

@@ -1,8 +1,8 @@
-//! Which files stand behind `--data=`, and which of those that somebody may have meant do not.
+//! Which files `--data` names, and which files nearby are left out.
 //!
-//! A file is taken as it is; a folder means the files directly in it, hidden ones left out; all else is a glob. Each file and
-//! each folder counts once, whatever links lead to it, so that a link to a folder above it neither repeats files nor runs in
-//! circles. Files are sorted by path.
+//! A folder stands for the files directly in it, except hidden files; a value that is neither a file nor a folder is a glob.
+//! Each file and each folder counts once, however many links lead to it, so that a link to a parent folder neither repeats
+//! files nor loops. Files are sorted by path.
 
 use std::{
     collections::HashSet,
@@ -16,39 +16,39 @@ use glob::{MatchOptions, Pattern};
 
 use crate::DataError;
 
-/// Names that a note shows; of the others it says how many.
+/// A note shows this many names and counts the others.
 const SHOWN: usize = 5;
 
-/// The files that data means.
+/// The files that `--data` names.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Sorted by path; at least one.
     pub(crate) files: Vec<PathBuf>,
-    /// What was found beside them.
-    left_out: Vec<(PathBuf, Why)>,
+    /// Files and folders that were found but not taken.
+    left_out: Vec<(PathBuf, Reason)>,
 }
 
 /// Why something was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum Reason {
     Folder,
     DeadLink,
-    /// The system does not let it be looked at.
+    /// The system denies access.
     Unreadable,
-    /// A file or folder that counts already, by another path.
-    Again,
+    /// A file or folder that was already taken, by another path.
+    Duplicate,
     /// A pipe, a device, a socket.
     Special,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Folder => "a folder",
-            Why::DeadLink => "a link to nothing",
-            Why::Unreadable => "cannot be read",
-            Why::Again => "counts already, by another path",
-            Why::Special => "not a regular file",
+            Reason::Folder => "a folder",
+            Reason::DeadLink => "a link to nothing",
+            Reason::Unreadable => "cannot be read",
+            Reason::Duplicate => "already counted, by another path",
+            Reason::Special => "not a regular file",
         })
     }
 }
@@ -72,7 +72,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// What was left out, as a clause; none where nothing was.
+    /// A clause that says what was left out; none if nothing was.
     pub(crate) fn note(&self) -> Option<String> {
         if self.left_out.is_empty() {
             return None;
@@ -93,27 +93,27 @@ impl Listing {
             }
             match fs::metadata(&path) {
                 Err(_) => self.leave_out(path),
-                Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Why::Folder)),
+                Ok(metadata) if metadata.is_dir() => self.left_out.push((path, Reason::Folder)),
                 Ok(metadata) => self.add_file(path, &metadata, &mut seen),
             }
         }
         Ok(())
     }
 
-    /// Notes what is there and cannot be looked at.
+    /// Leaves out a path that cannot be looked at.
     fn leave_out(&mut self, path: PathBuf) {
         let is_denied = fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-        let why = if path.is_symlink() && !is_denied { Why::DeadLink } else { Why::Unreadable };
+        let why = if path.is_symlink() && !is_denied { Reason::DeadLink } else { Reason::Unreadable };
         self.left_out.push((path, why));
     }
 
     fn add_file(&mut self, path: PathBuf, metadata: &Metadata, seen: &mut HashSet<PathBuf>) {
         if !metadata.is_file() {
-            self.left_out.push((path, Why::Special));
+            self.left_out.push((path, Reason::Special));
         } else if seen.insert(identity(&path)) {
             self.files.push(path);
         } else {
-            self.left_out.push((path, Why::Again));
+            self.left_out.push((path, Reason::Duplicate));
         }
     }
 
@@ -121,7 +121,7 @@ impl Listing {
         let bad = |why: &str| DataError::BadGlob { pattern: data.to_owned(), why: why.to_owned() };
         let (base, rest) = base_of(data);
         let pattern = Pattern::new(&pattern_of(&base, rest)).map_err(|error| bad(error.msg))?;
-        // Only `**` reaches below the folders that the pattern names.
+        // Only `**` reaches below the folders that the pattern spells out.
         let depth = if rest.contains("**") { usize::MAX } else { data.matches('/').count() + 1 };
         let mut walk = Walk { pattern, files: HashSet::new(), folders: HashSet::new(), listing: self };
         let start = if base.as_os_str().is_empty() { Path::new(".") } else { base.as_path() };
@@ -134,7 +134,7 @@ impl Listing {
     }
 }
 
-/// Whether anything is there that `data` names: the file or folder, or the folder above a glob's first wildcard.
+/// Whether `data` names something that exists: a file or folder, or the folder above a glob's first wildcard.
 pub fn is_there(data: &str) -> bool {
     Path::new(data).exists() || (data.contains(['*', '?', '[']) && base_of(data).0.exists())
 }
@@ -148,7 +148,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Takes the matches in a folder and, down to `depth` levels, below it.
+    /// Takes the matches in a folder, and below it down to `depth` levels.
     fn visit(&mut self, folder: &Path, depth: usize) -> Result<(), DataError> {
         const OPTIONS: MatchOptions =
             MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
@@ -173,7 +173,7 @@ impl Walk<'_> {
                 if self.folders.insert(identity(&path)) {
                     self.visit(&path, depth - 1)?;
                 } else {
-                    self.listing.left_out.push((path, Why::Again));
+                    self.listing.left_out.push((path, Reason::Duplicate));
                 }
             }
         }
@@ -181,13 +181,13 @@ impl Walk<'_> {
     }
 }
 
-/// Where a file lies once all links are followed: what tells one from another.
+/// The path after following all links; it identifies a file.
 fn identity(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The folder of a glob above its first wildcard, empty for the current one, and the glob from there. What a wildcard stands
-/// for is a name where something of that very name is there: folders are called `data [v1]`.
+/// The folder above a glob's first wildcard (empty for the current folder), and the rest of the glob. A part with a wildcard
+/// counts as a plain name if something of exactly that name exists, such as a folder called `data [v1]`.
 fn base_of(pattern: &str) -> (PathBuf, &str) {
     let mut base = 0;
     for (end, _) in pattern.match_indices('/') {
@@ -205,7 +205,7 @@ fn base_of(pattern: &str) -> (PathBuf, &str) {
     (PathBuf::from(folder), &pattern[base..])
 }
 
-/// A glob for `rest` below a folder whose name is not a glob.
+/// The glob `rest` below a folder whose name is taken literally.
 fn pattern_of(base: &Path, rest: &str) -> String {
     match Pattern::escape(&base.to_string_lossy()) {
         base if base.is_empty() || base.ends_with('/') => format!("{base}{rest}"),
@@ -217,7 +217,7 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// What lies in a folder, sorted.
+/// The contents of a folder, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let read_error = |source| DataError::io("read", folder, source);
     let entries = fs::read_dir(folder).map_err(read_error)?;
@@ -227,7 +227,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
-// Links are made as on Unix.
+// The tests make links as on Unix.
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
@@ -243,7 +243,7 @@ mod tests {
         folder
     }
 
-    /// Files by their names below the folder, and the note with the folder's name taken out.
+    /// The files relative to the folder, and the note without the folder's name.
     fn list(folder: &tempfile::TempDir, data: &str) -> (Vec<String>, String) {
         let root = format!("{}/", folder.path().display());
         let listing = Listing::of(&format!("{root}{data}")).unwrap();
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(files, ["a.txt", "b.txt"]);
         assert_eq!(
             note,
-            "left out: `dead` (a link to nothing), `sub` (a folder), `z.txt` (counts already, by another path)"
+            "left out: `dead` (a link to nothing), `sub` (a folder), `z.txt` (already counted, by another path)"
         );
     }
 
@@ -271,13 +271,13 @@ mod tests {
             std::os::unix::fs::symlink(target, folder.path().join(link)).unwrap();
         }
         let (mut files, note) = list(&folder, "**/*.txt");
-        // Which of its paths a file is found by first depends on the order of folders alone.
+        // The order of the folders decides by which of its paths a file is found.
         for file in &mut files {
             *file = file.rsplit('/').next().unwrap_or_default().to_owned();
         }
         files.sort();
         assert_eq!(files, ["a.txt", "b.txt", "c.txt", "d.txt"]);
-        assert!(note.contains("`one/up` (counts already, by another path)"), "{note}");
+        assert!(note.contains("`one/up` (already counted, by another path)"), "{note}");
     }
 
     #[test]

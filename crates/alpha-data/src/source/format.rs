@@ -1,149 +1,73 @@
-//! What a file is, known by its content. The name decides only where content does not: `.jsonl` and `.ndjson` before text,
-//! `.bin` without a header.
-//!
-//! What cannot be read is refused by its name, with the command that makes something readable of it.
+//! What a file is, judged by its content. The name decides only where the content does not: `.jsonl` and `.ndjson` rather than
+//! text, `.bin` without a header.
 
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::{
+    jsonl,
+    unpack::{self, Compression},
+    unsupported,
+};
 use crate::{
     DataError, TokenDtype,
     data_file::DataFile,
-    npy, shard,
-    unpack::{self, Packing},
+    stream::{npy, shard},
 };
 
-/// What this crate reads.
+/// The formats that this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// UTF-8, with or without a byte order mark.
     Text,
-    /// One `{"text": …}` a line.
+    /// One `{"text": …}` per line.
     Jsonl,
-    /// Tokens: llm.c's format, numpy's, or headerless.
+    /// Tokens in llm.c's format, in numpy's format, or headerless.
     Shard,
-    /// Something readable, packed by gzip or zstd.
-    Packed(Packing),
+    /// Another file, compressed with gzip or zstd.
+    Compressed(Compression),
 }
 
-/// U+FEFF in UTF-8: Windows programs begin files with it.
+/// U+FEFF in UTF-8. Some Windows programs begin files with it.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Bytes that a file is recognised by; a JSON line is read further.
+/// Bytes of the start of a file by which it is recognised.
 const START_BYTES: usize = 4096;
-/// Most of a first line that is read to see whether it is JSON.
+/// At most this much of the first line is read, to see whether it is JSON.
 const LINE_BYTES: usize = 1 << 20;
 
-/// Formats by what files of theirs begin with. `{}` in a command is the file's name.
-const FOREIGN: [(&[u8], &str, &str); 16] = [
-    (b"\xFD7zXZ\0", "xz-compressed", "unpack it first: `xz -dk '{}'`"),
-    (b"\x04\x22\x4D\x18", "lz4-compressed", "unpack it first: `lz4 -d '{}'`"),
-    (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it first: `7z x '{}'`"),
-    (
-        b"ARROW1\0",
-        "an Arrow file",
-        "convert it: `python3 -c \"import pyarrow.feather as f; f.read_feather('{}')[['text']].to_json('data.jsonl', orient='records', lines=True)\"`",
-    ),
-    (
-        b"\xFF\xFF\xFF\xFF",
-        "an Arrow stream, as the `datasets` package keeps it",
-        "convert it: `python3 -c \"import datasets; datasets.Dataset.from_file('{}').to_json('data.jsonl')\"`",
-    ),
-    (
-        b"\x89HDF\r\n\x1A\n",
-        "an HDF5 file",
-        "write its text as lines of `{\"text\": …}`, or its tokens as little-endian u16",
-    ),
-    (
-        b"MMIDIDX\0",
-        "the index of a Megatron data set",
-        "give the `.bin` file beside it, with `--tokenDtype=u16` (or u32)",
-    ),
-    (b"SQLite format 3\0", "an SQLite database", "write its text as lines of `{\"text\": …}`"),
-    (b"\x7FELF", "a program", "`--data` takes text or tokens"),
-    (b"\x89PNG", "a picture", "`--data` takes text or tokens"),
-    (b"\xFF\xD8\xFF", "a picture", "`--data` takes text or tokens"),
-    (b"{\\rtf1", "rich text", "save it as plain text"),
-    (b"\x80\x03", "a Python pickle", PICKLE),
-    (b"\x80\x04\x95", "a Python pickle", PICKLE),
-    (b"\x80\x05\x95", "a Python pickle", PICKLE),
-    (b"\x80\x02\x8A\x0Al\xFC\x9CF\xF9 j\xA8P\x19.", "PyTorch weights", PICKLE),
-];
-
-/// Begins what Git LFS leaves in place of a file that it has not fetched.
-pub const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-const PICKLE: &str =
-    "`--data` takes text or tokens; write tokens from Python with `numpy.asarray(tokens, 'uint16').tofile('data.bin')`";
-
-/// What a file is. With a token type given, what has no header of its own is headerless tokens.
+/// What a file is. If a token type is given, a file without a header holds headerless tokens.
 pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenDtype>) -> Result<Format, DataError> {
-    let path = || file.path.clone();
-    let foreign = |what: &str, hint: &str| DataError::ForeignFormat {
-        path: path(),
-        what: what.to_owned(),
-        hint: hint.replace("{}", &file.path.display().to_string()),
-    };
     let start = file.read_up_to(0, START_BYTES)?;
+    let may_be_tokens = token_dtype.is_some();
     if shard::has_magic(&start) || npy::has_magic(&start) {
         return Ok(Format::Shard);
     }
-    if start.starts_with(LFS_POINTER) {
-        return Err(foreign("a Git LFS pointer in place of a file", "fetch the file: `git lfs pull --include='{}'`"));
+    if let Some(compression) = compression(&start, may_be_tokens) {
+        return Ok(Format::Compressed(compression));
     }
-    // Tokens may begin with the same bytes.
-    let is_packed = |packing| token_dtype.is_none() || unpack::begins_as(packing, &start);
-    if is_gzip(&start) && is_packed(Packing::Gzip) {
-        return Ok(Format::Packed(Packing::Gzip));
+    if let Some((what, hint)) = unsupported::find(file, &start, may_be_tokens)? {
+        return Err(unsupported::error(file, what, hint));
     }
-    if is_zstd(&start) && is_packed(Packing::Zstd) {
-        return Ok(Format::Packed(Packing::Zstd));
-    }
-    if start.starts_with(b"PK\x03\x04") {
-        let is_of_torch = start.windows(9).take(256).any(|part| part == b"/data.pkl");
-        return Err(if is_of_torch {
-            foreign("PyTorch weights or tensors", PICKLE)
-        } else {
-            foreign("a zip archive", "unpack it first: `unzip '{}'`")
-        });
-    }
-    if start.get(257..262) == Some(b"ustar") {
-        return Err(foreign("a tar archive", "unpack it first: `tar -xf '{}'`"));
-    }
-    if is_safetensors(&start, file.len()) {
-        return Err(foreign(
-            "a safetensors file",
-            "`--data` takes text or tokens; weights go to `--init`, as a folder",
-        ));
-    }
-    if token_dtype.is_none()
-        && let Some((what, hint)) = begins_like_words(file, &start)?
-    {
-        return Err(foreign(what, hint));
-    }
-    // Any bytes may be tokens, but for long signs, which no tokens are by chance.
-    let is_sign = |magic: &[u8]| token_dtype.is_none() || magic.len() > 4;
-    if let Some((_, what, hint)) = FOREIGN.iter().find(|(magic, ..)| start.starts_with(magic) && is_sign(magic)) {
-        return Err(foreign(what, hint));
-    }
-    if is_pickle(&start, file.len()) {
-        return Err(foreign("a Python pickle", PICKLE));
-    }
-    if token_dtype.is_some() {
+    if may_be_tokens {
         return Ok(Format::Shard);
     }
-    if let Some(encoding) = wide_text(&start) {
+    if let Some(encoding) = unsupported::wide_encoding(&start) {
         let hint = format!("convert it: `iconv -f {encoding} -t UTF-8 '{{}}' > data.txt`");
-        return Err(foreign(&format!("{encoding} text"), &hint));
+        return Err(unsupported::error(file, &format!("{encoding} text"), &hint));
     }
     let extension = name.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
     if extension == "bin" {
-        return Err(DataError::NoHeader { path: path() });
+        return Err(DataError::NoHeader { path: file.path.clone() });
     }
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
     if is_array_of_documents(text) {
-        return Err(foreign("one JSON array", "make a line of each document: `jq -c '.[]' '{}' > data.jsonl`"));
+        return Err(unsupported::error(
+            file,
+            "one JSON array",
+            "make a line of each document: `jq -c '.[]' '{}' > data.jsonl`",
+        ));
     }
     if matches!(extension.as_str(), "jsonl" | "ndjson") || (text.starts_with(b"{") && first_line_is_document(file)?) {
         return Ok(Format::Jsonl);
@@ -151,77 +75,24 @@ pub(crate) fn recognise(file: &DataFile, name: &Path, token_dtype: Option<TokenD
     Ok(Format::Text)
 }
 
-/// RFC 1952, section 2.3: magic, method 8, no reserved flag.
+/// How a file is compressed. Tokens may begin with the same bytes, so where there may be tokens, the start must also unpack.
+fn compression(start: &[u8], may_be_tokens: bool) -> Option<Compression> {
+    let begins = [(Compression::Gzip, is_gzip(start)), (Compression::Zstd, is_zstd(start))];
+    let is_compressed = |compression: &Compression| !may_be_tokens || unpack::begins_as(*compression, start);
+    begins.into_iter().filter(|(_, has_magic)| *has_magic).map(|(compression, _)| compression).find(is_compressed)
+}
+
+/// RFC 1952, section 2.3: magic, method 8, no reserved flags.
 fn is_gzip(start: &[u8]) -> bool {
     start.starts_with(b"\x1F\x8B\x08") && start.get(3).is_some_and(|flags| flags & 0xE0 == 0)
 }
 
-/// RFC 8878, sections 3.1.1 and 3.1.2: a frame, or one that is to be skipped.
+/// RFC 8878, sections 3.1.1 and 3.1.2: a frame or a skippable frame.
 fn is_zstd(start: &[u8]) -> bool {
     start.starts_with(b"\x28\xB5\x2F\xFD") || (start.get(1..4) == Some(b"\x2A\x4D\x18") && start[0] & 0xF0 == 0x50)
 }
 
-/// Formats whose sign is letters, with which a text may begin too: what must follow is looked at.
-fn begins_like_words(file: &DataFile, start: &[u8]) -> Result<Option<(&'static str, &'static str)>, DataError> {
-    const PARQUET: &[u8] = b"PAR1";
-    let ends_with = |sign: &[u8]| -> Result<bool, DataError> {
-        let at = file.len().saturating_sub(sign.len() as u64);
-        Ok(file.read_up_to(at, sign.len())? == sign)
-    };
-    Ok(match start {
-        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
-            Some(("bzip2-compressed", "unpack it first: `bzip2 -dk '{}'`"))
-        }
-        // A version of which there are a handful, in 32 bits.
-        [b'G', b'G', b'U', b'F', 1..=15, 0, 0, 0, ..] => {
-            Some(("a GGUF model", "`--data` takes text or tokens; weights go to `--init`, in safetensors"))
-        }
-        [b'%', b'P', b'D', b'F', b'-', b'1'..=b'9', b'.', b'0'..=b'9', b'\r' | b'\n', ..] => {
-            Some(("a PDF", "extract its text: `pdftotext '{}'`"))
-        }
-        _ if start.starts_with(PARQUET) && file.len() >= 12 && ends_with(PARQUET)? => Some((
-            "a Parquet file",
-            "convert it: `python3 -c \"import pandas; pandas.read_parquet('{}')[['text']].to_json('data.jsonl', orient='records', lines=True)\"`",
-        )),
-        _ => None,
-    })
-}
-
-/// Protocol 4 or 5, then a frame that fits the file (PEP 3154).
-fn is_pickle(start: &[u8], len: u64) -> bool {
-    let frame = start.get(3..).and_then(|rest| rest.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
-    matches!(start, [0x80, 4 | 5, 0x95, ..]) && frame.is_some_and(|frame| frame < len)
-}
-
-/// A length that fits the file, then a JSON object.
-fn is_safetensors(start: &[u8], len: u64) -> bool {
-    let header = start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-    header.is_some_and(|header| header >= 2 && header < len) && start.get(8..10) == Some(b"{\"")
-}
-
-/// The encoding of text in units of two or four bytes: by its byte order mark, or because every second byte is zero.
-fn wide_text(start: &[u8]) -> Option<&'static str> {
-    for (mark, encoding) in [
-        (&b"\xFF\xFE\0\0"[..], "UTF-32"),
-        (b"\0\0\xFE\xFF", "UTF-32"),
-        (b"\xFF\xFE", "UTF-16"),
-        (b"\xFE\xFF", "UTF-16"),
-    ] {
-        if start.starts_with(mark) {
-            return Some(encoding);
-        }
-    }
-    let zeros = |odd: usize| start.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
-    let (even, odd, half) = (zeros(0), zeros(1), start.len() / 2);
-    match half {
-        0..4 => None,
-        _ if even == 0 && odd * 10 > half * 4 => Some("UTF-16LE"),
-        _ if odd == 0 && even * 10 > half * 4 => Some("UTF-16BE"),
-        _ => None,
-    }
-}
-
-/// `[{"text": …` with any white space, and other keys before it, and the rest of an array behind the first element.
+/// Whether text is a JSON array, and nothing else, whose first element is an object with a `text`.
 fn is_array_of_documents(text: &[u8]) -> bool {
     let Some(elements) = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start) else { return false };
     if !elements.starts_with(b"{") {
@@ -238,7 +109,7 @@ fn is_array_of_documents(text: &[u8]) -> bool {
             };
             goes_on && first.get("text").is_some()
         }
-        // Longer than what was read.
+        // The element is longer than the bytes that were read.
         Some(Err(error)) if error.is_eof() => {
             elements.windows(7).any(|part| part == b"\"text\":" || part == b"\"text\" ")
         }
@@ -246,8 +117,8 @@ fn is_array_of_documents(text: &[u8]) -> bool {
     }
 }
 
-/// What text looks like that may not be meant as text: JSON without a `text` in it. None where it is not.
-pub(crate) fn doubt(file: &DataFile) -> Result<Option<String>, DataError> {
+/// The warning for a text file that may not be meant as text, because it looks like JSON.
+pub(crate) fn json_warning(file: &DataFile) -> Result<Option<String>, DataError> {
     let start = file.read_up_to(0, START_BYTES)?;
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start();
     if !text.starts_with(b"{") && !text.starts_with(b"[") {
@@ -260,13 +131,13 @@ pub(crate) fn doubt(file: &DataFile) -> Result<Option<String>, DataError> {
             (value.is_object() || value.as_array().is_some_and(|elements| elements.len() > 1))
                 && (rest.is_empty() || rest.starts_with(b"{") || rest.starts_with(b"["))
         }
-        // Longer than what was read, and JSON as far as that.
+        // The value is longer than the bytes that were read, which are JSON.
         Some(Err(error)) => error.is_eof() && text.starts_with(b"{"),
         None => false,
     };
     Ok(is_json.then(|| {
         format!(
-            "`{}` looks like JSON and is read as plain text, brackets and keys with it; documents are lines of \
+            "`{}` looks like JSON and is read as plain text, brackets and keys included; documents are lines of \
              `{{\"text\": …}}`",
             file.path.display()
         )
@@ -281,9 +152,9 @@ fn first_line_is_document(file: &DataFile) -> Result<bool, DataError> {
     let is_whole = end.is_some() || file.len() <= LINE_BYTES as u64;
     let line = &text[..end.unwrap_or(text.len())];
     if is_whole {
-        return Ok(crate::jsonl::document(line).is_ok());
+        return Ok(jsonl::document(line).is_ok());
     }
-    // Longer than what was read: by its first key.
+    // The line is longer than the bytes that were read: judge by its first key.
     Ok(line[1..].trim_ascii_start().starts_with(b"\"text\""))
 }
 
@@ -295,13 +166,13 @@ mod tests {
 
     #[test]
     fn json_that_is_read_as_text_is_doubted() {
-        let doubted = |bytes: &[u8]| doubt(&DataFile::owned("x".into(), bytes.to_vec())).unwrap().is_some();
+        let doubted = |bytes: &[u8]| json_warning(&DataFile::in_memory("x".into(), bytes.to_vec())).unwrap().is_some();
         for bytes in [
             &b"{\"content\": \"a\"}\n{\"content\": \"b\"}\n"[..],
             b"[{\"content\": \"a\"}, {\"content\": \"b\"}]",
             b"[\"one\", \"two\"]\n",
             b"{\n  \"text\": \"pretty\"\n}\n",
-            b"{\"content\": \"longer than what is read",
+            b"{\"content\": \"longer than the part that is read",
         ] {
             assert!(doubted(bytes), "{}", String::from_utf8_lossy(bytes));
         }
@@ -313,7 +184,7 @@ mod tests {
     }
 
     fn recognised(name: &str, bytes: &[u8], dtype: Option<TokenDtype>) -> Result<Format, String> {
-        let file = DataFile::owned(name.into(), bytes.to_vec());
+        let file = DataFile::in_memory(name.into(), bytes.to_vec());
         recognise(&file, Path::new(name), dtype).map_err(|error| error.to_string())
     }
 
@@ -391,8 +262,12 @@ mod tests {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(&[7; 300]).unwrap();
         let packed = packed.finish().unwrap();
-        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Packed(Packing::Gzip));
-        // 35615 and 8, then tokens that no program packed; 10832 and 6221.
+        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Gzip));
+        // pzstd begins with a frame that is to be skipped.
+        let tokens = ruzstd::encoding::compress_to_vec(&[7; 300][..], ruzstd::encoding::CompressionLevel::Fastest);
+        let packed = [&b"\x50\x2A\x4D\x18\x04\0\0\0\x20\0\0\0"[..], &tokens].concat();
+        assert_eq!(recognised("x.bin", &packed, Some(TokenDtype::U16)).unwrap(), Format::Compressed(Compression::Zstd));
+        // The tokens 35615 and 8 begin like gzip; 10832 and 6221 like zstd.
         let tokens = [&b"\x1F\x8B\x08\0"[..], &[0x51; 300]].concat();
         assert_eq!(recognised("x.bin", &tokens, Some(TokenDtype::U16)).unwrap(), Format::Shard);
         let tokens = [&b"\x50\x2A\x4D\x18"[..], &[0x51; 300]].concat();

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::format::BYTE_ORDER_MARK;
+use crate::source::BYTE_ORDER_MARK;
 
-/// JSON as Python's `json` writes it: with a byte order mark where an editor put one, and with `NaN` and `Infinity`, which
-/// become `null`.
+/// Parses JSON as Python's `json` writes it: `NaN` and `Infinity` become `null`. There may be a byte order mark, which some
+/// editors add.
 pub fn python_json(bytes: &[u8]) -> serde_json::Result<Value> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     serde_json::from_slice(bytes).or_else(|error| match without_nonfinite(bytes) {
@@ -14,7 +14,7 @@ pub fn python_json(bytes: &[u8]) -> serde_json::Result<Value> {
     })
 }
 
-/// The same with `null` for each number that is not finite; none where there is not one. Strings stay as they are.
+/// The same with `null` in place of each number that is not finite, except in strings; none if there is no such number.
 fn without_nonfinite(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len());
     let (mut rest, mut is_string, mut is_changed) = (bytes, false, false);

@@ -1,15 +1,16 @@
 //! Token shards: llm.c's two formats, numpy's and headerless tokens, little-endian.
 //!
-//! llm.c writes 256 `i32` (magic, version, number of tokens, zeros), then the tokens. Magic
-//! 20240520 version 1 holds `u16` ids of GPT-2, 20240801 version 7 `u32` ids of Llama 3.
+//! llm.c writes 256 `i32` (magic, version, number of tokens, zeros), then the tokens. Magic 20240520 version 1 means `u16` ids
+//! of GPT-2; magic 20240801 version 7 means `u32` ids of Llama 3.
 
 use std::sync::Arc;
 
-use crate::{DataError, data_file::DataFile, npy};
+use super::npy;
+use crate::{DataError, TokenDtype, data_file::DataFile};
 
 /// Bytes of an llm.c header.
 const HEADER_BYTES: usize = 256 * 4;
-/// Bytes that are read at a time, on the stack.
+/// Bytes read at a time, into a buffer on the stack.
 const CHUNK_BYTES: usize = 8192;
 
 const GPT2: Format = Format { magic: 20_240_520, version: 1, dtype: TokenDtype::U16, vocab: 50_257 };
@@ -22,39 +23,7 @@ struct Format {
     vocab: usize,
 }
 
-/// How a token id is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenDtype {
-    /// Two bytes.
-    U16,
-    /// Four bytes.
-    U32,
-}
-
-impl TokenDtype {
-    /// The narrowest type that holds all ids of a vocabulary.
-    pub fn for_vocab(vocab: usize) -> TokenDtype {
-        if vocab <= 1 << 16 { TokenDtype::U16 } else { TokenDtype::U32 }
-    }
-
-    /// Bytes of one id.
-    pub fn bytes(self) -> usize {
-        match self {
-            TokenDtype::U16 => 2,
-            TokenDtype::U32 => 4,
-        }
-    }
-
-    /// As typed after `--tokenDtype=`.
-    pub fn name(self) -> &'static str {
-        match self {
-            TokenDtype::U16 => "u16",
-            TokenDtype::U32 => "u32",
-        }
-    }
-}
-
-/// Tokens of one file, in place.
+/// The tokens of one file.
 #[derive(Debug)]
 pub(crate) struct Shard {
     file: DataFile,
@@ -66,13 +35,13 @@ pub(crate) struct Shard {
     format_vocab: Option<usize>,
 }
 
-/// Whether a file begins as an llm.c shard.
+/// Whether a file begins with the magic of an llm.c shard.
 pub(crate) fn has_magic(start: &[u8]) -> bool {
     start.first_chunk().is_some_and(|word| [GPT2.magic, LLAMA3.magic].contains(&u32::from_le_bytes(*word)))
 }
 
 impl Shard {
-    /// Reads the header and checks the length; the tokens themselves are checked when read.
+    /// Reads the header and checks the length. Reading checks the tokens themselves.
     pub(crate) fn open(file: DataFile, token_dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
         let header = file.read_up_to(0, HEADER_BYTES)?;
         let path = || file.path.clone();
@@ -109,17 +78,17 @@ impl Shard {
             return Err(DataError::ShardHeader { path: path(), why });
         }
         check_dtype(format.dtype)?;
-        let said = u64::from(word(2));
+        let declared = u64::from(word(2));
         let held_bytes = file.len() - HEADER_BYTES as u64;
         let held = held_bytes / format.dtype.bytes() as u64;
-        if said != held || !held_bytes.is_multiple_of(format.dtype.bytes() as u64) {
-            return Err(DataError::ShardLength { path: path(), said, held });
+        if declared != held || !held_bytes.is_multiple_of(format.dtype.bytes() as u64) {
+            return Err(DataError::ShardLength { path: path(), declared, held });
         }
         let start = HEADER_BYTES as u64;
-        Ok(Shard { file, start, count: said, dtype: format.dtype, format_vocab: Some(format.vocab) })
+        Ok(Shard { file, start, count: declared, dtype: format.dtype, format_vocab: Some(format.vocab) })
     }
 
-    /// Tokens that begin at a byte of a file whose layout is known; the caller checked bounds.
+    /// Tokens from byte `start` of a file whose layout is known. The caller has checked the bounds.
     pub(crate) fn from_parts(file: DataFile, start: u64, count: u64, dtype: TokenDtype) -> Shard {
         Shard { file, start, count, dtype, format_vocab: None }
     }
@@ -137,7 +106,7 @@ impl Shard {
         &self.file
     }
 
-    /// Copies the tokens from `index` on, each checked against the vocabulary. Allocates nothing.
+    /// Copies the tokens from `index` on and checks each against the vocabulary. Allocates nothing.
     pub(crate) fn read(&self, index: u64, out: &mut [u32], vocab: usize) -> Result<(), DataError> {
         debug_assert!(index + out.len() as u64 <= self.count);
         let width = self.dtype.bytes();
@@ -173,10 +142,10 @@ impl Shard {
     }
 }
 
-/// Files up to this size are told apart by all of their bytes, larger ones by a sample.
-pub(crate) const WHOLE_BYTES: u64 = 64 << 20;
+/// Files up to this size are identified by all their bytes, larger files by a sample.
+const WHOLE_BYTES: u64 = 64 << 20;
 
-/// Identifies the content of shards, not their names: lengths, and their bytes or, of large ones, some 4 MiB of them.
+/// Identifies shards by their content, not their names: by the lengths, and by the bytes or, in large files, a sample of 4 MiB.
 pub(crate) fn identity(shards: &[Arc<Shard>]) -> Result<blake3::Hash, DataError> {
     const SAMPLES: u64 = 1024;
     const SAMPLE_BYTES: u64 = 4096;
@@ -197,12 +166,12 @@ pub(crate) fn identity(shards: &[Arc<Shard>]) -> Result<blake3::Hash, DataError>
     Ok(hasher.finalize())
 }
 
-/// Whether headerless bytes are u32 (or u64) tokens, by their start, middle and end: of u32 tokens read as u16 every second
-/// one is the upper half, which is tiny, while the others vary.
+/// Whether headerless bytes are u32 (or u64) tokens, judged by the start, middle and end: if u32 tokens are read as u16, every
+/// second one is an upper half, which is tiny, while the others vary.
 fn holds_wider_tokens(file: &DataFile) -> Result<bool, DataError> {
-    /// Upper halves of ids below 2^18, which no vocabulary exceeds by much.
-    const LARGEST_UPPER: u16 = 4;
-    const FEWEST_PAIRS: usize = 64;
+    /// Upper halves of ids below 2^18 are smaller than this. No vocabulary exceeds 2^18 by much.
+    const MAX_UPPER: u16 = 4;
+    const MIN_PAIRS: usize = 64;
     if !file.len().is_multiple_of(4) {
         return Ok(false);
     }
@@ -211,13 +180,13 @@ fn holds_wider_tokens(file: &DataFile) -> Result<bool, DataError> {
         let bytes = file.read_up_to(part / 4 * 4, CHUNK_BYTES)?;
         for word in bytes.chunks_exact(4) {
             let [lower, upper] = [u16::from_le_bytes([word[0], word[1]]), u16::from_le_bytes([word[2], word[3]])];
-            if upper >= LARGEST_UPPER {
+            if upper >= MAX_UPPER {
                 return Ok(false);
             }
             (pairs, largest_lower) = (pairs + 1, largest_lower.max(lower));
         }
     }
-    Ok(pairs >= FEWEST_PAIRS && largest_lower >= 16 * LARGEST_UPPER)
+    Ok(pairs >= MIN_PAIRS && largest_lower >= 16 * MAX_UPPER)
 }
 
 #[cfg(test)]
@@ -235,7 +204,7 @@ mod tests {
     }
 
     fn open(bytes: Vec<u8>, dtype: Option<TokenDtype>) -> Result<Shard, DataError> {
-        Shard::open(DataFile::owned("shard.bin".into(), bytes), dtype)
+        Shard::open(DataFile::in_memory("shard.bin".into(), bytes), dtype)
     }
 
     #[test]
@@ -263,7 +232,7 @@ mod tests {
             (header([20_240_520, 7, 2], &[0; 4]), None, "version 7 of magic 20240520, expected 1"),
             (header([20_240_801, 1, 1], &[0; 4]), None, "version 1 of magic 20240801, expected 7"),
             (20_240_520u32.to_le_bytes().to_vec(), None, "the file has 4 bytes"),
-            (vec![0; 3], Some(TokenDtype::U16), "no whole number of u16"),
+            (vec![0; 3], Some(TokenDtype::U16), "not a whole number of u16"),
             (header([20_240_520, 1, 2], &[0; 4]), Some(TokenDtype::U32), "holds u16 tokens by its header"),
         ];
         for (bytes, dtype, expected) in cases {
@@ -297,7 +266,7 @@ mod tests {
         let wide: Vec<u8> = (0..500u32).flat_map(|token| (token * 97 % 100_000).to_le_bytes()).collect();
         assert!(matches!(open(wide.clone(), Some(TokenDtype::U16)), Err(DataError::WiderTokens { .. })));
         assert!(open(wide, Some(TokenDtype::U32)).is_ok());
-        // Few tokens, small vocabularies, and ids that only look alike now and then.
+        // Few tokens, small vocabularies, and ids that look wider only now and then.
         let narrow: Vec<u8> = (0..500u32).flat_map(|token| ((token * 97 % 900) as u16).to_le_bytes()).collect();
         let letters: Vec<u8> =
             (0..500u32).flat_map(|token| ((token % 2 * (token % 60)) as u16).to_le_bytes()).collect();
