@@ -4,6 +4,7 @@
 //! it, a blank line and a line `hint: …` follow.
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
 };
@@ -146,7 +147,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// Found and expected.
-        why: String,
+        why: Box<dyn Error + Send + Sync>,
     },
     /// A key of a JSON file holds something that cannot be used.
     #[error(
@@ -444,7 +445,7 @@ impl TrainError {
     }
 
     /// A file that breaks its format.
-    pub fn broken(path: &Path, why: impl Into<String>) -> TrainError {
+    pub fn broken(path: &Path, why: impl Into<Box<dyn Error + Send + Sync>>) -> TrainError {
         TrainError::BrokenFile { path: path.into(), why: why.into() }
     }
 

@@ -107,7 +107,7 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
         },
         _ => TrainError::io("read", &path, source),
     })?;
-    let value = python_json(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
+    let value = python_json(&bytes).map_err(|error| TrainError::broken(&path, error))?;
     if !value.is_object() {
         return Err(TrainError::broken(&path, "expected a JSON object"));
     }

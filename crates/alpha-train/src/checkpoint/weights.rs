@@ -196,8 +196,7 @@ impl Source {
             weight_map: BTreeMap<String, String>,
         }
         let bytes = fs::read(index).map_err(|source| TrainError::io("read", index, source))?;
-        let Index { weight_map } =
-            serde_json::from_slice(&bytes).map_err(|error| TrainError::broken(index, error.to_string()))?;
+        let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| TrainError::broken(index, error))?;
         let mut opened: HashMap<&str, usize> = HashMap::new();
         for (tensor, shard) in &weight_map {
             if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {

@@ -8,7 +8,7 @@ use alpha_train::config::{Backend, Dtype, OnNonfinite, Optim, Schedule, TokenDty
 use clap::{ArgAction, Args};
 use helios::Variant;
 
-use super::value::{count, matmul, named, number, path, size, steps, whole};
+use super::value::{count, named, number, path, size, steps, whole};
 
 /// Names that `--activation` takes.
 pub(crate) const ACTIVATIONS: &[&str] = &["gelu", "silu", "relu", "swiglu"];
@@ -63,7 +63,7 @@ pub(crate) struct BackendFlags {
     #[arg(long, value_name = "GPU")]
     pub(crate) device: Option<String>,
     /// Kernel of matrix products on a GPU, named as `alpha devices` does [default: the quickest when measured]
-    #[arg(long, value_name = "KERNEL", value_parser = matmul)]
+    #[arg(long, value_name = "KERNEL")]
     pub(crate) matmul: Option<Variant>,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Flags {
     anchor: Option<String>,
 
     /// Longest measurement: `90s`, `5m`
-    #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "3m")]
+    #[arg(long, value_name = "TIME", value_parser = feedback::config::parse_duration, default_value = "3m")]
     budget: Duration,
 }
 

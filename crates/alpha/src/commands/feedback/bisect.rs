@@ -18,7 +18,7 @@ pub(super) struct Flags {
     bad: String,
 
     /// Longest measurement of a commit: `90s`, `5m`
-    #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "2m")]
+    #[arg(long, value_name = "TIME", value_parser = feedback::config::parse_duration, default_value = "2m")]
     budget: Duration,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Flags {
     identical: bool,
 
     /// Longest comparison, builds and confirmation aside: `90s`, `5m`
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = feedback::config::parse_duration)]
     budget: Option<std::time::Duration>,
 
     /// Smallest gain that counts: `0.2%`

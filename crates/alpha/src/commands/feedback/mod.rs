@@ -20,6 +20,8 @@ mod start;
 mod status;
 mod verify;
 
+use std::fmt;
+
 use clap::{Args, Subcommand};
 use feedback::{
     LoopError, Watch,
@@ -228,15 +230,29 @@ fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     }
 }
 
-/// `90s`, `5m`, for clap.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    feedback::config::parse_duration(text)
+/// Why a text is not a percentage of speed that can be asked for.
+#[derive(Clone, Debug)]
+enum PercentageError {
+    NotANumber(String),
+    OutOfRange(String),
 }
 
+impl fmt::Display for PercentageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PercentageError::NotANumber(text) => write!(f, "`{text}` is not a percentage"),
+            PercentageError::OutOfRange(text) => write!(f, "`{text}`: 0.01 % to 50 % can be asked for"),
+        }
+    }
+}
+
+impl std::error::Error for PercentageError {}
+
 /// `0.5%` or `0.5`, for clap.
-fn percentage(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is not a percentage"))?;
-    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(format!("`{text}`: 0.01 % to 50 % can be asked for")) }
+fn percentage(text: &str) -> Result<f64, PercentageError> {
+    let number = text.trim_end_matches('%').trim().parse();
+    let number = number.map_err(|_| PercentageError::NotANumber(text.to_owned()))?;
+    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(PercentageError::OutOfRange(text.to_owned())) }
 }
 
 /// Set in the process that judges in another's place.

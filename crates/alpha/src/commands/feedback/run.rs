@@ -12,7 +12,7 @@ pub(super) struct Flags {
     landing: commit::Landing,
 
     /// Longest comparison, builds and confirmation aside: `90s`, `5m`
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = feedback::config::parse_duration)]
     budget: Option<std::time::Duration>,
 }
 
