@@ -17,7 +17,7 @@ pub mod training_state;
 pub mod weights;
 
 use std::{
-    fs,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -107,13 +107,12 @@ pub struct Saved {
 
 /// The checkpoints of a run folder, oldest first; none where the folder does not exist.
 pub fn list(run_dir: &Path) -> Result<Vec<Saved>, TrainError> {
-    let entries = match fs::read_dir(run_dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(TrainError::io("read", run_dir, source)),
+    let entries = match files::entries(run_dir) {
+        Err(TrainError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries?,
     };
     let mut checkpoints: Vec<Saved> = entries
-        .flatten()
+        .into_iter()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let step = name.strip_prefix(FOLDER_PREFIX)?.parse().ok()?;

@@ -7,7 +7,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirEntry, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -96,6 +96,11 @@ pub fn remove_dir_atomically(path: &Path) -> Result<(), TrainError> {
         .map_err(|source| TrainError::io("delete", path, source))
 }
 
+/// The entries of a folder.
+pub fn entries(dir: &Path) -> Result<Vec<DirEntry>, TrainError> {
+    fs::read_dir(dir).and_then(Iterator::collect).map_err(|source| TrainError::io("read", dir, source))
+}
+
 /// Whether a name is one that [`temporary_name`] gives; what a user calls `.tmp-mine` is not.
 fn is_leftover(name: &str) -> bool {
     let number = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('-')).map(|(number, _)| number);
@@ -105,8 +110,7 @@ fn is_leftover(name: &str) -> bool {
 /// Deletes what a process that died had left unfinished in a folder. The caller must be the
 /// only one who writes there.
 pub fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
-    let entries = fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))?;
-    for entry in entries.flatten() {
+    for entry in entries(dir)? {
         if is_leftover(&entry.file_name().to_string_lossy()) {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

@@ -243,8 +243,7 @@ fn taken(path: &Path, name: &str, why: &'static str) -> TrainError {
 }
 
 fn entry_names(dir: &Path) -> Result<Vec<String>, TrainError> {
-    let entries = fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    Ok(files::entries(dir)?.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 fn lock(dir: &Path) -> Result<File, TrainError> {
@@ -277,7 +276,7 @@ pub fn read_run_config(run_dir: &Path) -> Result<Option<Value>, TrainError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(TrainError::io("read", &path, source)),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| TrainError::broken(&path, error.to_string()))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| TrainError::broken(&path, error))
 }
 
 /// A name for a run that has been given no folder: a timestamp, and a suffix that tells apart what
