@@ -129,6 +129,15 @@ named_enum! {
     }
 }
 
+impl From<TokenDtype> for alpha_data::TokenDtype {
+    fn from(dtype: TokenDtype) -> alpha_data::TokenDtype {
+        match dtype {
+            TokenDtype::U16 => alpha_data::TokenDtype::U16,
+            TokenDtype::U32 => alpha_data::TokenDtype::U32,
+        }
+    }
+}
+
 /// Where a resumed run takes up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {

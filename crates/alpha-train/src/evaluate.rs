@@ -53,9 +53,13 @@ pub struct Evaluation {
     pub tokens: u64,
 }
 
-/// How a stream is evaluated.
+/// Which model is evaluated, and how.
 #[derive(Clone, Copy)]
 pub struct EvaluateOptions<'a> {
+    /// Shape of the model.
+    pub config: &'a ModelConfig,
+    /// Places of its parameters.
+    pub layout: &'a ParamLayout,
     /// Windows in a batch, at most.
     pub batch: usize,
     /// About so many tokens, chosen by a seed; none: all.
@@ -64,17 +68,15 @@ pub struct EvaluateOptions<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// Evaluates a model over a stream in windows of `config.block` tokens that do not overlap, or over a part of them.
+/// Evaluates a model over a stream in windows of `block` tokens that do not overlap, or over a part of them.
 /// `prepare` loads the parameters once the backend has memory.
 pub fn evaluate_stream(
     backend: &mut dyn Backend,
-    config: &ModelConfig,
-    layout: &ParamLayout,
     stream: &TokenStream,
     options: EvaluateOptions<'_>,
     prepare: impl FnOnce(&mut dyn Backend) -> Result<(), TrainError>,
 ) -> Result<(Evaluation, Vec<u64>), TrainError> {
-    let EvaluateOptions { batch, part, progress } = options;
+    let EvaluateOptions { config, layout, batch, part, progress } = options;
     let windows = Windows::new(stream, config.block)?;
     let chosen = match part {
         Some((max_tokens, seed)) => windows.subset(max_tokens.div_ceil(config.block) as u64, seed),

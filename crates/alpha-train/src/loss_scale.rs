@@ -28,7 +28,7 @@ impl Default for LossScale {
 impl LossScale {
     /// After so many steps whose gradients were finite.
     #[must_use]
-    pub fn after(mut self, good_steps: usize) -> LossScale {
+    pub fn after_good_steps(mut self, good_steps: usize) -> LossScale {
         for _ in 0..good_steps {
             self.good_steps += 1;
             if self.good_steps == GROWTH_INTERVAL {
@@ -52,16 +52,16 @@ mod tests {
     #[test]
     fn it_halves_at_an_overflow_and_doubles_after_two_thousand_good_steps() {
         let first = LossScale::default();
-        let halved = first.after(1999).after_overflow().expect("it can shrink");
+        let halved = first.after_good_steps(1999).after_overflow().expect("it can shrink");
         assert_eq!(halved, LossScale { scale: 32768.0, good_steps: 0 });
-        assert_eq!(halved.after(1999), LossScale { scale: 32768.0, good_steps: 1999 });
-        assert_eq!(halved.after(2000), first);
-        assert_eq!(halved.after(1500).after(500), halved.after(2000));
+        assert_eq!(halved.after_good_steps(1999), LossScale { scale: 32768.0, good_steps: 1999 });
+        assert_eq!(halved.after_good_steps(2000), first);
+        assert_eq!(halved.after_good_steps(1500).after_good_steps(500), halved.after_good_steps(2000));
     }
 
     #[test]
     fn it_has_bounds() {
-        assert_eq!(LossScale::default().after(100_000), LossScale { scale: LARGEST, good_steps: 0 });
+        assert_eq!(LossScale::default().after_good_steps(100_000), LossScale { scale: LARGEST, good_steps: 0 });
         let overflows = std::iter::successors(Some(LossScale::default()), |scale| scale.after_overflow());
         assert_eq!(overflows.map(|scale| scale.scale).last(), Some(1.0));
     }

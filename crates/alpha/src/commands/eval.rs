@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{Cache, DataOptions, Dataset, Kind, Windows, Work, open_stream};
+use alpha_data::{Cache, DataOptions, Dataset, Kind, TokenStream, Tokenizer, Windows, Work, open_stream};
 use alpha_train::{
     TrainError, checkpoint,
     config::TokenDtype,
     evaluate::{EvaluateOptions, evaluate_stream},
-    trainer,
 };
 use clap::Args;
 
@@ -70,26 +69,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let progress = Progress::new(0);
     progress.watch();
     let work = Work { cache: &cache, threads: place.threads, progress: &progress };
-    let tokenizer = model.tokenizer.as_ref();
     let mut warnings = Vec::new();
-    let token_dtype = flags.token_dtype.map(trainer::token_dtype);
-    let stream = match flags.split.as_str() {
-        "all" => open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, &work, &mut warnings)?,
-        part => {
-            let options = DataOptions {
-                data: flags.data.clone(),
-                token_dtype,
-                tokenizer: tokenizer.map(|_| Kind::File(flags.checkpoint.join("tokenizer.json"))),
-                model_vocab: Some(model.config.vocab),
-                block: model.config.block,
-                ..DataOptions::default()
-            };
-            let data = Dataset::open(&options, &work)?;
-            warnings.extend(data.warnings);
-            check_split(&flags.checkpoint, &data.identity.data, data.train.len())?;
-            if part == "val" { data.val } else { data.train }
-        }
-    };
+    let stream = open_data(flags, &model, &work, &mut warnings)?;
     for warning in warnings {
         progress.note(&format!("warning: {warning}"));
     }
@@ -100,17 +81,17 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     }
     let mut backend = backend(&place)?;
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
-    let options = EvaluateOptions { batch: flags.batch, part, progress: &progress };
-    let (evaluation, windows) =
-        evaluate_stream(&mut *backend, &model.config, &model.layout, &stream, options, |backend| {
-            checkpoint::load_finite_params(&flags.checkpoint, &model.layout, backend)
-        })?;
+    let Model { config, layout, tokenizer } = &model;
+    let options = EvaluateOptions { config, layout, batch: flags.batch, part, progress: &progress };
+    let (evaluation, windows) = evaluate_stream(&mut *backend, &stream, options, |backend| {
+        checkpoint::load_finite_params(&flags.checkpoint, layout, backend)
+    })?;
     if !evaluation.loss.is_finite() {
         return Err(TrainError::NonfiniteLoss { loss: evaluation.loss }.into());
     }
     let bits_per_byte = match tokenizer {
         Some(tokenizer) => {
-            let bytes = predicted_bytes(tokenizer, &stream, model.config.block, &windows)?;
+            let bytes = predicted_bytes(tokenizer, &stream, config.block, &windows)?;
             Some(evaluation.loss / std::f64::consts::LN_2 * evaluation.tokens as f64 / bytes as f64)
         }
         None => None,
@@ -130,6 +111,32 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The tokens that are evaluated: all of the data, or a side of the split.
+fn open_data(
+    flags: &Flags,
+    model: &Model,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<TokenStream, Failure> {
+    let token_dtype = flags.token_dtype.map(Into::into);
+    let tokenizer = model.tokenizer.as_ref();
+    if flags.split == "all" {
+        return Ok(open_stream(&flags.data, token_dtype, tokenizer, model.config.vocab, work, warnings)?);
+    }
+    let options = DataOptions {
+        data: flags.data.clone(),
+        token_dtype,
+        tokenizer: tokenizer.map(|_| Kind::File(flags.checkpoint.join("tokenizer.json"))),
+        model_vocab: Some(model.config.vocab),
+        block: model.config.block,
+        ..DataOptions::default()
+    };
+    let data = Dataset::open(&options, work)?;
+    warnings.extend(data.warnings);
+    check_split(&flags.checkpoint, &data.identity.data, data.train.len())?;
+    Ok(if flags.split == "val" { data.val } else { data.train })
+}
+
 /// What a split holds back of data the run that made the checkpoint may have trained on: with data of its own to validate on.
 fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), Failure> {
     // Models of other programs, and checkpoints of earlier versions, know nothing of data.
@@ -147,12 +154,7 @@ fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), F
 }
 
 /// Bytes of text that the predicted tokens of these windows decode to.
-fn predicted_bytes(
-    tokenizer: &alpha_data::Tokenizer,
-    stream: &alpha_data::TokenStream,
-    block: usize,
-    windows: &[u64],
-) -> Result<u64, Failure> {
+fn predicted_bytes(tokenizer: &Tokenizer, stream: &TokenStream, block: usize, windows: &[u64]) -> Result<u64, Failure> {
     let all = Windows::new(stream, block)?;
     let (mut tokens, mut targets) = (vec![0; block], vec![0; block]);
     let mut bytes = 0;
