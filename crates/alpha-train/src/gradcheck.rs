@@ -4,9 +4,11 @@
 //! reference's in f64 by the same backward formulas, and slopes of the f64 loss along random
 //! directions, which know nothing of any backward.
 
-use alpha_nn::{ModelConfig, ParamLayout, StepConfig, TrainStep};
+use std::ops::Range;
+
+use alpha_nn::{ModelConfig, Param, ParamLayout, StepConfig, TrainStep};
 use alpha_tensor::{
-    Backend, Region, RunArgs,
+    Backend, Program, Region, RunArgs,
     cpu_ref::RefBackend,
     rng::{Key, Purpose},
 };
@@ -45,21 +47,7 @@ pub fn check(
     mut load: impl FnMut(&mut dyn Backend, &ParamLayout) -> Result<(), TrainError>,
 ) -> Result<Vec<ParamCheck>, TrainError> {
     let layout = ParamLayout::new(config);
-    // Learning rate and decay of 0 leave the parameters as they are.
-    let step = StepConfig {
-        batch,
-        block: config.block,
-        accum_steps: 1,
-        recompute: false,
-        grad_clip: 0.0,
-        spike_threshold: 0.0,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.0,
-        activations16: false,
-    };
-    let train = TrainStep::new(config, &layout, &step);
+    let train = TrainStep::new(config, &layout, &step_config(config, batch));
     let program = train.program(0);
     let args = RunArgs { seed, step: 1, update: 1, ..RunArgs::default() };
     let key = Key::new(seed, Purpose::Synthetic);
@@ -80,42 +68,72 @@ pub fn check(
     let mut reference = RefBackend::<f64>::default();
     set_up(&mut reference)?;
     let gradients = reference.region(Region::Grads).to_vec();
-    let parameters = reference.region(Region::Params).to_vec();
-    let total_norm = norm(gradients.iter().copied());
-
-    let mut checks = Vec::new();
-    for (index, param) in layout.params.iter().enumerate() {
+    let mut loss = Loss { parameters: reference.region(Region::Params).to_vec(), reference, program, args };
+    // A gradient that is zero but for rounding (the key bias) is measured against all gradients.
+    let least = 1e-4 * norm(gradients.iter().copied());
+    let check = |(index, param): (usize, &Param)| {
         let range = param.tensor.offset..param.tensor.offset + param.tensor.len();
         let expected = &gradients[range.clone()];
         let mut found = vec![0.0f32; param.tensor.len()];
         backend.read(Region::Grads, param.tensor.offset, &mut found)?;
-        // A gradient that is zero but for rounding (the key bias) is measured against all of them.
-        let scale = norm(expected.iter().copied()).max(1e-4 * total_norm);
+        let scale = norm(expected.iter().copied()).max(least);
         let backend_error = norm(found.iter().zip(expected).map(|(&f, e)| f64::from(f) - e)) / scale;
 
         let direction: Vec<f64> =
             (0..expected.len() as u64).map(|i| key.fold(2 + index as u64).normal_pair(i)[0]).collect();
         let along: f64 = direction.iter().zip(expected).map(|(d, g)| d * g).sum();
-        // Central difference at two widths, extrapolated (Richardson): the error is of fourth order.
+        let slope = loss.slope(&range, &direction)?;
+        let slope_error = (slope - along).abs() / along.abs().max(least);
+        Ok(ParamCheck { name: param.name.clone(), backend_error, slope_error })
+    };
+    layout.params.iter().enumerate().map(check).collect()
+}
+
+/// A step that leaves the parameters as they are: learning rate and decay are 0.
+fn step_config(config: &ModelConfig, batch: usize) -> StepConfig {
+    StepConfig {
+        batch,
+        block: config.block,
+        accum_steps: 1,
+        recompute: false,
+        grad_clip: 0.0,
+        spike_threshold: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        activations16: false,
+    }
+}
+
+/// The loss in f64, as a function of the parameters.
+struct Loss<'a> {
+    reference: RefBackend<f64>,
+    parameters: Vec<f64>,
+    program: &'a Program,
+    args: RunArgs,
+}
+
+impl Loss<'_> {
+    /// The slope at the parameters along `direction`, which changes those in `range`. Central differences at two widths are
+    /// extrapolated (Richardson): the error is of fourth order.
+    fn slope(&mut self, range: &Range<usize>, direction: &[f64]) -> Result<f64, TrainError> {
         let mut slope = |width: f64| -> Result<f64, TrainError> {
             let mut losses = [0.0; 2];
             for (loss, sign) in losses.iter_mut().zip([1.0, -1.0]) {
-                let params = reference.region_mut(Region::Params);
-                params.copy_from_slice(&parameters);
-                for (value, d) in params[range.clone()].iter_mut().zip(&direction) {
+                let params = self.reference.region_mut(Region::Params);
+                params.copy_from_slice(&self.parameters);
+                for (value, d) in params[range.clone()].iter_mut().zip(direction) {
                     *value += sign * width * d;
                 }
-                reference.run(program, &args, None)?;
-                *loss = reference.region(Region::Results)[0];
+                self.reference.run(self.program, &self.args, None)?;
+                *loss = self.reference.region(Region::Results)[0];
             }
             Ok((losses[0] - losses[1]) / (2.0 * width))
         };
         let (wide, narrow) = (slope(2e-4)?, slope(1e-4)?);
-        let slope = (4.0 * narrow - wide) / 3.0;
-        let slope_error = (slope - along).abs() / along.abs().max(1e-4 * total_norm);
-        checks.push(ParamCheck { name: param.name.clone(), backend_error, slope_error });
+        Ok((4.0 * narrow - wide) / 3.0)
     }
-    Ok(checks)
 }
 
 fn norm(values: impl Iterator<Item = f64>) -> f64 {

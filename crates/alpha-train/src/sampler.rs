@@ -153,21 +153,13 @@ struct Choice {
 /// Chooses a token by a uniform number in `[0, 1)`. Candidates are ordered by falling logit, ties
 /// by rising id, so that the choice is the same on every machine with the same logits.
 fn choose(logits: &[f32], order: &mut Vec<u32>, options: &SampleOptions, uniform: f64) -> Choice {
-    order.clear();
-    order.extend(0..logits.len() as u32);
     let is_greedy = options.temp <= 0.0;
     let keep = match options.topk {
         _ if is_greedy => 1,
-        0 => order.len(),
-        topk => topk.min(order.len()),
+        0 => logits.len(),
+        topk => topk.min(logits.len()),
     };
-    // One more than is kept: how near the first that is cut comes is part of the margin.
-    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    if keep + 1 < order.len() {
-        order.select_nth_unstable_by(keep, by_logit);
-        order.truncate(keep + 1);
-    }
-    order.sort_unstable_by(by_logit);
+    sort_candidates(logits, order, keep);
     let logit = |index: usize| f64::from(logits[order[index] as usize]);
     if is_greedy {
         let margin = if order.len() > 1 { logit(0) - logit(1) } else { f64::INFINITY };
@@ -194,12 +186,12 @@ fn choose(logits: &[f32], order: &mut Vec<u32>, options: &SampleOptions, uniform
         }
         rest -= weight(index);
     }
-    // What could lead to another choice, as shares: an edge of the interval beyond which another token lies,
+    // The least distance to another choice, as a share: to an edge of the interval beyond which another token lies,
     let mut margin = 1.0f64;
     let mut is_near = |distance: f64, whole: f64| margin = margin.min(distance / whole);
     if chosen > 0 {
         is_near(rest, kept_total);
-        is_near(weight(chosen - 1) - weight(chosen), kept_total); // a neighbour that changes places with it,
+        is_near(weight(chosen - 1) - weight(chosen), kept_total); // to a neighbour that changes places with it,
     }
     if chosen + 1 < kept {
         is_near(weight(chosen) - rest, kept_total);
@@ -208,10 +200,22 @@ fn choose(logits: &[f32], order: &mut Vec<u32>, options: &SampleOptions, uniform
         is_near(weight(chosen) - weight(chosen + 1), kept_total);
     }
     if options.topp < 1.0 {
-        is_near(kept_total - threshold, total); // another number of candidates.
+        is_near(kept_total - threshold, total); // or to another number of candidates.
         is_near(threshold - (kept_total - weight(kept - 1)), total);
     }
     Choice { token: order[chosen], margin: margin.max(0.0) }
+}
+
+/// Orders the `keep` likeliest ids, and one more: the margin of a choice depends on how near the first that is cut comes.
+fn sort_candidates(logits: &[f32], order: &mut Vec<u32>, keep: usize) {
+    order.clear();
+    order.extend(0..logits.len() as u32);
+    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if keep + 1 < order.len() {
+        order.select_nth_unstable_by(keep, by_logit);
+        order.truncate(keep + 1);
+    }
+    order.sort_unstable_by(by_logit);
 }
 
 /// A prompt's tokens: encoded, or ids as they stand where there is no tokenizer.
