@@ -12,6 +12,7 @@
 //! a second copy of them in memory.
 
 pub mod config_json;
+mod loss_scale;
 pub mod safetensors;
 pub mod training_state;
 pub mod weights;
@@ -26,6 +27,7 @@ use alpha_tensor::Backend;
 
 pub use self::{
     config_json::read_config,
+    loss_scale::LossScale,
     training_state::{DataRecord, TrainingState, has_training_state, load_training_state, read_training_state},
     weights::{load_finite_params, load_params},
 };

@@ -6,6 +6,8 @@
 //! flags computed, combinations checked. Only what needs the data is still open (vocabulary,
 //! name of the run folder).
 
+pub mod backend;
+
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use alpha_nn::{FeedForward, ModelConfig};

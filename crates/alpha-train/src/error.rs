@@ -14,8 +14,6 @@ use alpha_nn::ConfigError;
 use alpha_tensor::BackendError;
 use helios::HeliosError;
 
-use crate::memory::format_bytes;
-
 /// The error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -396,6 +394,12 @@ pub enum TrainError {
     },
 }
 
+/// `1.5 GiB`.
+pub(crate) fn format_bytes(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
 fn io_hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::FileTooLarge => {
@@ -464,6 +468,12 @@ impl TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(format_bytes(25 << 20), "25 MiB");
+        assert_eq!(format_bytes(3 << 29), "1.5 GiB");
+    }
 
     #[test]
     fn a_full_disk_is_told_apart_from_other_errors() {

@@ -1,12 +1,16 @@
 //! The planning check: what a run will amount to, said before anything is allocated.
 
+mod cgroup;
+pub mod memory;
+
 use alpha_nn::{ModelConfig, ParamLayout, StepConfig, TrainStep, programs};
 use alpha_tensor::{Backend, BackendError, Program, RegionSizes};
 
+use self::memory::{available_bytes, predicted_bytes};
 use crate::{
     TrainError,
     config::{Dtype, TrainConfig},
-    memory::{available_bytes, format_bytes, predicted_bytes},
+    error::format_bytes,
 };
 
 /// Passes over the data beyond which a small model mostly memorises.

@@ -10,7 +10,7 @@ use alpha_nn::{FeedForward, ModelConfig, ParamLayout, StepConfig, TrainStep};
 use alpha_tensor::{Backend, Region, RunArgs, cpu::CpuBackend, cpu_ref::RefBackend, op::Activation};
 use alpha_train::{
     checkpoint::{load_params, read_config, safetensors::SafetensorsFile},
-    gradcheck,
+    inspect::gradcheck,
     trainer::initialise,
 };
 use serde_json::Value;

@@ -15,8 +15,11 @@ use alpha_nn::ParamLayout;
 use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
 
-use super::safetensors::{SafetensorsFile, TensorSpec, write_f32};
-use crate::{error::TrainError, loss_scale::LossScale};
+use super::{
+    loss_scale::LossScale,
+    safetensors::{SafetensorsFile, TensorSpec, write_f32},
+};
+use crate::error::TrainError;
 
 /// Name of the file.
 pub const FILE_NAME: &str = "training_state.safetensors";

@@ -17,7 +17,7 @@ use alpha_tensor::{Backend, Region, Tensor};
 use serde::Deserialize;
 
 use super::safetensors::{CHUNK, SafetensorsFile, TensorSpec, write_f32};
-use crate::{error::TrainError, nonfinite};
+use crate::{error::TrainError, inspect::nonfinite};
 
 /// Name of the file that holds all weights.
 pub const FILE_NAME: &str = "model.safetensors";

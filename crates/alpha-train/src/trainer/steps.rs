@@ -13,11 +13,13 @@ use crate::{
     config::{self, OnNonfinite, TrainConfig},
     files::JsonLines,
     host::Host,
+    inspect::{
+        nonfinite,
+        sampler::{SampleOptions, Sampler, decode, prompt_ids},
+    },
     metrics::{self, MetricsWriter, SampleRecord, Skipped, StepRecord},
-    nonfinite,
     planning::RunPrograms,
     run_dir::RunDir,
-    sampler::{SampleOptions, Sampler, decode, prompt_ids},
     trace::{DEFAULT_EVENTS, ProgramId, Tracer},
     turns::{Order, Turns},
 };

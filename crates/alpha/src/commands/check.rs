@@ -4,7 +4,7 @@
 use std::{fmt::Write, path::PathBuf};
 
 use alpha_nn::{FeedForward, ModelConfig};
-use alpha_train::{checkpoint, gradcheck, trainer};
+use alpha_train::{checkpoint, inspect::gradcheck, trainer};
 use clap::Args;
 
 use super::model::backend;

@@ -6,7 +6,7 @@ use alpha_tensor::{
     BackendError,
     cpu::{Peaks, peaks},
 };
-use alpha_train::{TrainError, backend::DeviceCache};
+use alpha_train::{TrainError, config::backend::DeviceCache};
 use clap::{ArgAction, Args};
 use helios::{DeviceChoice, DeviceInfo, DevicePeaks, HeliosError, Kernels, Options, Variant};
 use serde_json::{Value, json};

@@ -5,7 +5,10 @@ use std::path::Path;
 use alpha_data::Tokenizer;
 use alpha_nn::{ModelConfig, ParamLayout};
 use alpha_tensor::Backend;
-use alpha_train::{backend::make_backend, checkpoint, config::Dtype};
+use alpha_train::{
+    checkpoint,
+    config::{Dtype, backend::make_backend},
+};
 
 use crate::{exit::Failure, output, resolve::Place};
 

@@ -6,7 +6,7 @@ use alpha_data::Progress as _;
 use alpha_nn::programs::decode_program;
 use alpha_train::{
     TrainError, checkpoint,
-    sampler::{Sample, SampleOptions, Sampler, decode, prompt_ids},
+    inspect::sampler::{Sample, SampleOptions, Sampler, decode, prompt_ids},
 };
 use clap::Args;
 

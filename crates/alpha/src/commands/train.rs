@@ -7,9 +7,9 @@ use std::{
 
 use alpha_nn::ModelConfig;
 use alpha_train::{
-    Host, MakeBackend, Outcome, Sink,
-    backend::{BackendChoice, make_backend},
-    checkpoint, run_dir,
+    Host, MakeBackend, Outcome, Sink, checkpoint,
+    config::backend::{BackendChoice, make_backend},
+    run_dir,
 };
 
 use crate::{

@@ -4,8 +4,7 @@ use std::{num::NonZero, thread::available_parallelism};
 
 use alpha_train::{
     TrainError,
-    backend::BackendChoice,
-    config::{Backend, Dtype},
+    config::{Backend, Dtype, backend::BackendChoice},
 };
 use helios::{DeviceChoice, DeviceInfo, DeviceKind, Variant};
 

@@ -1,10 +1,10 @@
 //! How much memory a run will take, and how much there is.
 
-mod cgroup;
-
 use std::fs;
 
 use alpha_tensor::{Backend, Program, RegionSizes};
+
+use super::cgroup;
 
 /// What a process takes beyond regions and scratch: code, tokenizer, buffers. Measured
 /// (docs/performance.md); the data itself stays in files, whose pages are the system's to take back.
@@ -57,21 +57,9 @@ fn kilobytes(text: &str, key: &str) -> Option<usize> {
     line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// `1.5 GiB`.
-pub fn format_bytes(bytes: usize) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_read_well() {
-        assert_eq!(format_bytes(25 << 20), "25 MiB");
-        assert_eq!(format_bytes(3 << 29), "1.5 GiB");
-    }
 
     #[test]
     fn a_line_in_kilobytes_is_found() {
