@@ -1,24 +1,9 @@
-//! `alpha loop`: one file a command. Everything is done by the crate `feedback`; here it is asked for and shown.
+//! `alpha loop`: one file for each command. Everything is done by the crate `feedback`; here it is asked for and shown.
 
-mod audit;
-mod bisect;
-mod commit;
-mod compare;
 mod console;
-mod doctor;
-mod drop;
-mod history;
-mod hook;
-mod import;
-mod init;
-mod next;
-mod record_benchmark;
-mod run;
-mod selftest;
-mod smoke;
-mod start;
-mod status;
-mod verify;
+mod cycle;
+mod review;
+mod setup;
 
 use std::fmt;
 
@@ -37,7 +22,12 @@ use crate::{
     signal::StopRequest,
 };
 
-use self::console::Console;
+use self::{
+    console::Console,
+    cycle::{commit, compare, drop, next, run, smoke, start, status},
+    review::{audit, bisect, history, import, record_benchmark, verify},
+    setup::{doctor, hook, init, selftest},
+};
 
 /// The loop's flags.
 #[derive(Args, Debug)]

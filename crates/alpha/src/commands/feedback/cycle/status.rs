@@ -11,16 +11,16 @@ use super::{Context, Done};
 
 /// Nothing to choose.
 #[derive(Args, Debug)]
-pub(super) struct Flags {}
+pub(crate) struct Flags {}
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     context.show(&cycle::status(&session)?, text)?;
     Ok(Done::WELL)
 }
 
 /// The open cycle and what to type next.
-pub(super) fn text(status: &Status) -> String {
+pub(crate) fn text(status: &Status) -> String {
     let mut text = String::new();
     match &status.cycle {
         None => text.push_str("no cycle is open\n"),

@@ -14,7 +14,7 @@ use super::{Context, Done};
 
 /// What, and whether to measure.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// A commit, or a range `A..B`
     #[arg(value_name = "COMMIT")]
     what: String,
@@ -28,7 +28,7 @@ pub(super) struct Flags {
     budget: Duration,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = context.session()?;
     let mut claims = verify::verify(&session, &flags.what)?;
     if flags.rerun {

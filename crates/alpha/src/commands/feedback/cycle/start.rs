@@ -7,7 +7,7 @@ use super::{Context, Done, status};
 
 /// What the cycle is to show.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// What is to be shown, in a sentence
     hypothesis: String,
 
@@ -24,7 +24,7 @@ pub(super) struct Flags {
     baseline: Option<String>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     cycle::start(&session, &flags.hypothesis, flags.area.as_deref(), flags.parity, flags.baseline.as_deref())?;

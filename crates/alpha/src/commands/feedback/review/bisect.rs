@@ -9,7 +9,7 @@ use super::{Context, Done};
 
 /// Between which commits.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// The older commit, which is fast
     good: String,
 
@@ -22,7 +22,7 @@ pub(super) struct Flags {
     budget: Duration,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = context.session()?;
     let _lock = session.state.lock()?;
     let found = bisect::bisect(&mut session, &flags.good, &flags.bad, flags.budget, &context.console)?;

@@ -7,7 +7,7 @@ use super::{Context, Done, commit, compare};
 
 /// The commit's flags and the comparison's.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     landing: commit::Landing,
 
@@ -16,7 +16,7 @@ pub(super) struct Flags {
     budget: Option<std::time::Duration>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = context.session()?;
     super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     let _lock = session.state.lock()?;

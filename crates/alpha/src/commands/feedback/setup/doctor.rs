@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Nothing to choose.
 #[derive(Args, Debug)]
-pub(super) struct Flags {}
+pub(crate) struct Flags {}
 
 #[derive(Serialize)]
 struct Report {
@@ -25,7 +25,7 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     // The machine can be looked at anywhere; in a repository its `loop.toml` is read too, and what is wrong said.
     let session = context.session();
     let state = session.as_ref().map_or_else(|_| std::env::temp_dir(), |session| session.state.folder().to_path_buf());

@@ -12,7 +12,7 @@ use super::{Context, Done, Versioned};
 
 /// Which history, and whose claims.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// A benchmark history of at least the twelve columns that `perf/compiled-loop-history.csv` has
     #[arg(value_name = "CSV")]
     history: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Flags {
     repo: Option<PathBuf>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let source = match (&flags.claims, &flags.repo) {
         (Some(path), _) => Some(ClaimSource::Csv(path)),
         (None, Some(path)) => Some(ClaimSource::Repository(path)),

@@ -14,13 +14,13 @@ use super::{Context, Done};
 
 /// How thoroughly.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// Measure so many layouts of the program, however long it takes
     #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(layout::FEWEST)..=i64::from(layout::MOST)))]
     layouts: Option<u32>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     let _lock = session.state.lock()?;
     let head = session.repository.head()?.commit;

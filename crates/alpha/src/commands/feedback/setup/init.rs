@@ -7,9 +7,9 @@ use super::{Context, Done};
 
 /// Nothing to choose.
 #[derive(Args, Debug)]
-pub(super) struct Flags {}
+pub(crate) struct Flags {}
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let repository = Repository::open(std::path::Path::new("."))?;
     let made = init::init(repository.root())?;
     for guess in &made.guesses {

@@ -9,12 +9,12 @@ use super::{Context, Done};
 
 /// Why.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// Why the cycle ends without a commit
     reason: Option<String>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = Session::open_to_drop(Path::new("."))?;
     let _lock = session.state.lock()?;
     let dropped = cycle::drop(&mut session, flags.reason.as_deref())?;

@@ -9,9 +9,9 @@ use super::{Context, Done};
 
 /// Nothing to choose.
 #[derive(Args, Debug)]
-pub(super) struct Flags {}
+pub(crate) struct Flags {}
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut text = String::new();
     let read = std::io::stdin().read_to_string(&mut text);
     read.map_err(|error| LoopError::Failed(format!("cannot read the row from stdin: {error}")))?;

@@ -9,7 +9,7 @@ use super::{Context, Done};
 
 /// What to do with the hook.
 #[derive(Subcommand, Debug)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Install a `commit-msg` hook that refuses claims without a matching record
     Install,
     /// Take it out again
@@ -21,7 +21,7 @@ pub(super) enum Action {
     },
 }
 
-pub(super) fn run(action: &Action, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(action: &Action, context: &Context) -> Result<Done, LoopError> {
     let here = std::path::Path::new(".");
     match action {
         Action::Check { message } => {

@@ -10,13 +10,13 @@ use super::{Context, Done, Versioned};
 
 /// What is tested.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// Against this commit; the open cycle's baseline unless named, or HEAD
     #[arg(long, value_name = "REV")]
     baseline: Option<String>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     let options = CompareOptions { baseline: flags.baseline.clone(), ..CompareOptions::default() };
@@ -28,7 +28,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 }
 
 /// 1 where a trainer failed, 4 where the test refused.
-pub(super) fn exit_code(verdict: &SmokeVerdict) -> u8 {
+pub(crate) fn exit_code(verdict: &SmokeVerdict) -> u8 {
     match (verdict.passed, verdict.problems.iter().any(|problem| problem.kind.is_failure())) {
         (true, _) => 0,
         (false, true) => 1,
@@ -37,7 +37,7 @@ pub(super) fn exit_code(verdict: &SmokeVerdict) -> u8 {
 }
 
 /// Phases and problems.
-pub(super) fn text(verdict: &SmokeVerdict) -> String {
+pub(crate) fn text(verdict: &SmokeVerdict) -> String {
     let mut text = String::new();
     for phase in &verdict.phases {
         text.push_str(&format!("  {phase}\n"));

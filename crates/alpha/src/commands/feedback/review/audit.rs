@@ -9,7 +9,7 @@ use super::{Context, Done};
 
 /// From where, and how long.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// Measure from this commit; from before the first claim unless named
     #[arg(long, value_name = "REV")]
     anchor: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Flags {
     budget: Duration,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = context.session()?;
     let _lock = session.state.lock()?;
     let audit = audit::audit(&mut session, flags.anchor.as_deref(), flags.budget, &context.console)?;

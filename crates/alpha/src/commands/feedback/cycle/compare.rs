@@ -11,7 +11,7 @@ use super::{Context, Done};
 
 /// What is compared, and how long it may take.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// Compare against this commit; the open cycle's baseline unless named, or HEAD
     #[arg(long, value_name = "REV")]
     baseline: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Flags {
 
 impl Flags {
     /// As the library takes them.
-    pub(super) fn options(&self) -> CompareOptions {
+    pub(crate) fn options(&self) -> CompareOptions {
         CompareOptions {
             baseline: self.baseline.clone(),
             is_identical: self.identical,
@@ -46,7 +46,7 @@ impl Flags {
     }
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let mut session = context.session_against(flags.baseline.as_deref())?;
     super::judge_with_baseline(&session, &flags.options(), &context.console)?;
     let _lock = session.state.lock()?;
@@ -57,7 +57,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 }
 
 /// The verdict in a line, the evidence below.
-pub(super) fn text(report: &CompareReport) -> String {
+pub(crate) fn text(report: &CompareReport) -> String {
     let mut text = format!("{}: {}\n", report.verdict.name(), report.reason);
     text.push_str(&format!("  pairs      {} in {:.0} s\n", report.pairs, report.seconds));
     if report.lost > 0 {

@@ -9,13 +9,13 @@ use super::{Context, Done};
 
 /// Where the time of which run goes.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     /// A run folder with `kernels.json`, instead of traces of the baseline
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session()?;
     let ranking = if let Some(folder) = &flags.run {
         trace_runs::rank_run(&session, folder)?
@@ -28,7 +28,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 }
 
 /// The first `count` bottlenecks.
-pub(super) fn text(report: &Report, count: usize) -> String {
+pub(crate) fn text(report: &Report, count: usize) -> String {
     let mut text = format!("a step takes {:.3} ms ({} processes)\n", report.step_ms, report.processes);
     for (place, entry) in report.ranked.iter().take(count).enumerate() {
         let share = &entry.share;

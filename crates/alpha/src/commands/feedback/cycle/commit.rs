@@ -11,7 +11,7 @@ use super::{Context, Done};
 
 /// What is committed, and how.
 #[derive(Args, Debug)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     landing: Landing,
 
@@ -27,7 +27,7 @@ pub(super) struct Flags {
 /// The flags that `alpha loop run` has too.
 #[derive(Args, Debug)]
 #[group(skip)]
-pub(super) struct Landing {
+pub(crate) struct Landing {
     /// What the change is, in a few words
     #[arg(short, long, value_name = "SUMMARY")]
     message: String,
@@ -43,7 +43,7 @@ pub(super) struct Landing {
 
 impl Landing {
     /// As the library takes them.
-    pub(super) fn options(&self) -> CommitOptions {
+    pub(crate) fn options(&self) -> CommitOptions {
         CommitOptions {
             summary: self.message.clone(),
             no_claim: self.no_claim,
@@ -54,7 +54,7 @@ impl Landing {
     }
 }
 
-pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let (instrument, weakens) = (flags.instrument, flags.weakens.clone());
     let options = CommitOptions { instrument, weakens, ..flags.landing.options() };
     let mut session = context.session()?;
@@ -69,7 +69,7 @@ pub(super) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
 }
 
 /// The commit in a line.
-pub(super) fn text(landed: &Landed) -> String {
+pub(crate) fn text(landed: &Landed) -> String {
     let mut text = format!("{} {}\n", feedback::visible::short(&landed.commit), landed.subject);
     if let Some(reference) = &landed.reference {
         text.push_str(&format!("  {reference}\n"));
