@@ -5,24 +5,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
-mod bad_input;
-mod checkpoints;
-mod damage;
-mod edges;
 mod data_hash;
-#[path = "../outcome/mod.rs"]
-mod outcome;
-mod full_disk;
-mod going_on;
+mod failures;
 mod helios;
 mod lines;
-mod lost;
 mod memory;
+#[path = "../outcome/mod.rs"]
+mod outcome;
 mod place;
-mod resume;
+mod resuming;
 mod run;
-mod sample_eval;
 mod same_bits;
+mod sample_eval;
 mod tensors;
 mod trace;
 mod turns;

@@ -8,24 +8,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 #![expect(clippy::float_cmp, reason = "counts in JSON are exact")]
 
-mod attempts;
 mod changes;
 mod chronicle;
-mod claims;
 mod cycle;
-#[path = "../outcome/mod.rs"]
-mod outcome;
-mod evidence;
 mod faults;
-mod gaming;
-mod guards;
 mod import;
 mod interruption;
 mod layout;
-mod loopholes;
-mod parity;
-mod text;
+#[path = "../outcome/mod.rs"]
+mod outcome;
+mod records;
+mod refused;
 mod toy;
 mod trainer;
-mod trees;
-mod walls;
