@@ -10,7 +10,7 @@ use alpha_train::{
 };
 use clap::Args;
 
-use super::model::{Model, backend};
+use super::model::{Model, choose_backend, open_backend};
 use crate::{
     exit::Failure,
     flags::{
@@ -19,7 +19,7 @@ use crate::{
     },
     output,
     progress::Progress,
-    resolve::{MAX_ELEMENTS, place},
+    resolve::MAX_ELEMENTS,
 };
 
 /// Names that `--split` takes.
@@ -54,7 +54,7 @@ pub(crate) struct Flags {
     #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 }
 
 /// Checks the flags and evaluates.
@@ -62,13 +62,12 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.data.is_empty() {
         return Err(Failure::usage("`--data` is empty").hint("name a file, a folder or a glob"));
     }
-    let place = place(&flags.place)?;
-    place.notes.iter().for_each(|note| output::note(note));
+    let choice = choose_backend(&flags.backend)?;
     let model = Model::open(&flags.checkpoint)?;
     let cache = Cache::from_environment();
     let progress = Progress::new(0);
     progress.watch();
-    let work = Work { cache: &cache, threads: place.threads, progress: &progress };
+    let work = Work { cache: &cache, threads: choice.threads, progress: &progress };
     let mut warnings = Vec::new();
     let stream = open_data(flags, &model, &work, &mut warnings)?;
     for warning in warnings {
@@ -79,7 +78,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         return Err(Failure::usage(format!("`--batch={}` is too large for this model", flags.batch))
             .hint(format!("at most {}", (MAX_ELEMENTS / row).max(1))));
     }
-    let mut backend = backend(&place)?;
+    let mut backend = open_backend(&choice)?;
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
     let Model { config, layout, tokenizer } = &model;
     let options = EvaluateOptions { config, layout, batch: flags.batch, part, progress: &progress };

@@ -10,7 +10,7 @@ use alpha_train::{
 };
 use clap::Args;
 
-use super::model::{Model, backend};
+use super::model::{Model, choose_backend, open_backend};
 use crate::{
     exit::Failure,
     flags::{
@@ -19,7 +19,7 @@ use crate::{
     },
     output,
     progress::Progress,
-    resolve::{in_range, place},
+    resolve::in_range,
 };
 
 /// What was asked of `alpha sample`.
@@ -51,7 +51,7 @@ pub(crate) struct Flags {
     #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 }
 
 /// Version of the object that `--json` prints.
@@ -61,12 +61,11 @@ const SCHEMA: &str = "alpha.sample/1";
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     in_range("temp", flags.temp, 0.0.., "at least 0")?;
     in_range("topp", flags.topp, f64::MIN_POSITIVE..=1.0, "above 0 and at most 1")?;
-    let place = place(&flags.place)?;
-    place.notes.iter().for_each(|note| output::note(note));
+    let choice = choose_backend(&flags.backend)?;
     let progress = Progress::new(0);
     progress.watch();
     let model = Model::open(&flags.checkpoint)?;
-    let mut backend = backend(&place)?;
+    let mut backend = open_backend(&choice)?;
     let tokenizer = model.tokenizer.as_ref();
     let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab).map_err(|error| {
         let failure = Failure::from(error);

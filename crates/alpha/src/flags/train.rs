@@ -201,7 +201,7 @@ pub(crate) struct TrainFlags {
     pub(crate) remote: bool,
 
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 
     /// Flags from a file, TOML or flat JSON; typed flags win over it
     #[arg(long, value_name = "FILE", value_parser = path, help_heading = "Presets and checks")]

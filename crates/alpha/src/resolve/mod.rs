@@ -13,11 +13,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use alpha_nn::{FeedForward, ModelConfig};
-use alpha_train::config::{Dtype, Resume, TrainConfig};
+use alpha_train::config::{Dtype, Resume, TrainConfig, backend::BackendChoice};
 use serde_json::{Map, Value};
 
 pub(crate) use self::{
-    backend::{Place, place},
+    backend::choose_backend,
     checks::{MAX_ELEMENTS, in_range},
 };
 use crate::{
@@ -72,28 +72,28 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
         let shape = (folders.init_shape)(&init)?;
         take_shape(&mut flags, &given, &shape, &init)?;
     }
-    let mut place_of_stored = None;
+    let mut chosen = None;
     if let Some(stored) = &stored {
         // "As usual" is what it was when the run began, whose number of steps may have been another.
         if flags.warmup_iters == 0 {
             flags.warmup_iters = stored.get("warmupIters").and_then(Value::as_i64).unwrap_or(0);
         }
         // Before anything is said of how given and stored values go together: nobody typed the stored ones.
-        let place = place_of_stored.insert(place(&flags.place)?);
-        stored::check_equal(&configuration(flags.clone(), None, place), stored, &given)?;
+        let (choice, _) = chosen.insert(choose_backend(&flags.backend, flags.dtype)?);
+        stored::check_equal(&configuration(flags.clone(), None, choice), stored, &given)?;
     }
     if let (Some(Resume::Auto), None) = (&resume, &stored) {
         let dir = flags.run_dir.as_deref().unwrap_or(Path::new("")).display();
         notes.push(format!("resume: no checkpoint in `{dir}`, starting at step 1"));
     }
     checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
-    let place = match place_of_stored {
-        Some(place) => place,
-        None => place(&flags.place)?,
+    let (choice, notes_of_choice) = match chosen {
+        Some(chosen) => chosen,
+        None => choose_backend(&flags.backend, flags.dtype)?,
     };
-    checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
-    notes.extend(place.notes.clone());
-    Ok(Resolved { config: configuration(flags, resume, &place), notes })
+    checks::dtype(&flags, choice.backend).map_err(|failure| with_notes(failure, &mut notes))?;
+    notes.extend(notes_of_choice);
+    Ok(Resolved { config: configuration(flags, resume, &choice), notes })
 }
 
 /// A failure with what would have been noted before it.
@@ -175,7 +175,7 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
     Ok(())
 }
 
-fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> TrainConfig {
+fn configuration(flags: TrainFlags, resume: Option<Resume>, choice: &BackendChoice) -> TrainConfig {
     let shape = flags.shape;
     let activation = FeedForward::from_name(&shape.activation).expect("the parser takes only known names");
     let run_dir = match &resume {
@@ -188,10 +188,10 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> Tr
         data: flags.data.unwrap_or_default(),
         val_data: flags.val_data,
         domain: flags.domain,
-        backend: place.backend,
-        threads: place.threads,
-        device: flags.place.device,
-        matmul: place.matmul,
+        backend: choice.backend,
+        threads: choice.threads,
+        device: choice.device.clone(),
+        matmul: choice.matmul,
         steps: flags.steps,
         batch: flags.batch,
         accum_steps: flags.accum_steps,
@@ -227,7 +227,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> Tr
         seed: flags.seed,
         log_every: flags.log_every,
         trace: flags.trace,
-        dtype: flags.dtype,
+        dtype: choice.dtype,
         token_dtype: flags.token_dtype,
         packed: flags.packed,
         checkpoint: flags.checkpoint,
