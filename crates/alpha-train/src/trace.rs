@@ -48,7 +48,7 @@ struct TracedOp {
 
 /// What happened in an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum What {
+enum EventKind {
     /// The operation with this number in [`Tracer::ops`].
     Op(u32),
     /// Preparation of a batch.
@@ -59,7 +59,7 @@ enum What {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Event {
-    what: What,
+    kind: EventKind,
     thread: u32,
     start_ns: u64,
     end_ns: u64,
@@ -146,7 +146,7 @@ impl Tracer {
     pub fn record_data(&mut self, start: Instant, end: Instant) {
         let (start_ns, end_ns) = (self.ns(start), self.ns(end));
         self.phases.data_ms += ms(end_ns.saturating_sub(start_ns));
-        self.push(Event { what: What::Data, thread: 0, start_ns, end_ns });
+        self.push(Event { kind: EventKind::Data, thread: 0, start_ns, end_ns });
     }
 
     /// A registered program ran; `timeline` is what the backend filled.
@@ -164,7 +164,7 @@ impl Tracer {
                 wall_end_ns = wall_end_ns.min(end_ns);
                 self.kernels[kernel].thread_ms += ms(end_ns - start_ns);
                 let track = thread as u32 + u32::from(self.has_device);
-                self.push(Event { what: What::Op(op as u32), thread: track, start_ns, end_ns });
+                self.push(Event { kind: EventKind::Op(op as u32), thread: track, start_ns, end_ns });
             }
             if wall_start_ns < wall_end_ns {
                 let wall_ms = ms(wall_end_ns - wall_start_ns);
@@ -177,7 +177,7 @@ impl Tracer {
     /// The step ended; the phases add up to the time between its start and this end.
     pub fn end_step(&mut self, end: Instant) -> PhaseTimes {
         let (start_ns, end_ns) = (self.step_start_ns, self.ns(end));
-        self.push(Event { what: What::Step(self.step), thread: 0, start_ns, end_ns });
+        self.push(Event { kind: EventKind::Step(self.step), thread: 0, start_ns, end_ns });
         self.steps += 1;
         let phases = &mut self.phases;
         let covered = phases.data_ms
