@@ -53,8 +53,8 @@ pub struct Contents<'a> {
 }
 
 /// Writes `checkpoint-<step>` into the run folder and returns its path. The metrics are synced
-/// before the folder gets its name. Must be called by the holder of the run folder's lock: what
-/// an earlier process left unfinished in the folder is deleted first.
+/// before the folder gets its name. Must be called by the holder of the run folder's lock: unfinished
+/// files of earlier processes are deleted first.
 pub fn save(
     run_dir: &Path,
     contents: &Contents<'_>,
@@ -77,8 +77,8 @@ pub fn save(
     Ok(target)
 }
 
-/// Writes the weights alone, as after `step` steps, to `weights-<step>.safetensors` in the run folder: for whoever
-/// compares them while the run goes on. No checkpoint: neither synced nor pruned nor resumed from.
+/// Writes the weights alone, as after `step` steps, to `weights-<step>.safetensors` in the run folder, for
+/// comparisons while the run goes on. This is not a checkpoint: it is neither synced nor pruned nor resumed from.
 pub fn save_weights(
     run_dir: &Path,
     step: u64,

@@ -20,9 +20,9 @@ pub enum TrainError {
     /// The operating system refused.
     #[error("cannot {action} `{}`: {source}{}", path.display(), io_hint(source))]
     Io {
-        /// What was tried: `read`, `write`, `create` …
+        /// The action: `read`, `write`, `create` …
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Its answer.
         source: io::Error,
@@ -40,7 +40,7 @@ pub enum TrainError {
     /// The data of a resumed run is not what it was.
     #[error(
         "the data is not what it was when the run began: {what}\n\nhint: give the data that the run began with; to go on with \
-         what is there, which is then another run than one that was never interrupted, add `--allowDataChange`"
+         the data that is there, add `--allowDataChange`: the run then differs from one that was never interrupted"
     )]
     DataChanged {
         /// What differs.
@@ -57,10 +57,10 @@ pub enum TrainError {
         path: PathBuf,
         /// What is in it.
         name: String,
-        /// Whose it is.
+        /// Why it is not this run's to use.
         why: &'static str,
     },
-    /// The run folder was deleted, or moved to where nobody can find it.
+    /// The run folder was deleted, or moved to a place that cannot be found.
     #[error(
         "the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's\n\n\
          hint: nothing was written into it; the checkpoints up to here lie where it was moved to",
@@ -206,7 +206,7 @@ pub enum TrainError {
         /// The tensors that are there, by their names in the file.
         there: Vec<String>,
     },
-    /// A tensor that the model has no place for.
+    /// A tensor that the model does not have.
     #[error(
         "`{}` has a tensor `{tensor}` that the model has no place for\n\n\
          hint: check that `config.json` and the weights belong to the same model",
@@ -429,8 +429,8 @@ fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
     match fitting {
         Some((batch, accum_steps)) => {
             format!(
-                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; who knows that there is more \
-                 memory adds `--ignoreMemoryCheck`"
+                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; add `--ignoreMemoryCheck` if \
+                 there is more memory"
             )
         }
         None => "\n\nhint: even one sequence at a time does not fit; make the model or `--block` smaller, \

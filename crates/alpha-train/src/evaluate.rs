@@ -21,7 +21,7 @@ impl Validator {
         Validator { loader, tokens: vec![0; tokens], targets: vec![0; tokens] }
     }
 
-    /// Mean loss over all batches; none if the host asks to stop on the way.
+    /// Mean loss over all batches; none if the host asks to stop meanwhile.
     pub fn evaluate(
         &mut self,
         backend: &mut dyn Backend,
@@ -47,7 +47,7 @@ impl Validator {
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Mean cross-entropy of a token, nats.
+    /// Mean cross-entropy of a token, in nats.
     pub loss: f64,
     /// Tokens predicted.
     pub tokens: u64,
@@ -62,9 +62,9 @@ pub struct EvaluateOptions<'a> {
     pub layout: &'a ParamLayout,
     /// Windows in a batch, at most.
     pub batch: usize,
-    /// About so many tokens, chosen by a seed; none: all.
+    /// About how many tokens are evaluated, and the seed that chooses them; none: all.
     pub part: Option<(usize, u64)>,
-    /// Hears how far it is.
+    /// Hears about the progress.
     pub progress: &'a dyn Progress,
 }
 

@@ -1,4 +1,4 @@
-//! A model looked at without changing it: text from it, its gradients checked, and the first of its tensors that went bad.
+//! What can be seen of a model without changing it: its text, whether its gradients are right, and its first bad tensor.
 
 pub mod gradcheck;
 pub mod nonfinite;

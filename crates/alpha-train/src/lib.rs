@@ -1,6 +1,6 @@
 //! The training run: its configuration, folder, checkpoints, metrics and trace, and the step loop.
 //!
-//! Nothing here prints or knows of the command line: words go through [`host::Sink`].
+//! Nothing here prints or knows of the command line: output goes through [`host::Sink`].
 
 pub mod error;
 pub mod config;

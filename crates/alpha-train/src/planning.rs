@@ -1,4 +1,4 @@
-//! The planning check: what a run will amount to, said before anything is allocated.
+//! The planning check: the size of a run, told before anything is allocated.
 
 mod cgroup;
 pub mod memory;
@@ -23,7 +23,7 @@ const MEMORY_SHARE: f64 = 0.9;
 pub struct RunPrograms {
     /// The training step.
     pub train: TrainStep,
-    /// Evaluation, with its inputs' places; none where the run never evaluates.
+    /// Evaluation, with the places of its inputs; none where the run never evaluates.
     pub eval: Option<(Program, programs::Inputs)>,
     /// The largest and the smallest decoding program; none where the run never samples.
     pub decode: Option<[Program; 2]>,
@@ -74,12 +74,12 @@ pub fn step_config(config: &TrainConfig) -> StepConfig {
     }
 }
 
-/// What the check has to say.
+/// The result of the check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// One line: parameters, tokens, passes, memory.
     pub summary: String,
-    /// What the user may not have meant.
+    /// Settings that the user may not have meant.
     pub warnings: Vec<String>,
     /// Predicted peak resident memory.
     pub predicted_bytes: usize,

@@ -180,7 +180,7 @@ fn create_run_dir(path: &Path, in_use: &[PathBuf], host: &mut Host<'_>) -> Resul
     Ok(run_dir)
 }
 
-/// Says where the run goes on, and removes the checkpoints of steps that are run again.
+/// Says from where the run goes on, and removes the checkpoints of steps that are run again.
 fn take_up(
     origin: &Origin<'_>,
     run_dir: &RunDir,

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Dynamic loss scaling (Micikevicius et al., 2018, "Mixed precision training", section 3.2; the numbers are those of
-/// PyTorch's `GradScaler`): after a gradient that overflowed, whose update is left out, half the scale; after 2000
-/// updates without one, twice. Powers of two, so that scaling rounds nothing.
+/// PyTorch's `GradScaler`): a gradient that overflows halves the scale, and its update is left out; 2000 updates without
+/// an overflow double it. Scales are powers of two, so that scaling rounds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
-    /// What the loss is multiplied with.
+    /// The factor of the loss.
     pub scale: f32,
     /// Steps since it changed.
     pub good_steps: u32,
@@ -15,7 +15,7 @@ pub struct LossScale {
 
 const FIRST: f32 = 65536.0;
 const SMALLEST: f32 = 1.0;
-/// Beyond this, nothing is gained: gradients that were 0 in f16 at 2²⁴ are 0 in f32, too, for what an update makes of them.
+/// A larger scale gains nothing: gradients that are 0 in f16 even at 2²⁴ are too small to change an update in f32.
 const LARGEST: f32 = 16_777_216.0;
 const GROWTH_INTERVAL: u32 = 2000;
 
@@ -26,7 +26,7 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// After so many steps whose gradients were finite.
+    /// The scale after this many steps with finite gradients.
     #[must_use]
     pub fn after_good_steps(mut self, good_steps: usize) -> LossScale {
         for _ in 0..good_steps {
@@ -38,7 +38,7 @@ impl LossScale {
         self
     }
 
-    /// After a step whose gradients were not finite while its loss was; none where a smaller scale cannot help.
+    /// The scale after a step whose loss was finite and whose gradients were not; none where a smaller scale cannot help.
     #[must_use]
     pub fn after_overflow(self) -> Option<LossScale> {
         (self.scale > SMALLEST).then_some(LossScale { scale: self.scale / 2.0, good_steps: 0 })

@@ -6,18 +6,18 @@ use helios::{DeviceChoice, Format16, HeliosBackend, Keep, Options, Variant};
 
 use crate::{TrainError, config};
 
-/// Where operations run, decided.
+/// Where operations run, after `auto` was decided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendChoice {
-    /// Not `auto`.
+    /// Never `auto`.
     pub backend: config::Backend,
     /// CPU threads.
     pub threads: usize,
     /// A GPU's number or a part of its name.
     pub device: Option<String>,
-    /// The kernel of matrix products on a GPU, where not the one that is measured to be quickest.
+    /// The kernel of matrix products on a GPU; none: the quickest by measurement.
     pub matmul: Option<Variant>,
-    /// What a step's activations are kept in, which only a GPU can choose.
+    /// The number format of a step's activations; only a GPU has a choice.
     pub dtype: config::Dtype,
 }
 
@@ -47,7 +47,7 @@ pub fn make_backend(choice: &BackendChoice) -> Result<Box<dyn Backend>, TrainErr
     }
 }
 
-/// What a device keeps goes where data are cached.
+/// Keeps entries of devices in the folder in which data are cached.
 pub struct DeviceCache(Cache);
 
 impl DeviceCache {

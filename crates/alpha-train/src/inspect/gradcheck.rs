@@ -2,7 +2,7 @@
 //!
 //! Three computations of one step's gradient are compared: the backend's in f32, the
 //! reference's in f64 by the same backward formulas, and slopes of the f64 loss along random
-//! directions, which know nothing of any backward.
+//! directions, which depend on no backward formula.
 
 use std::ops::Range;
 

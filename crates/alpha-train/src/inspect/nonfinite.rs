@@ -1,6 +1,6 @@
-//! After a step whose loss or gradient is not finite: what went bad first, and the batch.
+//! After a step whose loss or gradient is not finite: the first tensor that went bad, and the batch.
 //!
-//! The update was left out, so the parameters are those the step began with; running its
+//! The update was left out, so the parameters are those that the step began with; running its
 //! operations again, one at a time, gives the same bits and shows the first tensor that a
 //! NaN or an infinity enters.
 
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{TrainError, config::TrainConfig, files};
 
-/// Elements looked at at a time.
+/// Elements that are checked at a time.
 const CHUNK: usize = 1 << 16;
 
 /// Describes the first tensor that is not finite: a parameter, or an operation's result.

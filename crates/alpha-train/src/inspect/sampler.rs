@@ -1,8 +1,8 @@
 //! Text from a model: prefill, then a token at a time against the key-value cache.
 //!
 //! Each token has a random number of its own, by seed and position in the text, so that sampling
-//! moves no other stream. When the context is full, the older half is dropped and the rest is
-//! read again: positions are learned, so that a cache cannot be shifted.
+//! changes no other stream. When the context is full, the older half is dropped and the rest is
+//! read again: positions are learned, so a cache cannot be shifted.
 
 use std::time::Instant;
 
@@ -65,7 +65,7 @@ pub struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler for this model. Of a vocabulary that is padded beyond the tokenizer's no id is chosen.
+    /// A sampler for this model. It never chooses an id that pads the vocabulary beyond the tokenizer's.
     pub fn new(config: &'a ModelConfig, layout: &'a ParamLayout, tokenizer: Option<&Tokenizer>) -> Sampler<'a> {
         let decode = programs::decode_program(config, layout, 1);
         let known_ids = tokenizer.map_or(config.vocab, |tokenizer| tokenizer.vocab_size().min(config.vocab));
@@ -143,7 +143,7 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// A token and by how much it was chosen; see [`Sample::margins`].
+/// A token, and how far the choice was from another one; see [`Sample::margins`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Choice {
     token: u32,
@@ -218,7 +218,7 @@ fn sort_candidates(logits: &[f32], order: &mut Vec<u32>, keep: usize) {
     order.sort_unstable_by(by_logit);
 }
 
-/// A prompt's tokens: encoded, or ids as they stand where there is no tokenizer.
+/// A prompt's tokens: encoded, or the ids that it lists where there is no tokenizer.
 pub fn prompt_ids(prompt: &str, tokenizer: Option<&Tokenizer>, vocab: usize) -> Result<Vec<u32>, TrainError> {
     match tokenizer {
         Some(tokenizer) => Ok(tokenizer.encode(prompt)?),

@@ -1,14 +1,14 @@
-//! What the process's control groups leave it: its own and those above, version 2 or 1.
+//! Memory that the process's control groups leave it: its own group and those above, version 2 or 1.
 //!
-//! Pages of files that have not been used for a while count as used and are given back when somebody needs memory, so that
-//! they are free here (`inactive_file`; Linux, Documentation/admin-guide/cgroup-v2.rst, section "Memory").
+//! The kernel counts pages of files that have not been used for a while as used memory and gives them back when memory is
+//! needed. Here they count as free (`inactive_file`; Linux, Documentation/admin-guide/cgroup-v2.rst, section "Memory").
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Where a kernel keeps a version's files.
+/// The names of a version's files.
 struct Hierarchy {
     kind: &'static str,
     limit: &'static str,
@@ -25,10 +25,10 @@ const V1: Hierarchy = Hierarchy {
     given_back: "total_inactive_file",
 };
 
-/// Version 1 writes the largest number that there is where nothing is limited.
+/// Version 1 writes the largest number there is where it has no limit.
 const NO_LIMIT: usize = 1 << 60;
 
-/// Least that any of the process's groups leaves; none where none limits.
+/// The least memory that any of the process's groups leaves; none where none has a limit.
 pub(super) fn free() -> Option<usize> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     free_within(&groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")))
@@ -39,7 +39,7 @@ type Group = (PathBuf, PathBuf, &'static Hierarchy);
 
 /// The process's groups that count memory.
 fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
-    // Where version 2 is by custom, also where that cannot be told.
+    // The usual folder of version 2, for systems that do not say where it is.
     let custom = PathBuf::from("/sys/fs/cgroup");
     let mut groups = vec![(custom.clone(), custom, &V2)];
     for line in memberships.lines() {
@@ -58,7 +58,7 @@ fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
     groups
 }
 
-/// What of a hierarchy is mounted, and where (proc(5), `/proc/pid/mountinfo`).
+/// Which part of a hierarchy is mounted, and where (proc(5), `/proc/pid/mountinfo`).
 fn mount_of(mounts: &str, version: &Hierarchy) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -81,7 +81,7 @@ fn free_within(groups: &[Group]) -> Option<usize> {
     groups.iter().filter_map(of_group).min()
 }
 
-/// What one group leaves; none where it has no limit.
+/// The memory that one group leaves; none where it has no limit.
 fn free_in(folder: &Path, version: &Hierarchy) -> Option<usize> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<usize>().ok(); // `max` is not a number

@@ -6,16 +6,16 @@ use alpha_tensor::{Backend, Program, RegionSizes};
 
 use super::cgroup;
 
-/// What a process takes beyond regions and scratch: code, tokenizer, buffers. Measured
-/// (docs/performance.md); the data itself stays in files, whose pages are the system's to take back.
+/// Memory of a process beyond regions and scratch: code, tokenizer, buffers. Measured
+/// (docs/performance.md). The data stays in files, whose pages the system can take back.
 const PROCESS_BYTES: usize = 12 << 20;
 
-/// What the driver of a software device takes in the process: its compiler, and the code of some fifty kernels. Measured on
-/// lavapipe 22.3: 160 MiB where it compiles the kernels of a small model, 110 to 120 where they come from its cache.
+/// Memory that the driver of a software device takes in the process: its compiler, and the code of some fifty kernels.
+/// Measured on lavapipe 22.3: 160 MiB where it compiles the kernels of a small model, 110 to 120 where they are cached.
 const DRIVER_BYTES: usize = 160 << 20;
 
-/// Peak memory of a run of these programs: of a device with memory of its own, what it allocates there; else what the
-/// process has resident, data pages not counted.
+/// Peak memory of a run of these programs: what it allocates on a device with memory of its own; else the resident memory
+/// of the process, without pages of data.
 pub fn predicted_bytes(backend: &dyn Backend, sizes: &RegionSizes, programs: &[&Program]) -> usize {
     let regions = sizes.total_bytes() + backend.scratch_bytes(programs);
     match backend.device_memory() {
@@ -25,7 +25,7 @@ pub fn predicted_bytes(backend: &dyn Backend, sizes: &RegionSizes, programs: &[&
     }
 }
 
-/// Memory that a run can still take: of a device with memory of its own, all that it has; else [`free_bytes`].
+/// Memory that a run can still take: all memory of a device that has its own; else [`free_bytes`].
 pub fn available_bytes(backend: &dyn Backend) -> Option<usize> {
     match backend.device_memory() {
         Some(memory) if !memory.is_host => memory.total_bytes.map(|bytes| bytes as usize),

@@ -15,7 +15,7 @@ use crate::{
     files, run_dir,
 };
 
-/// Where a run begins, and the folder that it writes to.
+/// What a run begins with, and the folder that it writes to.
 pub(super) struct Origin<'a> {
     pub(super) config: &'a TrainConfig,
     pub(super) run_path: PathBuf,

@@ -69,9 +69,9 @@ pub(super) struct Training<'a> {
     pub(super) elapsed_before_ms: f64,
     pub(super) tracer: Option<TraceState>,
     pub(super) turns: Option<Turns>,
-    /// As records name it; none on the processor.
+    /// The device's name in records; none on the processor.
     pub(super) device: Option<String>,
-    /// Whether it was said that prompts are longer than the model reads.
+    /// Whether the user was warned of prompts that are longer than the model reads.
     pub(super) has_warned_of_prompts: bool,
 }
 
@@ -137,7 +137,7 @@ impl Training<'_> {
             record.elapsed_ms = ms_since(host.started);
             self.count_step(&mut record, host)?;
             self.record_step(record, host)?;
-            // Nothing is asked of a step behind which others are under way.
+            // Nothing is due after a step behind which others are enqueued.
             if self.enqueued.is_empty()
                 && let Some(stopped) = self.after_step(host)?
             {
@@ -203,7 +203,7 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Saves and samples after a step where that is due. The outcome, if the run is asked to stop.
+    /// Saves and samples after a step where that is due. Returns the outcome, if the run is asked to stop.
     fn after_step(&mut self, host: &mut Host<'_>) -> Result<Option<Outcome>, TrainError> {
         let (config, step) = (self.config, self.state.step);
         let is_last = step == config.steps;
@@ -254,8 +254,8 @@ impl Training<'_> {
         is_due(step, config.sample_interval) || (step == config.steps && config.post_samples)
     }
 
-    /// Evaluates the step that the run was stopped at, as if it had not been: its row, its checkpoint and its sample are then
-    /// what they would have been. The outcome, if the run is asked to stop again.
+    /// Evaluates the step at which the run was stopped: its row, its checkpoint and its sample are then those of a run that
+    /// was not stopped. Returns the outcome, if the run is asked to stop again.
     fn make_up_for_evaluation(&mut self, host: &mut Host<'_>) -> Result<Option<Outcome>, TrainError> {
         let step = self.state.step;
         let val_loss = self.validate(host)?;
@@ -284,12 +284,12 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Makes the loss scale what the step's gradients say; true where they overflowed at a scale that can be smaller, which
-    /// is not a failure: the update was left out, and the run goes on.
+    /// Adapts the loss scale to the step's gradients. Returns whether they overflowed at a scale that can be smaller: that
+    /// is not a failure, for the update was left out, and the run goes on.
     fn adapt_loss_scale(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> bool {
         let Some(scale) = self.state.loss_scale else { return false };
         if !record.loss.is_finite() {
-            return false; // no scale is to blame
+            return false; // not because of the scale
         }
         if record.grad_norm.is_finite() {
             self.state.loss_scale = Some(scale.after_good_steps(1));
@@ -305,9 +305,9 @@ impl Training<'_> {
         true
     }
 
-    /// Whether a step may be enqueued now. The first always, while there are steps left. Another one behind it only where
-    /// nothing happens between the two: no evaluation, checkpoint or sample, no end of a turn, nothing that depends on
-    /// whether the update before was applied, but for ending the run; and not when the run is to stop, or is traced.
+    /// Whether a step may be enqueued now. The first one may, while there are steps left. Another one may follow it only
+    /// where nothing happens between the two: no evaluation, checkpoint or sample, no end of a turn, and nothing but the end
+    /// of the run that depends on whether the first update was applied; and not if the run is to stop, or is traced.
     fn may_enqueue(&self, is_stop_requested: &dyn Fn() -> bool) -> bool {
         let config = self.config;
         let last = self.state.step + self.enqueued.len() as u64;
@@ -324,8 +324,8 @@ impl Training<'_> {
             && !is_stop_requested()
     }
 
-    /// The error to end with, and what can be kept: the state before the step that failed; but a device that failed has
-    /// nothing to give.
+    /// Saves the state before the step that failed, unless the device failed and nothing can be read from it. Returns the
+    /// error to end with.
     fn fail(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
         if let TrainError::Backend(source @ BackendError::DeviceFailed { .. }) = error {
             let checkpoint = checkpoint::newest(self.run_dir.path())?.map(|saved| saved.path);
@@ -335,7 +335,7 @@ impl Training<'_> {
         Ok(error)
     }
 
-    /// Does what the loop asks for between steps, until it is to run one or to stop. Without a loop runs it.
+    /// Obeys the loop between steps, until it orders a step or the run is to stop. Without a loop the order is a step.
     fn wait_for_turn(&mut self, step: u64, is_stop_requested: &dyn Fn() -> bool) -> Result<Order, TrainError> {
         let Some(turns) = &mut self.turns else { return Ok(Order::Step) };
         loop {
@@ -415,7 +415,7 @@ impl Training<'_> {
         Ok(Some(Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale }))
     }
 
-    /// Waits for a step's results. One that was enqueued behind another began when that one ended.
+    /// Waits for a step's results. A step that was enqueued behind another began when that one ended.
     fn collect_step(
         &mut self,
         enqueued: Enqueued,
@@ -490,8 +490,8 @@ impl Training<'_> {
         Ok(path)
     }
 
-    /// After a step whose update was left out: the checkpoint of the step before, written now if
-    /// there is none. None before the first step.
+    /// After a step whose update was left out: returns the checkpoint of the step before, which is written now if
+    /// there is none; none before the first step.
     fn save_state_before_step(&mut self) -> Result<Option<PathBuf>, TrainError> {
         match checkpoint::newest(self.run_dir.path())? {
             Some(saved) if saved.step == self.state.step => Ok(Some(saved.path)),
@@ -500,7 +500,7 @@ impl Training<'_> {
         }
     }
 
-    /// Continues every prompt and writes the texts down. Reads parameters, changes nothing.
+    /// Continues every prompt and writes the texts to a file. Changes no parameter.
     fn sample(&mut self, step: u64, host: &mut Host<'_>) -> Result<(), TrainError> {
         self.run_dir.follow()?;
         let mut lines = JsonLines::open(&self.run_dir.path().join(metrics::SAMPLES_FILE_NAME))?;
@@ -521,7 +521,7 @@ impl Training<'_> {
             };
             if ids.len() > self.model.block && !self.has_warned_of_prompts {
                 host.sink.note(&format!(
-                    "warning: {prompt:?} has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+                    "warning: {prompt:?} has {} tokens, and the model reads {} at a time: it sees only the last of them",
                     ids.len(),
                     self.model.block
                 ));

@@ -18,7 +18,7 @@ use crate::{
     resolve::in_range,
 };
 
-/// What was asked of `alpha check`.
+/// The flags of `alpha check`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{exit::Failure, output};
 
-/// What was asked of `alpha devices`.
+/// The flags of `alpha devices`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
@@ -27,7 +27,7 @@ pub(crate) struct Flags {
 
 /// Describes and measures the processor.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
-    // Before anything is measured.
+    // A device that does not exist is refused before anything is measured.
     let chosen = flags.device.clone().map(DeviceChoice::Named).map(|choice| helios::find(&choice)).transpose();
     let chosen = chosen.map_err(TrainError::from)?;
     let cores = available_parallelism().map_or(1, NonZero::get);
@@ -55,7 +55,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// A GPU, its peaks where it can run the kernels, and which kernels products have on it.
+/// A GPU, its peaks where it can run the kernels, and its kernels of matrix products.
 struct Gpu {
     info: DeviceInfo,
     peaks: Option<Result<DevicePeaks, HeliosError>>,
@@ -82,7 +82,7 @@ fn names(variants: [Variant; 3]) -> String {
 struct Cpu {
     model: String,
     cores: usize,
-    /// `L1d`, `L2` … with the size as the system words it.
+    /// `L1d`, `L2` … with the size as the system writes it.
     caches: Vec<(String, String)>,
     features: Vec<&'static str>,
 }
@@ -140,8 +140,8 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> String {
 /// Version of the object that `--json` prints.
 const SCHEMA: &str = "alpha.devices/1";
 
-/// `gflops` and `gb_s` are of all threads together, or of the chosen GPU; `cpu.peaks` of each number of threads that was
-/// measured.
+/// `gflops` and `gb_s` are those of all threads together, or of the chosen GPU; `cpu.peaks` has those of each number of
+/// threads that was measured.
 fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu], chosen: Option<&DeviceInfo>) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
     let gpu = |Gpu { info: gpu, peaks, kernels }: &Gpu| {

@@ -25,7 +25,7 @@ use crate::{
 /// Names that `--split` takes.
 pub(crate) const SPLITS: &[&str] = &["all", "train", "val"];
 
-/// What was asked of `alpha eval`.
+/// The flags of `alpha eval`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
@@ -136,7 +136,7 @@ fn open_data(
     Ok(if flags.split == "val" { data.val } else { data.train })
 }
 
-/// What a split holds back of data the run that made the checkpoint may have trained on: with data of its own to validate on.
+/// Refuses a split whose validation part may have been trained on: a run with `--valData` trains on all of its data.
 fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), Failure> {
     // Models of other programs, and checkpoints of earlier versions, know nothing of data.
     if !checkpoint::has_training_state(checkpoint) {

@@ -1,4 +1,4 @@
-//! A model from a folder, ready to run: what `sample` and `eval` begin with.
+//! The model and the backend that `sample`, `eval` and `check` run.
 
 use std::path::Path;
 

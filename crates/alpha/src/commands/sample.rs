@@ -22,14 +22,14 @@ use crate::{
     resolve::in_range,
 };
 
-/// What was asked of `alpha sample`.
+/// The flags of `alpha sample`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
     /// Folder of the model: a checkpoint, or any in Hugging Face layout
     #[arg(long, value_name = "DIR", value_parser = path)]
     pub(crate) checkpoint: PathBuf,
-    /// What the text begins with; token ids where the model has no tokenizer
+    /// Start of the text; token ids where the model has no tokenizer
     #[arg(long, value_name = "TEXT", default_value = "The ", allow_hyphen_values = true)]
     pub(crate) prompt: String,
     /// Tokens to generate at most; the end-of-text token ends earlier
@@ -69,12 +69,12 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let tokenizer = model.tokenizer.as_ref();
     let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab).map_err(|error| {
         let failure = Failure::from(error);
-        // Of what cannot be encoded the tokenizer only knows that it is not in its vocabulary.
+        // The tokenizer only knows that some text is not in its vocabulary.
         if tokenizer.is_some() { failure.hint("give a prompt that the model knows with `--prompt`") } else { failure }
     })?;
     if prompt.len() > model.config.block {
         output::note(&format!(
-            "warning: the prompt has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+            "warning: the prompt has {} tokens, and the model reads {} at a time: it sees only the last of them",
             prompt.len(),
             model.config.block
         ));
@@ -104,7 +104,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     };
     let text = decode(&prompt, written, tokenizer)?;
     if flags.json {
-        // The end-of-text token is among the tokens, for it was chosen, and not in the text.
+        // The end-of-text token was chosen, so it is one of the tokens, but it is not in the text.
         let object = serde_json::json!({
             "schema": SCHEMA, "prompt": flags.prompt, "text": text, "tokens": tokens, "margins": margins,
             "prefill_tok_s": prefill_tok_s, "decode_tok_s": decode_tok_s,

@@ -1,10 +1,10 @@
-//! Types of flag values, where the standard ones say too little or take too much.
+//! Types of flag values, where the standard parsers accept too much or explain too little.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-/// What is wrong with a flag's value. The flag and the value are said by whoever reports it.
+/// What is wrong with a flag's value. Whoever reports it names the flag and the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueError {
     /// A size below 1.
@@ -66,7 +66,7 @@ pub(crate) fn whole(text: &str) -> Result<i64, ValueError> {
     text.parse().map_err(|_| ValueError::NotWhole)
 }
 
-/// A number; `inf` and `nan` come through, for the message that names what is wrong with them.
+/// A number; `inf` and `nan` are accepted here and refused later, with a better message.
 pub(crate) fn number(text: &str) -> Result<f64, ValueError> {
     text.parse().map_err(|_| ValueError::NotANumber)
 }

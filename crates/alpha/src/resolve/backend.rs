@@ -55,14 +55,14 @@ pub(crate) fn choose_backend(flags: &BackendFlags, dtype: Dtype) -> Result<(Back
     Ok((choice, note.into_iter().chain(too_many).collect()))
 }
 
-/// Whether there is such a GPU: said before any data is read.
+/// Refuses a GPU that does not exist before any data is read.
 fn check_device(device: Option<&str>) -> Result<(), Failure> {
     let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
     helios::find(&choice).map_err(TrainError::from)?;
     Ok(())
 }
 
-/// What `auto` takes: a GPU, never a software device; and the line that says so.
+/// The backend that `auto` stands for: a GPU but never a software device, else the CPU; and the line that says so.
 fn automatic(devices: &[DeviceInfo]) -> (Backend, String) {
     let is_gpu = |device: &&DeviceInfo| device.kind != DeviceKind::Software && device.lacks.is_none();
     if devices.iter().any(|device| is_gpu(&device)) {

@@ -1,8 +1,8 @@
 //! From flags to a [`TrainConfig`]: typed flag > `--config` file > stored configuration of a
 //! resumed run > `--domain` preset > default, then what depends on other flags, then checks.
 //!
-//! With `--init`, the folder's shape stands in the place of preset and default: a shape flag
-//! that was given must agree with it. With `--resume`, what was given must equal what is stored.
+//! With `--init`, the folder's shape replaces preset and default: a shape flag that was given
+//! must agree with it. With `--resume`, flags that were given must equal those that are stored.
 
 mod backend;
 mod checks;
@@ -29,7 +29,7 @@ use crate::{
 /// A run folder's `config.json`: flags by name, beside records of the run.
 pub(crate) type Stored = Map<String, Value>;
 
-/// What resolving needs to know of folders.
+/// Functions by which folders are read.
 #[derive(Clone, Copy)]
 pub(crate) struct Folders {
     /// The stored configuration of a run folder; `None` where it has no checkpoint to resume from.
@@ -38,7 +38,7 @@ pub(crate) struct Folders {
     pub(crate) init_shape: fn(init: &Path) -> Result<ModelConfig, Failure>,
 }
 
-/// A configuration and what is to be said about it.
+/// A configuration, and notes on it.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// The configuration.
@@ -74,11 +74,11 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
     }
     let mut chosen = None;
     if let Some(stored) = &stored {
-        // "As usual" is what it was when the run began, whose number of steps may have been another.
+        // 0 stands for the warm-up that the run began with: its number of steps may have been another.
         if flags.warmup_iters == 0 {
             flags.warmup_iters = stored.get("warmupIters").and_then(Value::as_i64).unwrap_or(0);
         }
-        // Before anything is said of how given and stored values go together: nobody typed the stored ones.
+        // Before the checks of combinations: the user did not type the stored values.
         let (choice, _) = chosen.insert(choose_backend(&flags.backend, flags.dtype)?);
         stored::check_equal(&configuration(flags.clone(), None, choice), stored, &given)?;
     }
@@ -96,7 +96,7 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
     Ok(Resolved { config: configuration(flags, resume, &choice), notes })
 }
 
-/// A failure with what would have been noted before it.
+/// A failure, after the notes that would have come before it.
 fn with_notes(failure: Failure, notes: &mut Vec<String>) -> Failure {
     notes.drain(..).for_each(|note| crate::output::note(&note));
     failure
@@ -146,7 +146,7 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
         }};
     }
     if !given.has("tokenizer") {
-        flags.tokenizer = None; // a preset's is not that of the weights
+        flags.tokenizer = None; // the weights do not belong to a preset's tokenizer
     }
     take!("layers", flags.shape.layers, shape.layers);
     take!("dim", flags.shape.dim, shape.dim);

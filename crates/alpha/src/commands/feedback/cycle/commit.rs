@@ -28,7 +28,7 @@ pub(crate) struct Flags {
 #[derive(Args, Debug)]
 #[group(skip)]
 pub(crate) struct Landing {
-    /// What the change is, in a few words
+    /// The change, in a few words
     #[arg(short, long, value_name = "SUMMARY")]
     message: String,
 
@@ -58,7 +58,7 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let (instrument, weakens) = (flags.instrument, flags.weakens.clone());
     let options = CommitOptions { instrument, weakens, ..flags.landing.options() };
     let mut session = context.session()?;
-    // A new instrument may have a configuration that the baseline's program cannot read, and nothing is judged.
+    // The baseline's program may be unable to read the configuration of a new instrument, and there nothing is judged.
     if !flags.instrument {
         super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     }

@@ -8,7 +8,7 @@ use super::{Context, Done, status};
 /// What the cycle is to show.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
-    /// What is to be shown, in a sentence
+    /// The hypothesis to show, in a sentence
     hypothesis: String,
 
     /// The part of the trainer that the change is about: a name of `[areas]` in `loop.toml`
@@ -19,7 +19,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "TIER", default_value = "t1")]
     parity: Tier,
 
-    /// What the change is measured against; HEAD unless named
+    /// Commit that the change is measured against; HEAD unless named
     #[arg(long, value_name = "REV")]
     baseline: Option<String>,
 }

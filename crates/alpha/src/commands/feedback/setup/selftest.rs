@@ -15,7 +15,7 @@ use super::{Context, Done};
 /// How thoroughly.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
-    /// Measure so many layouts of the program, however long it takes
+    /// Number of layouts of the program to measure, however long it takes
     #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(layout::FEWEST)..=i64::from(layout::MOST)))]
     layouts: Option<u32>,
 }
