@@ -77,7 +77,7 @@ pub fn save(
     Ok(target)
 }
 
-/// Writes the weights alone, as after `step` steps, to `weights-<step>.safetensors` in the run folder, for
+/// Writes only the weights, those after `step` steps, to `weights-<step>.safetensors` in the run folder, for
 /// comparisons while the run goes on. This is not a checkpoint: it is neither synced nor pruned nor resumed from.
 pub fn save_weights(
     run_dir: &Path,

@@ -454,7 +454,7 @@ impl TrainError {
     }
 
     /// The exit code of the process: 3 for something that this machine or build lacks, else 1.
-    /// (What the command line alone shows to be wrong never gets as far as this crate.)
+    /// (Errors of the command line itself never reach this crate.)
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::Backend(BackendError::Unsupported { .. }) | TrainError::Device(_) => 3,

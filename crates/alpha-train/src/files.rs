@@ -276,7 +276,7 @@ mod tests {
         names
     }
 
-    /// What the system says when there is no space left, from the device made for it.
+    /// Writes to `/dev/full`, which always reports a full disk.
     #[cfg(target_os = "linux")]
     fn write_to_full_disk(bytes: &[u8]) -> io::Result<()> {
         OpenOptions::new().write(true).open("/dev/full")?.write_all(bytes)

@@ -64,9 +64,9 @@ pub struct StepRecord {
     pub clip_coef: f32,
     /// Since the process began.
     pub elapsed_ms: f64,
-    /// Of the step alone.
+    /// Of this step.
     pub tokens_per_sec: f64,
-    /// Of the step alone.
+    /// Of this step.
     pub ms_per_iter: f64,
     /// Dispatches on a GPU, kernels run on the CPU.
     pub gpu_ops_count: u64,
@@ -358,7 +358,7 @@ pub fn format_trace_line(record: &StepRecord) -> Option<String> {
     ))
 }
 
-/// A number with so many decimals; `nan`, `inf` in small letters.
+/// A number with this many decimals; `nan` and `inf` in lower case.
 struct Decimals(f64, usize);
 
 impl fmt::Display for Decimals {

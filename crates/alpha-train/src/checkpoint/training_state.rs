@@ -125,12 +125,12 @@ pub fn write_training_state(
     })
 }
 
-/// Whether a folder holds the state of a training, and so is a checkpoint of a run and not a model alone.
+/// Whether a folder holds the state of a training, and so is a checkpoint of a run and not only a model.
 pub fn has_training_state(dir: &Path) -> bool {
     dir.join(FILE_NAME).exists()
 }
 
-/// Reads the counters of a checkpoint alone.
+/// Reads only the counters of a checkpoint.
 pub fn read_training_state(dir: &Path) -> Result<TrainingState, TrainError> {
     Ok(open(dir)?.1)
 }

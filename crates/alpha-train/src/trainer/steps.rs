@@ -33,7 +33,7 @@ pub(super) struct TraceState {
 }
 
 impl TraceState {
-    /// On a device, which is one track, or on so many threads.
+    /// For a device, which is one track, or for this many threads.
     pub(super) fn new(programs: &RunPrograms, origin: Instant, threads: usize, has_device: bool) -> TraceState {
         let mut tracer = Tracer::new(origin, DEFAULT_EVENTS);
         let threads = if has_device { 1 } else { threads };

@@ -1,5 +1,5 @@
-//! Safetensors files that are not what they should be: each is an error, none a panic, and what
-//! is accepted is what the official reader accepts.
+//! Malformed safetensors files: each is an error, none a panic, and the files that are
+//! accepted are those that the official reader accepts.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! The engine from outside: whole runs through the binary, on tiny models and text that the tests make.
 //!
 //! A test asks for a [`place::Place`], a folder of its own in which every command runs, and compares what the commands
-//! print and leave there. Nothing of the product's own readers is used.
+//! print and leave there. The product's own readers are not used.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 

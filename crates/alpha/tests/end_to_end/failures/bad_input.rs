@@ -1,4 +1,4 @@
-//! Data that cannot be used, memory that does not suffice, and numbers that are not numbers any more.
+//! Data that cannot be used, too little memory, and numbers that are not finite.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::place::{Place, u16_tokens};
 
-/// Flags for shards in the place of text.
+/// Flags for shards instead of text.
 const SHARDS: &[&str] = &["--tokenizer=", "--tokenDtype=u16", "--steps=5"];
 
 /// A shard as llm.c writes it for GPT-2.
@@ -176,7 +176,7 @@ fn a_loss_that_becomes_nan_stops_the_run() {
     assert!(values.map(|bytes| f32::from_le_bytes(*bytes)).all(f32::is_finite));
 }
 
-/// Without an evaluation before it, too.
+/// The same without an evaluation before it.
 #[test]
 fn the_state_before_the_bad_step_is_saved() {
     let place = Place::with_text();
@@ -240,10 +240,10 @@ fn spikes_are_left_out_and_counted() {
     let counters = crate::tensors::counters(&place.path("run/checkpoint-20"));
     assert_eq!((&counters["spikes_skipped"], &counters["updates"]), (&skipped.into(), &(20 - skipped).into()));
     assert!(done.stderr.contains(&format!("{skipped} spikes")), "{}", done.stderr);
-    // A threshold that nothing exceeds changes nothing.
+    // A threshold that no norm exceeds changes nothing.
     place.train("high", &["--steps=20", "--spikeThreshold=1e6"]).succeeded();
     assert!(place.weights("high", 20) == place.weights("free", 20));
-    // One that everything exceeds leaves the weights as they began.
+    // One that every norm exceeds leaves the weights as they were.
     place.train("low", &["--steps=20", "--spikeThreshold=1e-9"]).succeeded();
     place.train("one", &["--steps=1", "--spikeThreshold=1e-9"]).succeeded();
     assert!(place.weights("low", 20) == place.weights("one", 1));

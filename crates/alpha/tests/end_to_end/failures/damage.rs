@@ -12,14 +12,14 @@ fn with_model() -> Place {
     place
 }
 
-/// Makes `model` whole again.
+/// Restores `model`.
 fn repair(place: &Place) {
     for (name, content) in place.tree("run/checkpoint-5") {
         place.write(&format!("model/{}", name.display()), content);
     }
 }
 
-/// Checks that every command that opens `model` says the same, and that the run is as it was.
+/// Checks that every command that opens `model` says the same, and that the run is unchanged.
 #[track_caller]
 fn check(place: &Place, words: &[&str]) {
     let before = place.tree("run");

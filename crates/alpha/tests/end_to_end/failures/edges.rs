@@ -1,5 +1,5 @@
-//! What public bug reports of other trainers were about: data that changed, moved or hid; formats that are not what they seem;
-//! limits of the machine; ends that come at an unexpected time.
+//! Cases from public bug reports of other trainers: data that changed, moved or was hidden; formats that are not what they
+//! seem; limits of the machine; ends at an unexpected time.
 
 use std::{
     fs::{self, File},
@@ -65,7 +65,7 @@ fn other_data_is_not_gone_on_with_unless_asked() {
     place.resume("run", &["--steps=9"]).refused(1, &["data is not what it was", "--data", "--allowDataChange"]);
     assert_eq!(place.checkpoint_steps("run"), [5]);
     place.write("text.txt", words(1200));
-    // The same text, of which another part is trained on.
+    // The same text, with another part of it to train on.
     place.write("val.txt", words(100));
     place.resume("run", &["--steps=9", "--valData=val.txt"]).refused(1, &["tokens are trained on", "--valData"]);
     place.write("text.txt", words(1300));
@@ -123,7 +123,7 @@ fn formats_are_known_by_their_content() {
         place.train(&format!("of-{data}"), &[&format!("--data={data}"), "--steps=3"]).succeeded();
     }
     assert!(place.weights("of-docs.json", 3) == place.weights("of-docs.jsonl", 3));
-    // numpy's header is passed over.
+    // numpy's header is skipped.
     let tokens = u16_tokens((0..900).map(|index| index * 7 % 50));
     let header = format!("{:<117}\n", "{'descr': '<u2', 'fortran_order': False, 'shape': (900,), }");
     place.write("tokens.bin", &tokens);
@@ -164,7 +164,7 @@ fn weights_are_not_given_another_tokenizer() {
     let init: &[&str] = &["--init=run/checkpoint-2", "--steps=1", "--layers=", "--dim=", "--heads=", "--tokenizer="];
     let words = &["run/checkpoint-2", "no `tokenizer.json`", "--tokenizer=FILE"];
     place.train("other", init).refused(1, words);
-    // One that would be built now is not theirs either, but one that is named is taken at the user's word.
+    // A tokenizer that is built now is not theirs either; one that the user names is trusted.
     place.train("other", &[init, &["--tokenizer=char"]].concat()).refused(1, words);
     place.alpha(&["tokenizer", "build", "--type=char", "--input=text.txt", "--out=own.json"]).succeeded();
     place.train("named", &[init, &["--tokenizer=own.json"]].concat()).succeeded();
@@ -268,7 +268,7 @@ fn a_step_of_many_micro_steps_can_be_left() {
     assert_eq!(place.checkpoint_steps("run"), [0]);
 }
 
-/// Renames tensors in a safetensors file, whose header is padded to the length that it had.
+/// Renames tensors in a safetensors file, and pads its header to its old length.
 fn rename_tensors(place: &Place, folder: &str, rename: impl Fn(&str) -> Option<String>) {
     let path = place.path(folder).join("model.safetensors");
     let bytes = fs::read(&path).unwrap();

@@ -1,4 +1,4 @@
-//! A file that cannot be written to its end while a checkpoint is saved: the disk is full, or a limit is reached.
+//! A file that cannot be written completely while a checkpoint is saved: the disk is full, or a limit is reached.
 //!
 //! A full disk takes a file system of its own, which not every system lets a user mount: there, that test says that it
 //! was skipped. The limit on a file's size, which every process has, goes the same way through the program.
@@ -61,7 +61,7 @@ fn a_full_disk_costs_nothing_that_was_saved() {
     assert_same_checkpoint(&place.path("run/checkpoint-20"), &place.path("whole/checkpoint-20"));
 }
 
-/// Said past the test runner, which keeps what passing tests print.
+/// Prints past the test runner, which hides the output of passing tests.
 fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED a_full_disk_costs_nothing_that_was_saved: {}", why.trim());
 }

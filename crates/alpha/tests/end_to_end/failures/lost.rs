@@ -1,4 +1,4 @@
-//! What a slip of the hand must not cost: a folder, a file, a run; and what a model says of itself.
+//! Files, folders and runs that a mistake must not cost; and what a model's folder says about it.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -20,7 +20,7 @@ fn edit(place: &Place, file: &str, change: impl FnOnce(&mut Value)) {
 fn a_folder_chosen_by_mistake_keeps_what_is_in_it() {
     let place = Place::with_text();
     place.train("run", &["--steps=2"]).succeeded();
-    // A model, as others keep it.
+    // A model as other programs keep it.
     fs::rename(place.path("run/checkpoint-2"), place.path("model")).unwrap();
     let before = fs::read(place.path("model/config.json")).unwrap();
     let init: &[&str] = &["--init=model", "--steps=1", "--layers=", "--dim=", "--heads=", "--tokenizer="];
@@ -31,7 +31,7 @@ fn a_folder_chosen_by_mistake_keeps_what_is_in_it() {
     place
         .train("mine", &["--steps=1", "--data=mine/samples.jsonl"])
         .refused(1, &["`samples.jsonl`", "no run of alpha"]);
-    // Nor where a run has been, and whatever the data are named by.
+    // Nor in a folder that a run has used, under any name of the data.
     place.write("run/samples.jsonl", fs::read(place.path("mine/samples.jsonl")).unwrap());
     for data in ["--data=run/sam*.jsonl", "--valData=run/samples.jsonl"] {
         place.train("run", &["--steps=1", data]).refused(1, &["`samples.jsonl`", "is to read"]);
@@ -57,7 +57,7 @@ fn what_a_run_begins_with_is_not_deleted_by_it() {
     assert!(!kept.exists() && done.stderr.contains("run.old-20200101T000000Z`, moved aside before"), "{}", done.stderr);
 }
 
-/// A run that died before it saved anything is an earlier run too, but not one that a checkpoint is given up for.
+/// A run that died before it saved anything is an earlier run too, but it does not replace one with a checkpoint.
 #[test]
 fn a_run_without_a_checkpoint_pushes_out_none_that_has_one() {
     let place = Place::with_text();
@@ -149,7 +149,7 @@ fn a_configuration_that_was_edited_does_not_change_the_model() {
     place.resume("run", &["--steps=4"]).succeeded();
 }
 
-/// A run writes where its folder is, not into what has taken its name.
+/// A run follows its folder, and does not write into another that has taken its name.
 #[test]
 fn a_run_goes_with_its_folder() {
     let place = Place::with_text();
@@ -197,7 +197,7 @@ fn a_text_ends_where_the_model_says_it_ends() {
     let saved: Value =
         serde_json::from_slice(&fs::read(place.path("tuned/checkpoint-1/config.json")).unwrap()).unwrap();
     assert_eq!(saved["eos_token_id"], whole[5]);
-    // As Python writes it, and where the tokenizer's own configuration alone names it.
+    // As Python writes it, and where only the tokenizer's own configuration names it.
     let text = fs::read_to_string(place.path(config)).unwrap().replacen('{', "\u{feff}{\"other\": NaN, ", 1);
     place.write(config, text);
     assert_eq!(sample(), whole[..=fifth]);
@@ -213,7 +213,7 @@ fn a_text_ends_where_the_model_says_it_ends() {
     place.alpha(&["sample", "--checkpoint=run/checkpoint-30"]).failed(1, &["tokenizer_config.json", "not valid JSON"]);
 }
 
-/// Token 0 is as much an end as any other, and tokens that were encoded without it are not taken for those with it.
+/// Token 0 can be the end of a text, and tokens that were encoded without it are not mistaken for those with it.
 #[test]
 fn documents_end_with_token_0_where_the_model_says_so() {
     let place = Place::with_text();

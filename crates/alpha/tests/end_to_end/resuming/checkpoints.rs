@@ -1,4 +1,4 @@
-//! The run folder: whose it is, what becomes of an earlier run in it, which checkpoints stay.
+//! The run folder: its lock, an earlier run in it, and the checkpoints that stay.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn an_earlier_run_is_set_aside_whole() {
     let old = set_aside(&place);
     assert_eq!(old.len(), 1, "{old:?}");
     assert!(done.stderr.contains(&old[0]), "{}", done.stderr);
-    // What is not a run's stays where it is, and so does the lock.
+    // Files that are not a run's stay where they are, and so does the lock.
     assert_eq!(fs::read(place.path("run/notes.txt")).unwrap(), b"mine");
     first.retain(|path, _| !path.ends_with("notes.txt") && !path.ends_with(".lock"));
     assert!(place.tree(&old[0]) == first);
@@ -50,7 +50,7 @@ fn a_folder_in_use_is_refused() {
 #[test]
 fn the_newest_and_the_best_checkpoint_stay() {
     let place = Place::with_text();
-    // The letters of the text, backwards: learning the one is unlearning the other.
+    // The letters of the text backwards: learning one order is unlearning the other.
     let text: String = words(1200);
     place.write("backwards.txt", text.chars().rev().collect::<String>());
     let flags = ["--valData=backwards.txt", "--steps=40", "--evalInterval=5", "--keepCheckpoints=2", "--evalIters=8"];

@@ -1,4 +1,4 @@
-//! Stopping in the middle of something, and what may be asked of a run that goes on.
+//! Stopping in the middle of work, and flags that a resumed run accepts.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use crate::{
     tensors::assert_same_checkpoint,
 };
 
-/// A row without what depends on the clock.
+/// A row without the values that depend on the clock.
 fn lasting(row: &serde_json::Value) -> serde_json::Value {
     let mut row = row.clone();
     let is_lasting = |key: &str| ["step", "loss", "valLoss", "lr", "gradNorm", "data_hash"].contains(&key);
@@ -71,7 +71,7 @@ fn what_is_asked_of_a_run_that_goes_on() {
     fs::remove_dir_all(place.path("run/checkpoint-40")).unwrap();
     // The same words again mean the same.
     place.resume("run", &["--steps=40", automatic]).succeeded();
-    // What was typed is named, not what goes with it.
+    // The message names the flag that was typed, not one that follows from it.
     let done = place.resume("run", &["--steps=50", "--lr=1e-5"]);
     done.refused(2, &["`--lr=0.00001`", "has 0.001"]);
     assert!(!done.stderr.contains("lrMin"), "{}", done.stderr);
@@ -97,7 +97,7 @@ fn the_trace_of_the_first_part_is_kept() {
     assert!(done.stderr.contains("`kernels-to-4.json`"), "{}", done.stderr);
     assert_eq!(fs::read(place.path("run/kernels-to-4.json")).unwrap(), first);
     assert!(place.path("run/trace-to-4.json").exists() && place.path("run/trace.json").exists());
-    // Going another way from there does not take what is kept for what is run again.
+    // Going another way from there does not take the kept trace for that of the steps that are run again.
     place.alpha(&["train", "--resume=run/checkpoint-4", "--steps=5"]).succeeded();
     assert_eq!(fs::read(place.path("run/kernels-to-4.json")).unwrap(), first);
 }

@@ -1,4 +1,4 @@
-//! A run that was ended, in whatever way, goes on as if it had not been.
+//! A run that was ended in any way goes on as if it had not been interrupted.
 
 use std::{fs, path::Path};
 
@@ -50,7 +50,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn from_the_middle_it_is_the_same_run() {
     let place = with_whole_run();
-    // By name, with later checkpoints and rows there; they are of no use any more.
+    // By name, although there are later checkpoints and rows, which are dropped.
     copy(&place.path("whole"), &place.path("by-name"));
     place.alpha(&["train", "--resume=by-name/checkpoint-30"]).succeeded();
     assert_as_whole(&place, "by-name", STEPS);
@@ -178,7 +178,7 @@ fn another_runs_checkpoint_begins_a_folder_of_its_own() {
     let resume = format!("--resume={}", checkpoint.display());
     let run_dir = format!("--runDir={}", place.path("b").display());
     place.alpha(&["train", &resume, &run_dir]).succeeded();
-    // b's own run was set aside whole, and a's is as it was.
+    // b's own run was moved aside whole, and a's is unchanged.
     let old = fs::read_dir(place.path("b").parent().unwrap())
         .unwrap()
         .map(|entry| entry.unwrap().path())

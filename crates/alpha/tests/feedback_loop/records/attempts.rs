@@ -1,5 +1,5 @@
-//! Every attempt counts, and every pair of one: crashes, kills, lost records, new commits and other working trees take
-//! nothing off the count.
+//! Every attempt counts, and so does every pair: crashes, kills, lost records, new commits and other working trees do not
+//! reduce the count.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn crash_in(toy: &Toy, runs: &str) {
     toy.edit(place, &format!("{crash}{place}"));
 }
 
-/// What ended early counts against the candidate: as far as the trainer knows, it ended what looked bad.
+/// A pair that ended early counts against the candidate: its trainer may have ended it because it looked bad.
 #[test]
 fn a_trainer_that_crashes_at_the_end_of_a_pair_does_not_gain() {
     let toy = Toy::new();
@@ -82,7 +82,7 @@ fn a_loop_that_is_killed_leaves_a_pair_that_has_begun() {
     let kept = state(&toy);
     assert_eq!(kept["bookkeeping"]["begun"]["number"], 3, "{kept:#}");
     assert_eq!((kept["pairs"].as_array().unwrap().len(), attempts(&toy)), (3, 1.0));
-    // Given up, it is in the record as what it was.
+    // The record has the attempt that was given up.
     toy.alpha(&["drop", "it was killed"]).succeeded();
     let history = toy.json(&["history"]);
     assert_eq!(history.object["attempts"][0]["pairs"], 4, "{:#}", history.object);

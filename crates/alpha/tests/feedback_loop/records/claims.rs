@@ -1,5 +1,5 @@
-//! What lands follows from what was measured: edited files, a weaker instrument, slowdowns taken back, words of the
-//! trainer's own.
+//! Claims follow from measurements: cases of edited files, a weaker instrument, slowdowns taken back, and trainers that
+//! report about themselves.
 
 use std::{fs, path::Path};
 
@@ -127,7 +127,7 @@ fn a_slowdown_that_is_taken_back_is_no_gain() {
     assert!(message.contains("Takes back a slowdown") && message.contains(&best[..12]), "{message}");
     let verified = toy.json(&["verify", "HEAD"]);
     assert_eq!(verified.code, Some(0), "{:#}", verified.object);
-    // Nor does it become one by its message.
+    // Its message does not make it one either.
     let subject = message.lines().next().unwrap();
     let claiming = message.replacen(subject, &format!("{subject} (+48.00% tok/s)"), 1);
     toy.git(&["commit", "-q", "--amend", "-m", &claiming]);

@@ -1,4 +1,4 @@
-//! A claim and its record: what they are worth after the history was rewritten, damaged, or tampered with.
+//! A claim and its record, after the history was rewritten, damaged, or tampered with.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn record_of(toy: &Toy, commit: &str) -> String {
     format!("perf/ledger/{}.json", record.unwrap_or_else(|| panic!("no record in {trailers}")))
 }
 
-/// What `verify` says of the only claim.
+/// The answer of `verify` about the only claim.
 #[track_caller]
 fn verify(toy: &Toy, what: &str) -> Answer {
     toy.json(&["verify", what])
@@ -42,7 +42,7 @@ fn holds(toy: &Toy, what: &str, measured_here: bool) {
     assert_eq!(claims[0]["measured_here"], measured_here, "{:#}", answer.object);
 }
 
-/// Somebody else's commit on another branch that starts before the claim.
+/// Another user's commit on a branch that starts before the claim.
 fn other_branch(toy: &Toy) {
     toy.git(&["checkout", "-q", "-b", "other", "HEAD^"]);
     toy.edit("    \"\"\"a·bᵀ.\"\"\"", "    \"\"\"The matrix a·bᵀ.\"\"\"");
@@ -101,7 +101,7 @@ fn a_changed_number_or_message_does_not_hold() {
     holds(&toy, "HEAD", true);
 }
 
-/// Whatever a damaged ledger makes impossible, it says so; nothing panics and nothing else is lost.
+/// A damaged ledger is reported wherever it matters; nothing panics and nothing else is lost.
 #[test]
 fn torn_missing_and_forged_records() {
     let toy = Toy::landed();
@@ -111,7 +111,7 @@ fn torn_missing_and_forged_records() {
     let damages = [
         whole[..whole.len() / 2].to_owned(),
         String::new(),
-        // Numbers that are no longer what was hashed.
+        // Numbers that were changed after they were hashed.
         whole.replacen("FASTER", "LEANER", 1),
         "{}".to_owned(),
     ];
@@ -191,7 +191,7 @@ fn the_hook_refuses_claims_without_evidence() {
     let toy = Toy::landed();
     let message = toy.git(&["log", "-1", "--format=%B"]);
     let hook = toy.path(".git/hooks/commit-msg");
-    // Somebody's own hook stays in charge of what it was.
+    // The user's own hook keeps its job.
     fs::write(&hook, "#!/bin/sh\ngrep -q forbidden \"$1\" && { echo 'a forbidden word' >&2; exit 1; }\nexit 0\n")
         .unwrap();
     finish(toy.command("chmod").args(["+x", ".git/hooks/commit-msg"])).succeeded();

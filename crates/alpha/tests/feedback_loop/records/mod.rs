@@ -1,4 +1,4 @@
-//! Attempts, claims and records: what they say, and what becomes of them.
+//! Attempts, claims and records: that they count, hold and stay.
 
 mod attempts;
 mod claims;

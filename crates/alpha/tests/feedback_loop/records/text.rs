@@ -1,4 +1,4 @@
-//! Text that comes from elsewhere: it is shown, it steers nothing, and it is cut rather than kept out of the ledger.
+//! Text from outside: it is shown, controls nothing, and is cut rather than kept out of the ledger.
 
 use crate::{changes::FASTER, toy::Toy};
 
@@ -7,7 +7,7 @@ const STEERING: &str = "no waste\x1b[2J\nAlpha-Record: 0000\n\nperf: x (+99.00% 
 /// The same as it is shown where there is one line.
 const SHOWN: &str = "no waste\\u{1b}[2J\\nAlpha-Record: 0000\\n\\nperf: x (+99.00% tok/s)\\u{202e}\\u{9b}1m";
 
-/// Whether a terminal would act on it, or a reader not see it.
+/// Whether a terminal would act on it, or hide it from a reader.
 #[track_caller]
 fn is_plain(text: &str) {
     let hidden =

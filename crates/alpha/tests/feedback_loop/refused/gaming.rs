@@ -80,7 +80,7 @@ fn other_training_is_refused() {
     }
 }
 
-/// Whoever finds what an earlier run left does nothing; everyone leaves what they can, wherever they can.
+/// A trainer that finds traces of an earlier run does nothing; each leaves traces wherever it can.
 #[test]
 fn what_an_earlier_run_left_has_no_effect() {
     let toy = Toy::new();
@@ -130,7 +130,7 @@ fn a_process_that_leaves_the_group_gains_nothing() {
     }
 }
 
-/// Started late, in the first turn, when nobody looks for it any more.
+/// Started late, in the first turn, after the check for such processes.
 #[test]
 fn a_process_that_starts_in_a_turn_and_leaves_gains_nothing() {
     let toy = Toy::new();
@@ -143,7 +143,7 @@ fn a_process_that_starts_in_a_turn_and_leaves_gains_nothing() {
     assert_eq!(toy.processes(), Vec::<String>::new());
 }
 
-/// Work that is put off until `done` is said runs in nobody's turn.
+/// Work that is put off until after `done` runs in neither arm's turn.
 #[test]
 fn a_thread_that_works_after_done_gains_nothing() {
     let toy = Toy::new();
@@ -193,7 +193,7 @@ fn files_of_the_instrument_are_sealed() {
         assert!(compared.text("reason").contains(name), "{:#}", compared.object);
     }
     assert_eq!(toy.runs(), 0, "what is refused for what it is needs no run");
-    // What was refused for its company is judged by itself without it.
+    // A change that was refused because of another is judged by itself without it.
     toy.restore();
     toy.change(FASTER);
     toy.json(&["compare"]).says("FASTER", 0);
@@ -222,7 +222,7 @@ fn asking_again_gets_the_same_answer() {
     for key in ["speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "record"] {
         assert_eq!(first.object[key], second.object[key], "{key}");
     }
-    // Another tree that builds the same program is no other attempt.
+    // Another tree that builds the same program is not another attempt.
     toy.edit("# Forward. `s` holds what a step computes.", "# Forward.");
     let third = toy.json(&["compare"]).says("SAME", 4);
     assert_eq!(first.object["speedup_pct"], third.object["speedup_pct"]);

@@ -1,5 +1,5 @@
-//! The same training, only sooner: broken trainers and samplers are refused by the name of what they break, rounding is
-//! let through.
+//! The same training, only sooner: broken trainers and samplers are refused by the name of what they break; rounding is
+//! accepted.
 //!
 //! Every fault is put on top of a true gain, so that nothing but parity stands in its way.
 
@@ -104,7 +104,7 @@ fn steps_that_are_left_out_are_refused() {
             edits: &[("    first, second = 1", "    if s.step == 7:\n        return\n    first, second = 1")],
             caught_by: &["loss_6_20", "grad_norm_6_20", "updates"],
         },
-        // Right as long as anybody looks closely: a kernel is left out from step 50 on.
+        // Right as long as steps are compared closely: a kernel is left out from step 50 on.
         Fault {
             edits: &[(
                 "            kernel(s)\n            spin",

@@ -1,4 +1,4 @@
-//! What is built is what is compared and what is committed: ways in which a change that does nothing was called faster.
+//! The tree that is built is the one that is compared and committed: ways to call a change faster that does nothing.
 //!
 //! The candidate differs from its baseline by a comment, which is not part of the program. Where both are built from
 //! what git has, in the same surroundings, they are the same program, and nothing is to be measured.
@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use crate::{changes::FASTER, toy::Toy};
 
-/// A line for `build.sh` that takes the waste out of attention, where something is the case.
+/// A line for `build.sh` that takes the waste out of attention under a condition.
 fn faster_if(condition: &str) -> String {
     format!("if {condition}; then sed -i '/attention/s/40_000/0/' out/trainer; fi\n")
 }
@@ -110,7 +110,7 @@ fn untracked_files_are_listed_and_secrets_refused() {
     assert!(compared.stderr.contains("notes.txt"), "{}", compared.stderr);
 }
 
-/// Inputs are laid out for good; what changed there since is put right before anything runs.
+/// Inputs are laid out once; changes to them are undone before anything runs.
 #[test]
 fn inputs_that_were_changed_are_laid_out_anew() {
     let toy = Toy::untested();

@@ -1,4 +1,4 @@
-//! What a hostile change reaches: nothing but its own folder, and no gain that a user would not have.
+//! A hostile change reaches only its own folder, and makes no gain that a user would not have.
 
 use std::process::Stdio;
 
@@ -6,7 +6,7 @@ use pairbench::process::isolation::Isolation;
 
 use crate::{changes::FASTER, toy::Toy};
 
-/// Whether this machine has walls; where not, the loop says what is not protected, and these tests have nothing to see.
+/// Whether this machine has walls; where not, the loop says what is not protected, and these tests check nothing.
 fn has_walls() -> bool {
     Isolation::detect(&[], &[]).has_walls()
 }
@@ -35,7 +35,7 @@ fn a_trainer_sees_neither_the_other_arm_nor_the_loop_nor_any_process() {
     assert_eq!(smoke.code, Some(0), "{}{}", smoke.stdout, smoke.stderr);
 }
 
-/// What is typed into a terminal runs, whoever typed it.
+/// Text that a process types into a terminal runs as the user's own.
 #[test]
 fn a_trainer_does_not_have_the_user_s_terminal() {
     if !has_walls() {
