@@ -81,8 +81,6 @@ pub struct Plan {
     pub summary: String,
     /// Settings that the user may not have meant.
     pub warnings: Vec<String>,
-    /// Predicted peak resident memory.
-    pub predicted_bytes: usize,
 }
 
 /// A run that is to be planned.
@@ -138,7 +136,7 @@ impl Planner<'_> {
                 format_count(train_tokens as f64)
             ));
         }
-        Ok(Plan { summary, warnings, predicted_bytes: predicted })
+        Ok(Plan { summary, warnings })
     }
 
     /// The error where the predicted memory could not be had.

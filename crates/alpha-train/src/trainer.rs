@@ -83,14 +83,14 @@ pub fn train(config: &TrainConfig, host: &mut Host<'_>, make: MakeBackend<'_>) -
         Some(run_dir) => run_dir,
         None => create_run_dir(&origin.run_path, &data.in_use, host)?,
     };
-    take_up(&origin, &run_dir, &state, host)?;
+    resume(&origin, &run_dir, &state, host)?;
     run_dir.write_config(config)?;
     let metrics = MetricsWriter::open(run_dir.path(), state.step)?;
     files::truncate_json_lines_after(&run_dir.path().join(metrics::SAMPLES_FILE_NAME), state.step)?;
     let device = backend.device_memory().map(|memory| memory.device);
     if config.trace && state.step > 0 {
         for moved in trace::keep_earlier(run_dir.path(), state.step)? {
-            host.sink.note(&format!("the trace of the part before was kept as `{moved}`"));
+            host.sink.note(&format!("the earlier part of the trace was kept as `{moved}`"));
         }
     }
     let tracer = config.trace.then(|| TraceState::new(&programs, host.started, config.threads, device.is_some()));
@@ -181,12 +181,7 @@ fn create_run_dir(path: &Path, in_use: &[PathBuf], host: &mut Host<'_>) -> Resul
 }
 
 /// Says from where the run goes on, and removes the checkpoints of steps that are run again.
-fn take_up(
-    origin: &Origin<'_>,
-    run_dir: &RunDir,
-    state: &TrainingState,
-    host: &mut Host<'_>,
-) -> Result<(), TrainError> {
+fn resume(origin: &Origin<'_>, run_dir: &RunDir, state: &TrainingState, host: &mut Host<'_>) -> Result<(), TrainError> {
     let Some(saved) = &origin.saved else {
         if origin.config.resume == Some(Resume::Auto)
             && let Some(old) = run_dir::older_checkpoint(&origin.run_path)?

@@ -149,7 +149,7 @@ fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), F
     let (trained, split) = (began.train_tokens, train_tokens);
     let all = format!("the run that made it trained on {trained} tokens of this data, and the split has {split}");
     Err(Failure::failed(format!("`--split`: {all}"))
-        .hint("nothing was held back by a split there: evaluate `--split=all` of what the run had as `--valData`"))
+        .hint("the run held nothing back: evaluate its `--valData` with `--split=all`"))
 }
 
 /// Bytes of text that the predicted tokens of these windows decode to.

@@ -64,7 +64,7 @@ pub(crate) fn run(action: &Action) -> Result<(), Failure> {
     if flags.out.metadata().is_ok_and(|found| found.is_file() && found.len() > 0)
         && Tokenizer::load(&flags.out).is_err()
     {
-        return Err(Failure::failed(format!("`{}` is there and is not a tokenizer", flags.out.display()))
+        return Err(Failure::failed(format!("`{}` exists and is not a tokenizer", flags.out.display()))
             .hint("give another `--out`, or delete the file"));
     }
     let cache = Cache::from_environment();

@@ -50,10 +50,8 @@ pub(crate) fn dtype(flags: &TrainFlags, backend: Backend) -> Result<(), Failure>
         return Ok(());
     }
     if backend != Backend::Helios {
-        return Err(Failure::usage(format!(
-            "`--dtype={dtype}`: bf16 and f16 come as backends gain them, and `{backend}` has not yet"
-        ))
-        .hint("run with `--dtype=f32`, or on a GPU with `--backend=helios`"));
+        return Err(Failure::usage(format!("`--dtype={dtype}`: `{backend}` has neither bf16 nor f16 yet"))
+            .hint("run with `--dtype=f32`, or on a GPU with `--backend=helios`"));
     }
     let shape = &flags.shape;
     let head_dim = shape.dim / shape.heads;

@@ -13,7 +13,10 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use alpha_nn::{FeedForward, ModelConfig};
-use alpha_train::config::{Dtype, Resume, TrainConfig, backend::BackendChoice};
+use alpha_train::{
+    config::{Dtype, Resume, TrainConfig, backend::BackendChoice},
+    files,
+};
 use serde_json::{Map, Value};
 
 pub(crate) use self::{
@@ -118,8 +121,8 @@ fn stored_config(resume: &Resume, given: &Layer, folders: Folders) -> Result<Opt
     match resume {
         Resume::Auto => (folders.stored_config)(Path::new(given.get("runDir").unwrap_or_default())),
         Resume::From(checkpoint) => {
-            let run_dir = stored::run_dir_of(checkpoint);
-            let stored = (folders.stored_config)(&run_dir)?;
+            let run_dir = files::parent(checkpoint);
+            let stored = (folders.stored_config)(run_dir)?;
             let missing = || {
                 let [checkpoint, run_dir] = [checkpoint.display(), run_dir.display()];
                 Failure::failed(format!("`--resume={checkpoint}`: no run with checkpoints in `{run_dir}`"))
@@ -179,7 +182,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, choice: &BackendChoi
     let shape = flags.shape;
     let activation = FeedForward::from_name(&shape.activation).expect("the parser takes only known names");
     let run_dir = match &resume {
-        Some(Resume::From(checkpoint)) => flags.run_dir.or_else(|| Some(stored::run_dir_of(checkpoint))),
+        Some(Resume::From(checkpoint)) => flags.run_dir.or_else(|| Some(files::parent(checkpoint).to_owned())),
         _ => flags.run_dir,
     };
     let sample_prompts =

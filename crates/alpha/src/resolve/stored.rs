@@ -1,10 +1,7 @@
 //! The stored configuration of a run that is resumed: a layer of flags, with which given flags
 //! are compared.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use alpha_train::config::TrainConfig;
 use serde_json::{Map, Value};
@@ -44,14 +41,6 @@ const FREE: &[&str] = &[
 
 /// Flags that a resumed run does not take from the stored configuration. Threads are among them: their number changes no bit.
 const OF_THE_PROCESS: &[&str] = &["allowDataChange", "config", "ignoreMemoryCheck", "resume", "runDir", "threads"];
-
-/// The run folder that a checkpoint lies in.
-pub(crate) fn run_dir_of(checkpoint: &Path) -> PathBuf {
-    match checkpoint.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
 
 /// The stored values as flags. Keys that are not flags are records, not settings.
 pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {

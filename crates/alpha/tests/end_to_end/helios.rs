@@ -300,7 +300,7 @@ fn gradients_that_overflow_f16_halve_the_loss_scale() {
 #[test]
 fn sixteen_bits_are_refused_where_they_cannot_be() {
     let place = Place::with_text();
-    place.train("run", &["--dtype=f16"]).refused(2, &["`cpu` has not yet", "--dtype=f32"]);
+    place.train("run", &["--dtype=f16"]).refused(2, &["`cpu` has neither bf16 nor f16 yet", "--dtype=f32"]);
     if has_device(&place) {
         place.train("run", &[HELIOS, "--dtype=bf16", "--dim=36", "--heads=6"]).refused(2, &["heads have 6 columns"]);
         place.train("run", &[HELIOS, "--dtype=f16", "--ffnDim=50"]).refused(2, &["--ffnDim=50", "multiple of 4"]);

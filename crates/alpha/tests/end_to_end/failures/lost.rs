@@ -84,7 +84,7 @@ fn a_tokenizer_replaces_nothing_but_a_tokenizer() {
     let build =
         |out: &str| place.alpha(&["tokenizer", "build", "--type=char", "--input=text.txt", &format!("--out={out}")]);
     let text = fs::read(place.path("text.txt")).unwrap();
-    build("text.txt").refused(1, &["`text.txt` is there and is not a tokenizer"]);
+    build("text.txt").refused(1, &["`text.txt` exists and is not a tokenizer"]);
     assert_eq!(fs::read(place.path("text.txt")).unwrap(), text);
     build("own.json").succeeded();
     let own = fs::read(place.path("own.json")).unwrap();
