@@ -7,7 +7,7 @@ ATTENTION = "crates/alpha-tensor/src/cpu/attention.rs"
 EMBEDDING = "crates/alpha-tensor/src/cpu/embedding.rs"
 GEMM = "crates/alpha-tensor/src/cpu/gemm.rs"
 STEPS = "crates/alpha-train/src/trainer/steps.rs"
-SAMPLER = "crates/alpha-train/src/sampler.rs"
+SAMPLER = "crates/alpha-train/src/inspect/sampler.rs"
 
 LR = "let (lr, update_count) = (f64::from(memory.args.lr), "
 SCALE = "let scale = 1.0 / (head_dim as f32).sqrt();"

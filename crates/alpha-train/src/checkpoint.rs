@@ -12,12 +12,13 @@
 //! a second copy of them in memory.
 
 pub mod config_json;
+mod loss_scale;
 pub mod safetensors;
 pub mod training_state;
 pub mod weights;
 
 use std::{
-    fs,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,7 @@ use alpha_tensor::Backend;
 
 pub use self::{
     config_json::read_config,
+    loss_scale::LossScale,
     training_state::{DataRecord, TrainingState, has_training_state, load_training_state, read_training_state},
     weights::{load_finite_params, load_params},
 };
@@ -51,8 +53,8 @@ pub struct Contents<'a> {
 }
 
 /// Writes `checkpoint-<step>` into the run folder and returns its path. The metrics are synced
-/// before the folder gets its name. Must be called by the holder of the run folder's lock: what
-/// an earlier process left unfinished in the folder is deleted first.
+/// before the folder gets its name. Must be called by the holder of the run folder's lock: unfinished
+/// files of earlier processes are deleted first.
 pub fn save(
     run_dir: &Path,
     contents: &Contents<'_>,
@@ -75,8 +77,8 @@ pub fn save(
     Ok(target)
 }
 
-/// Writes the weights alone, as after `step` steps, to `weights-<step>.safetensors` in the run folder: for whoever
-/// compares them while the run goes on. No checkpoint: neither synced nor pruned nor resumed from.
+/// Writes only the weights, those after `step` steps, to `weights-<step>.safetensors` in the run folder, for
+/// comparisons while the run goes on. This is not a checkpoint: it is neither synced nor pruned nor resumed from.
 pub fn save_weights(
     run_dir: &Path,
     step: u64,
@@ -107,13 +109,12 @@ pub struct Saved {
 
 /// The checkpoints of a run folder, oldest first; none where the folder does not exist.
 pub fn list(run_dir: &Path) -> Result<Vec<Saved>, TrainError> {
-    let entries = match fs::read_dir(run_dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(TrainError::io("read", run_dir, source)),
+    let entries = match files::entries(run_dir) {
+        Err(TrainError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries?,
     };
     let mut checkpoints: Vec<Saved> = entries
-        .flatten()
+        .into_iter()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let step = name.strip_prefix(FOLDER_PREFIX)?.parse().ok()?;

@@ -1,10 +1,12 @@
 //! The resolved configuration of a training run.
 //!
 //! Every field is one flag of `alpha train`, under the flag's name, in the order of the
-//! reference; what the run folder's `config.json` holds is this struct, and the file can be
+//! reference. The run folder's `config.json` holds this struct, and the file can be
 //! given back as `--config`. Resolved means: presets applied, defaults that depend on other
 //! flags computed, combinations checked. Only what needs the data is still open (vocabulary,
 //! name of the run folder).
+
+pub mod backend;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -53,7 +55,7 @@ macro_rules! named_enum {
 pub struct UnknownName {
     /// What was given.
     pub found: String,
-    /// What would have been right.
+    /// The names that are known.
     pub known: &'static [&'static str],
 }
 
@@ -66,7 +68,7 @@ impl fmt::Display for UnknownName {
 impl std::error::Error for UnknownName {}
 
 named_enum! {
-    /// Who runs the operations.
+    /// What runs the operations.
     Backend {
         /// A GPU if there is one, else `cpu`. Does not occur in a resolved configuration.
         Auto = "auto",
@@ -129,7 +131,16 @@ named_enum! {
     }
 }
 
-/// Where a resumed run takes up.
+impl From<TokenDtype> for alpha_data::TokenDtype {
+    fn from(dtype: TokenDtype) -> alpha_data::TokenDtype {
+        match dtype {
+            TokenDtype::U16 => alpha_data::TokenDtype::U16,
+            TokenDtype::U32 => alpha_data::TokenDtype::U32,
+        }
+    }
+}
+
+/// Where a resumed run goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// At the newest checkpoint in the run folder, at step 1 if there is none.
@@ -149,13 +160,13 @@ pub struct TrainConfig {
     pub val_data: Option<String>,
     /// The preset that was applied.
     pub domain: Option<String>,
-    /// Who runs the operations; never [`Backend::Auto`].
+    /// What runs the operations; never [`Backend::Auto`].
     pub backend: Backend,
     /// CPU threads.
     pub threads: usize,
     /// GPU by number or name.
     pub device: Option<String>,
-    /// The kernel of matrix products on a GPU, where not the one that is measured to be quickest.
+    /// The kernel of matrix products on a GPU; none: the quickest by measurement.
     #[serde(default, with = "variant_name")]
     pub matmul: Option<Variant>,
     /// Optimiser steps.
@@ -218,7 +229,7 @@ pub struct TrainConfig {
     pub sample_interval: u64,
     /// Sample after the last step.
     pub post_samples: bool,
-    /// What samples begin with.
+    /// The prompts of samples.
     pub sample_prompts: Vec<String>,
     /// Gradient norm above which an update is left out; 0 is off.
     pub spike_threshold: f64,
@@ -238,12 +249,12 @@ pub struct TrainConfig {
     pub packed: bool,
     /// Activation recomputation.
     pub checkpoint: bool,
-    /// Where to take up. A property of the process, not of the run: not written to files.
+    /// Where to go on. A property of the process, not of the run: not written to files.
     #[serde(skip)]
     pub resume: Option<Resume>,
-    /// A folder in Hugging Face layout that the weights begin with.
+    /// A folder in Hugging Face layout whose weights the run begins with.
     pub init: Option<PathBuf>,
-    /// Newest checkpoints that are kept.
+    /// How many of the newest checkpoints are kept.
     pub keep_checkpoints: usize,
     /// Report to a remote service.
     pub remote: bool,

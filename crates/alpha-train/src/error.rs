@@ -4,6 +4,7 @@
 //! it, a blank line and a line `hint: …` follow.
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
 };
@@ -13,17 +14,15 @@ use alpha_nn::ConfigError;
 use alpha_tensor::BackendError;
 use helios::HeliosError;
 
-use crate::memory::format_bytes;
-
 /// The error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The operating system refused.
     #[error("cannot {action} `{}`: {source}{}", path.display(), io_hint(source))]
     Io {
-        /// What was tried: `read`, `write`, `create` …
+        /// The action: `read`, `write`, `create` …
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Its answer.
         source: io::Error,
@@ -41,7 +40,7 @@ pub enum TrainError {
     /// The data of a resumed run is not what it was.
     #[error(
         "the data is not what it was when the run began: {what}\n\nhint: give the data that the run began with; to go on with \
-         what is there, which is then another run than one that was never interrupted, add `--allowDataChange`"
+         the data that is there, add `--allowDataChange`: the run then differs from one that was never interrupted"
     )]
     DataChanged {
         /// What differs.
@@ -58,10 +57,10 @@ pub enum TrainError {
         path: PathBuf,
         /// What is in it.
         name: String,
-        /// Whose it is.
+        /// Why it is not this run's to use.
         why: &'static str,
     },
-    /// The run folder was deleted, or moved to where nobody can find it.
+    /// The run folder was deleted, or moved to a place that cannot be found.
     #[error(
         "the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's\n\n\
          hint: nothing was written into it; the checkpoints up to here lie where it was moved to",
@@ -146,7 +145,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// Found and expected.
-        why: String,
+        why: Box<dyn Error + Send + Sync>,
     },
     /// A key of a JSON file holds something that cannot be used.
     #[error(
@@ -207,7 +206,7 @@ pub enum TrainError {
         /// The tensors that are there, by their names in the file.
         there: Vec<String>,
     },
-    /// A tensor that the model has no place for.
+    /// A tensor that the model does not have.
     #[error(
         "`{}` has a tensor `{tensor}` that the model has no place for\n\n\
          hint: check that `config.json` and the weights belong to the same model",
@@ -395,6 +394,12 @@ pub enum TrainError {
     },
 }
 
+/// `1.5 GiB`.
+pub(crate) fn format_bytes(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
 fn io_hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::FileTooLarge => {
@@ -424,8 +429,8 @@ fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
     match fitting {
         Some((batch, accum_steps)) => {
             format!(
-                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; who knows that there is more \
-                 memory adds `--ignoreMemoryCheck`"
+                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; add `--ignoreMemoryCheck` if \
+                 there is more memory"
             )
         }
         None => "\n\nhint: even one sequence at a time does not fit; make the model or `--block` smaller, \
@@ -444,12 +449,12 @@ impl TrainError {
     }
 
     /// A file that breaks its format.
-    pub fn broken(path: &Path, why: impl Into<String>) -> TrainError {
+    pub fn broken(path: &Path, why: impl Into<Box<dyn Error + Send + Sync>>) -> TrainError {
         TrainError::BrokenFile { path: path.into(), why: why.into() }
     }
 
     /// The exit code of the process: 3 for something that this machine or build lacks, else 1.
-    /// (What the command line alone shows to be wrong never gets as far as this crate.)
+    /// (Errors of the command line itself never reach this crate.)
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::Backend(BackendError::Unsupported { .. }) | TrainError::Device(_) => 3,
@@ -463,6 +468,12 @@ impl TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(format_bytes(25 << 20), "25 MiB");
+        assert_eq!(format_bytes(3 << 29), "1.5 GiB");
+    }
 
     #[test]
     fn a_full_disk_is_told_apart_from_other_errors() {

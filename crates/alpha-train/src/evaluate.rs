@@ -21,7 +21,7 @@ impl Validator {
         Validator { loader, tokens: vec![0; tokens], targets: vec![0; tokens] }
     }
 
-    /// Mean loss over all batches; none if the host asks to stop on the way.
+    /// Mean loss over all batches; none if the host asks to stop meanwhile.
     pub fn evaluate(
         &mut self,
         backend: &mut dyn Backend,
@@ -47,34 +47,36 @@ impl Validator {
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Mean cross-entropy of a token, nats.
+    /// Mean cross-entropy of a token, in nats.
     pub loss: f64,
     /// Tokens predicted.
     pub tokens: u64,
 }
 
-/// How a stream is evaluated.
+/// Which model is evaluated, and how.
 #[derive(Clone, Copy)]
 pub struct EvaluateOptions<'a> {
+    /// Shape of the model.
+    pub config: &'a ModelConfig,
+    /// Places of its parameters.
+    pub layout: &'a ParamLayout,
     /// Windows in a batch, at most.
     pub batch: usize,
-    /// About so many tokens, chosen by a seed; none: all.
+    /// About how many tokens are evaluated, and the seed that chooses them; none: all.
     pub part: Option<(usize, u64)>,
-    /// Hears how far it is.
+    /// Hears about the progress.
     pub progress: &'a dyn Progress,
 }
 
-/// Evaluates a model over a stream in windows of `config.block` tokens that do not overlap, or over a part of them.
+/// Evaluates a model over a stream in windows of `block` tokens that do not overlap, or over a part of them.
 /// `prepare` loads the parameters once the backend has memory.
 pub fn evaluate_stream(
     backend: &mut dyn Backend,
-    config: &ModelConfig,
-    layout: &ParamLayout,
     stream: &TokenStream,
     options: EvaluateOptions<'_>,
     prepare: impl FnOnce(&mut dyn Backend) -> Result<(), TrainError>,
 ) -> Result<(Evaluation, Vec<u64>), TrainError> {
-    let EvaluateOptions { batch, part, progress } = options;
+    let EvaluateOptions { config, layout, batch, part, progress } = options;
     let windows = Windows::new(stream, config.block)?;
     let chosen = match part {
         Some((max_tokens, seed)) => windows.subset(max_tokens.div_ceil(config.block) as u64, seed),

@@ -7,7 +7,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirEntry, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 
-/// Names that begin so are unfinished, or were being deleted, when a process died.
+/// Prefix of names of files and folders that were unfinished, or being deleted, when a process died.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Replaces the file `path` with what `write` writes: either wholly or not at all.
@@ -42,7 +42,7 @@ pub fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()>
     out.write_all(b"\n")
 }
 
-/// Replaces the file `path` for readers of this moment: it appears wholly or not at all, but a power cut may take it.
+/// Replaces the file `path` wholly or not at all, but does not sync it: a power cut may lose it.
 pub fn write_unsynced(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), TrainError> {
     let temporary = temporary_name(path);
     write_flushed(&temporary, write).and_then(|_| fs::rename(&temporary, path)).map_err(|source| {
@@ -76,7 +76,7 @@ fn temporary_name(path: &Path) -> PathBuf {
 #[cfg(unix)]
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
-        // Some network file systems cannot sync folders; what they keep is theirs to say.
+        // Some network file systems cannot sync folders.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         other => other,
     }
@@ -96,17 +96,21 @@ pub fn remove_dir_atomically(path: &Path) -> Result<(), TrainError> {
         .map_err(|source| TrainError::io("delete", path, source))
 }
 
-/// Whether a name is one that [`temporary_name`] gives; what a user calls `.tmp-mine` is not.
+/// The entries of a folder.
+pub fn entries(dir: &Path) -> Result<Vec<DirEntry>, TrainError> {
+    fs::read_dir(dir).and_then(Iterator::collect).map_err(|source| TrainError::io("read", dir, source))
+}
+
+/// Whether a name is one that [`temporary_name`] gives; a user's own `.tmp-mine` is not.
 fn is_leftover(name: &str) -> bool {
     let number = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('-')).map(|(number, _)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Deletes what a process that died had left unfinished in a folder. The caller must be the
+/// Deletes the unfinished files and folders of processes that died. The caller must be the
 /// only one who writes there.
 pub fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
-    let entries = fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))?;
-    for entry in entries.flatten() {
+    for entry in entries(dir)? {
         if is_leftover(&entry.file_name().to_string_lossy()) {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -116,8 +120,8 @@ pub fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// A folder in the making. It gets its name by [`PendingDir::publish`], once all that is in it
-/// is on disk; dropped before that, it vanishes.
+/// An unfinished folder. It gets its name by [`PendingDir::publish`], once all its content is on disk; dropped before
+/// that, it is deleted.
 #[derive(Debug)]
 pub struct PendingDir {
     temporary: PathBuf,
@@ -209,8 +213,8 @@ fn append_whole(file: &mut File, line: &[u8]) -> io::Result<()> {
 }
 
 /// Cuts a file of JSON lines with a key `step` to the whole rows of steps up to `last_step`,
-/// byte for byte as they were, by way of a new file. A torn last line and lines that are no such
-/// rows go. Returns how many rows stay; a file that does not exist has none.
+/// byte for byte as they were, by way of a new file. A torn last line and lines that are not such
+/// rows are dropped. Returns how many rows stay; a file that does not exist has none.
 pub fn truncate_json_lines_after(path: &Path, last_step: u64) -> Result<usize, TrainError> {
     #[derive(Deserialize)]
     struct Row {
@@ -272,7 +276,7 @@ mod tests {
         names
     }
 
-    /// What the system says when there is no space left, from the device made for it.
+    /// Writes to `/dev/full`, which always reports a full disk.
     #[cfg(target_os = "linux")]
     fn write_to_full_disk(bytes: &[u8]) -> io::Result<()> {
         OpenOptions::new().write(true).open("/dev/full")?.write_all(bytes)

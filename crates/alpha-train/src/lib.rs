@@ -1,25 +1,20 @@
 //! The training run: its configuration, folder, checkpoints, metrics and trace, and the step loop.
 //!
-//! Nothing here prints or knows of the command line: words go through [`host::Sink`].
+//! Nothing here prints or knows of the command line: output goes through [`host::Sink`].
 
-pub mod config;
-pub mod backend;
-pub mod memory;
 pub mod error;
+pub mod config;
 pub mod files;
 pub mod host;
 pub mod turns;
 pub mod metrics;
 pub mod evaluate;
 pub mod trace;
-pub mod sampler;
 pub mod planning;
-pub mod nonfinite;
-pub mod loss_scale;
+pub mod inspect;
 pub mod checkpoint;
 pub mod run_dir;
 pub mod trainer;
-pub mod gradcheck;
 
 pub use self::{
     error::TrainError,

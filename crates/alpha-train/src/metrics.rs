@@ -46,7 +46,7 @@ pub enum Skipped {
     Overflow,
 }
 
-/// Everything that is recorded of one step.
+/// Everything that is recorded about one step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Row", from = "Row")]
 pub struct StepRecord {
@@ -60,36 +60,36 @@ pub struct StepRecord {
     pub lr: f32,
     /// Norm of the mean gradient before clipping.
     pub grad_norm: f32,
-    /// What the gradient was multiplied with.
+    /// The factor of the gradient.
     pub clip_coef: f32,
     /// Since the process began.
     pub elapsed_ms: f64,
-    /// Of the step alone.
+    /// Of this step.
     pub tokens_per_sec: f64,
-    /// Of the step alone.
+    /// Of this step.
     pub ms_per_iter: f64,
     /// Dispatches on a GPU, kernels run on the CPU.
     pub gpu_ops_count: u64,
     /// With `--trace`.
     pub timing: Option<PhaseTimes>,
-    /// What the step did, from the operation table.
+    /// Work of the step, by the operation table.
     pub counters: Counters,
-    /// What a device was asked to do in the step; none on the host.
+    /// Work that was sent to a device in the step; none on the host.
     pub launches: Option<Launches>,
     /// The device, where it is not the processor.
     pub device: Option<String>,
     /// Memory allocations during the step.
     pub allocations: u64,
-    /// Of all data that the run has consumed, this step's included; none where the run goes on from a checkpoint of a
-    /// version that kept none.
+    /// Hash of all data that the run has consumed, this step's included; none where the run goes on from a checkpoint that
+    /// has none.
     pub data_hash: Option<DataHash>,
-    /// What the loss was multiplied with, in f16.
+    /// The factor of the loss in f16.
     pub loss_scale: Option<f32>,
     /// Set where the update was left out.
     pub skipped: Option<Skipped>,
 }
 
-/// A row as it stands in the file. Of numbers that may be anything, `None` is `null`.
+/// A row as it stands in the file. `None` is `null` for numbers that may be not finite.
 #[derive(Serialize, Deserialize)]
 #[expect(clippy::option_option, reason = "a key that is missing, and one that is `null`")]
 struct Row {
@@ -262,7 +262,7 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// For a run that begins, or goes on after `last_step`: later rows are cut.
+    /// Opens the file of a run that begins, or goes on after `last_step`; cuts off later rows.
     pub fn open(run_dir: &Path, last_step: u64) -> Result<MetricsWriter, TrainError> {
         let path = run_dir.join(FILE_NAME);
         files::truncate_json_lines_after(&path, last_step)?;
@@ -297,7 +297,7 @@ impl MetricsWriter {
     }
 }
 
-/// Reads `metrics.jsonl` of a run. Lines that are not rows, as a torn last one, are left out.
+/// Reads `metrics.jsonl` of a run. Lines that are not rows, such as a torn last one, are left out.
 pub fn read_metrics(run_dir: &Path) -> Result<Vec<StepRecord>, TrainError> {
     let path = run_dir.join(FILE_NAME);
     let bytes = fs::read(&path).map_err(|source| TrainError::io("read", &path, source))?;
@@ -358,7 +358,7 @@ pub fn format_trace_line(record: &StepRecord) -> Option<String> {
     ))
 }
 
-/// A number with so many decimals; `nan`, `inf` in small letters.
+/// A number with this many decimals; `nan` and `inf` in lower case.
 struct Decimals(f64, usize);
 
 impl fmt::Display for Decimals {

@@ -1,12 +1,16 @@
-//! The planning check: what a run will amount to, said before anything is allocated.
+//! The planning check: the size of a run, told before anything is allocated.
+
+mod cgroup;
+pub mod memory;
 
 use alpha_nn::{ModelConfig, ParamLayout, StepConfig, TrainStep, programs};
 use alpha_tensor::{Backend, BackendError, Program, RegionSizes};
 
+use self::memory::{available_bytes, predicted_bytes};
 use crate::{
     TrainError,
     config::{Dtype, TrainConfig},
-    memory::{available_bytes, format_bytes, predicted_bytes},
+    error::format_bytes,
 };
 
 /// Passes over the data beyond which a small model mostly memorises.
@@ -19,7 +23,7 @@ const MEMORY_SHARE: f64 = 0.9;
 pub struct RunPrograms {
     /// The training step.
     pub train: TrainStep,
-    /// Evaluation, with its inputs' places; none where the run never evaluates.
+    /// Evaluation, with the places of its inputs; none where the run never evaluates.
     pub eval: Option<(Program, programs::Inputs)>,
     /// The largest and the smallest decoding program; none where the run never samples.
     pub decode: Option<[Program; 2]>,
@@ -70,105 +74,94 @@ pub fn step_config(config: &TrainConfig) -> StepConfig {
     }
 }
 
-/// What the check has to say.
+/// The result of the check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// One line: parameters, tokens, passes, memory.
     pub summary: String,
-    /// What the user may not have meant.
+    /// Settings that the user may not have meant.
     pub warnings: Vec<String>,
-    /// Predicted peak resident memory.
-    pub predicted_bytes: usize,
 }
 
-/// Checks a run against its data and this machine's memory. More memory than is free is an error
-/// that names a micro-batch which fits.
-pub fn check(
-    config: &TrainConfig,
-    model: &ModelConfig,
-    layout: &ParamLayout,
-    run: &RunPrograms,
-    backend: &dyn Backend,
-    train_tokens: u64,
-) -> Result<Plan, TrainError> {
-    let predicted = predicted_bytes(backend, &run.sizes(), &run.all());
-    let free = available_bytes(backend);
-    let params = layout.param_count();
-    let tokens = config.steps as f64 * config.tokens_per_step() as f64;
-    let passes = tokens / train_tokens.max(1) as f64;
-    let free_text = free.map_or("unknown".to_owned(), format_bytes);
-    let summary = format!(
-        "plan: {} parameters | {} tokens ({:.2} a parameter, {passes:.2} passes over the data) | \
-         peak memory {} predicted, {free_text} free",
-        format_count(params as f64),
-        format_count(tokens),
-        tokens / params as f64,
-        format_bytes(predicted),
-    );
-    let mut warnings = Vec::new();
-    if let Some(free_bytes) = free.filter(|&free| free < predicted) {
-        if !config.ignore_memory_check {
-            let fitting = fitting_batch(config, model, layout, backend, free_bytes);
-            return Err(TrainError::TooLittleMemory { predicted_bytes: predicted, free_bytes, fitting });
+/// A run that is to be planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Planner<'a> {
+    /// The run's configuration.
+    pub config: &'a TrainConfig,
+    /// The shape of its model.
+    pub model: &'a ModelConfig,
+    /// The model's parameters.
+    pub layout: &'a ParamLayout,
+}
+
+impl Planner<'_> {
+    /// Checks a run against its data and this machine's memory. More memory than is free is an error that names a
+    /// micro-batch which fits.
+    pub fn check(&self, run: &RunPrograms, backend: &dyn Backend, train_tokens: u64) -> Result<Plan, TrainError> {
+        let config = self.config;
+        let predicted = predicted_bytes(backend, &run.sizes(), &run.all());
+        let free = available_bytes(backend);
+        let params = self.layout.param_count();
+        let tokens = config.steps as f64 * config.tokens_per_step() as f64;
+        let passes = tokens / train_tokens.max(1) as f64;
+        let free_text = free.map_or("unknown".to_owned(), format_bytes);
+        let summary = format!(
+            "plan: {} parameters | {} tokens ({:.2} a parameter, {passes:.2} passes over the data) | \
+             peak memory {} predicted, {free_text} free",
+            format_count(params as f64),
+            format_count(tokens),
+            tokens / params as f64,
+            format_bytes(predicted),
+        );
+        let mut warnings = Vec::new();
+        if let Some(free_bytes) = free.filter(|&free| free < predicted) {
+            if !config.ignore_memory_check {
+                let fitting = self.fitting_batch(backend, free_bytes);
+                return Err(TrainError::TooLittleMemory { predicted_bytes: predicted, free_bytes, fitting });
+            }
+            warnings.push("the memory check was ignored: the system may end the run".to_owned());
+        } else if free.is_some_and(|free| predicted as f64 > MEMORY_SHARE * free as f64) {
+            warnings.push(format!(
+                "the run will take {} of {free_text} free memory; a smaller `--batch` with more `--accumSteps` takes less",
+                format_bytes(predicted)
+            ));
         }
-        warnings.push("the memory check was ignored: the system may end the run".to_owned());
-    } else if free.is_some_and(|free| predicted as f64 > MEMORY_SHARE * free as f64) {
-        warnings.push(format!(
-            "the run will take {} of {free_text} free memory; a smaller `--batch` with more `--accumSteps` takes less",
-            format_bytes(predicted)
-        ));
-    }
-    if config.warmup_steps() > config.steps {
-        warnings.push(format!(
-            "the warm-up takes {} of {} steps: the learning rate never reaches {}",
-            config.warmup_steps(),
-            config.steps,
-            config.lr
-        ));
-    }
-    if passes > MANY_PASSES {
-        warnings.push(format!(
-            "the run passes {passes:.0} times over its {} tokens; expect the validation loss to rise, or give more data",
-            format_count(train_tokens as f64)
-        ));
-    }
-    Ok(Plan { summary, warnings, predicted_bytes: predicted })
-}
-
-/// What to say when the memory that a run was predicted to take could not be had.
-pub fn no_memory(
-    source: BackendError,
-    config: &TrainConfig,
-    model: &ModelConfig,
-    layout: &ParamLayout,
-    backend: &dyn Backend,
-) -> TrainError {
-    let BackendError::OutOfMemory { asked_bytes, .. } = source else { return source.into() };
-    // What the process takes besides is there already.
-    let run = RunPrograms::new(config, model, layout);
-    let half = predicted_bytes(backend, &run.sizes(), &run.all()).saturating_sub(asked_bytes / 2);
-    let fitting = fitting_batch(config, model, layout, backend, half);
-    TrainError::NoMemory { source, available_bytes: available_bytes(backend), fitting }
-}
-
-/// The largest micro-batch that fits and divides the step, with the accumulation that makes it whole.
-fn fitting_batch(
-    config: &TrainConfig,
-    model: &ModelConfig,
-    layout: &ParamLayout,
-    backend: &dyn Backend,
-    free_bytes: usize,
-) -> Option<(usize, usize)> {
-    let mut smaller = config.clone();
-    let sequences = config.batch * config.accum_steps;
-    for batch in (1..config.batch).rev().filter(|batch| sequences.is_multiple_of(*batch)) {
-        (smaller.batch, smaller.accum_steps) = (batch, sequences / batch);
-        let run = RunPrograms::new(&smaller, model, layout);
-        if predicted_bytes(backend, &run.sizes(), &run.all()) <= free_bytes {
-            return Some((smaller.batch, smaller.accum_steps));
+        if config.warmup_steps() > config.steps {
+            let (warmup, steps, lr) = (config.warmup_steps(), config.steps, config.lr);
+            warnings.push(format!("the warm-up takes {warmup} of {steps} steps: the learning rate never reaches {lr}"));
         }
+        if passes > MANY_PASSES {
+            warnings.push(format!(
+                "the run passes {passes:.0} times over its {} tokens; expect the validation loss to rise, or give more data",
+                format_count(train_tokens as f64)
+            ));
+        }
+        Ok(Plan { summary, warnings })
     }
-    None
+
+    /// The error where the predicted memory could not be had.
+    pub fn no_memory(&self, source: BackendError, backend: &dyn Backend) -> TrainError {
+        let BackendError::OutOfMemory { asked_bytes, .. } = source else { return source.into() };
+        // The process has the rest of its memory already.
+        let run = RunPrograms::new(self.config, self.model, self.layout);
+        let half = predicted_bytes(backend, &run.sizes(), &run.all()).saturating_sub(asked_bytes / 2);
+        let fitting = self.fitting_batch(backend, half);
+        TrainError::NoMemory { source, available_bytes: available_bytes(backend), fitting }
+    }
+
+    /// The largest micro-batch that fits and divides the step, with the accumulation that makes it whole.
+    fn fitting_batch(&self, backend: &dyn Backend, free_bytes: usize) -> Option<(usize, usize)> {
+        let mut smaller = self.config.clone();
+        let sequences = smaller.batch * smaller.accum_steps;
+        for batch in (1..smaller.batch).rev().filter(|batch| sequences.is_multiple_of(*batch)) {
+            (smaller.batch, smaller.accum_steps) = (batch, sequences / batch);
+            let run = RunPrograms::new(&smaller, self.model, self.layout);
+            if predicted_bytes(backend, &run.sizes(), &run.all()) <= free_bytes {
+                return Some((smaller.batch, smaller.accum_steps));
+            }
+        }
+        None
+    }
 }
 
 /// `650 k`, `1.24 M`.

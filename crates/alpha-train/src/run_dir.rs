@@ -1,8 +1,8 @@
-//! The folder of a run: one process at a time, and no run lost to the next one.
+//! The folder of a run: one process at a time, and no run is lost to the next one.
 //!
-//! The lock is an `flock` on `.lock`, which the system lets go of when the process dies, however
-//! it dies. Only what a run writes is ever moved or deleted: a folder chosen by mistake keeps what else is in it, and one in
-//! which other files have the names that a run uses is refused.
+//! The lock is an `flock` on `.lock`, which the system releases when the process dies, however
+//! it dies. Only files that a run writes are ever moved or deleted: a folder chosen by mistake keeps its other files, and
+//! is refused if these have names that a run uses.
 
 use std::{
     ffi::OsString,
@@ -22,7 +22,7 @@ pub const CONFIG_FILE_NAME: &str = "config.json";
 
 const LOCK_FILE_NAME: &str = ".lock";
 
-/// Names of what a run writes into its folder; with a `*` at the end, names that begin so.
+/// Names of the files and folders that a run writes; a `*` at the end stands for any rest.
 pub const ENTRIES: [&str; 11] = [
     CONFIG_FILE_NAME,
     metrics::FILE_NAME,
@@ -37,7 +37,7 @@ pub const ENTRIES: [&str; 11] = [
     ".tmp-*",
 ];
 
-/// What shows that a run has been in a folder.
+/// Names that show that a folder has been used by a run.
 const SIGNS_OF_A_RUN: [&str; 2] = [metrics::FILE_NAME, "checkpoint-*"];
 
 fn is_one_of(name: &str, patterns: &[&str]) -> bool {
@@ -47,7 +47,7 @@ fn is_one_of(name: &str, patterns: &[&str]) -> bool {
     })
 }
 
-/// A run folder that is this process's own while the value lives.
+/// A run folder, which is locked while the value lives.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -69,7 +69,7 @@ pub struct Created {
 
 impl RunDir {
     /// Opens the folder for a new run, creating it where needed. An earlier run in it is moved to
-    /// `<folder>.old-<timestamp>`, of which the newest is kept, and those in which something of `in_use` lies.
+    /// `<folder>.old-<timestamp>`; of such folders the newest is kept, and those that hold something of `in_use`.
     pub fn create(path: &Path, in_use: &[PathBuf]) -> Result<Created, TrainError> {
         let run_dir = RunDir::resume(path)?;
         let mut removed = Vec::new();
@@ -88,7 +88,7 @@ impl RunDir {
         })
     }
 
-    /// Goes after a folder that was renamed while the run was in it: what lies under its name now is not this run's.
+    /// Follows a folder that was renamed during the run: whatever has its name now is not this run's.
     ///
     /// # Errors
     /// [`TrainError::RunDirGone`] where it cannot be found.
@@ -101,7 +101,7 @@ impl RunDir {
         if is_it(&self.path) {
             return Ok(());
         }
-        // As Linux tells.
+        // On Linux the open folder tells its new name.
         let now = fs::read_link(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).unwrap_or_default();
         if !is_it(&now) {
             return Err(TrainError::RunDirGone { path: self.path.clone() });
@@ -146,7 +146,7 @@ impl RunDir {
             if !parent.join(&old_name).exists() {
                 break old_name;
             }
-            now += Duration::from_secs(1); // another was set aside within this very second
+            now += Duration::from_secs(1); // another was moved aside within the same second
         };
         let old = parent.join(&old_name);
         fs::create_dir_all(&old).map_err(|source| TrainError::io("create", &old, source))?;
@@ -243,8 +243,7 @@ fn taken(path: &Path, name: &str, why: &'static str) -> TrainError {
 }
 
 fn entry_names(dir: &Path) -> Result<Vec<String>, TrainError> {
-    let entries = fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    Ok(files::entries(dir)?.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 fn lock(dir: &Path) -> Result<File, TrainError> {
@@ -277,7 +276,7 @@ pub fn read_run_config(run_dir: &Path) -> Result<Option<Value>, TrainError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(TrainError::io("read", &path, source)),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| TrainError::broken(&path, error.to_string()))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| TrainError::broken(&path, error))
 }
 
 /// A name for a run that has been given no folder: a timestamp, and a suffix that tells apart what

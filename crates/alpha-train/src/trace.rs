@@ -5,10 +5,10 @@
 //!
 //! An operation's wall time runs from the first thread that begins it to the first that finds it
 //! done: operations follow one another, so that these times add up to the step's. What none covers
-//! is `flush`, as the wait for a thread that another program keeps from running.
+//! is `flush`, such as the wait for a thread that another program keeps from running.
 //!
 //! Events are bounded: the first half of the room keeps the run's beginning, the second half
-//! its end, and where something fell out between the two, `trace.json` says so.
+//! its end, and `trace.json` says how many were left out between the two.
 
 mod chrome;
 mod kernels;
@@ -46,9 +46,9 @@ struct TracedOp {
     kernel: usize,
 }
 
-/// What happened in an event.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum What {
+enum EventKind {
     /// The operation with this number in [`Tracer::ops`].
     Op(u32),
     /// Preparation of a batch.
@@ -59,7 +59,7 @@ enum What {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Event {
-    what: What,
+    kind: EventKind,
     thread: u32,
     start_ns: u64,
     end_ns: u64,
@@ -112,7 +112,7 @@ impl Tracer {
         Tracer { has_device: true, ..self }
     }
 
-    /// Makes a program known. To be done before the first step: it allocates.
+    /// Registers a program. Must be called before the first step, because it allocates.
     pub fn register(&mut self, program: &Program) -> ProgramId {
         let first = self.ops.len();
         for call in program.ops() {
@@ -146,7 +146,7 @@ impl Tracer {
     pub fn record_data(&mut self, start: Instant, end: Instant) {
         let (start_ns, end_ns) = (self.ns(start), self.ns(end));
         self.phases.data_ms += ms(end_ns.saturating_sub(start_ns));
-        self.push(Event { what: What::Data, thread: 0, start_ns, end_ns });
+        self.push(Event { kind: EventKind::Data, thread: 0, start_ns, end_ns });
     }
 
     /// A registered program ran; `timeline` is what the backend filled.
@@ -164,7 +164,7 @@ impl Tracer {
                 wall_end_ns = wall_end_ns.min(end_ns);
                 self.kernels[kernel].thread_ms += ms(end_ns - start_ns);
                 let track = thread as u32 + u32::from(self.has_device);
-                self.push(Event { what: What::Op(op as u32), thread: track, start_ns, end_ns });
+                self.push(Event { kind: EventKind::Op(op as u32), thread: track, start_ns, end_ns });
             }
             if wall_start_ns < wall_end_ns {
                 let wall_ms = ms(wall_end_ns - wall_start_ns);
@@ -177,7 +177,7 @@ impl Tracer {
     /// The step ended; the phases add up to the time between its start and this end.
     pub fn end_step(&mut self, end: Instant) -> PhaseTimes {
         let (start_ns, end_ns) = (self.step_start_ns, self.ns(end));
-        self.push(Event { what: What::Step(self.step), thread: 0, start_ns, end_ns });
+        self.push(Event { kind: EventKind::Step(self.step), thread: 0, start_ns, end_ns });
         self.steps += 1;
         let phases = &mut self.phases;
         let covered = phases.data_ms
@@ -238,8 +238,8 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Keeps what a run that goes on after `step` had recorded before, under names with the step; returns those names. What is kept
-/// under them already is the part before that step, and what lies beside it is of steps that are run again.
+/// Renames the files of a run that goes on after `step` to names with that step, and returns these names. A file that has such
+/// a name already holds the part up to that step; the one beside it is then of steps that are run again.
 pub fn keep_earlier(run_dir: &Path, step: u64) -> Result<Vec<String>, TrainError> {
     let mut kept = Vec::new();
     for name in [TRACE_FILE_NAME, KERNELS_FILE_NAME] {

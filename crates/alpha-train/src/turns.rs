@@ -1,6 +1,6 @@
 //! The trainer's side of the turn protocol (`docs/turns.md`): steps run only when the loop says so.
 //!
-//! Each line of the loop has exactly one answer, and nothing else is sent after `hello`. Whoever waits here sleeps in a
+//! Each line of the loop has exactly one answer, and nothing else is sent after `hello`. Waiting is a blocking
 //! read; between the steps of a turn nothing is read, written or allocated.
 
 use std::{
@@ -16,14 +16,14 @@ use std::os::unix::net::UnixStream;
 
 use crate::TrainError;
 
-/// How soon a stop is seen while waiting. On Linux a signal interrupts the read itself; the timeout is for one that
-/// comes between the question whether to stop and the read.
+/// How soon a stop is seen while waiting. On Linux a signal interrupts the read; the timeout is for one that comes
+/// between the check and the read.
 const STOP_POLL: Duration = Duration::from_millis(100);
 
 /// Longer than any line of the loop.
 const MAX_LINE_BYTES: usize = 64;
 
-/// What is to be done next.
+/// The next thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Run a step.
@@ -38,7 +38,7 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Turns {
     socket: UnixStream,
-    /// What has come of the loop's next lines.
+    /// Bytes of the loop's next lines.
     received: Vec<u8>,
     /// Steps left of the turn.
     steps_left: u64,
@@ -86,7 +86,7 @@ impl Turns {
         Ok(Order::Step)
     }
 
-    /// Takes back steps of this turn that were begun and are to be run again.
+    /// Returns steps to this turn that were begun and are to be run again.
     pub fn give_back(&mut self, steps: u64) {
         self.steps_left += steps;
     }
@@ -107,7 +107,7 @@ impl Turns {
         self.answer(step, "saved")
     }
 
-    /// Says `failed`, if an answer is owed. That it may not arrive changes nothing: the run ends, and for this reason.
+    /// Says `failed`, if an answer is owed. It need not arrive: the run ends anyway.
     pub fn fail(&mut self, why: &str) {
         if self.is_answer_owed {
             let line = why.lines().next().unwrap_or_default();
@@ -249,7 +249,7 @@ mod tests {
         let (mut turns, mut peer) = connected();
         peer.write_all(b"go 1\n").unwrap();
         turns.next_order(0, &|| false).unwrap();
-        turns.fail("`données` is broken\n\nhint: mend it");
+        turns.fail("`données` is broken\n\nhint: fix it");
         assert_eq!(said(turns, peer), "failed `donn?es` is broken\n");
     }
 

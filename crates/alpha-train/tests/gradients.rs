@@ -10,14 +10,14 @@ use alpha_nn::{FeedForward, ModelConfig, ParamLayout, StepConfig, TrainStep};
 use alpha_tensor::{Backend, Region, RunArgs, cpu::CpuBackend, cpu_ref::RefBackend, op::Activation};
 use alpha_train::{
     checkpoint::{load_params, read_config, safetensors::SafetensorsFile},
-    gradcheck,
+    inspect::gradcheck,
     trainer::initialise,
 };
 use serde_json::Value;
 
 /// Relative L2 distance of a tensor's gradient.
 const TOLERANCE: f64 = 1e-4;
-/// The key bias has no gradient but rounding noise; it is held against the whole.
+/// The key bias has no gradient but rounding noise; it is compared with the norm of all gradients.
 const NOISE: f64 = 1e-6;
 
 fn golden() -> PathBuf {
@@ -189,7 +189,7 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn accumulating_is_the_same_as_a_larger_batch() {
-    // The same sequences, in one batch of four or in four of one; sums are taken in another order.
+    // The same sequences, in one batch of four or in four of one; sums are in another order.
     let config = small_model(FeedForward::Pointwise(Activation::Relu), 0.0);
     let layout = ParamLayout::new(&config);
     let gradient = |batch: usize, accum_steps: usize| {

@@ -1,4 +1,4 @@
-//! The run folder: its lock, and what becomes of an earlier run.
+//! The run folder: its lock, and earlier runs in it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
@@ -83,7 +83,7 @@ fn an_earlier_run_is_moved_and_only_the_newest_kept() {
     assert!(!older.exists() && strangers.iter().all(|stranger| stranger.exists()));
     drop(run_dir);
 
-    // Within the same second, too, the newest is the one that stays.
+    // Within the same second too, the newest one stays.
     write_run(&path, "latest");
     let Created { run_dir: _run_dir, moved_to, .. } = RunDir::create(&path, &[]).unwrap();
     assert_eq!(read_run_config(&moved_to.unwrap()).unwrap().unwrap()["mark"], "latest");
@@ -128,7 +128,7 @@ fn files_that_no_run_wrote_keep_a_run_out() {
         folder
     };
     let refused = |path: &Path| check_is_free(path).unwrap_err().to_string();
-    // A model, and data under a name of a run's.
+    // A model, and data under a name that runs use.
     let message = refused(&folder("model", &["config.json", "model.safetensors"]));
     assert!(
         message.contains("`config.json`, which no run of alpha has written") && message.contains("--runDir"),
@@ -141,7 +141,7 @@ fn files_that_no_run_wrote_keep_a_run_out() {
     let begun = folder("begun", &[]);
     fs::write(begun.join("config.json"), "{\"accumSteps\": 1}").unwrap();
     check_is_free(&begun).unwrap();
-    // What would be moved away with an earlier run cannot be read by the next.
+    // Files that would be moved aside with an earlier run cannot be read by the next run.
     let run = dir.path().join("run");
     write_run(&run, "earlier");
     check_is_free(&run).unwrap();
@@ -175,7 +175,7 @@ fn a_folder_that_is_renamed_is_followed() {
     let mut other = RunDir::create(&path, &[]).unwrap().run_dir;
     run_dir.follow().unwrap();
     other.follow().unwrap();
-    // A lock file that somebody tidied away does not matter.
+    // It does not matter if the lock file was deleted.
     fs::remove_file(moved.join(".lock")).unwrap();
     run_dir.follow().unwrap();
     assert_eq!((run_dir.path().canonicalize().unwrap(), other.path()), (moved.canonicalize().unwrap(), path.as_path()));

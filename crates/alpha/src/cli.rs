@@ -45,10 +45,10 @@ pub(crate) enum Command {
     Completions(completions::Flags),
 }
 
-/// A command that is ready to run. `alpha train` keeps what was typed apart from defaults,
+/// A command that is ready to run. `alpha train` keeps typed values apart from defaults,
 /// because other layers come between the two.
 pub(crate) enum Request {
-    /// `alpha train` with what was typed.
+    /// `alpha train` with its typed values.
     Train(Layer),
     /// Any other command.
     Other(Command),
@@ -75,7 +75,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Request, Failure> {
     Ok(Request::Other(cli.command))
 }
 
-/// Asked-for help and version go to stdout; help because nothing was said to do goes to stderr.
+/// Requested help and version go to stdout; help because no command was given goes to stderr.
 fn answer(error: &clap::Error, command: &str) -> Result<Request, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

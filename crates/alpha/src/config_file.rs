@@ -46,7 +46,7 @@ pub(crate) fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> 
     from_entries(object)
 }
 
-/// A JSON object as it is written, with every key as often as it stands there.
+/// A JSON object as it is written, repeated keys included.
 struct Entries(Vec<(String, serde_json::Value)>);
 
 impl<'de> serde::Deserialize<'de> for Entries {
@@ -71,7 +71,7 @@ impl<'de> serde::Deserialize<'de> for Entries {
     }
 }
 
-/// Keys that were read, by the flags that they mean: a flag that stands there twice is not guessed at.
+/// Keys that were read, by the flags that they mean. A flag that was given twice is an error.
 #[derive(Default)]
 struct Seen(BTreeMap<String, String>);
 

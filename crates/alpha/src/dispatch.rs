@@ -14,7 +14,7 @@ pub(crate) fn run(request: Request, started: Instant) -> Result<(), Failure> {
         Request::Answered => Ok(()),
         Request::Train(typed) => train::run(&typed, started),
         Request::Other(command) => match command {
-            // `cli::parse` makes `Request::Train` of it.
+            // `cli::parse` turns it into `Request::Train`.
             Command::Train(_) => Ok(()),
             Command::Sample(flags) => sample::run(&flags),
             Command::Eval(flags) => eval::run(&flags),

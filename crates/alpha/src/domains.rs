@@ -1,4 +1,4 @@
-//! Presets for kinds of text. A preset is flags with values, under everything that is given.
+//! Presets for kinds of text. A preset is a set of flags with values, which everything that is given overrides.
 
 use crate::flags::layer::Layer;
 
@@ -38,7 +38,7 @@ pub(crate) fn preset(name: &str) -> Layer {
     })
 }
 
-/// What samples of a domain begin with; without a domain, the three built-in prompts.
+/// The prompts of a domain; without a domain, the three built-in ones.
 pub(crate) fn prompts(name: Option<&str>) -> Vec<String> {
     let prompts: &[&str] = match name {
         Some("abc") => &["X:1\nT:", "X:1\nT:The Blackbird\nM:6/8\nL:1/8\nK:G\n", "M:4/4\nL:1/8\nK:D\n"],

@@ -1,4 +1,4 @@
-//! What ends a command early, how it is said, and with which exit code.
+//! Failures of a command: their messages and exit codes.
 
 use std::{io, process::ExitCode};
 
@@ -12,7 +12,7 @@ use crate::{output, signal::Signal};
 pub(crate) enum Exit {
     /// The run failed, or a file that was opened is missing, empty, too short, broken or does not fit.
     Failed = 1,
-    /// What the command line and the configuration alone show to be wrong.
+    /// The command line or the configuration is wrong by itself.
     Usage = 2,
     /// A known backend or device that this machine or build lacks, or whose self-test failed.
     Unavailable = 3,
@@ -24,8 +24,8 @@ pub(crate) enum Exit {
     HungUp = 129,
     /// Interrupted, state saved.
     Interrupted = 130,
-    /// Told that time is up (SIGUSR1), state saved.
-    Told = 138,
+    /// The time is up (SIGUSR1), state saved.
+    TimeUp = 138,
     /// Terminated, state saved.
     Terminated = 143,
 }
@@ -55,22 +55,22 @@ impl Failure {
             Signal::Interrupt => Exit::Interrupted,
             Signal::Terminate => Exit::Terminated,
             Signal::HangUp => Exit::HungUp,
-            Signal::User1 => Exit::Told,
+            Signal::User1 => Exit::TimeUp,
         };
         Failure::new(exit, message.into())
     }
 
-    /// What to do next.
+    /// Adds what to do next.
     pub(crate) fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }
     }
 
-    /// The same failure, said to be in `place`.
+    /// The same failure, with the place where it was found before the message.
     pub(crate) fn within(self, place: &str) -> Failure {
         Failure { message: format!("{place}: {}", self.message), ..self }
     }
 
-    /// An exit code that says all: the answer is on stdout.
+    /// An exit code without a message: the answer is on stdout.
     pub(crate) fn silent(exit: Exit) -> Failure {
         Failure::new(exit, "")
     }
@@ -86,7 +86,7 @@ impl Failure {
         }
     }
 
-    /// Says the failure on stderr.
+    /// Prints the failure to stderr.
     pub(crate) fn report(&self) -> ExitCode {
         let [error, hint] = if output::stderr_has_colour() {
             ["\x1b[1;31merror\x1b[0m", "\x1b[1;36mhint\x1b[0m"]
@@ -108,7 +108,7 @@ impl Failure {
         self.exit
     }
 
-    /// The same words, as another kind of failure.
+    /// The same message with another exit code.
     pub(crate) fn with_exit(self, exit: Exit) -> Failure {
         Failure { exit, ..self }
     }

@@ -1,7 +1,7 @@
 //! The command line of alpha: parse, dispatch, exit code.
 //!
 //! Nothing computes here. A command is one file under `commands`, `alpha train`'s flags one
-//! struct under `flags`; `resolve` makes a configuration of them. Step lines and asked-for
+//! struct under `flags`; `resolve` turns them into a configuration. Step lines and requested
 //! output go to stdout, all else to stderr.
 
 mod alloc;

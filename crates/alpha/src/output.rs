@@ -1,6 +1,6 @@
 //! The only place that writes to stdout and stderr.
 //!
-//! A reader that has gone away (`alpha … | head`) is not an error: what it no longer reads is
+//! A reader that has gone away (`alpha … | head`) is not an error: the rest of the output is
 //! dropped, and the command does the rest of its work.
 
 use std::{
@@ -13,17 +13,17 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     quiet(write_all(io::stdout().lock(), text))
 }
 
-/// Text as it may go to stdout: on a terminal control characters are shown instead of sent, as `\u{1b}`.
+/// Text that may go to stdout: for a terminal, control characters are written as `\u{1b}`.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if io::stdout().is_terminal() { visible(text) } else { Cow::Borrowed(text) }
 }
 
-/// Text as it may go to stderr, likewise.
+/// The same for stderr.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     if io::stderr().is_terminal() { visible(text) } else { Cow::Borrowed(text) }
 }
 
-/// Control characters and what turns the direction of writing made visible; line breaks and tabs stay.
+/// Makes control characters visible, and those that change the direction of writing; keeps line breaks and tabs.
 fn visible(text: &str) -> Cow<'_, str> {
     let is_harmful = |char: char| {
         let turns_direction =
@@ -37,12 +37,12 @@ fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(show).collect())
 }
 
-/// Writes a line to stderr. That stderr cannot be written is nothing anybody could be told.
+/// Writes a line to stderr. If that fails, there is no other place to report it.
 pub(crate) fn note(line: &str) {
     let _ = write_all(io::stderr().lock(), &format!("{line}\n"));
 }
 
-/// Whether stderr is a terminal that knows how to move its cursor and change its colour.
+/// Whether stderr is a terminal that can move its cursor and change its colour.
 pub(crate) fn stderr_takes_escapes() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }

@@ -1,5 +1,5 @@
-//! How far work has come, on stderr: a bar where that is a terminal; elsewhere a line, once something takes more than two
-//! seconds, and then every ten.
+//! Progress of work, on stderr: a bar on a terminal; elsewhere a line, once something takes more than two seconds, and then
+//! one every ten seconds.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output;
 
-/// Longest silence of a command that works.
+/// The longest time that a working command prints nothing.
 const QUIET: Duration = Duration::from_secs(2);
-/// Time between two lines about the same work where nobody watches.
+/// Time between two lines about the same work where stderr is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
-/// How often the silence is looked at.
+/// How often the time since the last line is checked.
 const TICK: Duration = Duration::from_millis(250);
 
 /// A bar, or lines.
@@ -28,7 +28,7 @@ pub(crate) struct Progress {
     doing: Arc<Doing>,
 }
 
-/// What is being done, as the thread that watches sees it.
+/// The work, as the watching thread sees it.
 struct Doing {
     now: Mutex<Now>,
     is_over: AtomicBool,
@@ -63,7 +63,7 @@ impl Progress {
         Progress { bar, doing: Arc::new(Doing { now: Mutex::new(now), is_over: AtomicBool::new(false) }) }
     }
 
-    /// From now on says what takes long. Where no thread can be had for it, nothing is said.
+    /// Starts to report work that takes long. Without a thread for it, nothing is reported.
     pub(crate) fn watch(&self) {
         let (doing, bar) = (Arc::clone(&self.doing), self.bar.clone());
         let watching = thread::Builder::new().name("progress".to_owned()).spawn(move || {
@@ -84,7 +84,7 @@ impl Progress {
     /// Step `step` of `total_steps` is done.
     pub(crate) fn step(&self, step: u64, total_steps: u64, loss: f32, tok_s: f64) {
         {
-            // When something was said last stays: a line for each of many slow steps would be too many.
+            // `said` stays: a line for each of many slow steps would be too many.
             self.doing.now().since = Instant::now();
         }
         if let Some(bar) = &self.bar {

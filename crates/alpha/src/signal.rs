@@ -1,8 +1,8 @@
-//! Signals that ask for an end. While there is nothing to save, one ends the process at once. Afterwards the first asks the run
-//! to stop soon, and a second one ends the process at once, as if nothing had been installed.
+//! Signals that ask for an end. While there is nothing to save, a signal ends the process at once. Afterwards the first one
+//! asks the run to stop soon, and the second one ends the process at once, as if no handler were installed.
 //!
 //! SIGHUP comes when a session ends, SIGUSR1 from Slurm before a job's time is up (`--signal=USR1@60`). A signal that is
-//! ignored when the process starts stays ignored: that is what `nohup` and a shell's `&` ask for.
+//! ignored when the process starts stays ignored, as `nohup` and a shell's `&` want it.
 
 use std::{
     fs, io,
@@ -63,7 +63,7 @@ impl StopRequest {
             flag::register(signal, Arc::clone(&stop.is_final))?;
             flag::register_usize(signal, Arc::clone(&stop.received), signal as usize)?;
         }
-        // A file that grows past `ulimit -f` is then an error of the write, which says which file, and not an end.
+        // With a handler, a file that grows past `ulimit -f` is an error of the write, which names the file, and not the end.
         #[cfg(unix)]
         flag::register(SIGXFSZ, Arc::default())?;
         Ok(stop)
@@ -81,7 +81,7 @@ impl StopRequest {
     }
 }
 
-/// Signals that the process ignores, a bit each, as Linux tells; elsewhere none.
+/// Signals that the process ignores, one bit for each; none on systems other than Linux.
 fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

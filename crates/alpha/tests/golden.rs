@@ -3,7 +3,7 @@
 //! Each case trains through the command line, on each backend, from the weights, tokens and flags of its folder, and is
 //! compared in what the run folder holds: each step's loss and gradient norm, and the last checkpoint's weights.
 //! Weights are compared by how far they moved: L2 of the difference over L2 of the move, per tensor. The key bias is
-//! left out: its gradient is zero by analysis, so its updates are rounding noise blown up by `AdamW`.
+//! left out: its gradient is zero by analysis, so its updates are rounding noise that `AdamW` amplifies.
 
 use std::{
     collections::BTreeMap,

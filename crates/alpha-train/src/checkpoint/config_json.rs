@@ -1,8 +1,8 @@
 //! The shape of a model as Hugging Face's `config.json` for GPT-2.
 //!
-//! Stock GPT-2 knows no swiglu; a model that has it gets `"model_type": "alpha_gpt"` and a
+//! Stock GPT-2 has no swiglu; a model that has it gets `"model_type": "alpha_gpt"` and a
 //! sentence that says so. A model without biases is written with all biases zero, which stock
-//! GPT-2 opens, and with `"alpha_bias": false`, by which it is known here.
+//! GPT-2 opens, and with `"alpha_bias": false`, by which it is recognised here.
 
 use std::{
     fs,
@@ -94,7 +94,7 @@ pub fn write_config(out: &mut dyn Write, config: &ModelConfig, end_of_text: Opti
 /// Reads `config.json` of a folder. Dropout is `resid_pdrop`; a caller that trains on decides
 /// for itself.
 pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
-    // A run's folder has a file of this name, too.
+    // A run's folder has a file of this name too.
     let has_weights = [weights::FILE_NAME, weights::INDEX_NAME].iter().any(|name| dir.join(name).exists());
     if let Some(newest) = super::newest(dir)?.filter(|_| !has_weights) {
         return Err(TrainError::RunFolder { path: dir.into(), newest: newest.path });
@@ -107,7 +107,7 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
         },
         _ => TrainError::io("read", &path, source),
     })?;
-    let value = python_json(&bytes).map_err(|error| TrainError::broken(&path, error.to_string()))?;
+    let value = python_json(&bytes).map_err(|error| TrainError::broken(&path, error))?;
     if !value.is_object() {
         return Err(TrainError::broken(&path, "expected a JSON object"));
     }
@@ -120,7 +120,7 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig, TrainError> {
 const MAX_LAYERS: u64 = 10_000;
 const MAX_SIZE: u64 = 1 << 28;
 
-/// What GPT-2 implementations can be told to compute otherwise, and what is computed here.
+/// Keys by which GPT-2 implementations compute something else, and the values that are computed here.
 const FIXED_KEYS: [(&str, bool); 3] =
     [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)];
 
@@ -172,7 +172,7 @@ impl Keys<'_> {
         })
     }
 
-    /// A key's value; `null` is the same as nothing.
+    /// A key's value; `null` counts as missing.
     fn get(&self, key: &str) -> Option<&Value> {
         self.value.get(key).filter(|value| !value.is_null())
     }
@@ -182,7 +182,7 @@ impl Keys<'_> {
         TrainError::ConfigKey { path: self.path.into(), key, found, expected: expected.into() }
     }
 
-    /// What the file says may well be right: it is the function that alpha lacks.
+    /// The file may well be right: it is alpha that lacks the function.
     fn not_computed(&self, key: &'static str, computed: &str) -> TrainError {
         let found = self.get(key).map_or("missing".into(), |value| format!("`{value}`"));
         TrainError::NotComputed { path: self.path.into(), key, found, computed: computed.into() }

@@ -56,55 +56,113 @@ fn element_bytes(dtype: &str) -> Option<usize> {
     })
 }
 
+/// What is wrong with a file's header.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// The file ends before the header.
+    #[error("{0} bytes, expected at least 8")]
+    TooShort(u64),
+    /// Git LFS has not fetched the file.
+    #[error("it is a Git LFS pointer in place of the file: `git lfs pull` fetches it")]
+    LfsPointer,
+    /// The header is longer than the file, or than any header may be.
+    #[error("its header claims {claimed} bytes, expected at most {available}")]
+    TooLong {
+        /// What the file says.
+        claimed: u64,
+        /// What is left of the file, or the limit.
+        available: u64,
+    },
+    /// The operating system refused.
+    #[error("its header cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// The header is not an object.
+    #[error("its header does not begin with `{{`")]
+    NotAnObject,
+    /// The header is not JSON, or has other keys.
+    #[error("its header is not what safetensors has: {0}")]
+    Json(#[from] serde_json::Error),
+    /// What the header says of one tensor cannot be.
+    #[error("tensor `{name}` {problem}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: TensorError,
+    },
+    /// The file is longer or shorter than its tensors.
+    #[error("it holds {found} bytes of tensors, its header says {expected}")]
+    Length {
+        /// Bytes after the header.
+        found: u64,
+        /// Where the last tensor ends.
+        expected: usize,
+    },
+}
+
+/// What is wrong with a tensor of a header.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum TensorError {
+    #[error("has unknown dtype `{0}`")]
+    Dtype(String),
+    #[error("of shape {0:?} is too large")]
+    TooLarge(Vec<usize>),
+    #[error("begins at byte {start}, expected {expected}")]
+    Start { start: usize, expected: usize },
+    #[error("is at bytes {} to {}, but {} of shape {:?} needs {bytes}", info.data_offsets.0, info.data_offsets.1, info.dtype, info.shape)]
+    Length { info: TensorInfo, bytes: usize },
+}
+
+impl TensorInfo {
+    /// Checks a tensor that is to begin at byte `expected`; returns the byte after its last.
+    fn check(&self, expected: usize) -> Result<usize, TensorError> {
+        let bytes = element_bytes(&self.dtype).ok_or_else(|| TensorError::Dtype(self.dtype.clone()))?;
+        let bytes = self.shape.iter().try_fold(bytes, |bytes, &dim| bytes.checked_mul(dim));
+        let bytes = bytes.ok_or_else(|| TensorError::TooLarge(self.shape.clone()))?;
+        let (start, end) = self.data_offsets;
+        if start != expected {
+            return Err(TensorError::Start { start, expected });
+        }
+        if end.checked_sub(start) != Some(bytes) {
+            return Err(TensorError::Length { info: self.clone(), bytes });
+        }
+        Ok(end)
+    }
+}
+
 impl Header {
-    /// Reads and checks the header of a file of `file_bytes` bytes. Returns it with the place
-    /// where the tensors' bytes begin, or what is wrong.
-    pub fn read(input: &mut impl Read, file_bytes: u64) -> Result<(Header, u64), String> {
+    /// Reads and checks the header of a file of `file_bytes` bytes. Returns it with the byte at which the tensors begin.
+    pub fn read(input: &mut impl Read, file_bytes: u64) -> Result<(Header, u64), HeaderError> {
         let mut length = [0; 8];
-        input.read_exact(&mut length).map_err(|_| format!("{file_bytes} bytes, expected at least 8"))?;
+        input.read_exact(&mut length).map_err(|_| HeaderError::TooShort(file_bytes))?;
         if length == alpha_data::LFS_POINTER[..8] {
-            return Err("it is a Git LFS pointer in place of the file: `git lfs pull` fetches it".into());
+            return Err(HeaderError::LfsPointer);
         }
-        let length = u64::from_le_bytes(length);
+        let claimed = u64::from_le_bytes(length);
         let available = file_bytes.saturating_sub(8).min(MAX_HEADER_BYTES);
-        if length > available {
-            return Err(format!("its header claims {length} bytes, expected at most {available}"));
+        if claimed > available {
+            return Err(HeaderError::TooLong { claimed, available });
         }
-        let mut json = vec![0; length as usize];
-        input.read_exact(&mut json).map_err(|error| format!("its header cannot be read: {error}"))?;
+        let mut json = vec![0; claimed as usize];
+        input.read_exact(&mut json)?;
         if json.first() != Some(&b'{') {
-            return Err("its header does not begin with `{`".into());
+            return Err(HeaderError::NotAnObject);
         }
-        let header: Header = serde_json::from_slice(&json)
-            .map_err(|error| format!("its header is not what safetensors has: {error}"))?;
-        header.check(file_bytes - 8 - length)?;
-        Ok((header, 8 + length))
+        let header: Header = serde_json::from_slice(&json)?;
+        header.check(file_bytes - 8 - claimed)?;
+        Ok((header, 8 + claimed))
     }
 
-    fn check(&self, data_bytes: u64) -> Result<(), String> {
+    fn check(&self, data_bytes: u64) -> Result<(), HeaderError> {
         let mut tensors: Vec<(&String, &TensorInfo)> = self.tensors.iter().collect();
         tensors.sort_by_key(|(_, info)| info.data_offsets);
         let mut end = 0;
         for (name, info) in tensors {
-            let bytes = element_bytes(&info.dtype)
-                .ok_or_else(|| format!("tensor `{name}` has unknown dtype `{}`", info.dtype))?;
-            let bytes = info.shape.iter().try_fold(bytes, |bytes, &dim| bytes.checked_mul(dim));
-            let bytes = bytes.ok_or_else(|| format!("tensor `{name}` of shape {:?} is too large", info.shape))?;
-            let (start, stop) = info.data_offsets;
-            if start != end {
-                return Err(format!("tensor `{name}` begins at byte {start}, expected {end}"));
-            }
-            if stop.checked_sub(start) != Some(bytes) {
-                let shape = &info.shape;
-                return Err(format!(
-                    "tensor `{name}` is at bytes {start} to {stop}, but {} of shape {shape:?} needs {bytes}",
-                    info.dtype
-                ));
-            }
-            end = stop;
+            end = info.check(end).map_err(|problem| HeaderError::Tensor { name: name.clone(), problem })?;
         }
         if end as u64 != data_bytes {
-            return Err(format!("it holds {data_bytes} bytes of tensors, its header says {end}"));
+            return Err(HeaderError::Length { found: data_bytes, expected: end });
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a run needs to go on beyond its weights: `training_state.safetensors`.
+//! What a run needs beyond its weights to go on: `training_state.safetensors`.
 //!
 //! The moments of `AdamW` are tensors `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`, as
 //! PyTorch calls them; the counters are JSON under the key `training_state` of the metadata. Data
@@ -15,8 +15,11 @@ use alpha_nn::ParamLayout;
 use alpha_tensor::{Backend, Region};
 use serde::{Deserialize, Serialize};
 
-use super::safetensors::{SafetensorsFile, TensorSpec, write_f32};
-use crate::{error::TrainError, loss_scale::LossScale};
+use super::{
+    loss_scale::LossScale,
+    safetensors::{SafetensorsFile, TensorSpec, write_f32},
+};
+use crate::error::TrainError;
 
 /// Name of the file.
 pub const FILE_NAME: &str = "training_state.safetensors";
@@ -25,10 +28,10 @@ const METADATA_KEY: &str = "training_state";
 
 const MOMENTS: [(&str, Region); 2] = [("exp_avg", Region::Moment1), ("exp_avg_sq", Region::Moment2)];
 
-/// What a run trains on, to see whether it is still the same when the run is resumed.
+/// The data of a run, by which a resumed run sees whether it is still the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
-    /// What the files hold.
+    /// Hashes of the content of the files.
     #[serde(flatten)]
     pub identity: DataIdentity,
     /// Tokens that are trained on; the rest validates.
@@ -55,22 +58,22 @@ pub struct TrainingState {
     /// Updates left out because a gradient overflowed f16.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub overflows_skipped: u64,
-    /// In f16.
+    /// The loss scale of a run in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
     /// Tokens trained on.
     #[serde(default)]
     pub tokens: u64,
-    /// Of all data consumed; none in checkpoints of versions that kept none, and in what follows from them.
+    /// Hash of all data consumed; none in checkpoints of earlier versions, and in runs that go on from these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_hash: Option<DataHash>,
-    /// What it was consumed of; none in checkpoints of earlier versions.
+    /// The data; none in checkpoints of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRecord>,
     /// The lowest validation loss so far.
     #[serde(default)]
     pub best_val_loss: Option<f32>,
-    /// The step at which it was.
+    /// The step of that loss.
     #[serde(default)]
     pub best_step: Option<u64>,
     /// Whether the last step was to be evaluated and was not, because the run was asked to stop.
@@ -122,12 +125,12 @@ pub fn write_training_state(
     })
 }
 
-/// Whether a folder holds the state of a training, and so is a checkpoint of a run and not a model alone.
+/// Whether a folder holds the state of a training, and so is a checkpoint of a run and not only a model.
 pub fn has_training_state(dir: &Path) -> bool {
     dir.join(FILE_NAME).exists()
 }
 
-/// Reads the counters of a checkpoint alone.
+/// Reads only the counters of a checkpoint.
 pub fn read_training_state(dir: &Path) -> Result<TrainingState, TrainError> {
     Ok(open(dir)?.1)
 }

@@ -1,6 +1,6 @@
 //! The weights of a checkpoint, to and from the backend.
 //!
-//! Written as f32 under `transformer.…` names. Read with that prefix, without, or with those that wrappers of PyTorch put
+//! Written as f32 under `transformer.…` names. Read with that prefix, without it, or with those that wrappers of PyTorch put
 //! before it; as f32, f16 or bf16; from one file or from the shards of an index; `attn.bias` and `attn.masked_bias` (the
 //! causal mask of old files) left out. Tied weights may be there under either name. Linear layers may be transposed, as
 //! `nn.Linear` keeps them where GPT-2's own `Conv1D` does not: the shape of `attn.c_attn.weight`, which is never square, tells
@@ -17,7 +17,7 @@ use alpha_tensor::{Backend, Region, Tensor};
 use serde::Deserialize;
 
 use super::safetensors::{CHUNK, SafetensorsFile, TensorSpec, write_f32};
-use crate::{error::TrainError, nonfinite};
+use crate::{error::TrainError, inspect::nonfinite};
 
 /// Name of the file that holds all weights.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -59,8 +59,8 @@ fn is_embedding(prefix: &str) -> bool {
     matches!(bare(prefix), "wte" | "wpe" | "lm_head")
 }
 
-/// What stands before the names of GPT-2's tensors in some files: of `torch.compile`, of `DistributedDataParallel`, of
-/// whatever holds the model as `model`, and of transformers.
+/// Prefixes of the names of GPT-2's tensors in some files: from `torch.compile`, from `DistributedDataParallel`, from a
+/// module that holds the model as `model`, and from transformers.
 const PREFIXES: [&str; 4] = ["_orig_mod.", "module.", "model.", "transformer."];
 
 /// A name without the prefixes that some files have.
@@ -126,7 +126,7 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
     source.check_head(layout, backend)
 }
 
-/// [`load_params`] for whoever only uses the model: values that are not finite are an error. (A run that leaves such
+/// [`load_params`] for callers that only use the model: values that are not finite are an error. (A run that leaves such
 /// updates out may go on from them.)
 pub fn load_finite_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) -> Result<(), TrainError> {
     load_params(dir, layout, backend)?;
@@ -176,7 +176,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Adds a file's tensors; with an index only those that it says are to be taken from there.
+    /// Adds a file's tensors; with an index, only those that it places in this file.
     fn add(&mut self, path: &Path, index: Option<(&BTreeMap<String, String>, &str)>) -> Result<(), TrainError> {
         let file = SafetensorsFile::open(path)?;
         let is_taken = |name: &&String| index.is_none_or(|(map, shard)| map.get(*name).is_some_and(|of| of == shard));
@@ -196,8 +196,7 @@ impl Source {
             weight_map: BTreeMap<String, String>,
         }
         let bytes = fs::read(index).map_err(|source| TrainError::io("read", index, source))?;
-        let Index { weight_map } =
-            serde_json::from_slice(&bytes).map_err(|error| TrainError::broken(index, error.to_string()))?;
+        let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| TrainError::broken(index, error))?;
         let mut opened: HashMap<&str, usize> = HashMap::new();
         for (tensor, shard) in &weight_map {
             if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Event, Tracer, What, phase_name};
+use super::{Event, EventKind, Tracer, phase_name};
 
 #[derive(Serialize)]
 struct Args {
@@ -64,10 +64,10 @@ fn write_event(out: &mut dyn Write, tracer: &Tracer, event: &Event) -> io::Resul
         event.thread
     )
     .to_string();
-    match event.what {
-        What::Step(step) => write!(out, ",\n{{\"name\":\"step {step}\",\"cat\":\"step\",{times}}}"),
-        What::Data => write!(out, ",\n{{\"name\":\"data\",\"cat\":\"data\",{times}}}"),
-        What::Op(op) => {
+    match event.kind {
+        EventKind::Step(step) => write!(out, ",\n{{\"name\":\"step {step}\",\"cat\":\"step\",{times}}}"),
+        EventKind::Data => write!(out, ",\n{{\"name\":\"data\",\"cat\":\"data\",{times}}}"),
+        EventKind::Op(op) => {
             let op = &tracer.ops[op as usize];
             let args = serde_json::to_string(&Args { layer: op.layer, flops: op.flops, bytes: op.bytes })?;
             let (name, phase) = (op.name, phase_name(op.phase));

@@ -6,18 +6,20 @@ use alpha_data::{DataHash, Dataset, Tokenizer};
 use alpha_nn::{Decay, ModelConfig, ParamLayout, Schedule};
 use alpha_tensor::{Backend, BackendError, Launches, RunArgs, Timeline};
 
-use super::{Loaders, Outcome};
+use super::{Outcome, data::Loaders};
 use crate::{
     TrainError,
     checkpoint::{self, Contents, TrainingState},
     config::{self, OnNonfinite, TrainConfig},
     files::JsonLines,
     host::Host,
+    inspect::{
+        nonfinite,
+        sampler::{SampleOptions, Sampler, decode, prompt_ids},
+    },
     metrics::{self, MetricsWriter, SampleRecord, Skipped, StepRecord},
-    nonfinite,
     planning::RunPrograms,
     run_dir::RunDir,
-    sampler::{SampleOptions, Sampler, decode, prompt_ids},
     trace::{DEFAULT_EVENTS, ProgramId, Tracer},
     turns::{Order, Turns},
 };
@@ -31,7 +33,7 @@ pub(super) struct TraceState {
 }
 
 impl TraceState {
-    /// On a device, which is one track, or on so many threads.
+    /// For a device, which is one track, or for this many threads.
     pub(super) fn new(programs: &RunPrograms, origin: Instant, threads: usize, has_device: bool) -> TraceState {
         let mut tracer = Tracer::new(origin, DEFAULT_EVENTS);
         let threads = if has_device { 1 } else { threads };
@@ -61,11 +63,15 @@ pub(super) struct Training<'a> {
     pub(super) run_dir: RunDir,
     pub(super) metrics: MetricsWriter,
     pub(super) state: TrainingState,
+    /// Steps that the backend has and whose results are not there yet, oldest first.
+    pub(super) enqueued: VecDeque<Enqueued>,
+    /// Wall time of the processes that the run has had before this one.
+    pub(super) elapsed_before_ms: f64,
     pub(super) tracer: Option<TraceState>,
     pub(super) turns: Option<Turns>,
-    /// As records name it; none on the processor.
+    /// The device's name in records; none on the processor.
     pub(super) device: Option<String>,
-    /// Whether it was said that prompts are longer than the model reads.
+    /// Whether the user was warned of prompts that are longer than the model reads.
     pub(super) has_warned_of_prompts: bool,
 }
 
@@ -77,7 +83,7 @@ struct Batch {
 
 /// A step that the backend has and whose results are not there yet.
 #[derive(Clone, Copy)]
-struct Enqueued {
+pub(super) struct Enqueued {
     step: u64,
     lr: f32,
     start: Instant,
@@ -92,20 +98,9 @@ impl Training<'_> {
     /// Steps to the end, or until asked to stop.
     pub(super) fn steps(&mut self, host: &mut Host<'_>) -> Result<Outcome, TrainError> {
         let config = self.config;
-        let schedule = Schedule {
-            lr: config.lr,
-            lr_min: config.lr_min,
-            warmup_steps: config.warmup_steps(),
-            total_steps: config.steps,
-            decay: match config.schedule {
-                config::Schedule::Cosine => Decay::Cosine,
-                config::Schedule::Constant => Decay::Constant,
-            },
-        };
-        let elapsed_before_ms = self.state.elapsed_ms;
+        let schedule = schedule(config);
         let rows = config.batch * config.block;
         let mut batch = Batch { tokens: vec![0; rows], targets: vec![0; rows] };
-        let mut enqueued: VecDeque<Enqueued> = VecDeque::with_capacity(1 + self.backend.results_ahead());
         let mut failure = None;
         if self.state.evaluation_due
             && let Some(stopped) = self.make_up_for_evaluation(host)?
@@ -114,100 +109,127 @@ impl Training<'_> {
         }
         let mut last_end = host.started;
         loop {
-            while failure.is_none() && self.may_enqueue(&enqueued, host.is_stop_requested) {
-                let done = self.state.step + enqueued.len() as u64;
+            while failure.is_none() && self.may_enqueue(host.is_stop_requested) {
+                let done = self.state.step + self.enqueued.len() as u64;
                 if self.wait_for_turn(done, host.is_stop_requested)? == Order::Stop {
-                    return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
+                    return self.stop();
                 }
                 let lr = schedule.lr_at(done + 1) as f32;
-                match self.enqueue(done + 1, lr, host, &mut batch, &enqueued) {
-                    Ok(Some(step)) => enqueued.push_back(step),
-                    Ok(None) => break, // asked to stop within it
+                match self.enqueue(done + 1, lr, host, &mut batch) {
+                    Ok(Some(step)) => self.enqueued.push_back(step),
+                    Ok(None) => break, // asked to stop within the step
                     Err(error) => failure = Some(error),
                 }
             }
-            let Some(oldest) = enqueued.pop_front() else {
-                let Some(error) = failure else {
-                    if self.state.step < config.steps {
-                        return Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? });
-                    }
-                    break;
+            let Some(oldest) = self.enqueued.pop_front() else {
+                return match failure {
+                    // The optimiser has not run: what the steps before gained is saved.
+                    Some(error) => Err(self.fail(error)?),
+                    None if self.state.step < config.steps => self.stop(),
+                    None => self.finish(host),
                 };
-                // The optimiser has not run: what the steps before gained is kept.
-                return Err(self.fail(error)?);
             };
-            let mut record = match self.finish(oldest, last_end, host) {
+            let mut record = match self.collect_step(oldest, last_end, host) {
                 Ok(record) => record,
                 Err(error) => return Err(self.fail(error)?),
             };
             last_end = Instant::now();
             record.elapsed_ms = ms_since(host.started);
-            let step = record.step;
-            let is_nonfinite = !record.loss.is_finite() || !record.grad_norm.is_finite();
-            let is_overflow = self.adapt_loss_scale(&mut record, host);
-            if is_overflow {
-                // Those behind it were chained to it and have changed nothing: they are enqueued again.
-                self.drop_enqueued(&mut enqueued)?;
-            } else if is_nonfinite && config.on_nonfinite == OnNonfinite::Stop {
-                self.drop_enqueued(&mut enqueued)?;
-                return Err(self.stop_nonfinite(step, &record, host)?);
-            }
-            self.state.step = step;
-            self.state.data_hash = record.data_hash;
-            self.state.tokens += config.tokens_per_step() as u64;
-            self.state.elapsed_ms = elapsed_before_ms + record.elapsed_ms;
-            match record.skipped {
-                None => self.state.updates += 1,
-                Some(Skipped::Spike) => self.state.spikes_skipped += 1,
-                Some(Skipped::Nonfinite) => self.state.nonfinite_skipped += 1,
-                Some(Skipped::Overflow) => self.state.overflows_skipped += 1,
-            }
-            let is_last = step == config.steps;
-            let is_evaluation = config.eval_interval > 0 && step.is_multiple_of(config.eval_interval);
-            if is_evaluation {
-                match self.validate(host) {
-                    Ok(val_loss) => record.val_loss = val_loss,
-                    Err(error) => {
-                        // The step itself is done and counts.
-                        self.metrics.append(&record)?;
-                        return Err(self.fail(error)?);
-                    }
-                }
-            }
-            self.state.evaluation_due = is_evaluation
-                && record.val_loss.is_none()
-                && self.loaders.validator.is_some()
-                && (host.is_stop_requested)();
-            self.metrics.append(&record)?;
-            if let Some(turns) = self.turns.as_mut().filter(|_| is_last) {
-                turns.end_turn(step)?; // what follows is the end of the run and no step's
-            }
-            if step == 1 || is_last || is_evaluation || (config.log_every > 0 && step.is_multiple_of(config.log_every))
+            self.count_step(&mut record, host)?;
+            self.record_step(record, host)?;
+            // Nothing is due after a step behind which others are enqueued.
+            if self.enqueued.is_empty()
+                && let Some(stopped) = self.after_step(host)?
             {
-                host.sink.line(&metrics::format_step_line(&record, config.steps));
-                if let Some(line) = metrics::format_trace_line(&record) {
-                    host.sink.line(&line);
-                }
-            }
-            host.sink.progress(step, config.steps, record.loss, record.tokens_per_sec);
-            if !enqueued.is_empty() {
-                continue; // nothing is asked of a step behind which others are under way
-            }
-            let is_stopped = (host.is_stop_requested)();
-            let mut checkpoint = None;
-            if is_evaluation || is_last || is_stopped {
-                host.progress.update("saving", 0, 0);
-                checkpoint = Some(self.save()?);
-            }
-            let is_sampled = config.sample_interval > 0 && step.is_multiple_of(config.sample_interval);
-            if !is_stopped && (is_sampled || (is_last && config.post_samples)) {
-                self.sample(step, host)?;
-            }
-            if (host.is_stop_requested)() && (!is_last || self.state.evaluation_due) {
-                let checkpoint = checkpoint.map_or_else(|| self.save(), Ok)?;
-                return Ok(Outcome::Stopped { step, checkpoint });
+                return Ok(stopped);
             }
         }
+    }
+
+    /// Adds a step whose results are there to the state of the run. The run ends here if they are not finite and it is not
+    /// to go on then.
+    fn count_step(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> Result<(), TrainError> {
+        let is_nonfinite = !record.loss.is_finite() || !record.grad_norm.is_finite();
+        if self.adapt_loss_scale(record, host) {
+            // Steps behind this one were chained to it and have changed nothing: they are enqueued again.
+            self.drop_enqueued()?;
+        } else if is_nonfinite && self.config.on_nonfinite == OnNonfinite::Stop {
+            self.drop_enqueued()?;
+            return Err(self.stop_nonfinite(record, host)?);
+        }
+        let state = &mut self.state;
+        state.step = record.step;
+        state.data_hash = record.data_hash;
+        state.tokens += self.config.tokens_per_step() as u64;
+        state.elapsed_ms = self.elapsed_before_ms + record.elapsed_ms;
+        match record.skipped {
+            None => state.updates += 1,
+            Some(Skipped::Spike) => state.spikes_skipped += 1,
+            Some(Skipped::Nonfinite) => state.nonfinite_skipped += 1,
+            Some(Skipped::Overflow) => state.overflows_skipped += 1,
+        }
+        Ok(())
+    }
+
+    /// Evaluates after a step where that is due, and writes the step's row and lines.
+    fn record_step(&mut self, mut record: StepRecord, host: &mut Host<'_>) -> Result<(), TrainError> {
+        let (config, step) = (self.config, record.step);
+        let (is_last, is_evaluation) = (step == config.steps, is_due(step, config.eval_interval));
+        if is_evaluation {
+            match self.validate(host) {
+                Ok(val_loss) => record.val_loss = val_loss,
+                Err(error) => {
+                    // The step itself is done and counts.
+                    self.metrics.append(&record)?;
+                    return Err(self.fail(error)?);
+                }
+            }
+        }
+        self.state.evaluation_due = is_evaluation
+            && record.val_loss.is_none()
+            && self.loaders.validator.is_some()
+            && (host.is_stop_requested)();
+        self.metrics.append(&record)?;
+        if let Some(turns) = self.turns.as_mut().filter(|_| is_last) {
+            turns.end_turn(step)?; // what follows belongs to the end of the run and to no step
+        }
+        if step == 1 || is_last || is_evaluation || is_due(step, config.log_every) {
+            host.sink.line(&metrics::format_step_line(&record, config.steps));
+            if let Some(line) = metrics::format_trace_line(&record) {
+                host.sink.line(&line);
+            }
+        }
+        host.sink.progress(step, config.steps, record.loss, record.tokens_per_sec);
+        Ok(())
+    }
+
+    /// Saves and samples after a step where that is due. Returns the outcome, if the run is asked to stop.
+    fn after_step(&mut self, host: &mut Host<'_>) -> Result<Option<Outcome>, TrainError> {
+        let (config, step) = (self.config, self.state.step);
+        let is_last = step == config.steps;
+        let is_stopped = (host.is_stop_requested)();
+        let mut checkpoint = None;
+        if is_due(step, config.eval_interval) || is_last || is_stopped {
+            host.progress.update("saving", 0, 0);
+            checkpoint = Some(self.save()?);
+        }
+        if !is_stopped && self.is_sampled(step) {
+            self.sample(step, host)?;
+        }
+        if (host.is_stop_requested)() && (!is_last || self.state.evaluation_due) {
+            let checkpoint = checkpoint.map_or_else(|| self.save(), Ok)?;
+            return Ok(Some(Outcome::Stopped { step, checkpoint }));
+        }
+        Ok(None)
+    }
+
+    /// The end of a run that was asked to stop between two steps.
+    fn stop(&mut self) -> Result<Outcome, TrainError> {
+        Ok(Outcome::Stopped { step: self.state.step, checkpoint: self.save()? })
+    }
+
+    /// The end of a run whose steps are all done: says which updates were left out, and checks the weights.
+    fn finish(&mut self, host: &mut Host<'_>) -> Result<Outcome, TrainError> {
         if self.state.updates == 0 {
             host.sink.note("warning: no update was applied at all: the weights are those that the run began with");
         }
@@ -226,47 +248,51 @@ impl Training<'_> {
         Ok(Outcome::Finished)
     }
 
-    /// Evaluates the step that the run was stopped at, as if it had not been: its row, its checkpoint and its sample are then
-    /// what they would have been. The outcome, if the run is asked to stop again.
+    /// Whether samples are due after a step.
+    fn is_sampled(&self, step: u64) -> bool {
+        let config = self.config;
+        is_due(step, config.sample_interval) || (step == config.steps && config.post_samples)
+    }
+
+    /// Evaluates the step at which the run was stopped: its row, its checkpoint and its sample are then those of a run that
+    /// was not stopped. Returns the outcome, if the run is asked to stop again.
     fn make_up_for_evaluation(&mut self, host: &mut Host<'_>) -> Result<Option<Outcome>, TrainError> {
         let step = self.state.step;
         let val_loss = self.validate(host)?;
         if val_loss.is_none() && (host.is_stop_requested)() {
-            return Ok(Some(Outcome::Stopped { step, checkpoint: self.save()? }));
+            return self.stop().map(Some);
         }
         self.state.evaluation_due = false;
         if let Some(record) = self.metrics.amend_last(self.run_dir.path(), step, |record| record.val_loss = val_loss)? {
             host.sink.line(&metrics::format_step_line(&record, self.config.steps));
         }
         self.save()?;
-        let interval = self.config.sample_interval;
-        let is_last = step == self.config.steps && self.config.post_samples;
-        if is_last || (interval > 0 && step.is_multiple_of(interval)) {
+        if self.is_sampled(step) {
             self.sample(step, host)?;
         }
         Ok(None)
     }
 
     /// Forgets the steps that were enqueued behind one that was not applied.
-    fn drop_enqueued(&mut self, enqueued: &mut VecDeque<Enqueued>) -> Result<(), TrainError> {
+    fn drop_enqueued(&mut self) -> Result<(), TrainError> {
         if let Some(turns) = &mut self.turns {
-            turns.give_back(enqueued.len() as u64);
+            turns.give_back(self.enqueued.len() as u64);
         }
-        for _ in enqueued.drain(..) {
+        for _ in self.enqueued.drain(..) {
             self.backend.collect_results()?;
         }
         Ok(())
     }
 
-    /// Makes the loss scale what the step's gradients say; true where they overflowed at a scale that can be smaller, which
-    /// is not a failure: the update was left out, and the run goes on.
+    /// Adapts the loss scale to the step's gradients. Returns whether they overflowed at a scale that can be smaller: that
+    /// is not a failure, for the update was left out, and the run goes on.
     fn adapt_loss_scale(&mut self, record: &mut StepRecord, host: &mut Host<'_>) -> bool {
         let Some(scale) = self.state.loss_scale else { return false };
         if !record.loss.is_finite() {
-            return false; // no scale is to blame
+            return false; // not because of the scale
         }
         if record.grad_norm.is_finite() {
-            self.state.loss_scale = Some(scale.after(1));
+            self.state.loss_scale = Some(scale.after_good_steps(1));
             return false;
         }
         let Some(smaller) = scale.after_overflow() else { return false };
@@ -279,19 +305,18 @@ impl Training<'_> {
         true
     }
 
-    /// Whether a step may be enqueued now. The first always, while there are steps left. Another one behind it only where
-    /// nothing happens between the two: no evaluation, checkpoint or sample, no end of a turn, nothing that depends on
-    /// whether the update before was applied, but for ending the run; and not when the run is to stop, or is traced.
-    fn may_enqueue(&self, enqueued: &VecDeque<Enqueued>, is_stop_requested: &dyn Fn() -> bool) -> bool {
+    /// Whether a step may be enqueued now. The first one may, while there are steps left. Another one may follow it only
+    /// where nothing happens between the two: no evaluation, checkpoint or sample, no end of a turn, and nothing but the end
+    /// of the run that depends on whether the first update was applied; and not if the run is to stop, or is traced.
+    fn may_enqueue(&self, is_stop_requested: &dyn Fn() -> bool) -> bool {
         let config = self.config;
-        let last = self.state.step + enqueued.len() as u64;
-        if enqueued.is_empty() || last >= config.steps {
+        let last = self.state.step + self.enqueued.len() as u64;
+        if self.enqueued.is_empty() || last >= config.steps {
             return last < config.steps;
         }
-        let is_due = |interval: u64| interval > 0 && last.is_multiple_of(interval);
-        enqueued.len() <= self.backend.results_ahead()
-            && !is_due(config.eval_interval)
-            && !is_due(config.sample_interval)
+        self.enqueued.len() <= self.backend.results_ahead()
+            && !is_due(last, config.eval_interval)
+            && !is_due(last, config.sample_interval)
             && self.turns.as_ref().is_none_or(Turns::has_steps_left)
             && self.tracer.is_none()
             && config.on_nonfinite == OnNonfinite::Stop
@@ -299,8 +324,8 @@ impl Training<'_> {
             && !is_stop_requested()
     }
 
-    /// The error to end with, and what can be kept: the state before the step that failed; but a device that failed has
-    /// nothing to give.
+    /// Saves the state before the step that failed, unless the device failed and nothing can be read from it. Returns the
+    /// error to end with.
     fn fail(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
         if let TrainError::Backend(source @ BackendError::DeviceFailed { .. }) = error {
             let checkpoint = checkpoint::newest(self.run_dir.path())?.map(|saved| saved.path);
@@ -310,7 +335,7 @@ impl Training<'_> {
         Ok(error)
     }
 
-    /// Does what the loop asks for between steps, until it is to run one or to stop. Without a loop runs it.
+    /// Obeys the loop between steps, until it orders a step or the run is to stop. Without a loop the order is a step.
     fn wait_for_turn(&mut self, step: u64, is_stop_requested: &dyn Fn() -> bool) -> Result<Order, TrainError> {
         let Some(turns) = &mut self.turns else { return Ok(Order::Step) };
         loop {
@@ -342,13 +367,13 @@ impl Training<'_> {
         lr: f32,
         host: &Host<'_>,
         Batch { tokens, targets }: &mut Batch,
-        before: &VecDeque<Enqueued>,
     ) -> Result<Option<Enqueued>, TrainError> {
         let config = self.config;
+        let steps_before = self.enqueued.len();
         let allocations = (host.allocations)();
         let launches = self.backend.launches();
-        let mut data_hash = before.back().map_or(self.state.data_hash, |before| before.data_hash);
-        let loss_scale = self.state.loss_scale.map(|scale| scale.after(before.len()).scale);
+        let mut data_hash = self.enqueued.back().map_or(self.state.data_hash, |before| before.data_hash);
+        let loss_scale = self.state.loss_scale.map(|scale| scale.after_good_steps(steps_before).scale);
         host.progress.update("step", 0, config.accum_steps as u64);
         let start = Instant::now();
         if let Some(trace) = &mut self.tracer {
@@ -369,8 +394,8 @@ impl Training<'_> {
             self.backend.write_tokens(self.programs.train.inputs.tokens.offset, tokens)?;
             self.backend.write_tokens(self.programs.train.inputs.targets.offset, targets)?;
             let args = RunArgs {
-                update: self.state.updates + 1 + before.len() as u64,
-                is_chained: !before.is_empty(),
+                update: self.state.updates + 1 + steps_before as u64,
+                is_chained: steps_before > 0,
                 loss_scale: loss_scale.unwrap_or(1.0),
                 ..self.run_args(step, micro_step as u32, lr)
             };
@@ -390,8 +415,13 @@ impl Training<'_> {
         Ok(Some(Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale }))
     }
 
-    /// Waits for a step's results. One that was enqueued behind another began when that one ended.
-    fn finish(&mut self, enqueued: Enqueued, last_end: Instant, host: &Host<'_>) -> Result<StepRecord, TrainError> {
+    /// Waits for a step's results. A step that was enqueued behind another began when that one ended.
+    fn collect_step(
+        &mut self,
+        enqueued: Enqueued,
+        last_end: Instant,
+        host: &Host<'_>,
+    ) -> Result<StepRecord, TrainError> {
         let Enqueued { step, lr, start, data_hash, launches, allocations, loss_scale } = enqueued;
         let allocations_before = (host.allocations)();
         let results = self.backend.collect_results()?;
@@ -460,8 +490,8 @@ impl Training<'_> {
         Ok(path)
     }
 
-    /// After a step whose update was left out: the checkpoint of the step before, written now if
-    /// there is none. None before the first step.
+    /// After a step whose update was left out: returns the checkpoint of the step before, which is written now if
+    /// there is none; none before the first step.
     fn save_state_before_step(&mut self) -> Result<Option<PathBuf>, TrainError> {
         match checkpoint::newest(self.run_dir.path())? {
             Some(saved) if saved.step == self.state.step => Ok(Some(saved.path)),
@@ -470,7 +500,7 @@ impl Training<'_> {
         }
     }
 
-    /// Continues every prompt and writes the texts down. Reads parameters, changes nothing.
+    /// Continues every prompt and writes the texts to a file. Changes no parameter.
     fn sample(&mut self, step: u64, host: &mut Host<'_>) -> Result<(), TrainError> {
         self.run_dir.follow()?;
         let mut lines = JsonLines::open(&self.run_dir.path().join(metrics::SAMPLES_FILE_NAME))?;
@@ -491,7 +521,7 @@ impl Training<'_> {
             };
             if ids.len() > self.model.block && !self.has_warned_of_prompts {
                 host.sink.note(&format!(
-                    "warning: {prompt:?} has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+                    "warning: {prompt:?} has {} tokens, and the model reads {} at a time: it sees only the last of them",
                     ids.len(),
                     self.model.block
                 ));
@@ -516,12 +546,8 @@ impl Training<'_> {
     }
 
     /// Saves the batch and the state before the step; returns the error that says so.
-    fn stop_nonfinite(
-        &mut self,
-        step: u64,
-        record: &StepRecord,
-        host: &mut Host<'_>,
-    ) -> Result<TrainError, TrainError> {
+    fn stop_nonfinite(&mut self, record: &StepRecord, host: &mut Host<'_>) -> Result<TrainError, TrainError> {
+        let step = record.step;
         self.metrics.append(record)?;
         host.sink.line(&metrics::format_step_line(record, self.config.steps));
         let args = self.run_args(step, 0, record.lr);
@@ -532,6 +558,24 @@ impl Training<'_> {
         let StepRecord { loss, grad_norm, .. } = *record;
         Ok(TrainError::Nonfinite { step, loss, grad_norm, culprit, batch, checkpoint })
     }
+}
+
+fn schedule(config: &TrainConfig) -> Schedule {
+    Schedule {
+        lr: config.lr,
+        lr_min: config.lr_min,
+        warmup_steps: config.warmup_steps(),
+        total_steps: config.steps,
+        decay: match config.schedule {
+            config::Schedule::Cosine => Decay::Cosine,
+            config::Schedule::Constant => Decay::Constant,
+        },
+    }
+}
+
+/// Whether something that happens every `interval` steps, or never if that is 0, happens after `step`.
+fn is_due(step: u64, interval: u64) -> bool {
+    interval > 0 && step.is_multiple_of(interval)
 }
 
 fn ms_since(start: Instant) -> f64 {

@@ -31,7 +31,7 @@ fn check_read(text: &str, expected: &Result<ModelConfig, &[&str]>) {
     }
 }
 
-/// What `GPT2LMHeadModel.save_pretrained` of transformers 4.57 writes.
+/// The file that `GPT2LMHeadModel.save_pretrained` of transformers 4.57 writes.
 fn stock() -> Value {
     json!({
         "activation_function": "gelu_new",

@@ -21,7 +21,7 @@ fn values(view: &TensorView<'_>) -> Vec<f32> {
     view.data().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
-/// Tensors by name, as bytes; what other programs write is made from these.
+/// Tensors by name, as bytes; files as other programs write them are made from these.
 #[derive(Clone)]
 struct Tensors(HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
 

@@ -4,10 +4,10 @@
 use std::{fmt::Write, path::PathBuf};
 
 use alpha_nn::{FeedForward, ModelConfig};
-use alpha_train::{checkpoint, gradcheck, trainer};
+use alpha_train::{checkpoint, inspect::gradcheck, trainer};
 use clap::Args;
 
-use super::model::backend;
+use super::model::{choose_backend, open_backend};
 use crate::{
     exit::Failure,
     flags::{
@@ -15,10 +15,10 @@ use crate::{
         value::{count, path, size},
     },
     output,
-    resolve::{in_range, place},
+    resolve::in_range,
 };
 
-/// What was asked of `alpha check`.
+/// The flags of `alpha check`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
@@ -37,7 +37,7 @@ pub(crate) struct Flags {
     #[command(flatten)]
     pub(crate) shape: ShapeFlags,
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 }
 
 /// Checks the flags and the gradients.
@@ -50,13 +50,12 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .hint("`--heads=1` divides every width"));
     }
     in_range("dropout", flags.shape.dropout, 0.0..1.0, "at least 0 and below 1")?;
-    let place = place(&flags.place)?;
-    place.notes.iter().for_each(|note| output::note(note));
+    let choice = choose_backend(&flags.backend)?;
     let config = match &flags.checkpoint {
         Some(folder) => checkpoint::read_config(folder)?,
         None => random_model(flags),
     };
-    let mut backend = backend(&place)?;
+    let mut backend = open_backend(&choice)?;
     let checks = gradcheck::check(&mut *backend, &config, flags.batch, flags.seed, |backend, layout| {
         if let Some(folder) = &flags.checkpoint {
             checkpoint::load_finite_params(folder, layout, backend)
@@ -65,7 +64,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         }
     })?;
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
-    let mut text = format!("{:width$}  {:>10}  {:>10}\n", "gradient", place.backend.name(), "slope");
+    let mut text = format!("{:width$}  {:>10}  {:>10}\n", "gradient", choice.backend.name(), "slope");
     for check in &checks {
         let verdict = if check.is_ok() { "" } else { "  FAILED" };
         let _ = writeln!(

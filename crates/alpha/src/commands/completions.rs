@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::{exit::Failure, output};
 
-/// What was asked of `alpha completions`.
+/// The flags of `alpha completions`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
     /// The shell

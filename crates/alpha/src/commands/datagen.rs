@@ -11,14 +11,14 @@ use crate::{
     output,
 };
 
-/// What to make.
+/// The kinds of data.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// About 250 kB of tunes in ABC notation
     Abc(AbcFlags),
 }
 
-/// What was asked of `alpha datagen abc`.
+/// The flags of `alpha datagen abc`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct AbcFlags {

@@ -6,14 +6,14 @@ use alpha_tensor::{
     BackendError,
     cpu::{Peaks, peaks},
 };
-use alpha_train::{TrainError, backend::DeviceCache};
+use alpha_train::{TrainError, config::backend::DeviceCache};
 use clap::{ArgAction, Args};
-use helios::{DeviceChoice, DeviceInfo, DevicePeaks, Kernels, Options, Variant};
+use helios::{DeviceChoice, DeviceInfo, DevicePeaks, HeliosError, Kernels, Options, Variant};
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, output};
 
-/// What was asked of `alpha devices`.
+/// The flags of `alpha devices`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
@@ -27,7 +27,7 @@ pub(crate) struct Flags {
 
 /// Describes and measures the processor.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
-    // Before anything is measured.
+    // A device that does not exist is refused before anything is measured.
     let chosen = flags.device.clone().map(DeviceChoice::Named).map(|choice| helios::find(&choice)).transpose();
     let chosen = chosen.map_err(TrainError::from)?;
     let cores = available_parallelism().map_or(1, NonZero::get);
@@ -44,7 +44,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if let Some(chosen) = &chosen {
         let peaks = gpus.iter().find(|gpu| gpu.info.index == chosen.index).and_then(|gpu| gpu.peaks.as_ref());
         if let Some(Err(why)) = peaks {
-            return Err(Failure::failed(why.clone()));
+            return Err(Failure::failed(TrainError::from(why.clone()).to_string()));
         }
     }
     let text = if flags.json {
@@ -55,18 +55,17 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// A GPU, its peaks where it can run the kernels, and which kernels products have on it.
+/// A GPU, its peaks where it can run the kernels, and its kernels of matrix products.
 struct Gpu {
     info: DeviceInfo,
-    peaks: Option<Result<DevicePeaks, String>>,
+    peaks: Option<Result<DevicePeaks, HeliosError>>,
     kernels: Option<Kernels>,
 }
 
 impl Gpu {
     fn measure(info: DeviceInfo, cache: &DeviceCache) -> Gpu {
         let options = Options { choice: DeviceChoice::Named(info.index.to_string()), ..Options::default() };
-        let peaks =
-            info.lacks.is_none().then(|| helios::peaks(&options).map_err(|error| TrainError::from(error).to_string()));
+        let peaks = info.lacks.is_none().then(|| helios::peaks(&options));
         Gpu { peaks, kernels: helios::stored_kernels(&info, cache), info }
     }
 }
@@ -83,7 +82,7 @@ fn names(variants: [Variant; 3]) -> String {
 struct Cpu {
     model: String,
     cores: usize,
-    /// `L1d`, `L2` … with the size as the system words it.
+    /// `L1d`, `L2` … with the size as the system writes it.
     caches: Vec<(String, String)>,
     features: Vec<&'static str>,
 }
@@ -141,8 +140,8 @@ fn as_text(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu]) -> String {
 /// Version of the object that `--json` prints.
 const SCHEMA: &str = "alpha.devices/1";
 
-/// `gflops` and `gb_s` are of all threads together, or of the chosen GPU; `cpu.peaks` of each number of threads that was
-/// measured.
+/// `gflops` and `gb_s` are those of all threads together, or of the chosen GPU; `cpu.peaks` has those of each number of
+/// threads that was measured.
 fn as_json(cpu: &Cpu, measured: &[(usize, Peaks)], gpus: &[Gpu], chosen: Option<&DeviceInfo>) -> Value {
     let peaks = |(threads, peaks): &(usize, Peaks)| json!({ "threads": threads, "fma_gflops": peaks.fma_gflops, "triad_gb_s": peaks.triad_gb_s });
     let gpu = |Gpu { info: gpu, peaks, kernels }: &Gpu| {

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use alpha_data::{Cache, DataOptions, Dataset, Kind, TokenReader, Windows, Work};
+use alpha_data::{Cache, DataOptions, Dataset, Kind, TokenReader, TokenStream, Tokenizer, Windows, Work};
 use alpha_train::{
     TrainError, checkpoint,
     config::TokenDtype,
     evaluate::{EvaluateOptions, evaluate_stream},
-    trainer,
 };
 use clap::Args;
 
-use super::model::{Model, backend};
+use super::model::{Model, choose_backend, open_backend};
 use crate::{
     exit::Failure,
     flags::{
@@ -20,13 +19,13 @@ use crate::{
     },
     output,
     progress::Progress,
-    resolve::{MAX_ELEMENTS, place},
+    resolve::MAX_ELEMENTS,
 };
 
 /// Names that `--split` takes.
 pub(crate) const SPLITS: &[&str] = &["all", "train", "val"];
 
-/// What was asked of `alpha eval`.
+/// The flags of `alpha eval`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
@@ -55,7 +54,7 @@ pub(crate) struct Flags {
     #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 }
 
 /// Checks the flags and evaluates.
@@ -63,36 +62,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.data.is_empty() {
         return Err(Failure::usage("`--data` is empty").hint("name a file, a folder or a glob"));
     }
-    let place = place(&flags.place)?;
-    place.notes.iter().for_each(|note| output::note(note));
+    let choice = choose_backend(&flags.backend)?;
     let model = Model::open(&flags.checkpoint)?;
     let cache = Cache::from_environment();
     let progress = Progress::new(0);
     progress.watch();
-    let work = Work { cache: &cache, threads: place.threads, progress: &progress };
-    let tokenizer = model.tokenizer.as_ref();
+    let work = Work { cache: &cache, threads: choice.threads, progress: &progress };
     let mut warnings = Vec::new();
-    let token_dtype = flags.token_dtype.map(trainer::token_dtype);
-    let stream = match flags.split.as_str() {
-        "all" => {
-            let reader = TokenReader { token_dtype, tokenizer, vocab: model.config.vocab };
-            reader.open(&flags.data, &work, &mut warnings)?
-        }
-        part => {
-            let options = DataOptions {
-                data: flags.data.clone(),
-                token_dtype,
-                tokenizer: tokenizer.map(|_| Kind::File(flags.checkpoint.join("tokenizer.json"))),
-                model_vocab: Some(model.config.vocab),
-                block: model.config.block,
-                ..DataOptions::default()
-            };
-            let data = Dataset::open(&options, &work)?;
-            warnings.extend(data.warnings);
-            check_split(&flags.checkpoint, &data.identity.data, data.train.len())?;
-            if part == "val" { data.val } else { data.train }
-        }
-    };
+    let stream = open_data(flags, &model, &work, &mut warnings)?;
     for warning in warnings {
         progress.note(&format!("warning: {warning}"));
     }
@@ -101,19 +78,19 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         return Err(Failure::usage(format!("`--batch={}` is too large for this model", flags.batch))
             .hint(format!("at most {}", (MAX_ELEMENTS / row).max(1))));
     }
-    let mut backend = backend(&place)?;
+    let mut backend = open_backend(&choice)?;
     let part = flags.max_tokens.map(|max_tokens| (max_tokens, flags.seed));
-    let options = EvaluateOptions { batch: flags.batch, part, progress: &progress };
-    let (evaluation, windows) =
-        evaluate_stream(&mut *backend, &model.config, &model.layout, &stream, options, |backend| {
-            checkpoint::load_finite_params(&flags.checkpoint, &model.layout, backend)
-        })?;
+    let Model { config, layout, tokenizer } = &model;
+    let options = EvaluateOptions { config, layout, batch: flags.batch, part, progress: &progress };
+    let (evaluation, windows) = evaluate_stream(&mut *backend, &stream, options, |backend| {
+        checkpoint::load_finite_params(&flags.checkpoint, layout, backend)
+    })?;
     if !evaluation.loss.is_finite() {
         return Err(TrainError::NonfiniteLoss { loss: evaluation.loss }.into());
     }
     let bits_per_byte = match tokenizer {
         Some(tokenizer) => {
-            let bytes = predicted_bytes(tokenizer, &stream, model.config.block, &windows)?;
+            let bytes = predicted_bytes(tokenizer, &stream, config.block, &windows)?;
             Some(evaluation.loss / std::f64::consts::LN_2 * evaluation.tokens as f64 / bytes as f64)
         }
         None => None,
@@ -133,7 +110,34 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a split holds back of data the run that made the checkpoint may have trained on: with data of its own to validate on.
+/// The tokens that are evaluated: all of the data, or a side of the split.
+fn open_data(
+    flags: &Flags,
+    model: &Model,
+    work: &Work<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<TokenStream, Failure> {
+    let token_dtype = flags.token_dtype.map(Into::into);
+    let tokenizer = model.tokenizer.as_ref();
+    if flags.split == "all" {
+        let reader = TokenReader { token_dtype, tokenizer, vocab: model.config.vocab };
+        return Ok(reader.open(&flags.data, work, warnings)?);
+    }
+    let options = DataOptions {
+        data: flags.data.clone(),
+        token_dtype,
+        tokenizer: tokenizer.map(|_| Kind::File(flags.checkpoint.join("tokenizer.json"))),
+        model_vocab: Some(model.config.vocab),
+        block: model.config.block,
+        ..DataOptions::default()
+    };
+    let data = Dataset::open(&options, work)?;
+    warnings.extend(data.warnings);
+    check_split(&flags.checkpoint, &data.identity.data, data.train.len())?;
+    Ok(if flags.split == "val" { data.val } else { data.train })
+}
+
+/// Refuses a split whose validation part may have been trained on: a run with `--valData` trains on all of its data.
 fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), Failure> {
     // Models of other programs, and checkpoints of earlier versions, know nothing of data.
     if !checkpoint::has_training_state(checkpoint) {
@@ -146,16 +150,11 @@ fn check_split(checkpoint: &Path, data: &str, train_tokens: u64) -> Result<(), F
     let (trained, split) = (began.train_tokens, train_tokens);
     let all = format!("the run that made it trained on {trained} tokens of this data, and the split has {split}");
     Err(Failure::failed(format!("`--split`: {all}"))
-        .hint("nothing was held back by a split there: evaluate `--split=all` of what the run had as `--valData`"))
+        .hint("the run held nothing back: evaluate its `--valData` with `--split=all`"))
 }
 
 /// Bytes of text that the predicted tokens of these windows decode to.
-fn predicted_bytes(
-    tokenizer: &alpha_data::Tokenizer,
-    stream: &alpha_data::TokenStream,
-    block: usize,
-    windows: &[u64],
-) -> Result<u64, Failure> {
+fn predicted_bytes(tokenizer: &Tokenizer, stream: &TokenStream, block: usize, windows: &[u64]) -> Result<u64, Failure> {
     let all = Windows::new(stream, block)?;
     let (mut tokens, mut targets) = (vec![0; block], vec![0; block]);
     let mut bytes = 0;

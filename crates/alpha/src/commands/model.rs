@@ -1,13 +1,19 @@
-//! A model from a folder, ready to run: what `sample` and `eval` begin with.
+//! The model and the backend that `sample`, `eval` and `check` run.
 
 use std::path::Path;
 
 use alpha_data::Tokenizer;
 use alpha_nn::{ModelConfig, ParamLayout};
 use alpha_tensor::Backend;
-use alpha_train::{backend::make_backend, checkpoint, config::Dtype};
+use alpha_train::{
+    checkpoint,
+    config::{
+        Dtype,
+        backend::{BackendChoice, make_backend},
+    },
+};
 
-use crate::{exit::Failure, output, resolve::Place};
+use crate::{exit::Failure, flags::train::BackendFlags, output, resolve};
 
 /// A model's shape, the places of its parameters, and its tokenizer if it has one.
 pub(crate) struct Model {
@@ -30,9 +36,18 @@ impl Model {
     }
 }
 
-/// The backend that was chosen.
-pub(crate) fn backend(place: &Place) -> Result<Box<dyn Backend>, Failure> {
-    let mut backend = make_backend(&place.choice(Dtype::F32))?;
+/// Decides where operations run, in single precision, and prints the notes on that choice.
+pub(crate) fn choose_backend(flags: &BackendFlags) -> Result<BackendChoice, Failure> {
+    let (choice, notes) = resolve::choose_backend(flags, Dtype::F32)?;
+    for note in notes {
+        output::note(&note);
+    }
+    Ok(choice)
+}
+
+/// Opens the backend that was chosen, and prints what it has to say.
+pub(crate) fn open_backend(choice: &BackendChoice) -> Result<Box<dyn Backend>, Failure> {
+    let mut backend = make_backend(choice)?;
     backend.take_notes().iter().for_each(|note| output::note(note));
     Ok(backend)
 }

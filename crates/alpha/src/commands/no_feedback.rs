@@ -1,4 +1,4 @@
-//! `alpha loop` where it does not run.
+//! `alpha loop` on systems where it does not run.
 
 use std::ffi::OsString;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::exit::{Exit, Failure};
 
-/// Anything: what it means is known on Linux.
+/// Anything: its meaning is known on Linux.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
     /// The loop's command and flags
@@ -14,7 +14,7 @@ pub(crate) struct Flags {
     rest: Vec<OsString>,
 }
 
-/// Says where it runs.
+/// Says where `alpha loop` runs.
 pub(crate) fn run(_flags: &Flags) -> Result<(), Failure> {
     Err(Failure::new(Exit::Unavailable, "`alpha loop` runs on Linux: its walls and control groups are Linux's").hint(
         "the engine (`alpha train`, `eval`, `sample` …) works here; run the loop on a Linux machine or in a container",

@@ -6,11 +6,11 @@ use alpha_data::Progress as _;
 use alpha_nn::programs::decode_program;
 use alpha_train::{
     TrainError, checkpoint,
-    sampler::{Sample, SampleOptions, Sampler, decode, prompt_ids},
+    inspect::sampler::{Sample, SampleOptions, Sampler, decode, prompt_ids},
 };
 use clap::Args;
 
-use super::model::{Model, backend};
+use super::model::{Model, choose_backend, open_backend};
 use crate::{
     exit::Failure,
     flags::{
@@ -19,17 +19,17 @@ use crate::{
     },
     output,
     progress::Progress,
-    resolve::{in_range, place},
+    resolve::in_range,
 };
 
-/// What was asked of `alpha sample`.
+/// The flags of `alpha sample`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct Flags {
     /// Folder of the model: a checkpoint, or any in Hugging Face layout
     #[arg(long, value_name = "DIR", value_parser = path)]
     pub(crate) checkpoint: PathBuf,
-    /// What the text begins with; token ids where the model has no tokenizer
+    /// Start of the text; token ids where the model has no tokenizer
     #[arg(long, value_name = "TEXT", default_value = "The ", allow_hyphen_values = true)]
     pub(crate) prompt: String,
     /// Tokens to generate at most; the end-of-text token ends earlier
@@ -51,7 +51,7 @@ pub(crate) struct Flags {
     #[arg(long, action = clap::ArgAction::Set, default_value = "false")]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 }
 
 /// Version of the object that `--json` prints.
@@ -61,21 +61,20 @@ const SCHEMA: &str = "alpha.sample/1";
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     in_range("temp", flags.temp, 0.0.., "at least 0")?;
     in_range("topp", flags.topp, f64::MIN_POSITIVE..=1.0, "above 0 and at most 1")?;
-    let place = place(&flags.place)?;
-    place.notes.iter().for_each(|note| output::note(note));
+    let choice = choose_backend(&flags.backend)?;
     let progress = Progress::new(0);
     progress.watch();
     let model = Model::open(&flags.checkpoint)?;
-    let mut backend = backend(&place)?;
+    let mut backend = open_backend(&choice)?;
     let tokenizer = model.tokenizer.as_ref();
     let prompt = prompt_ids(&flags.prompt, tokenizer, model.config.vocab).map_err(|error| {
         let failure = Failure::from(error);
-        // Of what cannot be encoded the tokenizer only knows that it is not in its vocabulary.
+        // The tokenizer only knows that some text is not in its vocabulary.
         if tokenizer.is_some() { failure.hint("give a prompt that the model knows with `--prompt`") } else { failure }
     })?;
     if prompt.len() > model.config.block {
         output::note(&format!(
-            "warning: the prompt has {} tokens, and the model reads {} at a time: it sees the last of them alone",
+            "warning: the prompt has {} tokens, and the model reads {} at a time: it sees only the last of them",
             prompt.len(),
             model.config.block
         ));
@@ -105,7 +104,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     };
     let text = decode(&prompt, written, tokenizer)?;
     if flags.json {
-        // The end-of-text token is among the tokens, for it was chosen, and not in the text.
+        // The end-of-text token was chosen, so it is one of the tokens, but it is not in the text.
         let object = serde_json::json!({
             "schema": SCHEMA, "prompt": flags.prompt, "text": text, "tokens": tokens, "margins": margins,
             "prefill_tok_s": prefill_tok_s, "decode_tok_s": decode_tok_s,

@@ -12,7 +12,7 @@ use crate::{
     progress::Progress,
 };
 
-/// What to do.
+/// The commands of `alpha tokenizer`.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// Build a tokenizer from text and save it as a `tokenizer.json`
@@ -25,7 +25,7 @@ const KINDS: &[&str] = &["char", "byte", "word", "bpe", "bpe-4k", "bpe-8k", "bpe
 /// Largest vocabulary that is built.
 const MAX_VOCAB: usize = 1 << 24;
 
-/// What was asked of `alpha tokenizer build`.
+/// The flags of `alpha tokenizer build`.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase")]
 pub(crate) struct BuildFlags {
@@ -60,11 +60,11 @@ pub(crate) fn run(action: &Action) -> Result<(), Failure> {
         Some(vocab) => Kind::Bpe { vocab },
         None => flags.kind.parse()?,
     };
-    // Whatever it holds, it is not to be lost to a slip of the hand.
+    // A mistyped path must not cost a file.
     if flags.out.metadata().is_ok_and(|found| found.is_file() && found.len() > 0)
         && Tokenizer::load(&flags.out).is_err()
     {
-        return Err(Failure::failed(format!("`{}` is there and is not a tokenizer", flags.out.display()))
+        return Err(Failure::failed(format!("`{}` exists and is not a tokenizer", flags.out.display()))
             .hint("give another `--out`, or delete the file"));
     }
     let cache = Cache::from_environment();

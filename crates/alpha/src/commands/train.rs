@@ -7,9 +7,9 @@ use std::{
 
 use alpha_nn::ModelConfig;
 use alpha_train::{
-    Host, MakeBackend, Outcome, Sink,
-    backend::{BackendChoice, make_backend},
-    checkpoint, run_dir,
+    Host, MakeBackend, Outcome, Sink, checkpoint,
+    config::backend::{BackendChoice, make_backend},
+    run_dir,
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     signal::StopRequest,
 };
 
-/// Names the socket of the loop that says when to run (`docs/turns.md`); empty is as good as unset.
+/// Variable with the socket of the loop that says when to run (`docs/turns.md`); empty is the same as unset.
 const TURNS_VARIABLE: &str = "ALPHA_TURNS";
 
 /// Resolves what was typed and trains.
@@ -40,7 +40,7 @@ fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), 
     let mut console = Console { progress: &progress, print_error: None };
     let turns = std::env::var_os(TURNS_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     if turns.is_none() {
-        progress.watch(); // in turns silence is waiting
+        progress.watch(); // in turns a silent run is a waiting one
     }
     let mut host = Host {
         sink: &mut console,
@@ -72,7 +72,7 @@ fn run_on(typed: &Layer, started: Instant, make: MakeBackend<'_>) -> Result<(), 
     }
 }
 
-/// The console of a run. An error of stdout is kept for the end: training goes on.
+/// The console of a run. An error of stdout is reported at the end: training goes on.
 struct Console<'a> {
     progress: &'a Progress,
     print_error: Option<std::io::Error>,

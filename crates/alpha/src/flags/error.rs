@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use super::{camel_case, gone};
 use crate::exit::Failure;
 
-/// Words for an error of parsing flags of `command` (`train`, `tokenizer build`; empty: of alpha).
+/// The failure for an error of parsing flags of `command` (`train`, `tokenizer build`; empty: of alpha).
 pub(crate) fn failure(error: &Error, command: &str) -> Failure {
     let argument = text(error, ContextKind::InvalidArg);
     let flag = flag_of(argument);
@@ -54,7 +54,7 @@ pub(crate) fn failure(error: &Error, command: &str) -> Failure {
     }
 }
 
-/// Words for a flag that does not exist, or no longer.
+/// The failure for a flag that does not exist, or no longer does.
 pub(crate) fn unknown_flag(argument: &str, suggested: Option<&str>, command: &str) -> Failure {
     let flag = flag_of(argument);
     if let Some(sentence) = gone::sentence(flag.trim_start_matches('-')) {

@@ -1,4 +1,4 @@
-//! Flags of the original that are gone, and what does their job now.
+//! Flags of the original program that are gone, and what replaces them.
 
 use super::camel_case;
 

@@ -1,8 +1,8 @@
 //! Where a flag's value can come from, as layers of unparsed values.
 //!
 //! Command line, config file, stored configuration and preset are all the same thing: flag
-//! names with texts. Laid over each other they are parsed by the one definition of the flags,
-//! so that a value means the same wherever it stands.
+//! names with texts. Merged, they are parsed by the one definition of the flags,
+//! so that a value means the same in every layer.
 
 use std::{collections::BTreeMap, ffi::OsString};
 
@@ -29,7 +29,7 @@ impl Layer {
         layer
     }
 
-    /// Values of fixed flags: what presets are written in.
+    /// A layer of these flags and values, for presets.
     pub(crate) fn of(values: &[(&str, &str)]) -> Layer {
         let mut layer = Layer::default();
         for (name, value) in values {
@@ -89,7 +89,7 @@ pub(crate) fn documented_name(name: &str) -> Option<String> {
     flag.get_long().map(str::to_owned)
 }
 
-/// What is said of a name that no flag of `alpha train` has.
+/// The failure for a name that no flag of `alpha train` has.
 pub(crate) fn unknown_name(name: &str) -> Failure {
     match command().try_get_matches_from([format!("--{name}")]) {
         Err(parse_error) if parse_error.kind() == clap::error::ErrorKind::UnknownArgument => {

@@ -1,7 +1,7 @@
-//! Flags: their definitions, and what clap's parsing of them lacks.
+//! Flags: their definitions, and additions to clap's parsing.
 //!
 //! A flag is defined once, as a field of a `clap::Args` struct; name, type, default and help
-//! come from there. [`prepare`] adds what holds for all: kebab-case beside camelCase, negative
+//! come from there. [`prepare`] adds the rules for all flags: kebab-case beside camelCase, negative
 //! numbers as values, bare booleans, the last of several wins.
 
 pub(crate) mod error;
@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command, builder::ValueParser};
 
-/// Adds to a command and its subcommands what holds for all flags.
+/// Adds the rules for all flags to a command and its subcommands.
 pub(crate) fn prepare(command: Command) -> Command {
     command.args_override_self(true).mut_args(prepare_flag).mut_subcommands(prepare)
 }

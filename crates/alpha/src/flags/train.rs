@@ -8,7 +8,7 @@ use alpha_train::config::{Backend, Dtype, OnNonfinite, Optim, Schedule, TokenDty
 use clap::{ArgAction, Args};
 use helios::Variant;
 
-use super::value::{count, matmul, named, number, path, size, steps, whole};
+use super::value::{count, named, number, path, size, steps, whole};
 
 /// Names that `--activation` takes.
 pub(crate) const ACTIVATIONS: &[&str] = &["gelu", "silu", "relu", "swiglu"];
@@ -16,7 +16,7 @@ pub(crate) const ACTIVATIONS: &[&str] = &["gelu", "silu", "relu", "swiglu"];
 /// Names that `--domain` takes: presets.
 pub(crate) const DOMAINS: &[&str] = &["abc", "chords", "novels", "concordance", "chat", "fine_corpus"];
 
-/// The shape of a model, for every command that makes one.
+/// The shape of a model, for every command that creates one.
 #[derive(Args, Clone, Debug)]
 #[command(rename_all = "camelCase", next_help_heading = "Model")]
 pub(crate) struct ShapeFlags {
@@ -62,12 +62,12 @@ pub(crate) struct BackendFlags {
     /// GPU by number or name [default: a discrete one, else the first]
     #[arg(long, value_name = "GPU")]
     pub(crate) device: Option<String>,
-    /// Kernel of matrix products on a GPU, named as `alpha devices` does [default: the quickest when measured]
-    #[arg(long, value_name = "KERNEL", value_parser = matmul)]
+    /// Kernel of matrix products on a GPU, as `alpha devices` names it [default: the quickest when measured]
+    #[arg(long, value_name = "KERNEL")]
     pub(crate) matmul: Option<Variant>,
 }
 
-/// What was asked of `alpha train`.
+/// The flags of `alpha train`.
 #[derive(Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(rename_all = "camelCase")]
@@ -173,7 +173,7 @@ pub(crate) struct TrainFlags {
     /// Sample after the last step
     #[arg(long, action = ArgAction::Set, default_value = "true", help_heading = "Evaluation and samples")]
     pub(crate) post_samples: bool,
-    /// What samples begin with; once for each [default: the domain's, or three built-in]
+    /// Text that samples begin with; once for each [default: the domain's, or three built-in]
     #[arg(long, value_name = "TEXT", action = ArgAction::Append, allow_hyphen_values = true,
           help_heading = "Evaluation and samples")]
     pub(crate) sample_prompts: Vec<String>,
@@ -201,7 +201,7 @@ pub(crate) struct TrainFlags {
     pub(crate) remote: bool,
 
     #[command(flatten)]
-    pub(crate) place: BackendFlags,
+    pub(crate) backend: BackendFlags,
 
     /// Flags from a file, TOML or flat JSON; typed flags win over it
     #[arg(long, value_name = "FILE", value_parser = path, help_heading = "Presets and checks")]

@@ -1,54 +1,79 @@
-//! Types of flag values, where the standard ones say too little or take too much.
+//! Types of flag values, where the standard parsers accept too much or explain too little.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use helios::{Variant, VariantError};
+
+/// What is wrong with a flag's value. Whoever reports it names the flag and the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ValueError {
+    /// A size below 1.
+    BelowOne,
+    /// A count below 0.
+    Negative,
+    /// A whole number that the type does not hold.
+    TooLarge,
+    /// Not a whole number.
+    NotWhole,
+    /// Not a number.
+    NotANumber,
+    /// An empty path.
+    Empty,
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ValueError::BelowOne => "must be at least 1",
+            ValueError::Negative => "must not be negative",
+            ValueError::TooLarge => "is too large",
+            ValueError::NotWhole => "is not a whole number",
+            ValueError::NotANumber => "is not a number",
+            ValueError::Empty => "is empty",
+        })
+    }
+}
+
+impl std::error::Error for ValueError {}
 
 /// A count that is at least 1.
-pub(crate) fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, ValueError> {
     match count(text) {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(size) => usize::try_from(size).map_err(|_| "is too large".to_owned()),
-        Err(_) if text.parse::<f64>().is_ok_and(|number| number < 0.0) => Err("must be at least 1".to_owned()),
-        Err(why) => Err(why),
+        Ok(0) | Err(ValueError::Negative) => Err(ValueError::BelowOne),
+        Ok(size) => usize::try_from(size).map_err(|_| ValueError::TooLarge),
+        Err(error) => Err(error),
     }
 }
 
 /// A count that is at least 1, of steps.
-pub(crate) fn steps(text: &str) -> Result<u64, String> {
+pub(crate) fn steps(text: &str) -> Result<u64, ValueError> {
     size(text).map(|steps| steps as u64)
 }
 
 /// A count that may be 0.
-pub(crate) fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn count(text: &str) -> Result<u64, ValueError> {
     text.parse::<u64>().map_err(|_| match text.parse::<f64>() {
-        Ok(number) if number < 0.0 => "must not be negative".to_owned(),
+        Ok(number) if number < 0.0 => ValueError::Negative,
         Ok(number) if number.fract() == 0.0 && number.is_finite() && !text.contains(['.', 'e', 'E']) => {
-            "is too large".to_owned()
+            ValueError::TooLarge
         }
-        _ => "is not a whole number".to_owned(),
+        _ => ValueError::NotWhole,
     })
 }
 
 /// A whole number that may be negative.
-pub(crate) fn whole(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| "is not a whole number".to_owned())
+pub(crate) fn whole(text: &str) -> Result<i64, ValueError> {
+    text.parse().map_err(|_| ValueError::NotWhole)
 }
 
-/// A number; `inf` and `nan` come through, for the message that names what is wrong with them.
-pub(crate) fn number(text: &str) -> Result<f64, String> {
-    text.parse().map_err(|_| "is not a number".to_owned())
+/// A number; `inf` and `nan` are accepted here and refused later, with a better message.
+pub(crate) fn number(text: &str) -> Result<f64, ValueError> {
+    text.parse().map_err(|_| ValueError::NotANumber)
 }
 
 /// A path. UTF-8, because it is written to `config.json`.
-pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-/// The name of a kernel.
-pub(crate) fn matmul(text: &str) -> Result<Variant, VariantError> {
-    text.parse()
+pub(crate) fn path(text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() { Err(ValueError::Empty) } else { Ok(PathBuf::from(text)) }
 }
 
 /// One of `names`.
@@ -69,18 +94,18 @@ mod tests {
         assert_eq!(size("12"), Ok(12));
         assert_eq!(count("0"), Ok(0));
         for (text, why) in [
-            ("0", "must be at least 1"),
-            ("-1", "must be at least 1"),
-            ("-0.5", "must be at least 1"),
-            ("1.5", "is not a whole number"),
-            ("1e3", "is not a whole number"),
-            ("ten", "is not a whole number"),
-            ("", "is not a whole number"),
-            ("nan", "is not a whole number"),
-            ("99999999999999999999", "is too large"),
+            ("0", ValueError::BelowOne),
+            ("-1", ValueError::BelowOne),
+            ("-0.5", ValueError::BelowOne),
+            ("1.5", ValueError::NotWhole),
+            ("1e3", ValueError::NotWhole),
+            ("ten", ValueError::NotWhole),
+            ("", ValueError::NotWhole),
+            ("nan", ValueError::NotWhole),
+            ("99999999999999999999", ValueError::TooLarge),
         ] {
-            assert_eq!(size(text), Err(why.to_owned()), "{text}");
+            assert_eq!(size(text), Err(why), "{text}");
         }
-        assert_eq!(count("-1"), Err("must not be negative".to_owned()));
+        assert_eq!(count("-1"), Err(ValueError::Negative));
     }
 }

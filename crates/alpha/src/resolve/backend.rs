@@ -1,44 +1,20 @@
-//! Who runs the operations: `auto` decided, what cannot be meant refused.
+//! Where operations run: decides what `auto` means, and refuses combinations that make no sense.
 
 use std::{num::NonZero, thread::available_parallelism};
 
 use alpha_train::{
     TrainError,
-    backend::BackendChoice,
-    config::{Backend, Dtype},
+    config::{Backend, Dtype, backend::BackendChoice},
 };
-use helios::{DeviceChoice, DeviceInfo, DeviceKind, Variant};
+use helios::{DeviceChoice, DeviceInfo, DeviceKind};
 
 use crate::{exit::Failure, flags::train::BackendFlags};
 
-/// A backend, decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Not `auto`.
-    pub(crate) backend: Backend,
-    /// CPU threads.
-    pub(crate) threads: usize,
-    /// GPU by number or name.
-    pub(crate) device: Option<String>,
-    /// Pinned kernel of products.
-    pub(crate) matmul: Option<Variant>,
-    /// What is to be said about the choice.
-    pub(crate) notes: Vec<String>,
-}
-
-impl Place {
-    /// The same for a backend, with what a step's activations are kept in.
-    pub(crate) fn choice(&self, dtype: Dtype) -> BackendChoice {
-        let Place { backend, threads, matmul, .. } = *self;
-        BackendChoice { backend, threads, device: self.device.clone(), matmul, dtype }
-    }
-}
-
-/// Threads a core beyond which they are more than a little too many.
+/// Threads a core beyond which a warning is given.
 const MANY_THREADS: usize = 2;
 
-/// Decides where operations run.
-pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
+/// Decides where operations run, and returns notes on that choice for stderr.
+pub(crate) fn choose_backend(flags: &BackendFlags, dtype: Dtype) -> Result<(BackendChoice, Vec<String>), Failure> {
     let cores = available_parallelism().map_or(1, NonZero::get);
     let threads = flags.threads.unwrap_or(cores);
     let too_many = (threads > MANY_THREADS * cores).then(|| {
@@ -75,17 +51,18 @@ pub(crate) fn place(flags: &BackendFlags) -> Result<Place, Failure> {
         ))
         .hint("leave `--matmul` out, or run with `--backend=helios`"));
     }
-    Ok(Place { backend, threads, device, matmul, notes: note.into_iter().chain(too_many).collect() })
+    let choice = BackendChoice { backend, threads, device, matmul, dtype };
+    Ok((choice, note.into_iter().chain(too_many).collect()))
 }
 
-/// Whether there is such a GPU: said before any data is read.
+/// Refuses a GPU that does not exist before any data is read.
 fn check_device(device: Option<&str>) -> Result<(), Failure> {
     let choice = device.map_or(DeviceChoice::Best, |device| DeviceChoice::Named(device.to_owned()));
     helios::find(&choice).map_err(TrainError::from)?;
     Ok(())
 }
 
-/// What `auto` takes: a GPU, never a software device; and the line that says so.
+/// The backend that `auto` stands for: a GPU but never a software device, else the CPU; and the line that says so.
 fn automatic(devices: &[DeviceInfo]) -> (Backend, String) {
     let is_gpu = |device: &&DeviceInfo| device.kind != DeviceKind::Software && device.lacks.is_none();
     if devices.iter().any(|device| is_gpu(&device)) {
@@ -139,7 +116,8 @@ mod tests {
     fn far_more_threads_than_cores_are_warned_of() {
         let cores = available_parallelism().unwrap().get();
         let notes = |threads| {
-            place(&BackendFlags { backend: Backend::Cpu, threads, device: None, matmul: None }).unwrap().notes
+            let flags = BackendFlags { backend: Backend::Cpu, threads, device: None, matmul: None };
+            choose_backend(&flags, Dtype::F32).unwrap().1
         };
         assert_eq!(notes(None), [] as [String; 0]);
         assert_eq!(notes(Some(2 * cores)), [] as [String; 0]);

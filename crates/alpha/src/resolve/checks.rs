@@ -1,5 +1,5 @@
-//! What flags alone show to be impossible. Every message names the flag, what was found and
-//! what would do.
+//! Checks of flags that need nothing else. Every message names the flag, the value and
+//! the values that are possible.
 
 use std::ops::RangeBounds;
 
@@ -43,17 +43,15 @@ pub(crate) fn check(flags: &TrainFlags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that the backend has the number format, and that the shape's rows are what 16-bit kernels take.
+/// Checks that the backend has the number format, and that 16-bit kernels can take the shape's rows.
 pub(crate) fn dtype(flags: &TrainFlags, backend: Backend) -> Result<(), Failure> {
     let dtype = flags.dtype;
     if dtype == Dtype::F32 {
         return Ok(());
     }
     if backend != Backend::Helios {
-        return Err(Failure::usage(format!(
-            "`--dtype={dtype}`: bf16 and f16 come as backends gain them, and `{backend}` has not yet"
-        ))
-        .hint("run with `--dtype=f32`, or on a GPU with `--backend=helios`"));
+        return Err(Failure::usage(format!("`--dtype={dtype}`: `{backend}` has neither bf16 nor f16 yet"))
+            .hint("run with `--dtype=f32`, or on a GPU with `--backend=helios`"));
     }
     let shape = &flags.shape;
     let head_dim = shape.dim / shape.heads;
@@ -74,7 +72,7 @@ pub(crate) fn dtype(flags: &TrainFlags, backend: Backend) -> Result<(), Failure>
 /// Numbers of 16 bits that a kernel reads at a time.
 const GROUP_16: usize = 4;
 
-/// Checks that a number is finite and in a range, which `words` says, and stays so in single precision.
+/// Checks that a number is finite and in a range, in single precision too. `words` describes the range.
 pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, words: &str) -> Result<(), Failure> {
     if !value.is_finite() {
         return Err(Failure::usage(format!("`--{name}={value}` is not finite")).hint(format!("a number {words}")));
@@ -101,7 +99,7 @@ pub(crate) fn in_range(name: &str, value: f64, range: impl RangeBounds<f64>, wor
 /// Batches that an evaluation may have.
 const MAX_EVAL_ITERS: usize = 1_000_000;
 
-/// Elements that a tensor may have: positions in it are 32-bit in places, and nobody has more memory.
+/// Elements that a tensor may have: positions in it are 32-bit numbers in some kernels.
 pub(crate) const MAX_ELEMENTS: usize = u32::MAX as usize;
 
 fn shape(flags: &TrainFlags) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! From flags to a [`TrainConfig`]: typed flag > `--config` file > stored configuration of a
 //! resumed run > `--domain` preset > default, then what depends on other flags, then checks.
 //!
-//! With `--init`, the folder's shape stands in the place of preset and default: a shape flag
-//! that was given must agree with it. With `--resume`, what was given must equal what is stored.
+//! With `--init`, the folder's shape replaces preset and default: a shape flag that was given
+//! must agree with it. With `--resume`, flags that were given must equal those that are stored.
 
 mod backend;
 mod checks;
@@ -13,11 +13,14 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use alpha_nn::{FeedForward, ModelConfig};
-use alpha_train::config::{Dtype, Resume, TrainConfig};
+use alpha_train::{
+    config::{Dtype, Resume, TrainConfig, backend::BackendChoice},
+    files,
+};
 use serde_json::{Map, Value};
 
 pub(crate) use self::{
-    backend::{Place, place},
+    backend::choose_backend,
     checks::{MAX_ELEMENTS, in_range},
 };
 use crate::{
@@ -29,7 +32,7 @@ use crate::{
 /// A run folder's `config.json`: flags by name, beside records of the run.
 pub(crate) type Stored = Map<String, Value>;
 
-/// What resolving needs to know of folders.
+/// Functions by which folders are read.
 #[derive(Clone, Copy)]
 pub(crate) struct Folders {
     /// The stored configuration of a run folder; `None` where it has no checkpoint to resume from.
@@ -38,7 +41,7 @@ pub(crate) struct Folders {
     pub(crate) init_shape: fn(init: &Path) -> Result<ModelConfig, Failure>,
 }
 
-/// A configuration and what is to be said about it.
+/// A configuration, and notes on it.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// The configuration.
@@ -72,31 +75,31 @@ pub(crate) fn resolve(typed: &Layer, folders: Folders) -> Result<Resolved, Failu
         let shape = (folders.init_shape)(&init)?;
         take_shape(&mut flags, &given, &shape, &init)?;
     }
-    let mut place_of_stored = None;
+    let mut chosen = None;
     if let Some(stored) = &stored {
-        // "As usual" is what it was when the run began, whose number of steps may have been another.
+        // 0 stands for the warm-up that the run began with: its number of steps may have been another.
         if flags.warmup_iters == 0 {
             flags.warmup_iters = stored.get("warmupIters").and_then(Value::as_i64).unwrap_or(0);
         }
-        // Before anything is said of how given and stored values go together: nobody typed the stored ones.
-        let place = place_of_stored.insert(place(&flags.place)?);
-        stored::check_equal(&configuration(flags.clone(), None, place), stored, &given)?;
+        // Before the checks of combinations: the user did not type the stored values.
+        let (choice, _) = chosen.insert(choose_backend(&flags.backend, flags.dtype)?);
+        stored::check_equal(&configuration(flags.clone(), None, choice), stored, &given)?;
     }
     if let (Some(Resume::Auto), None) = (&resume, &stored) {
         let dir = flags.run_dir.as_deref().unwrap_or(Path::new("")).display();
         notes.push(format!("resume: no checkpoint in `{dir}`, starting at step 1"));
     }
     checks::check(&flags).map_err(|failure| with_notes(failure, &mut notes))?;
-    let place = match place_of_stored {
-        Some(place) => place,
-        None => place(&flags.place)?,
+    let (choice, notes_of_choice) = match chosen {
+        Some(chosen) => chosen,
+        None => choose_backend(&flags.backend, flags.dtype)?,
     };
-    checks::dtype(&flags, place.backend).map_err(|failure| with_notes(failure, &mut notes))?;
-    notes.extend(place.notes.clone());
-    Ok(Resolved { config: configuration(flags, resume, &place), notes })
+    checks::dtype(&flags, choice.backend).map_err(|failure| with_notes(failure, &mut notes))?;
+    notes.extend(notes_of_choice);
+    Ok(Resolved { config: configuration(flags, resume, &choice), notes })
 }
 
-/// A failure with what would have been noted before it.
+/// A failure, after the notes that would have come before it.
 fn with_notes(failure: Failure, notes: &mut Vec<String>) -> Failure {
     notes.drain(..).for_each(|note| crate::output::note(&note));
     failure
@@ -118,8 +121,8 @@ fn stored_config(resume: &Resume, given: &Layer, folders: Folders) -> Result<Opt
     match resume {
         Resume::Auto => (folders.stored_config)(Path::new(given.get("runDir").unwrap_or_default())),
         Resume::From(checkpoint) => {
-            let run_dir = stored::run_dir_of(checkpoint);
-            let stored = (folders.stored_config)(&run_dir)?;
+            let run_dir = files::parent(checkpoint);
+            let stored = (folders.stored_config)(run_dir)?;
             let missing = || {
                 let [checkpoint, run_dir] = [checkpoint.display(), run_dir.display()];
                 Failure::failed(format!("`--resume={checkpoint}`: no run with checkpoints in `{run_dir}`"))
@@ -146,7 +149,7 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
         }};
     }
     if !given.has("tokenizer") {
-        flags.tokenizer = None; // a preset's is not that of the weights
+        flags.tokenizer = None; // the weights do not belong to a preset's tokenizer
     }
     take!("layers", flags.shape.layers, shape.layers);
     take!("dim", flags.shape.dim, shape.dim);
@@ -175,11 +178,11 @@ fn take_shape(flags: &mut TrainFlags, given: &Layer, shape: &ModelConfig, init: 
     Ok(())
 }
 
-fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> TrainConfig {
+fn configuration(flags: TrainFlags, resume: Option<Resume>, choice: &BackendChoice) -> TrainConfig {
     let shape = flags.shape;
     let activation = FeedForward::from_name(&shape.activation).expect("the parser takes only known names");
     let run_dir = match &resume {
-        Some(Resume::From(checkpoint)) => flags.run_dir.or_else(|| Some(stored::run_dir_of(checkpoint))),
+        Some(Resume::From(checkpoint)) => flags.run_dir.or_else(|| Some(files::parent(checkpoint).to_owned())),
         _ => flags.run_dir,
     };
     let sample_prompts =
@@ -188,10 +191,10 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> Tr
         data: flags.data.unwrap_or_default(),
         val_data: flags.val_data,
         domain: flags.domain,
-        backend: place.backend,
-        threads: place.threads,
-        device: flags.place.device,
-        matmul: place.matmul,
+        backend: choice.backend,
+        threads: choice.threads,
+        device: choice.device.clone(),
+        matmul: choice.matmul,
         steps: flags.steps,
         batch: flags.batch,
         accum_steps: flags.accum_steps,
@@ -227,7 +230,7 @@ fn configuration(flags: TrainFlags, resume: Option<Resume>, place: &Place) -> Tr
         seed: flags.seed,
         log_every: flags.log_every,
         trace: flags.trace,
-        dtype: flags.dtype,
+        dtype: choice.dtype,
         token_dtype: flags.token_dtype,
         packed: flags.packed,
         checkpoint: flags.checkpoint,

@@ -1,10 +1,7 @@
-//! The stored configuration of a run that is resumed: a layer of flags, and what given flags
-//! are compared with.
+//! The stored configuration of a run that is resumed: a layer of flags, with which given flags
+//! are compared.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use alpha_train::config::TrainConfig;
 use serde_json::{Map, Value};
@@ -15,8 +12,8 @@ use crate::{
     flags::layer::Layer,
 };
 
-/// Flags that may differ when a run is resumed: the number of steps, logging, evaluation,
-/// sampling, what a run that went wrong is saved by, where the data lies (whether it is the same is seen by its content), and what does not touch the model.
+/// Flags that may differ when a run is resumed: the number of steps, logging, evaluation, sampling, limits that can save
+/// a run that went wrong, where the data lies (its content is compared instead), and flags that do not affect the model.
 const FREE: &[&str] = &[
     "allowDataChange",
     "config",
@@ -42,16 +39,8 @@ const FREE: &[&str] = &[
     "valData",
 ];
 
-/// Flags that a resumed run does not take over: another machine has another number of threads, which changes no bit.
+/// Flags that a resumed run does not take from the stored configuration. Threads are among them: their number changes no bit.
 const OF_THE_PROCESS: &[&str] = &["allowDataChange", "config", "ignoreMemoryCheck", "resume", "runDir", "threads"];
-
-/// The run folder that a checkpoint lies in.
-pub(crate) fn run_dir_of(checkpoint: &Path) -> PathBuf {
-    match checkpoint.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
 
 /// The stored values as flags. Keys that are not flags are records, not settings.
 pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
@@ -71,7 +60,7 @@ pub(crate) fn layer(stored: &Map<String, Value>) -> Result<Layer, Failure> {
     Ok(layer)
 }
 
-/// Checks that what was given equals what is stored.
+/// Checks that flags that were given equal those that are stored.
 pub(crate) fn check_equal(config: &TrainConfig, stored: &Map<String, Value>, given: &Layer) -> Result<(), Failure> {
     let resolved = serde_json::to_value(config).map_err(|error| Failure::failed(error.to_string()))?;
     for name in given.names().filter(|name| !FREE.contains(name)) {

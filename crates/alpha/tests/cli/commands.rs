@@ -1,4 +1,4 @@
-//! Messages and output of the commands but `train`.
+//! Messages and output of all commands but `train`.
 
 use crate::{alpha, alpha_in, assert_transcript, folder};
 

@@ -1,4 +1,4 @@
-//! `--config=FILE`: what is wrong with a file is said with its name.
+//! `--config=FILE`: errors name the file.
 
 use std::fs;
 

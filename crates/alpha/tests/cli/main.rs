@@ -9,7 +9,7 @@ mod train_flags;
 
 use std::{path::Path, process::Command};
 
-/// What the binary does with these arguments: exit code, stdout, stderr.
+/// Runs the binary with these arguments; returns exit code, stdout and stderr.
 fn alpha(arguments: &[&str]) -> (i32, String, String) {
     alpha_in(Path::new(env!("CARGO_TARGET_TMPDIR")), arguments)
 }
@@ -17,14 +17,14 @@ fn alpha(arguments: &[&str]) -> (i32, String, String) {
 /// [`alpha`], in a folder.
 fn alpha_in(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alpha"));
-    // What is said must not depend on the machine: no Vulkan driver is found.
+    // Messages must not depend on the machine: no Vulkan driver is found.
     command.args(arguments).current_dir(folder).env("VK_DRIVER_FILES", "/nowhere").env("VK_ICD_FILENAMES", "/nowhere");
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Several calls as one text: the call, its exit code, what it says.
+/// Several calls as one text: each call, its exit code and its output.
 fn transcript(folder: &Path, calls: &[&[&str]]) -> String {
     let said = |arguments: &&[&str]| {
         let (code, stdout, stderr) = alpha_in(folder, arguments);

@@ -1,4 +1,4 @@
-//! `alpha train`: every message about flags, and its exit code. Nothing here gets to training.
+//! `alpha train`: every message about flags, and its exit code. No test here trains.
 
 use crate::{alpha, assert_transcript, folder};
 

@@ -11,7 +11,7 @@ fn hashes(place: &Place, run: &str) -> Vec<String> {
     place.metrics(run).iter().map(|row| row["data_hash"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The formula of `DataHash`, written down once more.
+/// The formula of `DataHash`, written a second time.
 fn expected(tokens: &[u64], tokens_per_step: usize, steps: usize) -> Vec<String> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut pairs = tokens.windows(2);
@@ -58,7 +58,7 @@ fn other_data_is_seen() {
     assert_ne!(last("order", &["--packed"]), base);
 }
 
-/// Checkpoints of versions that kept no hash are taken, and no hash is made up.
+/// Checkpoints without a hash are accepted, and no hash is made up.
 #[test]
 fn a_checkpoint_without_hash_goes_on_without() {
     let place = Place::with_text();

@@ -1,4 +1,4 @@
-//! Whole runs on a GPU, or on a software device in its place, beside the same runs on the processor. Where a machine has
+//! Whole runs on a GPU, or on a software device instead, compared with the same runs on the processor. Where a machine has
 //! neither, the tests say so and pass: `scripts/test.sh` installs a software device.
 
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use crate::{
 
 const HELIOS: &str = "--backend=helios";
 
-/// W1 of docs/performance.md, but for the data.
+/// W1 of docs/performance.md, with other data.
 const W1: &[&str] = &["--block=64", "--batch=2", "--dim=128", "--heads=4", "--lr=3e-4", "--evalInterval=0"];
 
-/// Whether there is a device; says aloud where there is none.
+/// Whether there is a device; prints a line if there is none.
 fn has_device(place: &Place) -> bool {
     let done = place.alpha(&["devices", "--json=true"]).succeeded();
     let found: Value = serde_json::from_str(&done.stdout).unwrap();
@@ -38,7 +38,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
 }
 
-/// What training decides, of every step.
+/// The values of every step that training decides.
 fn trajectory(place: &Place, run: &str) -> Vec<[Value; 6]> {
     let keys = ["step", "loss", "gradNorm", "lr", "clip_coef", "data_hash"];
     place.metrics(run).iter().map(|row| keys.map(|key| row[key].clone())).collect()
@@ -133,7 +133,7 @@ fn a_resumed_run_has_the_bits_of_a_whole_one() {
     assert!(place.weights("parts", 12) == place.weights("whole", 12));
 }
 
-/// A signal comes while steps are enqueued behind each other: none is lost, none counts twice.
+/// A signal comes while steps are enqueued behind each other: no step is lost, and none counts twice.
 #[test]
 fn a_stopped_run_goes_on_where_it_was() {
     let Some(place) = with_device() else { return };
@@ -169,7 +169,7 @@ fn sample_eval_and_check_agree_with_the_cpu() {
 #[test]
 fn a_step_that_is_not_finite_ends_the_run_as_on_the_cpu() {
     let Some(place) = with_device() else { return };
-    // Steps are enqueued behind the bad one; they must not count, nor change what is saved.
+    // Steps are enqueued behind the bad one; they must neither count nor change what is saved.
     let flags = ["--lr=1e30", "--steps=40", "--gradClip=0", "--warmupIters=-1", "--evalInterval=0"];
     let outcome = |run: &str, backend: &str| -> (Done, usize) {
         let done = place.train(run, &[&flags[..], &[backend]].concat());
@@ -243,14 +243,14 @@ fn more_memory_than_there_is_names_a_batch_that_fits() {
     assert!(!place.path("run").exists(), "the run folder was made");
 }
 
-/// In 16 bits the same is learned: the losses are those of f32 within what the format's rounding can do.
+/// Training in 16 bits learns the same: losses differ from those of f32 by no more than the format's rounding explains.
 #[test]
 fn sixteen_bits_train_as_thirty_two_do() {
     let Some(place) = with_device() else { return };
     let flags = ["--steps=40", "--evalInterval=20", "--accumSteps=2", "--activation=swiglu", "--dropout=0.1"];
     place.train("f32", &[&flags[..], &["--backend=cpu"]].concat()).succeeded();
     let expected = place.column("f32", "loss");
-    // What rounding does to a step grows over the steps.
+    // The effect of rounding grows over the steps.
     for (dtype, at_first, at_last) in [("f16", 1e-4, 1e-2), ("bf16", 1e-3, 4e-2)] {
         let dtype_flag = format!("--dtype={dtype}");
         place.train(dtype, &[&flags[..], &[HELIOS, &dtype_flag]].concat()).succeeded();
@@ -290,7 +290,7 @@ fn gradients_that_overflow_f16_halve_the_loss_scale() {
     place.resume("parts", &[]).succeeded();
     assert_eq!(trajectory(&place, "parts"), trajectory(&place, "whole"));
     assert!(place.weights("parts", 24) == place.weights("whole", 24));
-    // The number format is the run's, by whichever name.
+    // The number format belongs to the run, under either name.
     place.train("f32", &[HELIOS, "--steps=2", "--evalInterval=2"]).succeeded();
     for flag in ["--fp16=true", "--dtype=f16"] {
         place.resume("f32", &["--steps=4", flag]).refused(2, &["`--dtype=f16`", "has f32"]);
@@ -300,7 +300,7 @@ fn gradients_that_overflow_f16_halve_the_loss_scale() {
 #[test]
 fn sixteen_bits_are_refused_where_they_cannot_be() {
     let place = Place::with_text();
-    place.train("run", &["--dtype=f16"]).refused(2, &["`cpu` has not yet", "--dtype=f32"]);
+    place.train("run", &["--dtype=f16"]).refused(2, &["`cpu` has neither bf16 nor f16 yet", "--dtype=f32"]);
     if has_device(&place) {
         place.train("run", &[HELIOS, "--dtype=bf16", "--dim=36", "--heads=6"]).refused(2, &["heads have 6 columns"]);
         place.train("run", &[HELIOS, "--dtype=f16", "--ffnDim=50"]).refused(2, &["--ffnDim=50", "multiple of 4"]);
@@ -308,7 +308,7 @@ fn sixteen_bits_are_refused_where_they_cannot_be() {
     assert!(!place.path("run").exists());
 }
 
-/// The kernels that were chosen are kept and printed; a pinned one is taken as it is, or refused.
+/// The chosen kernels are cached and printed; a kernel that the user names is used, or refused.
 #[test]
 fn kernels_are_chosen_once_and_can_be_pinned() {
     let Some(place) = with_device() else { return };
@@ -330,7 +330,7 @@ fn kernels_are_chosen_once_and_can_be_pinned() {
     place.train("run", &["--matmul=direct:8x4:8x1"]).refused(2, &["names a kernel of GPUs"]);
 }
 
-/// What is kept for a device can be torn, or not be kept at all: the run is the same, and says the latter.
+/// A device's cache entry can be torn, or impossible to write: the run is the same, and reports the latter.
 #[test]
 fn a_cache_that_is_broken_or_cannot_be_written_changes_nothing() {
     let Some(shared) = with_device() else { return };

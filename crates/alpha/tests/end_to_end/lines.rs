@@ -13,7 +13,7 @@ pub(crate) struct StepLine<'a> {
 }
 
 impl<'a> StepLine<'a> {
-    /// Parses a whole line; `None` where anything is not as it must be on the CPU.
+    /// Parses a whole line; `None` if it is not what the CPU prints.
     pub(crate) fn parse(line: &'a str) -> Option<StepLine<'a>> {
         let [head, losses, lr, norm, time, speed] = line.split(" | ").collect::<Vec<_>>().try_into().ok()?;
         let (step, steps) = head.strip_prefix("step ")?.split_once('/')?;
@@ -49,7 +49,7 @@ fn with_optional<'a>(text: &'a str, key: &str, optional_key: &str) -> Option<(&'
     Some(text.split_once(optional_key).map_or((text, None), |(value, optional)| (value, Some(optional))))
 }
 
-/// Digits, and so many of them after a point; or a number that is not finite.
+/// Digits with this many decimals, or a number that is not finite.
 fn is_decimal(text: &str, decimals: usize) -> bool {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('.') {

@@ -1,4 +1,4 @@
-//! The peak memory that is predicted before a run, against what the run takes.
+//! The peak memory that is predicted before a run, and the peak that the run reaches.
 
 #![cfg(target_os = "linux")]
 
@@ -6,8 +6,8 @@ use std::fs;
 
 use crate::place::{Place, Running};
 
-/// Trains, then compares the prediction with the peak of resident memory, all in MiB. The data is a few pages, so
-/// that it need not be taken off.
+/// Trains, then compares the prediction with the peak of resident memory, all in MiB. The data has only a few pages, so
+/// they need not be subtracted.
 ///
 /// Pages of the binary belong to the peak, but a system short of memory takes them back: the prediction has to hold
 /// with them and without.

@@ -1,4 +1,4 @@
-//! A folder of a test's own: data, commands, and what runs leave in it.
+//! A folder of a test's own: data, commands, and the files that runs leave in it.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ pub(crate) const TINY: &[&str] = &[
 ];
 
 impl Done {
-    /// [`Done::failed`], and says what to do.
+    /// [`Done::failed`], with a hint.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, words: &[&str]) {
         self.failed(code, words);
@@ -58,13 +58,13 @@ impl Place {
         place
     }
 
-    /// The same with a cache that outlives the test: what a GPU passed and which kernels it got need not be found out in
-    /// each test anew. Entries are named by all that they depend on.
+    /// The same with a cache that outlives the test: the self-test of a GPU and the choice of its kernels need not be
+    /// repeated in each test. Names of entries hold everything that they depend on.
     pub(crate) fn sharing_its_cache(self) -> Place {
         Place { cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"), ..self }
     }
 
-    /// The path of something in it.
+    /// The path of a file or folder in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -82,7 +82,7 @@ impl Place {
         command.current_dir(self.dir.path()).env("XDG_CACHE_HOME", &self.cache);
         // A layer of Mesa's prints errors where there is no display.
         command.env("NODEVICE_SELECT", "1");
-        // The driver's own cache is everybody's: compiling kernels anew in each test would take most of its time.
+        // All tests share the driver's cache: compiling kernels again in each test would take most of its time.
         command.env("MESA_SHADER_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/shaders"));
         command
     }
@@ -92,7 +92,7 @@ impl Place {
         finish(self.command(env!("CARGO_BIN_EXE_alpha")).args(arguments))
     }
 
-    /// Trains on `text.txt` into a run folder with [`TINY`] and these flags, of which the last of a name counts.
+    /// Trains on `text.txt` into a run folder with [`TINY`] and these flags; the last flag of a name counts.
     pub(crate) fn train(&self, run: &str, flags: &[&str]) -> Done {
         finish(&mut self.train_command(run, flags))
     }
@@ -183,7 +183,7 @@ fn train_arguments(run: &str, flags: &[&str]) -> Vec<String> {
     let mut arguments = vec!["train".to_owned(), "--data=text.txt".to_owned(), format!("--runDir={run}")];
     arguments.extend(TINY.iter().map(|&flag| flag.to_owned()));
     arguments.retain(|argument| !flags.iter().any(|flag| name(flag) == name(argument)));
-    // An empty value only takes a flag of the list above away.
+    // An empty value only removes a flag of the list above.
     arguments.extend(flags.iter().filter(|flag| !flag.ends_with('=')).map(|&flag| flag.to_owned()));
     arguments
 }
@@ -207,7 +207,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Reads so many lines of its stdout; fewer where it ends before.
+    /// Reads this many lines of its stdout, or fewer if it ends before.
     pub(crate) fn read_lines(&mut self, count: usize) -> Vec<String> {
         let lines = (&mut self.lines).lines().take(count);
         lines.map(Result::unwrap).collect()
@@ -246,7 +246,7 @@ impl Drop for Running {
     }
 }
 
-/// So many words of a small vocabulary, in an order that only looks random.
+/// This many words of a small vocabulary, in an order that only looks random.
 pub(crate) fn words(count: usize) -> String {
     const WORDS: [&str; 13] = ["the", "cat", "sat", "on", "a", "mat", "and", "ran", "to", "his", "big", "red", "house"];
     let mut state = 1u32;

@@ -9,7 +9,7 @@ use crate::{
     place::{Place, words},
 };
 
-/// Bits of surprise in a character of which only the frequency is known, in nats.
+/// Entropy of a character if only the frequencies are known, in nats.
 fn unigram_entropy(text: &str) -> f64 {
     let mut counts: BTreeMap<char, f64> = BTreeMap::new();
     text.chars().for_each(|character| *counts.entry(character).or_default() += 1.0);

@@ -1,10 +1,10 @@
-//! Same seed, same bits: what must not change a run changes nothing in it.
+//! Same seed, same bits: flags that must not change a run change nothing in it.
 
 use serde_json::Value;
 
 use crate::place::Place;
 
-/// Everything that training decides, of every step.
+/// The values of every step that training decides.
 fn trajectory(place: &Place, run: &str) -> Vec<[Value; 6]> {
     let keys = ["step", "loss", "gradNorm", "lr", "clip_coef", "data_hash"];
     place.metrics(run).iter().map(|row| keys.map(|key| row[key].clone())).collect()
@@ -60,7 +60,7 @@ fn seeds_differ() {
     assert_ne!(trajectory(&place, "seed-1")[0][1], trajectory(&place, "seed-2")[0][1]);
 }
 
-/// Not on the fast backend alone: the reference has to be as deterministic.
+/// Not only on the fast backend: the reference has to be deterministic too.
 #[test]
 fn the_reference_repeats_itself() {
     check(&["--backend=cpu_ref", "--dropout=0.1"], &[&["--trace", "--sampleInterval=9"]]);

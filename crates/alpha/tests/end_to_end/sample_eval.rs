@@ -22,12 +22,12 @@ fn with_alphabet() -> Place {
     place
 }
 
-/// So many letters after this one.
+/// This many letters after this one.
 fn letters_after(letter: char, count: usize) -> String {
     ALPHABET.chars().cycle().skip_while(|&other| other != letter).skip(1).take(count).collect()
 }
 
-/// What `alpha sample` prints.
+/// The output of `alpha sample`.
 #[track_caller]
 fn sample(place: &Place, flags: &[&str]) -> String {
     let done = place.alpha(&[&["sample", "--checkpoint=run/checkpoint-80"], flags].concat()).succeeded();
@@ -55,13 +55,13 @@ fn a_seed_is_a_text() {
     let first = text("--seed=1");
     assert_eq!(first, text("--seed=1"));
     assert_ne!(first, text("--seed=2"));
-    // Of one candidate, however hot, the likeliest is taken.
+    // With one candidate the likeliest token is chosen at any temperature.
     let expected = format!("m{}\n", letters_after('m', 40));
     assert_eq!(sample(&place, &[&flags[..2], &["--topk=1", "--steps=40"]].concat()), expected);
     assert_eq!(sample(&place, &[&flags[..3], &["--topp=0.000001", "--steps=40"]].concat()), expected);
 }
 
-/// The object of `--json`, its keys checked.
+/// The object of `--json`, after a check of its keys.
 #[track_caller]
 fn sample_json(place: &Place, flags: &[&str]) -> Value {
     let object: Value = serde_json::from_str(&sample(place, &[&["--json"], flags].concat())).unwrap();
@@ -87,10 +87,10 @@ fn json_says_what_the_text_says_and_how_sure_it_was() {
         let margins: Vec<f64> = object["margins"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         assert_eq!(margins.len(), 30);
         assert!(margins.iter().all(|&margin| margin >= 0.0), "{margins:?}");
-        // What is learned by heart is chosen by far; what is drawn hot is not.
+        // A text learned by heart is chosen with large margins; one drawn at a high temperature is not.
         let is_greedy = flags[0] == "--temp=0";
         assert!(margins.iter().all(|&margin| if is_greedy { margin > 0.5 } else { margin <= 1.0 }), "{margins:?}");
-        // The fast kernels add up in another order: margins move by little, and the text not at all where they are large.
+        // The fast kernels add up in another order: margins change a little, and the text does not change where they are large.
         let other = sample_json(&place, &[&flags[..], &["--backend=cpu_ref"]].concat());
         let others: Vec<f64> = other["margins"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         let same = margins.iter().zip(&others).take_while(|(a, b)| (*a - *b).abs() < 1e-3).count();
@@ -128,7 +128,7 @@ fn without_a_tokenizer_ids_are_taken_and_printed() {
     assert_eq!(sample(&place, &["--prompt=17 18", "--temp=0", "--steps=5"]), "17 18 19 0 1 2 3\n");
 }
 
-/// What `alpha eval --json` says.
+/// The object of `alpha eval --json`.
 #[track_caller]
 fn eval(place: &Place, checkpoint: &str, flags: &[&str]) -> Value {
     let checkpoint = format!("--checkpoint={checkpoint}");
@@ -179,7 +179,7 @@ fn the_whole_is_the_mean_of_its_parts() {
         let found = eval("--data=*.bin", &[batch]);
         assert!((number(&found, "loss") - number(&both, "loss")).abs() < 1e-6, "{batch}: {found}, {both}");
     }
-    // A part is the same each time, and another one by another seed.
+    // A part is the same each time, and another seed gives another part.
     let part = |seed: &str| eval("--data=*.bin", &["--maxTokens=160", seed]);
     assert_eq!(part("--seed=1"), part("--seed=1"));
     assert_ne!(part("--seed=1"), part("--seed=2"));
@@ -210,7 +210,7 @@ fn evaluation_agrees_with_the_runs_own() {
     assert_eq!(line, expected);
 }
 
-/// As the loop runs it: in a home that has nothing in it, or that nothing can be written to.
+/// As the loop runs it: in a home folder that is empty, or that cannot be written to.
 #[test]
 fn evaluation_needs_no_cache() {
     let place = Place::with_text();

@@ -62,7 +62,7 @@ pub(crate) fn counters(checkpoint: &Path) -> Value {
     serde_json::from_str(state.metadata["training_state"].as_str().unwrap()).unwrap()
 }
 
-/// Checks that two checkpoints hold the same model, moments and counters, bit for bit; wall time alone may differ.
+/// Checks that two checkpoints hold the same model, moments and counters, bit for bit; only wall time may differ.
 #[track_caller]
 pub(crate) fn assert_same_checkpoint(a: &Path, b: &Path) {
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {

@@ -42,7 +42,7 @@ fn counters_are_those_of_the_operation_table() {
     }
     let row = &rows[0];
     assert_eq!(row["kernels"], row["gpu_ops_count"]);
-    // Two operations a weight and token forward, four backward; what is not a matrix product comes on top.
+    // Two operations a weight and token forward, four backward; operations that are not matrix products come on top.
     let (layers, dim, vocab, tokens) = (2, 32, 17, 4 * 16);
     let products = 6 * tokens * (layers * 12 * dim * dim + vocab * dim);
     let flops = row["flops"].as_u64().unwrap();
@@ -87,7 +87,7 @@ fn the_trace_has_one_track_a_thread() {
         assert!(event["ts"].as_f64().unwrap() >= 0.0 && event["dur"].as_f64().unwrap() >= 0.0, "{event}");
         assert!(event["name"].is_string() && event["cat"].is_string() && event["pid"] == 1, "{event}");
     }
-    // Events of one track may lie in each other, but never overlap by halves: viewers refuse that.
+    // Events of one track may contain each other but never overlap in part: viewers refuse that.
     for tid in 0..3 {
         let on_track = events.iter().filter(|event| event["ph"] == "X" && event["tid"] == tid);
         let mut spans: Vec<(i64, i64)> = on_track.map(span_ns).collect();

@@ -42,7 +42,7 @@ impl Loop {
         writeln!(self.lines.get_mut(), "{line}").unwrap();
     }
 
-    /// The next line of the trainer; empty where there is none any more.
+    /// The next line of the trainer; empty at the end.
     fn hear(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
@@ -50,7 +50,7 @@ impl Loop {
         line.trim_end_matches('\n').to_owned()
     }
 
-    /// Waits for the end of the run, which has nothing more to say.
+    /// Waits for the end of the run, which sends nothing more.
     fn end(mut self) -> Done {
         let done = self.run.end();
         let mut rest = String::new();
@@ -60,7 +60,7 @@ impl Loop {
     }
 }
 
-/// What training decided, of every step.
+/// The values of every step that training decides.
 fn trajectory(place: &Place, run: &str) -> Vec<[Option<Value>; 7]> {
     let keys = ["step", "loss", "valLoss", "gradNorm", "lr", "clip_coef", "data_hash"];
     place.metrics(run).iter().map(|row| keys.map(|key| row.get(key).cloned())).collect()
@@ -101,7 +101,7 @@ fn saves_are_the_weights_of_their_step() {
     assert!(saved(1) == place.weights("run", 1));
     assert!(saved(2) == place.weights("run", 2));
     assert!(saved(1) != saved(2));
-    // The initial weights are what a run has that applies no update.
+    // The initial weights are those of a run that applies no update.
     place.train("still", &["--steps=1", "--spikeThreshold=1e-9"]).succeeded();
     assert!(saved(0) == place.weights("still", 1));
     // They are not checkpoints, and go where their run goes.
@@ -128,7 +128,7 @@ fn a_resumed_run_counts_from_its_beginning() {
     assert!(place.weights("run", STEPS) == weights);
 }
 
-/// A loop that stops the process group between turns finds it as it was.
+/// A loop that stops the process group between turns finds it unchanged.
 #[test]
 fn a_frozen_run_goes_on() {
     let place = Place::with_text();
@@ -189,7 +189,7 @@ fn without_a_loop_to_connect_to_it_does_not_begin() {
     assert_eq!(fs::read(place.path("run/metrics.jsonl")).unwrap(), b"");
     assert!(place.checkpoint_steps("run").is_empty());
     finish(place.train_command("run", &["--steps=2"]).env("ALPHA_TURNS", "")).succeeded();
-    // Other commands are nobody's turn.
+    // Other commands do not run in turns.
     let mut eval = place.command(env!("CARGO_BIN_EXE_alpha"));
     eval.args(["eval", "--checkpoint=run/checkpoint-2", "--data=text.txt"]).env("ALPHA_TURNS", "nowhere");
     finish(&mut eval).succeeded();

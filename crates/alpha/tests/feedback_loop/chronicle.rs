@@ -1,4 +1,4 @@
-//! What commands say that judge nothing: the machine, the history, what to try next, which commit lost speed.
+//! Commands that judge nothing: about the machine, the history, the next attempt, and the commit that lost speed.
 
 use std::fs;
 
@@ -13,14 +13,14 @@ fn init_writes_a_file_that_can_be_read() {
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     assert_eq!(made.text("kind"), "python");
     assert!(toy.read("loop.toml").contains("train.py"));
-    // It is there now, and is not written over.
+    // The file is there now, and is not overwritten.
     let text = toy.read("loop.toml");
     toy.alpha(&["init"]).failed(2, &["loop.toml"]);
     assert_eq!(toy.read("loop.toml"), text);
     toy.alpha(&["status"]).failed(2, &["has no `loop.toml`", "git add loop.toml"]);
     toy.commit("loop.toml");
     assert_eq!(toy.alpha(&["status"]).code, Some(0));
-    // In a repository without anything, too.
+    // In an empty repository too.
     let bare = Toy::empty();
     bare.commit("nothing");
     assert_eq!(bare.json(&["init"]).code, Some(0));
@@ -47,8 +47,8 @@ fn the_doctor_names_what_to_do() {
 #[test]
 fn the_instrument_proves_itself() {
     let toy = Toy::new();
-    // The known effect is found within a factor of two, nothing is found where nothing is. What a busy machine does to one
-    // self-test it does not do to three.
+    // The known effect is found within a factor of two, and no effect where there is none. A busy machine may spoil one
+    // self-test, but not three.
     let proves_itself = |_| {
         let proof = toy.json(&["selftest"]);
         assert_eq!(proof.code, Some(0), "{:#}\n{}", proof.object, proof.stderr);
@@ -80,7 +80,7 @@ fn what_to_try_next_is_where_the_time_goes() {
         toy.edit(&format!("\"{kernel}\": 200_000"), planted);
         toy.commit("as before");
     }
-    // Of a real run: one that somebody made, without the loop.
+    // Of a real run, made without the loop.
     finish(&mut toy.command("./build.sh")).succeeded();
     finish(toy.command("./out/trainer").args(["--steps=30", "--trace"])).succeeded();
     let report = toy.json(&["next", "--run=run"]);

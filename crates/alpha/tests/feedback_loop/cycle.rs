@@ -1,4 +1,4 @@
-//! Whole cycles: a true gain lands, a false one does not, and what is neither is said to be so.
+//! Whole cycles: a true gain lands, a false one does not, and a change that is neither is called so.
 
 use std::fs;
 
@@ -85,7 +85,7 @@ fn a_true_gain_lands_in_one_go() {
     assert_eq!(done.code, Some(0), "{:#}\n{}", done.object, done.stderr);
     assert_eq!(toy.git(&["rev-parse", "HEAD^"]), parent);
     claimed_pct(&toy.git(&["log", "-1", "--format=%s"]), "no waste in attention");
-    // Where the time went: parts that make up the whole.
+    // The parts of the time add up to the whole.
     let seconds =
         |part: &str| done.object["seconds"][part].as_f64().unwrap_or_else(|| panic!("{part}: {:#}", done.object));
     let parts = ["build", "smoke", "compare", "commit", "next"].map(seconds);
@@ -112,7 +112,7 @@ fn a_false_gain_is_refused() {
     toy.assert_untouched(&before);
     let dropped = toy.json(&["drop", "it was slower"]);
     assert_eq!(dropped.code, Some(0), "{}", dropped.stderr);
-    // The record stays, the user's edit too.
+    // The record stays, and so does the user's edit.
     assert!(toy.path(&format!("perf/ledger/{}.json", compared.text("record"))).is_file());
     toy.assert_untouched(&before);
     assert!(toy.json(&["status"]).object["cycle"].is_null());
@@ -157,7 +157,7 @@ fn fewer_kernels_in_the_same_time_land_without_a_percentage() {
     assert!(verified.object["claims"][0]["record"].is_string(), "{:#}", verified.object);
 }
 
-/// Faster and slower by turns, which no number of pairs makes an effect: the counter lies where no trainer should look.
+/// Alternately faster and slower, which no number of pairs turns into an effect: the counter lies outside of the trainer's folder.
 #[test]
 fn what_cannot_be_told_is_undecided() {
     let toy = Toy::new();
@@ -191,7 +191,7 @@ fn a_program_against_itself_is_no_claim() {
     toy.alpha(&["commit", "-m", "something else"]).failed(4, &["compare"]);
 }
 
-/// One edit more after the verdict makes it another tree.
+/// Another edit after the verdict makes it another tree.
 #[test]
 fn only_the_tree_that_was_compared_lands() {
     let toy = Toy::compared();
@@ -200,7 +200,7 @@ fn only_the_tree_that_was_compared_lands() {
     toy.alpha(&["commit", "-m", "more than was measured"]).failed(4, &["compare"]);
     assert_eq!(toy.head(), parent);
     toy.edit("\"head\": 9_999", "\"head\": 10_000");
-    // HEAD moves on: the gain was measured against what is no longer there.
+    // HEAD moves on: the gain was measured against another commit.
     toy.git(&["stash", "-q"]);
     toy.write("another.py", "# somebody else's\n");
     let moved = toy.commit("somebody else's commit");
@@ -242,7 +242,7 @@ fn a_cycle_about_a_target() {
     assert_eq!(status.object["cycle"]["target"], "other", "{:#}", status.object);
     let mixed = toy.alpha(&["status", "--target=another"]);
     assert!(mixed.code == Some(2) && mixed.stderr.contains("about `other`"), "{mixed:?}");
-    // The baseline's file counts, whatever lies on disk.
+    // The baseline's file counts, not the one on disk.
     toy.write("loop.toml", &own);
     let gone = toy.alpha(&["status"]);
     assert!(gone.code == Some(0) && gone.stderr.contains("is not the baseline's"), "{gone:?}");

@@ -126,7 +126,7 @@ fn a_trainer_that_writes_half_a_record() {
     fails(&toy, &["candidate", "metrics.jsonl"]);
 }
 
-/// A baseline that fails is named as such: the candidate is not to blame.
+/// A baseline that fails is named as such: the candidate is not at fault.
 #[test]
 fn a_baseline_that_crashes() {
     let toy = Toy::new();
@@ -143,7 +143,7 @@ fn nothing_to_compare() {
     let toy = Toy::new();
     toy.begin();
     toy.alpha(&["compare"]).failed(4, &["--identical"]);
-    // What is not measured is not a change either.
+    // A file that is not measured is not a change either.
     toy.write("perf/notes.txt", "more of them");
     toy.alpha(&["compare"]).failed(4, &["--identical"]);
     // Another tree that builds the same program: no change, no claim, and no run.
@@ -153,7 +153,7 @@ fn nothing_to_compare() {
     assert_eq!(compared.number("pairs"), 0.0);
 }
 
-/// What is in use is not old, however long ago it was built: the baseline is built once.
+/// A build in use is not old, however long ago it was built: the baseline is built once.
 #[test]
 fn old_builds_are_pruned() {
     let toy = Toy::new();
@@ -252,7 +252,7 @@ fn a_clock_that_was_changed() {
     toy.alpha(&["verify", "HEAD"]).succeeded();
 }
 
-/// Whatever the size of the disk, the loop says that it is full, and goes on when it no longer is.
+/// The loop says when the disk is full, at any size, and goes on when it no longer is.
 #[test]
 fn a_full_disk() {
     const NO_MOUNT: i32 = 77;

@@ -58,7 +58,7 @@ fn figures_follow_from_the_rows() {
     }
 }
 
-/// One binary measured again and again, 1 % up and down by turns: the standard deviation of ln is known.
+/// One binary measured repeatedly, alternately 1 % up and down: the standard deviation of ln is known.
 #[test]
 fn noise_is_that_of_one_binary() {
     let toy = Toy::empty();

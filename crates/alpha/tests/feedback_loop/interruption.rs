@@ -1,4 +1,4 @@
-//! A loop that is ended at any moment, politely or not, goes on where it was.
+//! A loop that is ended at any moment, by any signal, goes on from there.
 //!
 //! The toy itself ends its parent, which is the loop: the moment is exact. Each training run leaves a mark, so that runs
 //! can be counted: one for the plan of a comparison, two for a pair.

@@ -1,4 +1,4 @@
-//! A repository made of the toy trainer, and what `alpha loop` does in it.
+//! A repository made of the toy trainer, and `alpha loop` run in it.
 //!
 //! When a [`Toy`] is dropped, no process may be left that works in it, stopped or not.
 
@@ -83,7 +83,7 @@ impl Toy {
         let toy = Toy::empty();
         copy(&Path::new(SOURCE).join("."), &toy.root());
         for left in ["out", "run"] {
-            let _ = fs::remove_dir_all(toy.path(left)); // somebody ran the toy where it is
+            let _ = fs::remove_dir_all(toy.path(left)); // the toy may have been run there
         }
         toy.commit("a toy trainer");
         toy
@@ -115,7 +115,7 @@ impl Toy {
         self.root().join(name)
     }
 
-    /// A file beside the repository, which no trainer or build is to know of.
+    /// A file beside the repository, which no trainer or build may know of.
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -152,7 +152,7 @@ impl Toy {
         self.edit("def train(flags):\n", &format!("def train(flags):\n    {lines}\n"));
     }
 
-    /// As on a machine without bubblewrap: trainers and builds can reach out of their folders, as some tests want.
+    /// As on a machine without bubblewrap: trainers and builds can reach out of their folders, which some tests need.
     pub(crate) fn without_walls(&self) {
         let program = self.outside("bin/bwrap");
         fs::create_dir_all(program.parent().unwrap()).unwrap();
@@ -189,7 +189,7 @@ impl Toy {
         command
     }
 
-    /// What `git` says.
+    /// The output of `git`.
     #[track_caller]
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let done = self.try_git(arguments);
@@ -243,7 +243,7 @@ impl Toy {
         Running { child }
     }
 
-    /// What is the user's own: files, branches, index and stash. Not the ledger, nor what git ignores.
+    /// The user's own files, branches, index and stash; neither the ledger nor ignored files.
     pub(crate) fn belongings(&self) -> BTreeMap<String, Vec<u8>> {
         let listed = self.git(&["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
         let files = listed.split('\0').filter(|name| !name.is_empty() && !name.starts_with("perf/"));
@@ -257,7 +257,7 @@ impl Toy {
         found
     }
 
-    /// Checks that nothing of [`Toy::belongings`] differs from what it was.
+    /// Checks that [`Toy::belongings`] are unchanged.
     #[track_caller]
     pub(crate) fn assert_untouched(&self, before: &BTreeMap<String, Vec<u8>>) {
         let now = self.belongings();
@@ -298,7 +298,7 @@ impl Drop for Toy {
     }
 }
 
-/// What a made repository depends on: the toy's files and the program.
+/// Everything that a made repository depends on: the toy's files and the program.
 fn origin() -> String {
     let program = fs::metadata(env!("CARGO_BIN_EXE_alpha")).unwrap();
     let mut origin = format!("{} bytes of {:?}\n", program.len(), program.modified().unwrap());
@@ -316,7 +316,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success(), "{} to {}", from.display(), to.display());
 }
 
-/// What a command said in JSON.
+/// The JSON that a command printed.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: Option<i32>,

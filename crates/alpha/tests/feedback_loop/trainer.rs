@@ -41,7 +41,7 @@ fn it_learns_and_repeats_itself() {
     let steps: Vec<u64> = first.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=STEPS as u64).collect::<Vec<_>>());
     let mean = |rows: &[Value]| rows.iter().map(|row| row["loss"].as_f64().unwrap()).sum::<f64>() / rows.len() as f64;
-    // Nothing known is ln 16 = 2.77; the frequencies of the characters alone give 2.5.
+    // A model that knows nothing has ln 16 = 2.77; one that knows the frequencies of the characters has 2.5.
     assert!(mean(&first[..5]) > 2.6 && mean(&first[50..]) < 2.5, "{} {}", mean(&first[..5]), mean(&first[50..]));
     let again: Vec<Value> = train(&toy, &["--seed=5"]).into_iter().map(timeless).collect();
     let first: Vec<Value> = first.into_iter().map(timeless).collect();

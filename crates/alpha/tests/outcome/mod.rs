@@ -1,8 +1,8 @@
-//! What a command did, for tests that run the binary.
+//! The outcome of a command, for tests that run the binary.
 
 use std::process::{Command, Stdio};
 
-/// What a command did.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(crate) struct Done {
     /// Exit code; none where a signal ended it.
@@ -19,7 +19,7 @@ impl Done {
         self
     }
 
-    /// Checks that the command ended with this exit code and an error that holds all of these and says what to do.
+    /// Checks that the command ended with this exit code and an error that holds all of these texts and a hint.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, words: &[&str]) {
         let stderr = &self.stderr;

@@ -1,4 +1,4 @@
-//! What a terminal shows while the loop works: a line that is redrawn, and notes above it.
+//! Progress of the loop on a terminal: a table that is redrawn, and notes above it.
 
 use std::{cell::RefCell, io::IsTerminal};
 
@@ -8,11 +8,11 @@ use pairbench::progress::{PairProgress, Progress};
 
 use crate::{exit::Failure, output, signal::StopRequest};
 
-/// Watches the loop for a reader of stderr.
+/// Shows the progress of the loop on stderr.
 pub(super) struct Console {
     bar: Option<ProgressBar>,
     stop: StopRequest,
-    /// The stage and interval that were last written where nothing is redrawn.
+    /// The stage and interval of the last line in a log.
     written: RefCell<Option<Written>>,
 }
 
@@ -57,7 +57,7 @@ impl Progress for Console {
             bar.set_message(visible::lines(&table(progress)));
             return;
         }
-        // A log gets a line where a look has changed what is known, and the last.
+        // A log gets a line after each look that changed the interval, and after the last pair.
         let state = (progress.stage.clone(), progress.interval_pct);
         let is_news = self.written.borrow().as_ref() != Some(&state) || progress.pairs == progress.planned;
         if is_news {
@@ -84,7 +84,7 @@ fn line(progress: &PairProgress) -> String {
     format!("{stage}: {pairs}/{planned} pairs, {}, {elapsed_s:.0} s", effect(progress))
 }
 
-/// The live table: what is being measured, and what an answer still needs.
+/// The live table: the measurement, and what an answer still needs.
 fn table(progress: &PairProgress) -> String {
     let PairProgress { stage, pairs, planned, elapsed_s, left_s, needs, .. } = progress;
     let mut text = format!(

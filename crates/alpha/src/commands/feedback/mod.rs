@@ -1,24 +1,11 @@
-//! `alpha loop`: one file a command. Everything is done by the crate `feedback`; here it is asked for and shown.
+//! `alpha loop`: one file for each command. The crate `feedback` does the work; here its functions are called and their reports shown.
 
-mod audit;
-mod bisect;
-mod commit;
-mod compare;
 mod console;
-mod doctor;
-mod drop;
-mod history;
-mod hook;
-mod import;
-mod init;
-mod next;
-mod record_benchmark;
-mod run;
-mod selftest;
-mod smoke;
-mod start;
-mod status;
-mod verify;
+mod cycle;
+mod review;
+mod setup;
+
+use std::fmt;
 
 use clap::{Args, Subcommand};
 use feedback::{
@@ -35,7 +22,12 @@ use crate::{
     signal::StopRequest,
 };
 
-use self::console::Console;
+use self::{
+    console::Console,
+    cycle::{commit, compare, drop, next, run, smoke, start, status},
+    review::{audit, bisect, history, import, record_benchmark, verify},
+    setup::{doctor, hook, init, selftest},
+};
 
 /// The loop's flags.
 #[derive(Args, Debug)]
@@ -47,7 +39,7 @@ pub(crate) struct Flags {
     #[arg(long, global = true)]
     json: bool,
 
-    /// What is to be made faster: a name of `[targets]` in `loop.toml` [default: the open cycle's, else its own workload]
+    /// Target to make faster: a name of `[targets]` in `loop.toml` [default: the open cycle's, else its own workload]
     #[arg(long, global = true, value_name = "NAME")]
     target: Option<String>,
 }
@@ -59,11 +51,11 @@ enum Action {
     Init(init::Flags),
     /// Say what disturbs measurements on this machine, and what to do about it
     Doctor(doctor::Flags),
-    /// Prove the instrument: nothing is found where there is nothing, and what is there is found
+    /// Prove the instrument: it finds no difference where there is none, and finds one that is there
     Selftest(selftest::Flags),
     /// Rank the bottlenecks: what a change there could gain, and what is not worth trying
     Next(next::Flags),
-    /// Open a cycle: what is to be shown, and in which part of the trainer
+    /// Open a cycle: the hypothesis to show, and the part of the trainer
     Start(start::Flags),
     /// Run the 5-step test on baseline and candidate
     Smoke(smoke::Flags),
@@ -79,7 +71,7 @@ enum Action {
     Drop(drop::Flags),
     /// Show the accepted gains and the benchmark's series
     History(history::Flags),
-    /// Hold the claims against a direct measurement
+    /// Compare the claims with a direct measurement
     Audit(audit::Flags),
     /// Recompute a claim from its record, or measure it again
     Verify(verify::Flags),
@@ -94,17 +86,17 @@ enum Action {
     Hook(hook::Action),
 }
 
-/// What a command works with.
+/// The context of a command.
 struct Context {
     console: Console,
     json: bool,
     target: Option<String>,
 }
 
-/// Runs the command. With `--json`, what goes wrong is an object on stdout too.
+/// Runs the command. With `--json`, an error is an object on stdout too.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let stop = StopRequest::install()?;
-    stop.hold(); // an attempt that was begun is closed
+    stop.hold(); // an attempt that has begun must be closed
     let context = Context { console: Console::new(stop), json: flags.json, target: flags.target.clone() };
     let done = match &flags.action {
         Action::Init(flags) => init::run(flags, &context),
@@ -134,7 +126,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-/// A command that came to its end, with the exit code that its answer asks for; none is 0.
+/// A command that came to its end, with its exit code; none is 0.
 struct Done {
     exit: Option<Exit>,
 }
@@ -162,7 +154,7 @@ struct Versioned<'a, T> {
     report: &'a T,
 }
 
-/// What an error looks like with `--json`.
+/// An error, as `--json` prints it.
 #[derive(Serialize)]
 struct ErrorReport<'a> {
     schema: &'static str,
@@ -177,7 +169,7 @@ impl Context {
         self.session_against(None)
     }
 
-    /// The same with a baseline that the user names.
+    /// The same, with a baseline that the user names.
     fn session_against(&self, baseline: Option<&str>) -> Result<Session, LoopError> {
         let session = Session::open(std::path::Path::new("."), self.target.as_deref(), baseline)?;
         if let Some(note) = session.config_note() {
@@ -186,7 +178,7 @@ impl Context {
         Ok(session)
     }
 
-    /// Prints the report: as an object with `--json`, else as text, in which nothing steers the terminal.
+    /// Prints the report: as an object with `--json`, else as text without control characters.
     fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
         self.console.finish();
         let shown = if self.json { to_json(report)? } else { visible::lines(&text(report)) };
@@ -205,7 +197,7 @@ impl Context {
         if self.json {
             let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
             if let Ok(json) = to_json(&report) {
-                // Stdout that cannot be written to takes no error either; stderr has it.
+                // If stdout cannot be written, the error is still on stderr.
                 let _ = output::print(&json);
             }
         }
@@ -224,21 +216,35 @@ fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     }
 }
 
-/// `90s`, `5m`, for clap.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    feedback::config::parse_duration(text)
+/// Why a text is not a percentage of speed that can be asked for.
+#[derive(Clone, Debug)]
+enum PercentageError {
+    NotANumber(String),
+    OutOfRange(String),
 }
+
+impl fmt::Display for PercentageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PercentageError::NotANumber(text) => write!(f, "`{text}` is not a percentage"),
+            PercentageError::OutOfRange(text) => write!(f, "`{text}`: 0.01 % to 50 % can be asked for"),
+        }
+    }
+}
+
+impl std::error::Error for PercentageError {}
 
 /// `0.5%` or `0.5`, for clap.
-fn percentage(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is not a percentage"))?;
-    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(format!("`{text}`: 0.01 % to 50 % can be asked for")) }
+fn percentage(text: &str) -> Result<f64, PercentageError> {
+    let number = text.trim_end_matches('%').trim().parse();
+    let number = number.map_err(|_| PercentageError::NotANumber(text.to_owned()))?;
+    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(PercentageError::OutOfRange(text.to_owned())) }
 }
 
-/// Set in the process that judges in another's place.
+/// Variable that is set in a process that judges in place of another.
 const JUDGING: &str = "ALPHA_LOOP_JUDGING";
 
-/// Where the trainer is the loop's own program, the baseline's judges: this process becomes it, unless it is it.
+/// If the trainer is the loop's own program, the baseline's program judges: this process becomes it, unless it is that one.
 fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
     let Some(judge) = built_arms::judge(session, options, console)? else { return Ok(()) };
@@ -247,7 +253,7 @@ fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Co
     }
     console.note("the baseline's program judges");
     console.finish();
-    // Only returns if it fails. The baseline's program takes the lock itself.
+    // `exec` only returns if it fails. The baseline's program takes the lock itself.
     let error = std::process::Command::new(&judge).args(std::env::args_os().skip(1)).env(JUDGING, "1").exec();
     Err(LoopError::failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
 }

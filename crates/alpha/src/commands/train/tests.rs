@@ -9,7 +9,7 @@ use helios::{HeliosBackend, HeliosError, Options};
 use super::*;
 use crate::exit::Exit;
 
-/// A device that is destroyed behind so many runs, and gives no more than so many bytes.
+/// A device that is destroyed after a number of runs, and gives no more than a number of bytes.
 struct Mortal {
     backend: HeliosBackend,
     runs_left: usize,
@@ -63,7 +63,7 @@ impl Backend for Mortal {
     }
 }
 
-/// Trains eight steps into `folder` on a device that lives for so many runs; none where there is no device.
+/// Trains eight steps into `folder` on a device that lives for this many runs; none where there is no device.
 fn train(folder: &Path, runs: usize, flags: &[(&str, &str)]) -> Option<Result<(), Failure>> {
     train_within(usize::MAX, folder, runs, flags)
 }

@@ -1,0 +1,5 @@
+//! Runs that are ended and go on, and what their folders hold.
+
+mod checkpoints;
+mod going_on;
+mod resume;
