@@ -8,7 +8,7 @@ use alpha_tensor::{
 };
 use alpha_train::{TrainError, config::backend::DeviceCache};
 use clap::{ArgAction, Args};
-use helios::{DeviceChoice, DeviceInfo, DevicePeaks, HeliosError, Kernels, Options, Variant};
+use helios::{DeviceChoice, DeviceInfo, DevicePeaks, Kernels, Options, Variant};
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, output};
@@ -44,7 +44,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if let Some(chosen) = &chosen {
         let peaks = gpus.iter().find(|gpu| gpu.info.index == chosen.index).and_then(|gpu| gpu.peaks.as_ref());
         if let Some(Err(why)) = peaks {
-            return Err(Failure::failed(TrainError::from(why.clone()).to_string()));
+            return Err(Failure::failed(why.to_string()));
         }
     }
     let text = if flags.json {
@@ -58,14 +58,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
 /// A GPU, its peaks where it can run the kernels, and its kernels of matrix products.
 struct Gpu {
     info: DeviceInfo,
-    peaks: Option<Result<DevicePeaks, HeliosError>>,
+    peaks: Option<Result<DevicePeaks, TrainError>>,
     kernels: Option<Kernels>,
 }
 
 impl Gpu {
     fn measure(info: DeviceInfo, cache: &DeviceCache) -> Gpu {
         let options = Options { choice: DeviceChoice::Named(info.index.to_string()), ..Options::default() };
-        let peaks = info.lacks.is_none().then(|| helios::peaks(&options));
+        let peaks = info.lacks.is_none().then(|| helios::peaks(&options).map_err(TrainError::from));
         Gpu { peaks, kernels: helios::stored_kernels(&info, cache), info }
     }
 }
