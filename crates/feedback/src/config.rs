@@ -5,19 +5,17 @@
 //! lie under the same relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`,
 //! `{checkpoint}`, `{prompt}`, and `{layout}` in the build's; what cannot be filled in is an error.
 
+mod check;
 mod targets;
 pub mod weaker;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
-use pairbench::pair::timed_command::{Sharing, TimedCommand, words};
+use globset::GlobSet;
+use pairbench::pair::timed_command::{Sharing, TimedCommand};
 use serde::{Deserialize, Deserializer};
 
-use crate::visible;
-
-/// Variables that lead to files of the user's own, which nobody would see change.
-const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
+use self::check::glob_set;
 
 /// In a build command: the number of the layout.
 pub const LAYOUT: &str = "{layout}";
@@ -27,9 +25,6 @@ pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
-/// Characters of the name of a guard or an area, which records and messages repeat.
-const MAX_NAME_CHARS: usize = 40;
-
 /// The whole file, or what it says for one of its targets.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -261,10 +256,6 @@ pub struct Area {
     pub files: Vec<String>,
 }
 
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(visible::is_hidden)
-}
-
 fn default_epsilon_pct() -> f64 {
     0.5
 }
@@ -307,9 +298,14 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
+/// A text that is not a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a duration: write `90s`, `5m` or `1h`")]
+pub struct NotADuration(String);
+
 /// Reads `90s`, `5m`, `1.5h`, `800ms`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration: write `90s`, `5m` or `1h`");
+pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
+    let wrong = || NotADuration(text.to_owned());
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "ms" => 1e-3,
@@ -323,106 +319,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl LoopConfig {
-    fn check(&self) -> Result<(), String> {
-        if self.schema != 1 {
-            return Err(format!("schema is {}; this program reads 1", self.schema));
-        }
-        let in_range = |name: &str, value: f64, low: f64, high: f64| {
-            let fits = value.is_finite() && value >= low && value <= high;
-            fits.then_some(()).ok_or_else(|| format!("`{name}` is {value}; it can be {low} to {high}"))
-        };
-        in_range("epsilon_pct", self.epsilon_pct, 0.01, 50.0)?;
-        if let Some(floor_pct) = self.layout_floor_pct {
-            in_range("layout_floor_pct", floor_pct, 0.0, 50.0)?;
-        }
-        if self.build.artifacts.is_empty() {
-            return Err("`build.artifacts` is empty: name what the build makes".into());
-        }
-        for (command, placeholders) in self.commands() {
-            words(command)?;
-            if let Some(missing) = placeholders.iter().find(|placeholder| !command.contains(**placeholder)) {
-                return Err(format!("`{command}` has no `{missing}`, which the loop fills in"));
-            }
-        }
-        let guarded = self.guards.values().filter_map(|guard| match guard {
-            Guard::Workload { workload, .. } => Some(&**workload),
-            _ => None,
-        });
-        for workload in guarded.chain([&self.workload]) {
-            if workload.steps < 10 {
-                return Err(format!("`steps` is {}; a workload has at least 10", workload.steps));
-            }
-            if workload.tokens_per_step == 0 {
-                return Err("`tokens_per_step` is 0".into());
-            }
-            relative(&workload.inputs)?;
-            if workload.sharing == Sharing::Whole && workload.weights.is_some() {
-                return Err("`weights` needs turns: with `sharing = \"whole\"` nobody can ask for them".into());
-            }
-        }
-        relative(&self.build.artifacts)?;
-        if let Some(name) = self.build.environment.iter().find(|name| OF_A_FRESH_HOME.contains(&name.as_str())) {
-            return Err(format!("`build.environment` names `{name}`: builds have a home of their own"));
-        }
-        relative([&self.ledger])?;
-        if let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) {
-            return Err(format!(
-                "`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`",
-                path.display()
-            ));
-        }
-        if let Some(name) = self.guards.keys().chain(self.areas.keys()).find(|name| !is_name(name)) {
-            return Err(format!(
-                "`{}` is not a name for a guard or an area: a name has 1 to {MAX_NAME_CHARS} characters that can be seen",
-                visible::line(&visible::cut(name, MAX_NAME_CHARS))
-            ));
-        }
-        for (name, guard) in &self.guards {
-            in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;
-        }
-        glob_set(&self.sealed)?;
-        if glob_set(&self.unmeasured)?.is_match(FILE_NAME) {
-            return Err(format!(
-                "`unmeasured` matches `{FILE_NAME}`: what measures is always part of what is looked at"
-            ));
-        }
-        for area in self.areas.values() {
-            glob_set(&area.files)?;
-            glob_set(&area.kernels)?;
-        }
-        Ok(())
-    }
-
-    /// Every command, with the placeholders that it must have.
-    fn commands(&self) -> Vec<(&str, &'static [&'static str])> {
-        const STEPS: &[&str] = &["{steps}"];
-        fn of(workload: &Workload) -> impl Iterator<Item = (&str, &'static [&'static str])> {
-            let eval = workload.eval.iter().map(|eval| (eval.as_str(), &["{checkpoint}"][..]));
-            eval.chain([(workload.command.as_str(), STEPS)])
-        }
-        let mut commands = vec![(self.build.command.as_str(), &[][..])];
-        commands.extend(of(&self.workload));
-        for guard in self.guards.values() {
-            match guard {
-                Guard::Workload { workload, .. } => commands.extend(of(workload)),
-                Guard::Command { command, .. } => commands.push((command, &[])),
-                Guard::PeakMemory { .. } | Guard::FirstStep { .. } | Guard::BuildTime { .. } => {}
-            }
-        }
-        commands.extend(self.smoke.iter().map(|smoke| (smoke.command.as_str(), STEPS)));
-        if let Some(trace) = &self.trace {
-            commands.push((&trace.command, STEPS));
-            commands.extend(trace.peaks.iter().map(|peaks| (peaks.as_str(), &[][..])));
-        }
-        if let Some(sampling) = &self.sampling {
-            commands.extend(
-                [&sampling.greedy, &sampling.seeded].map(|one| (one.as_str(), &["{checkpoint}", "{prompt}"][..])),
-            );
-            commands.extend(sampling.training.iter().map(|training| (training.as_str(), STEPS)));
-        }
-        commands
-    }
-
     /// The folders of [`LoopConfig::visible`], by their whole paths.
     pub fn visible(&self) -> Vec<PathBuf> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
@@ -467,26 +363,6 @@ impl Area {
     pub fn files(&self) -> GlobSet {
         glob_set(&self.files).expect("checked when the file was read")
     }
-}
-
-fn glob_set(globs: &[String]) -> Result<GlobSet, String> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(Glob::new(glob).map_err(|error| error.to_string())?);
-    }
-    set.build().map_err(|error| error.to_string())
-}
-
-fn relative<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
-    for path in paths {
-        let inside = path
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-        if !inside || path.as_os_str().is_empty() {
-            return Err(format!("`{}` must be a path inside the repository", path.display()));
-        }
-    }
-    Ok(())
 }
 
 /// Whether a configuration's builds can be had in other layouts.

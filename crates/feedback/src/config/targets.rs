@@ -18,14 +18,14 @@ impl LoopConfig {
             Some(toml::Value::Table(targets)) => targets,
             Some(_) => return Err(wrong("`targets` is not a table".to_owned())),
         };
-        let read = |table: &toml::Table| -> Result<LoopConfig, String> {
+        let read = |table: &toml::Table| -> Result<LoopConfig, LoopError> {
             // From the text where there are no targets: its errors have lines.
             let parsed = if has_targets { table.clone().try_into() } else { toml::from_str(text) };
-            let config: LoopConfig = parsed.map_err(shown)?;
+            let config: LoopConfig = parsed.map_err(|error| LoopError::usage(shown(error)))?;
             config.check()?;
             Ok(config)
         };
-        let mut chosen = read(&file).map_err(wrong)?;
+        let mut chosen = read(&file).map_err(|error| wrong(error.message))?;
         for (name, values) in &targets {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) || name.is_empty() {
                 return Err(wrong(format!("`targets.{name}`: a name has letters, digits, `-` and `_`")));
@@ -38,7 +38,7 @@ impl LoopConfig {
                 }
                 merged.insert(key.clone(), value.clone());
             }
-            let config = read(&merged).map_err(|why| wrong(format!("`targets.{name}`: {why}")))?;
+            let config = read(&merged).map_err(|error| wrong(format!("`targets.{name}`: {}", error.message)))?;
             if target == Some(name) {
                 chosen = LoopConfig { target: Some(name.clone()), ..config };
             }

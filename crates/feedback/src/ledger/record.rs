@@ -104,8 +104,9 @@ impl Record {
         body: &T,
     ) -> Result<(Record, Vec<u8>), LoopError> {
         let failed = |what: String| LoopError::failed(format!("cannot record `{kind}`: {what}"));
-        finite::check(body).map_err(|what| {
-            failed(what).hint("JSON has no such numbers: leave the field out, or say in words what was found")
+        finite::check(body).map_err(|unwritable| {
+            failed(unwritable.to_string())
+                .hint("JSON has no such numbers: leave the field out, or say in words what was found")
         })?;
         let body = serde_json::to_value(body).map_err(|error| failed(error.to_string()))?;
         let mut whole = serde_json::json!({
@@ -181,13 +182,18 @@ impl fmt::Debug for RecordId {
     }
 }
 
-impl FromStr for RecordId {
-    type Err = String;
+/// A text that is not the id of a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an id of a record: 64 of 0-9a-f")]
+pub struct NotAnId(String);
 
-    fn from_str(text: &str) -> Result<RecordId, String> {
+impl FromStr for RecordId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<RecordId, NotAnId> {
         let id = blake3::Hash::from_hex(text).ok().map(|hash| RecordId(hash.into()));
         // Upper-case digits would make two names of one record.
-        id.filter(|id| id.to_string() == text).ok_or_else(|| format!("`{text}` is not an id of a record: 64 of 0-9a-f"))
+        id.filter(|id| id.to_string() == text).ok_or_else(|| NotAnId(text.to_owned()))
     }
 }
 

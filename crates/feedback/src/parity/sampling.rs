@@ -106,7 +106,7 @@ pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<C
         let floor = if tier == Tier::T1 { choice.floor() } else { 0.0 };
         match first_difference(baseline, candidate, floor) {
             Ok(units) => compared += units,
-            Err(what) => differing.push(format!("prompt {prompt}: {what}")),
+            Err(difference) => differing.push(format!("prompt {prompt}: {difference}")),
         }
     }
     if differing.is_empty() && compared == 0 {
@@ -130,23 +130,30 @@ pub fn alive(samples: &[Arms<Output>]) -> Check {
     Check::none_of("sampling_alive", &dead)
 }
 
+/// Where two continuations part.
+#[derive(Debug, thiserror::Error)]
+enum Difference {
+    #[error("the texts differ")]
+    Text,
+    /// Counted from 1.
+    #[error("token {number} is {}, was {was} by a margin of {margin:.1e}", is.map_or("none".into(), |is| is.to_string()))]
+    Token { number: usize, is: Option<u32>, was: u32, margin: f64 },
+    #[error("it goes on after the end, or the same tokens have another text")]
+    End,
+}
+
 /// How many tokens were compared, or where they differ.
-fn first_difference(baseline: &Output, candidate: &Output, floor: f64) -> Result<usize, String> {
+fn first_difference(baseline: &Output, candidate: &Output, floor: f64) -> Result<usize, Difference> {
     let (Output::Tokens(one), Output::Tokens(other)) = (baseline, candidate) else {
-        return if baseline == candidate { Ok(1) } else { Err("the texts differ".into()) };
+        return if baseline == candidate { Ok(1) } else { Err(Difference::Text) };
     };
     let clear = one.margins.iter().take_while(|&&margin| margin >= floor).count();
     if let Some(i) = (0..clear).find(|&i| other.tokens.get(i) != Some(&one.tokens[i])) {
-        let chosen = other.tokens.get(i).map_or("none".into(), u32::to_string);
-        return Err(format!(
-            "token {} is {chosen}, was {} by a margin of {:.1e}",
-            i + 1,
-            one.tokens[i],
-            one.margins[i]
-        ));
+        let (is, was, margin) = (other.tokens.get(i).copied(), one.tokens[i], one.margins[i]);
+        return Err(Difference::Token { number: i + 1, is, was, margin });
     }
     if clear == one.tokens.len() && (&one.tokens, &one.text) != (&other.tokens, &other.text) {
-        return Err("it goes on after the end, or the same tokens have another text".into());
+        return Err(Difference::End);
     }
     Ok(clear)
 }

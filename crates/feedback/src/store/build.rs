@@ -223,7 +223,7 @@ impl BuildStore {
         }
         let mut said = String::new();
         for command in &config.build.toolchain {
-            let words = timed_command::words(command).map_err(LoopError::usage)?;
+            let words = timed_command::words(command)?;
             let failed = |what: String| {
                 LoopError::failed(format!("`{command}` of `build.toolchain` {what}"))
                     .hint("each command there names a part of the toolchain, such as `cc --version`")

@@ -163,7 +163,7 @@ pub fn rank(basis: &Basis) -> Result<Report, LoopError> {
     for kernel in steps.mean_kernels() {
         let share = steps.share(&kernel.label(), |other| (&other.phase, &other.name) == (&kernel.phase, &kernel.name));
         match judge_kernel(&kernel, basis.peaks) {
-            Err(reason) => quarantined.push(Hidden { share, reason }),
+            Err(beyond) => quarantined.push(Hidden { share, reason: beyond.to_string() }),
             Ok(judged) => {
                 let outlook = prospects.outlook(&kernel.name, &share.name, judged.kind);
                 ranked.push(entry(share, &judged, outlook));
@@ -221,8 +221,18 @@ struct Judged {
     remark: Option<String>,
 }
 
-/// What a kernel is bound by, or why it cannot be true. `kernel` holds the mean of a step.
-fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, String> {
+/// A time that cannot be true.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "beyond the roofline: {time_ms:.4} ms for work that takes at least {floor_ms:.4} ms; peaks or counters are wrong"
+)]
+struct BeyondRoofline {
+    time_ms: f64,
+    floor_ms: f64,
+}
+
+/// What a kernel is bound by. `kernel` holds the mean of a step.
+fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, BeyondRoofline> {
     let (floor_ms, bound, remark) = match floor(kernel, peaks) {
         Floor::Unknown => {
             (None, None, peaks.map(|_| "its flops or bytes are not recorded: its floor is unknown".into()))
@@ -232,12 +242,7 @@ fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, String>
             let remark = "faster than memory, so its data stays in a cache: the floor is that of its flops alone";
             (Some(floor_ms), Some(Bound::Memory), Some(remark.to_owned()))
         }
-        Floor::Beyond { floor_ms } => {
-            return Err(format!(
-                "beyond the roofline: {:.4} ms for work that takes at least {floor_ms:.4} ms; peaks or counters are wrong",
-                kernel.time_ms
-            ));
-        }
+        Floor::Beyond { floor_ms } => return Err(BeyondRoofline { time_ms: kernel.time_ms, floor_ms }),
     };
     let is_short = |calls: f64| calls >= MANY_CALLS && kernel.time_ms / calls < SHORT_CALL_MS;
     let is_near = |floor_ms: f64| floor_ms >= NEAR * kernel.time_ms;

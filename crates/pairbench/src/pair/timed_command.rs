@@ -36,17 +36,20 @@ pub enum Sharing {
 }
 
 /// Splits a command as a shell would, without expanding anything.
-pub fn words(command: &str) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// [`LoopError::usage`] where that yields no words.
+pub fn words(command: &str) -> Result<Vec<String>, LoopError> {
     match shlex::split(command) {
         Some(words) if !words.is_empty() => Ok(words),
-        Some(_) => Err("a command is empty".into()),
-        None => Err(format!("`{command}` cannot be split into words: a quote is open")),
+        Some(_) => Err(LoopError::usage("a command is empty")),
+        None => Err(LoopError::usage(format!("`{command}` cannot be split into words: a quote is open"))),
     }
 }
 
 /// Splits a command and fills in its placeholders, each in the word it stands in.
 pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopError> {
-    let mut words = words(command).map_err(LoopError::usage)?;
+    let mut words = words(command)?;
     for word in &mut words {
         for (name, value) in values {
             *word = word.replace(&format!("{{{name}}}"), value);

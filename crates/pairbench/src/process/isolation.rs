@@ -72,8 +72,36 @@ impl fmt::Display for Protection {
 /// The walls and control groups of this machine.
 #[derive(Clone, Debug)]
 pub struct Isolation {
-    walls: Result<Walls, String>,
+    walls: Result<Walls, NoWalls>,
     cgroups: Option<CgroupRoot>,
+}
+
+/// Why there are no walls.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoWalls {
+    /// Another system.
+    #[error("bubblewrap needs Linux")]
+    NotLinux,
+    /// No folder of `PATH` has the program.
+    #[error("bubblewrap is not installed (`apt-get install bubblewrap`)")]
+    NotInstalled,
+    /// The program did not start.
+    #[error("`{}` cannot be started: {error}", program.display())]
+    CannotStart {
+        /// Bubblewrap.
+        program: PathBuf,
+        /// The system's reason.
+        error: String,
+    },
+    /// The root folder could not be listed.
+    #[error("cannot read `/`: {0}")]
+    UnreadableRoot(String),
+    /// The kernel, or a container, forbids the namespaces; holds bubblewrap's last line.
+    #[error("bubblewrap is not allowed here: {0}")]
+    NotAllowed(String),
+    /// The caller wants none.
+    #[error("{0}")]
+    Unwanted(&'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -120,8 +148,8 @@ impl Isolation {
     }
 
     /// Without walls, for a reason.
-    pub fn none(why: &str) -> Isolation {
-        Isolation { walls: Err(why.to_owned()), cgroups: None }
+    pub fn none(why: &'static str) -> Isolation {
+        Isolation { walls: Err(NoWalls::Unwanted(why)), cgroups: None }
     }
 
     /// For the record.
@@ -129,7 +157,7 @@ impl Isolation {
         Protection {
             walls: self.walls.as_ref().ok().map(|walls| format!("bubblewrap {}", walls.version)),
             cgroup: self.cgroups.is_some(),
-            missing: self.walls.as_ref().err().cloned(),
+            missing: self.walls.as_ref().err().map(NoWalls::to_string),
         }
     }
 
@@ -194,18 +222,18 @@ impl Isolation {
 }
 
 impl Walls {
-    fn detect(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Walls, String> {
+    fn detect(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Walls, NoWalls> {
         if !cfg!(target_os = "linux") {
-            return Err("bubblewrap needs Linux".to_owned());
+            return Err(NoWalls::NotLinux);
         }
         let path = env::var_os("PATH").unwrap_or_default();
         let program = env::split_paths(&path)
             .map(|folder| folder.join("bwrap"))
             .find(|program| program.is_file())
-            .ok_or("bubblewrap is not installed (`apt-get install bubblewrap`)")?;
+            .ok_or(NoWalls::NotInstalled)?;
         let said = |arguments: &[OsString]| {
             let output = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
-            output.map_err(|error| format!("`{}` cannot be started: {error}", program.display()))
+            output.map_err(|error| NoWalls::CannotStart { program: program.clone(), error: error.to_string() })
         };
         let version = said(&["--version".into()])?;
         let version = String::from_utf8_lossy(&version.stdout);
@@ -219,7 +247,7 @@ impl Walls {
             return Ok(walls);
         }
         let why = String::from_utf8_lossy(&tried.stderr);
-        Err(format!("bubblewrap is not allowed here: {}", why.trim().lines().next_back().unwrap_or("it failed")))
+        Err(NoWalls::NotAllowed(why.trim().lines().next_back().unwrap_or("it failed").to_owned()))
     }
 
     /// The program and its arguments before those of the command.
@@ -244,7 +272,7 @@ impl Walls {
 }
 
 /// What every family sees of the system, as arguments of bubblewrap.
-fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, String> {
+fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, NoWalls> {
     let mut words: Vec<OsString> = [
         "--unshare-user",
         "--disable-userns",
@@ -262,7 +290,7 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
     let hidden: Vec<PathBuf> = hidden.iter().map(|path| real(path)).collect();
     let holds_hidden = |path: &Path| hidden.iter().any(|hidden| hidden.starts_with(path));
     let mut bound: Vec<PathBuf> = Vec::new();
-    let failed = |error: std::io::Error| format!("cannot read `/`: {error}");
+    let failed = |error: io::Error| NoWalls::UnreadableRoot(error.to_string());
     let mut entries = fs::read_dir("/").map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {

@@ -225,7 +225,7 @@ fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
 }
 
 /// `90s`, `5m`, for clap.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+fn duration(text: &str) -> Result<std::time::Duration, feedback::config::NotADuration> {
     feedback::config::parse_duration(text)
 }
 
