@@ -37,7 +37,10 @@ use crate::{
     store::state::State,
 };
 
-use self::stage::{Base, Stage};
+use self::{
+    run::BuildCommand,
+    stage::{Base, Stage},
+};
 
 pub use self::environment::{Environment, home_binds};
 
@@ -204,7 +207,7 @@ impl BuildStore {
         let stage = Stage::new(self.state.timed_stage()?);
         stage.prepare(|_| true, progress)?;
         let log = self.prepare_log("rebuild.log")?;
-        self.run_in_stage(repository, &stage, &order, tree, &log, progress)
+        self.run_in_stage(Site { repository, stage: &stage, progress }, &order, tree, &log)
     }
 
     /// What the toolchain's commands say, in the environment of builds and beside the files by which a tree chooses one.
@@ -324,15 +327,15 @@ impl BuildStore {
         // A history that was rewritten, or another branch, may hold what was never accepted here. So may a commit that is
         // not known any more.
         stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), progress)?;
+        let site = Site { repository, stage: &stage, progress };
         if orders.len() == 1 && first.layout == 0 && source.measured_tree == accepted {
-            let seconds =
-                self.run_in_stage(repository, &stage, first, &head.commit, &self.log(&first.key), progress)?;
+            let seconds = self.run_in_stage(site, first, &head.commit, &self.log(&first.key))?;
             return Ok(vec![self.keep(first, stage.tree(), stage.tree(), seconds)?]);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
             progress.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
             let accepted = self.source(repository, &head.tree, source.config)?;
-            match self.run_in_stage(repository, &stage, &accepted.order(0)?, &head.commit, &base_log, progress) {
+            match self.run_in_stage(site, &accepted.order(0)?, &head.commit, &base_log) {
                 // Another tree may build where HEAD does not; it goes on from what is there.
                 Err(error) if error.kind == ErrorKind::Failed && stage.base().is_some() => {
                     progress.note("HEAD does not build");
@@ -349,11 +352,12 @@ impl BuildStore {
         let timeout = source.config.build.timeout;
         let mut kept = Vec::with_capacity(orders.len());
         for order in orders {
-            let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
-            source.environment.make_home()?;
-            let log = self.log(&order.key);
-            let ended = run::run(&words, stage.tree(), &source.environment, &log, timeout, progress)?;
-            let seconds = ended.into_seconds(&log, timeout)?;
+            let words = &[wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
+            let environment = &source.environment;
+            environment.make_home()?;
+            let log = &self.log(&order.key);
+            let ended = BuildCommand { words, folder: stage.tree(), environment, log, timeout }.run(progress)?;
+            let seconds = ended.into_seconds(log, timeout)?;
             kept.push(self.keep(order, &outside, stage.tree(), seconds)?);
         }
         layer.discard()?;
@@ -374,23 +378,17 @@ impl BuildStore {
     }
 
     /// Runs the build command on a tree in the stage itself; returns the seconds it took.
-    fn run_in_stage(
-        &self,
-        repository: &Repository,
-        stage: &Stage,
-        order: &Order<'_>,
-        commit: &str,
-        log: &Path,
-        progress: &dyn Progress,
-    ) -> Result<f64, LoopError> {
+    fn run_in_stage(&self, site: Site<'_>, order: &Order<'_>, commit: &str, log: &Path) -> Result<f64, LoopError> {
+        let Site { repository, stage, progress } = site;
         stage.begin()?;
         let source = order.source;
         forget_artifacts(repository, source, stage.tree())?;
         repository.checkout(&source.measured_tree, stage.tree())?;
         let timeout = source.config.build.timeout;
         source.environment.make_home()?;
-        let words = self.behind_walls(order, stage.tree())?;
-        let ended = run::run(&words, stage.tree(), &source.environment, log, timeout, progress)?;
+        let words = &self.behind_walls(order, stage.tree())?;
+        let environment = &source.environment;
+        let ended = BuildCommand { words, folder: stage.tree(), environment, log, timeout }.run(progress)?;
         let is_orderly = ended.is_orderly;
         let seconds = ended.into_seconds(log, timeout);
         // Build tools take a file for finished that was being written when they were killed.
@@ -448,6 +446,14 @@ fn forget_artifacts(repository: &Repository, source: &Source<'_>, place: &Path) 
         }
     }
     Ok(())
+}
+
+/// Where a build runs, what its tree comes from, and who watches.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    repository: &'a Repository,
+    stage: &'a Stage,
+    progress: &'a dyn Progress,
 }
 
 /// A tree and what turns it into programs.

@@ -17,15 +17,25 @@ use crate::{LoopError, Progress, git::Repository};
 /// Folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 16;
 
-/// The folder of the inputs of `tree` for an arm, made if it is not there. `paths` are files or folders of the tree.
+/// The inputs of one arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The baseline's tree.
+    pub tree: &'a str,
+    /// Files or folders of that tree.
+    pub paths: &'a [PathBuf],
+    /// The arm that reads them.
+    pub arm: Arm,
+}
+
+/// The folder of the inputs, made below the loop's folder `state` if it is not there.
 pub fn folder(
     repository: &Repository,
     state: &Path,
-    tree: &str,
-    paths: &[PathBuf],
-    arm: Arm,
+    inputs: Inputs<'_>,
     progress: &dyn Progress,
 ) -> Result<PathBuf, LoopError> {
+    let Inputs { tree, paths, arm } = inputs;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let key = blake3::hash(format!("{tree} {}\n{}", arm.index(), names.join("\n")).as_bytes()).to_hex();
     let all = state.join("inputs");

@@ -102,33 +102,12 @@ pub fn run(request: &PlainRequest<'_>, progress: &dyn Progress) -> Result<Outcom
             for arm in order {
                 let trainer = &mut trainers[arm.index()];
                 trainer.go_on()?;
-                while !trainer.has_ended() {
+                while !trainer.has_ended {
                     trainer.watch_for(Duration::from_secs(1), progress)?;
                 }
             }
         }
-        PlainMode::Slices => {
-            for turn in 0.. {
-                if trainers.iter().all(Trainer::has_ended) {
-                    break;
-                }
-                for arm in request.draws.order(Purpose::Block, request.number, turn) {
-                    let spread = request.draws.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
-                    if trainers[arm.index()].has_ended() {
-                        continue;
-                    }
-                    let waiting_before = trainers[arm.other().index()].cpu_ns();
-                    let trainer = &mut trainers[arm.index()];
-                    trainer.go_on()?;
-                    trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), progress)?;
-                    trainer.stop()?;
-                    let waiting = &mut trainers[arm.other().index()];
-                    if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
-                        waiting.still.add_turn(process, waiting_before);
-                    }
-                }
-            }
-        }
+        PlainMode::Slices => in_slices(request, &mut trainers, progress)?,
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
     let mut void = None;
@@ -148,6 +127,35 @@ pub fn run(request: &PlainRequest<'_>, progress: &dyn Progress) -> Result<Outcom
         seed,
         baseline_first: order[0] == Arm::Baseline,
     }))
+}
+
+/// Gives the machine to one trainer at a time until both have ended.
+fn in_slices(
+    request: &PlainRequest<'_>,
+    trainers: &mut [Trainer; 2],
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
+    for turn in 0.. {
+        if trainers.iter().all(|trainer| trainer.has_ended) {
+            break;
+        }
+        let spread = request.draws.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
+        for arm in request.draws.order(Purpose::Block, request.number, turn) {
+            if trainers[arm.index()].has_ended {
+                continue;
+            }
+            let waiting_before = trainers[arm.other().index()].cpu_ns();
+            let trainer = &mut trainers[arm.index()];
+            trainer.go_on()?;
+            trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), progress)?;
+            trainer.stop()?;
+            let waiting = &mut trainers[arm.other().index()];
+            if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
+                waiting.still.add_turn(process, waiting_before);
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Trainer {
@@ -184,10 +192,6 @@ impl Trainer {
             still: Stillness::default(),
             has_ended: false,
         })
-    }
-
-    fn has_ended(&self) -> bool {
-        self.has_ended
     }
 
     /// What its processes are known by.
