@@ -1,9 +1,8 @@
 //! One pair: baseline and candidate as fresh processes, timed by the loop's own clock.
 //!
-//! Under turns both trainers at once. One runs a block while the other's whole family is stopped; who
-//! goes first in a block is a coin. A pair's number is the median over its blocks of
-//! `ln(t_baseline / t_candidate)`: positive where the candidate is faster. What the waiting arm used
-//! of the processor must be nil, else the pair is void.
+//! With turns, both trainers are alive at once. One runs a block while all processes of the other are stopped; a coin
+//! decides who goes first. A pair's number is the median over its blocks of `ln(t_baseline / t_candidate)`: positive
+//! where the candidate is faster. If the waiting arm used the processor, the pair is void.
 
 mod in_turns;
 pub mod plain;
@@ -35,26 +34,27 @@ use crate::{
 
 /// A pair to be run.
 pub struct PairRequest<'a> {
-    /// What runs, and how.
+    /// The command that both arms run.
     pub command: TimedCommand,
     /// Both trainers' files, by [`Arm::index`].
     pub specs: [&'a SandboxSpec; 2],
-    /// Turns of both.
+    /// The turns of both arms.
     pub script: &'a Script,
-    /// Randomization of the comparison.
+    /// The draws of the comparison.
     pub draws: Randomization,
-    /// Number of the pair, which its draws belong to.
+    /// Number of the pair; its draws depend on it.
     pub number: u64,
-    /// Where its folders are made.
+    /// The folder in which the trainers' folders are made.
     pub work: &'a Path,
-    /// Delay put into every turn of an arm, as a share of it: the known effect of a self-test.
+    /// An arm, and the delay that is added to each of its turns as a share of the turn: the known effect of a
+    /// self-test.
     pub slowed: Option<(Arm, f64)>,
 }
 
-/// A turn's time.
+/// The time of a turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TurnTime {
-    /// Its block; none for warm-up and rest.
+    /// Its block; none for the warm-up and the steps after the last block.
     pub block: Option<usize>,
     /// From `go` to `done`.
     pub ms: f64,
@@ -63,23 +63,23 @@ pub struct TurnTime {
 /// One trainer's part of a pair.
 #[derive(Debug)]
 pub struct ArmRun {
-    /// Where it ran: its records lie there until this is dropped.
+    /// The folder in which it ran: its records stay there until this is dropped.
     pub folder: Sandbox,
     /// From the start of the process to its `hello`.
     pub ready_ms: f64,
-    /// All turns, in order.
+    /// Its turns, in order.
     pub turns: Vec<TurnTime>,
     /// From the last `done` to the end of the process, or of the whole process where there are no turns.
     pub finish_ms: f64,
-    /// What it took to write its weights on request, all together.
+    /// Total time to write its weights on request.
     pub saves_ms: f64,
-    /// Largest resident memory, where it can be told.
+    /// Peak resident memory, where it is known.
     pub peak_memory_bytes: Option<u64>,
-    /// Processor time of others while it had its turns, as a share of those.
+    /// Processor time of other programs during its turns, as a share of that time.
     pub foreign_cpu_share: f64,
 }
 
-/// What came of a pair.
+/// The result of a pair.
 #[derive(Debug)]
 pub struct PairRun {
     /// By [`Arm::index`].
@@ -92,22 +92,22 @@ pub struct PairRun {
     pub void: Option<Void>,
     /// Wall time of the whole pair.
     pub seconds: f64,
-    /// Of it, in turns.
+    /// The part of that in turns.
     pub turns_s: f64,
 }
 
-/// How a pair ended that ran to its end.
+/// The result of a pair that ran to its end.
 pub enum Outcome<R> {
     /// It was measured.
     Measured(R),
-    /// It was spoiled, and by whom.
+    /// An arm spoiled it.
     Void(Void),
 }
 
 /// Why a pair does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Void {
-    /// Who is to blame.
+    /// The arm that spoiled it.
     pub arm: Arm,
     /// What it did.
     pub why: String,
@@ -129,8 +129,8 @@ impl PairRun {
         self.arms.iter().map(ArmRun::whole_ms).sum::<f64>() / 1e3
     }
 
-    /// The same for everything: start, warm-up, blocks, rest, saving and end.
-    pub fn whole_log_ratio(&self) -> f64 {
+    /// The same over whole runs: start, warm-up, blocks, rest, saving and end.
+    pub fn run_log_ratio(&self) -> f64 {
         let [baseline_ms, candidate_ms] = [0, 1].map(|arm: usize| self.arms[arm].whole_ms());
         (baseline_ms / candidate_ms).ln()
     }
@@ -147,7 +147,7 @@ fn block_times(turns: &[TurnTime]) -> impl Iterator<Item = f64> {
     turns.iter().filter(|turn| turn.block.is_some()).map(|turn| turn.ms)
 }
 
-/// Runs a pair as its workload shares the machine.
+/// Runs a pair, in turns or one arm after the other as its command says.
 pub fn run(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     match request.command.sharing {
         Sharing::Turns => in_turns::run(request, progress),
@@ -164,13 +164,13 @@ impl PairRequest<'_> {
         self.draws.order(Purpose::Block, self.number, turn as u64)
     }
 
-    /// Of both arms alike; fits an i32.
+    /// The training seed of both arms; fits an i32.
     fn seed(&self) -> u64 {
         self.draws.training_seed(self.number)
     }
 }
 
-/// Runs one arm by itself, a step a turn where it takes turns.
+/// Runs one arm alone, one step a turn if it takes turns.
 pub fn alone(request: &PairRequest<'_>, arm: Arm, progress: &dyn Progress) -> Result<ArmRun, LoopError> {
     let steps = Script((0..request.command.steps).map(|_| Action::Go { steps: 1, block: None }).collect());
     match run_alone(request, &steps, arm, 0, progress)? {
@@ -179,8 +179,8 @@ pub fn alone(request: &PairRequest<'_>, arm: Arm, progress: &dyn Progress) -> Re
     }
 }
 
-/// Starts one arm, lets it run its first step, and ends it; returns the seconds until that step is done, or those of the
-/// whole process where it does not take turns.
+/// Starts one arm, lets it run its first step, and ends it. Returns the seconds until that step is done, or the seconds
+/// of the whole process if it does not take turns.
 pub fn start_only(
     request: &PairRequest<'_>,
     arm: Arm,
@@ -261,7 +261,7 @@ fn one_after_the_other(request: &PairRequest<'_>, progress: &dyn Progress) -> Re
     })
 }
 
-/// Waits while a trainer that has answered does nothing, as the known effect of a self-test; returns how long it took.
+/// Waits after a trainer has answered, as the known effect of a self-test; returns the time in ms.
 fn pause(ms: f64) -> f64 {
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(ms / 1e3);
@@ -271,8 +271,8 @@ fn pause(ms: f64) -> f64 {
     ms_since(started)
 }
 
-/// Ends processes that outlived their trainers, and says whose they were: by the working folder that they still
-/// have, else the candidate's, since the baseline was accepted without any.
+/// Ends processes that outlived their trainers, and blames an arm for them: the one in whose folder they still work,
+/// else the candidate, because the baseline was accepted without such processes.
 pub(crate) fn void_by_orphan(reaper: &ReapOrphansOnDrop, trainers: &[(Arm, &Process, &Path)]) -> Option<Void> {
     let known: Vec<&Process> = trainers.iter().map(|(_, process, _)| *process).collect();
     let mut void = None;

@@ -1,4 +1,4 @@
-//! A pair whose trainers live at once: one runs its turn while the other's whole family is stopped.
+//! A pair whose trainers are alive at once: one runs its turn while all processes of the other are stopped.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::{
     process::{ReapOrphansOnDrop, cpu_usage::CpuUsage, stillness::Stillness},
 };
 
-/// Both trainers, and what they used of the processors; arrays are by [`Arm::index`].
+/// Both trainers and how they used the processors; arrays are by [`Arm::index`].
 struct InTurns<'a> {
     request: &'a PairRequest<'a>,
     progress: &'a dyn Progress,
@@ -63,7 +63,7 @@ impl<'a> InTurns<'a> {
         Ok(InTurns { request, progress, trainers, still, usage, turns_s: 0.0 })
     }
 
-    /// One action of the script by both arms, in the order that a coin decides.
+    /// Has both arms do one action of the script, in an order that a coin decides.
     fn both(&mut self, number: usize, action: Action) -> Result<(), LoopError> {
         let is_last_but_one = number + 2 == self.request.script.0.len();
         let mut done = [0, 0];
@@ -77,10 +77,10 @@ impl<'a> InTurns<'a> {
             let trainer = &mut self.trainers[own];
             trainer.process.freeze()?;
             if is_last_but_one {
-                // A quick trainer may be gone before its last turn's end is seen.
+                // A quick trainer may be gone before the end of its last turn is seen.
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
             }
-            // A member that is gone takes its time with it.
+            // The processor time of a process that has ended can no longer be read.
             self.still[waiting].add_turn(&self.trainers[waiting].process, waiting_before);
         }
         if done[0] != done[1] {
@@ -94,8 +94,7 @@ impl<'a> InTurns<'a> {
     fn turn(&mut self, arm: Arm, steps: u64, block: Option<usize>) -> Result<u64, LoopError> {
         let trainer = &mut self.trainers[arm.index()];
         let mut done = 0;
-        // The other's turn has left its own data in the caches: the first step of a block brings back this one's, and is
-        // not timed.
+        // The other arm's turn has filled the caches: the first step of a block refills them and is not timed.
         let refresh = u64::from(block.is_some() && steps > 1);
         for (steps, block) in [(refresh, None), (steps - refresh, block)] {
             if steps == 0 {
@@ -114,7 +113,7 @@ impl<'a> InTurns<'a> {
         Ok(done)
     }
 
-    /// What an arm did in the other's turns, or outside the protocol, that makes the pair void.
+    /// What an arm did during the other's turns, or against the protocol, that makes the pair void.
     fn disturbance(&mut self) -> Option<Void> {
         let mut void = None;
         for arm in Arm::BOTH {

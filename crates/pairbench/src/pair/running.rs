@@ -19,7 +19,7 @@ use crate::{
 /// Longest start of a trainer, and longest end after its last step.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A trainer that has said hello, or that runs without turns.
+/// A trainer that has said hello, or one that runs without turns.
 pub(super) struct RunningTrainer {
     pub(super) process: Process,
     pub(super) turns: Option<(Listener, Turns)>,
@@ -37,7 +37,7 @@ impl RunningTrainer {
         progress: &dyn Progress,
     ) -> Result<RunningTrainer, LoopError> {
         let spec = request.specs[arm.index()];
-        // Equal lengths, and nothing that tells the arms apart.
+        // Names of equal length that do not tell the arms apart.
         let name = ["a", "b"][place];
         let folder = Sandbox::create(&request.work.join(name), spec)?;
         let (steps, seed) = (request.command.steps.to_string(), request.seed().to_string());
@@ -91,14 +91,14 @@ impl RunningTrainer {
         let started = Instant::now();
         process.thaw();
         turns.save(&mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm })?;
-        // Work that was put off until now is part of the run.
+        // Work that the trainer deferred until now is part of the run.
         self.run.saves_ms += ms_since(started);
         Ok(())
     }
 
     /// Lets the trainer end by itself.
     pub(super) fn finish(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
-        // Without turns this is the whole run, and its memory is seen while it runs.
+        // Without turns this is the whole run, so memory has to be sampled often.
         let (limit, look_every) = match self.turns {
             Some(_) => (START_TIMEOUT, Duration::from_millis(100)),
             None => (self.turn_timeout, Duration::from_millis(10)),
@@ -136,7 +136,7 @@ impl RunningTrainer {
         LoopError::trainer(self.arm, message)
     }
 
-    /// What its processes are known by.
+    /// What identifies its processes.
     pub(super) fn traces(&self) -> (Arm, &Process, &Path) {
         (self.arm, &self.process, self.run.folder.path())
     }
