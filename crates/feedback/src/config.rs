@@ -1,9 +1,9 @@
 //! `loop.toml`: what is built, run, guarded and sealed.
 //!
-//! The file is part of the instrument: a change of it is never a gain. Paths are relative to the
-//! repository's root, and in commands to the folder a trainer runs in, where artifacts and inputs
-//! lie under the same relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`,
-//! `{checkpoint}`, `{prompt}`, and `{layout}` in the build's; what cannot be filled in is an error.
+//! The file is part of the instrument: a change of it is never a gain. Paths are relative to the repository's root;
+//! paths in commands are relative to the folder that a trainer runs in, which has artifacts and inputs under the same
+//! relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`, `{checkpoint}`, `{prompt}`, and `{layout}`
+//! in the build's; a placeholder without a value is an error.
 
 mod check;
 mod targets;
@@ -17,10 +17,10 @@ use serde::{Deserialize, Deserializer};
 
 use self::check::glob_set;
 
-/// In a build command: the number of the layout.
+/// The placeholder in a build command for the number of the layout.
 pub const LAYOUT: &str = "{layout}";
 
-/// What a gain must exceed where layouts are not measured and the configuration does not say.
+/// The gain that must be exceeded where layouts are not measured and the configuration names no other.
 pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// Name of the file in the repository's root.
@@ -29,7 +29,7 @@ pub const FILE_NAME: &str = "loop.toml";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoopConfig {
-    /// The target that it is for: another thing to be made faster than the file's own workload, a GPU backend, say.
+    /// The target, if it is not the file's own workload: another thing to be made faster, such as a GPU backend.
     #[serde(skip)]
     pub target: Option<String>,
     /// Version of this format: 1.
@@ -37,14 +37,14 @@ pub struct LoopConfig {
     /// Smallest gain that counts, in per cent.
     #[serde(default = "default_epsilon_pct")]
     pub epsilon_pct: f64,
-    /// What a gain must exceed in per cent, since code that lies elsewhere runs at another speed; where the self-test measures
-    /// that by `{layout}` in `build.command`, what it measures counts.
+    /// The gain in per cent that must be exceeded, because code at another place in memory runs at another speed. Where
+    /// `build.command` has `{layout}`, the self-test measures this, and its result counts instead.
     #[serde(default)]
     pub layout_floor_pct: Option<f64>,
-    /// Longest comparison, builds and confirmation aside.
+    /// Longest comparison, without builds and confirmation.
     #[serde(default = "default_budget", deserialize_with = "duration")]
     pub budget: Duration,
-    /// Where records lie.
+    /// The folder of the records.
     #[serde(default = "default_ledger")]
     pub ledger: PathBuf,
     /// Globs of files that are not part of what is measured.
@@ -57,26 +57,27 @@ pub struct LoopConfig {
     #[serde(default)]
     pub environment: Vec<String>,
     /// Folders and files outside the repository that builds and trainers may read, such as a data set or a virtual
-    /// environment; `~` is the user's home. Behind walls they see no others in places that are somebody's own.
+    /// environment; `~` is the user's home. Behind walls they see no other files of users.
     #[serde(default)]
     pub visible: Vec<PathBuf>,
-    /// The artifact that has `loop`, if the trainer is the loop's own program: then the baseline's judges.
+    /// The artifact with the command `loop`, if the trainer is the loop's own program: then the baseline's program
+    /// judges.
     #[serde(default)]
     pub judge: Option<PathBuf>,
     /// How a tree becomes a trainer.
     pub build: BuildConfig,
-    /// What speed is measured on.
+    /// The run whose speed is measured.
     pub workload: Workload,
     /// The 5-step test.
     #[serde(default)]
     pub smoke: Option<SmokeConfig>,
-    /// Where the time goes.
+    /// Traced runs, which show where the time goes.
     #[serde(default)]
     pub trace: Option<TraceConfig>,
-    /// Texts that must stay what they were.
+    /// Texts that must stay the same.
     #[serde(default)]
     pub sampling: Option<SamplingConfig>,
-    /// What must not become worse.
+    /// What must not become worse, by name.
     #[serde(default)]
     pub guards: BTreeMap<String, Guard>,
     /// Parts of the trainer that a change can be about.
@@ -88,12 +89,12 @@ pub struct LoopConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildConfig {
-    /// Run in the root of a checkout. Where it has `{layout}`, each number makes another layout of the same program, and 0 the
-    /// one that is written.
+    /// Run in the root of a checkout. If it has `{layout}`, each number builds another layout of the same program, and
+    /// 0 builds the program as it is written.
     pub command: String,
     /// Files and folders that the trainer consists of, after the build.
     pub artifacts: Vec<PathBuf>,
-    /// A build that takes longer is ended and counts as failed.
+    /// If a build takes longer, it is killed and counts as failed.
     #[serde(default = "default_build_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
     /// Commands whose output names the toolchain: builds of another toolchain are not reused.
@@ -108,7 +109,7 @@ pub struct BuildConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// Starts the trainer; has `{steps}`, and `{seed}` where seeds can be given.
+    /// Starts the trainer; has `{steps}`, and `{seed}` if the trainer takes a seed.
     pub command: String,
     /// Optimiser steps of a run.
     pub steps: u64,
@@ -117,7 +118,7 @@ pub struct Workload {
     /// Files and folders that the command reads, taken from the baseline's tree.
     #[serde(default)]
     pub inputs: Vec<PathBuf>,
-    /// The record of each step, one JSON object a line.
+    /// The file with the record of each step, one JSON object a line.
     #[serde(default = "default_metrics")]
     pub metrics: PathBuf,
     /// The weights after `{step}` steps, as safetensors.
@@ -132,7 +133,7 @@ pub struct Workload {
     /// Tensors, or parts of them, whose gradient is zero by analysis: `<glob>` or `<glob> part 2 of 3`.
     #[serde(default)]
     pub exempt: Vec<String>,
-    /// Names of exact counts in the metrics; none: the usual ones.
+    /// Names of exact counts in the metrics; if empty, the usual ones.
     #[serde(default)]
     pub counters: Vec<String>,
     /// How the two trainers of a pair share the machine.
@@ -160,7 +161,7 @@ impl Workload {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SmokeConfig {
-    /// As the workload's; without turns.
+    /// As the workload's, but run without turns.
     pub command: String,
     /// Steps that it runs.
     #[serde(default = "default_smoke_steps")]
@@ -173,7 +174,7 @@ pub struct SmokeConfig {
     pub metrics: PathBuf,
 }
 
-/// Where the time goes.
+/// Traced runs, which show where the time goes.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct TraceConfig {
@@ -188,7 +189,7 @@ pub struct TraceConfig {
     pub peaks: Option<String>,
 }
 
-/// Texts that must stay what they were.
+/// Texts that must stay the same.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
@@ -196,7 +197,7 @@ pub struct SamplingConfig {
     pub greedy: String,
     /// The same, drawn with a fixed seed.
     pub seeded: String,
-    /// What is continued.
+    /// The texts to continue.
     pub prompts: Vec<String>,
     /// The workload's command with sampling on: its losses must be the same bits.
     #[serde(default)]
@@ -212,7 +213,7 @@ pub struct SamplingConfig {
 pub enum Guard {
     /// Speed on another workload.
     Workload {
-        /// Loss of speed that is let through, in per cent.
+        /// Loss of speed that is allowed, in per cent.
         margin_pct: f64,
         /// The run.
         workload: Box<Workload>,
@@ -292,7 +293,7 @@ fn default_sampled_steps() -> u64 {
     20
 }
 
-/// `90s`, `5m`, `1h`.
+/// A duration such as `90s`, `5m` or `1h`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
@@ -325,7 +326,7 @@ impl LoopConfig {
         self.visible.iter().map(|path| path.strip_prefix("~").map_or(path.clone(), |below| home.join(below))).collect()
     }
 
-    /// The globs of files that are not part of what is measured. The ledger is always among them.
+    /// The globs of files that are not measured. The ledger is always among them.
     pub fn unmeasured(&self) -> GlobSet {
         let mut globs = self.unmeasured.clone();
         globs.push(format!("{}/**", globset::escape(&self.ledger.to_string_lossy())));
@@ -341,7 +342,7 @@ impl LoopConfig {
 }
 
 impl Guard {
-    /// How much worse is let through, in per cent.
+    /// The allowed loss, in per cent.
     pub fn margin_pct(&self) -> f64 {
         match self {
             Guard::Workload { margin_pct, .. }
@@ -365,7 +366,7 @@ impl Area {
     }
 }
 
-/// Whether a configuration's builds can be had in other layouts.
+/// Whether a configuration can build other layouts.
 pub fn is_layout_varied(config: &LoopConfig) -> bool {
     config.build.command.contains(LAYOUT)
 }

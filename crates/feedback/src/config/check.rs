@@ -1,4 +1,4 @@
-//! Whether `loop.toml` asks for something that can be done: ranges, placeholders, paths and globs.
+//! Checks of `loop.toml`: ranges, placeholders, paths and globs.
 
 use std::path::{Component, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{LoopError, visible};
 /// Variables that lead to the user's own files, whose changes nobody would see.
 const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
 
-/// Characters of the name of a guard or an area, which records and messages repeat.
+/// Most characters in the name of a guard or an area, which records and messages repeat.
 const MAX_NAME_CHARS: usize = 40;
 
 /// The fewest steps of a workload.
@@ -62,7 +62,7 @@ impl LoopConfig {
         Ok(())
     }
 
-    /// What builds make and see, and where records lie.
+    /// Checks what builds make and see, and where records are kept.
     fn check_places(&self) -> Result<(), LoopError> {
         relative(&self.build.artifacts)?;
         if let Some(name) = self.build.environment.iter().find(|name| OF_A_FRESH_HOME.contains(&name.as_str())) {

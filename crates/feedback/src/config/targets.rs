@@ -1,9 +1,9 @@
-//! `[targets]`: what the file says otherwise for another thing to be made faster.
+//! `[targets]`: what differs for another thing that is made faster.
 
 use super::{FILE_NAME, LoopConfig};
 use crate::LoopError;
 
-/// What a target of `[targets]` may say otherwise than the file does; the rest is everybody's.
+/// The keys that a target may set differently from the file; all targets share the rest.
 const OF_TARGET: [&str; 7] = ["epsilon_pct", "workload", "smoke", "trace", "sampling", "guards", "areas"];
 
 impl LoopConfig {
@@ -19,7 +19,7 @@ impl LoopConfig {
             Some(_) => return Err(wrong("`targets` is not a table".to_owned())),
         };
         let read = |table: &toml::Table| -> Result<LoopConfig, LoopError> {
-            // From the text where there are no targets: its errors have lines.
+            // Without targets the text is parsed, because then errors have line numbers.
             let parsed = if has_targets { table.clone().try_into() } else { toml::from_str(text) };
             let config: LoopConfig = parsed.map_err(|error| LoopError::usage(shown(error)))?;
             config.check()?;
@@ -89,7 +89,7 @@ mod tests {
         LoopConfig::parse(&format!("{SMALL}\n[targets]\n"), None).unwrap();
         for (from, to, target, named) in [
             ("", "", Some("cpu"), "`cpu` is not a target"),
-            // Also where it is not asked for.
+            // Also if it is not the requested target.
             ("steps = 20", "steps = 2", None, "`targets.gpu`: `steps` is 2"),
             (
                 "[targets.gpu.guards",

@@ -1,7 +1,7 @@
-//! Whether a trainer still writes the texts that it wrote, from the same weights.
+//! Whether a trainer still writes the same texts from the same weights.
 //!
-//! A token whose margin is small may come out otherwise when sums are re-associated, and after it everything may. So T1
-//! compares up to the first such token of the baseline. Programs that print only text have no margins: T1 is T0 then.
+//! A token with a small margin may change when sums are re-associated, and so may everything after it. So T1 compares
+//! up to the first such token of the baseline. Programs that print only text have no margins: T1 is T0 then.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Margins below may be crossed by rounding (`docs/parity.md`).
+    /// Rounding may cross smaller margins (`docs/parity.md`).
     fn floor(self) -> f64 {
         match self {
             Choice::Greedy => 1e-3,
@@ -49,15 +49,15 @@ pub enum Output {
 pub struct Sample {
     /// Chosen tokens.
     pub tokens: Vec<u32>,
-    /// How clear each choice was; see [`Choice`]. Infinite, in JSON `null`, where there was no other.
+    /// How clear each choice was; see [`Choice`]. Infinite (`null` in JSON) if there was no other token.
     #[serde(deserialize_with = "numbers_or_null")]
     pub margins: Vec<f64>,
-    /// What the tokens say.
+    /// The text of the tokens.
     pub text: String,
 }
 
 impl Output {
-    /// Reads what was printed on stdout.
+    /// Reads a sampler's stdout.
     pub fn parse(stdout: &[u8]) -> Result<Output, LoopError> {
         let object = serde_json::from_slice::<Value>(stdout).ok().filter(|value| value.get("tokens").is_some());
         let Some(object) = object else { return Ok(Output::Text(stdout.into())) };
@@ -73,7 +73,7 @@ impl Output {
         Ok(Output::Tokens(sample))
     }
 
-    /// Whether there is nothing, or one token again and again.
+    /// Whether it is empty, or repeats one token.
     fn is_dead(&self) -> bool {
         fn is_repetition<T: PartialEq>(units: &[T]) -> bool {
             units.is_empty() || (units.len() > 1 && units.iter().all(|unit| *unit == units[0]))
@@ -90,8 +90,8 @@ fn numbers_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64
     Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::INFINITY)).collect())
 }
 
-/// Compares continuations of several prompts: `sampling_greedy` or `sampling_seeded`. Nothing under T2: another precision
-/// may choose other tokens.
+/// Compares continuations of several prompts: `sampling_greedy` or `sampling_seeded`. No check under T2, because
+/// another precision may choose other tokens.
 pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<Check> {
     if tier == Tier::T2 {
         return None;
@@ -115,8 +115,8 @@ pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<C
     Some(Check::none_of(choice.rule(), &differing))
 }
 
-/// `sampling_alive`: the candidate writes something wherever the baseline does, and the baseline does somewhere. A model
-/// that hardly learned writes one token again and again, which a broken sampler does too.
+/// `sampling_alive`: the candidate writes something wherever the baseline does, and the baseline does somewhere. A
+/// model that hardly learned repeats one token, and so does a broken sampler.
 pub fn alive(samples: &[Arms<Output>]) -> Check {
     let mut dead = Vec::new();
     if samples.iter().all(|sample| sample.baseline.is_dead()) {
@@ -158,8 +158,8 @@ fn first_difference(baseline: &Output, candidate: &Output, floor: f64) -> Result
     Ok(clear)
 }
 
-/// Compares the losses of a training that samples on the way with one of the same trainer that does not: every bit must
-/// be the same, or sampling takes from the random numbers or the state of training.
+/// Compares the losses of a training run that samples with one of the same trainer that does not: every bit must be the
+/// same, else sampling uses random numbers or state of the training.
 pub fn same_losses(sampling: &Trajectory, silent: &Trajectory) -> Check {
     let mut differing = Vec::new();
     if sampling.steps() != silent.steps() {

@@ -1,8 +1,8 @@
 //! The record of a run: `metrics.jsonl`, one JSON object a step (`docs/turns.md`).
 //!
-//! Numbers are read to the exact f64 that the text names, so equal bits mean equal text. `null` is how a trainer writes
-//! a number that is not finite; it is kept as NaN. A file that is torn, out of order or not JSON is an error: what a
-//! trainer did not write down completely proves nothing.
+//! Numbers are read to the exact f64 that the text names, so equal bits mean equal text. A trainer writes `null` for a
+//! number that is not finite; it is read as NaN. A file that is torn, out of order or not JSON is an error: an
+//! incomplete record proves nothing.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +20,14 @@ use crate::LoopError;
 pub const DEFAULT_COUNTERS: [&str; 8] =
     ["gpu_ops_count", "submissions", "read_backs", "kernels", "tensor_passes", "bytes_moved", "flops", "allocations"];
 
-/// No honest row is longer.
+/// Longest row.
 const MAX_ROW_BYTES: u64 = 1 << 20;
 
 /// Whole numbers up to here are exact in an f64.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What one step wrote. Numbers may be NaN, which stands for `null`. Kept on disk without times and counters: what is
-/// learnt is judged again, how fast it was is not.
+/// The record of one step. Numbers may be NaN, which stands for `null`. Stored without times and counters: only what
+/// was learned is judged again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Mean over the step's micro-batches, before the update.

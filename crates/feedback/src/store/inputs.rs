@@ -1,8 +1,9 @@
-//! The baseline's inputs as files: data, tokenizers, whatever the workload's command reads.
+//! The baseline's inputs as files: data, tokenizers and whatever else the workload's command reads.
 //!
-//! They come from the baseline's tree, not from the working tree, and lie in a folder that is named after the tree. Nobody
-//! may write to it, and before it is used each file is read again: what is not the baseline's is laid out anew. Each arm has
-//! files of its own: who shares one can have the system drop it from memory (`posix_fadvise`) before the other's turn.
+//! They come from the baseline's tree, not from the working tree, and are in a folder that is named after the tree. The
+//! folder is read-only, and before each use every file is read again: if one differs from the baseline's, the folder is
+//! extracted again. Each arm has its own files: an arm could have the system drop a shared file from memory
+//! (`posix_fadvise`) before the other's turn.
 
 use std::{
     fs, io,
@@ -14,7 +15,7 @@ use pairbench::{Arm, files};
 
 use crate::{LoopError, Progress, git::Repository};
 
-/// Folders that stay, those used last: comparisons go back and forth between a few trees.
+/// Number of folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 16;
 
 /// The inputs of one arm.

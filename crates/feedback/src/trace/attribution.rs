@@ -1,10 +1,9 @@
 //! Where a gain comes from: the change of each phase and kernel between traced runs of both arms.
 //!
-//! Runs are taken in pairs, baseline and candidate one after the other, so that each pair meets much
-//! the same machine. Times are of one step; *saved* is baseline − candidate, positive where the
-//! candidate is faster. Intervals are Student's t on the differences of the pairs: few pairs are
-//! traced, and neither ranks nor resampling reach 95 % with three or four. A disturbed pair widens
-//! them, so that they say too little rather than too much.
+//! Runs are traced in pairs, baseline and candidate one after the other, so that both see much the same load. Times are
+//! of one step; *saved* is baseline − candidate, positive where the candidate is faster. Intervals are Student's t on
+//! the differences of the pairs: few pairs are traced, and neither ranks nor resampling reach 95 % with three or four.
+//! A disturbed pair widens them, so that they claim too little rather than too much.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +21,7 @@ mod table;
 use self::table::plain;
 pub use self::table::table;
 
-/// Part of the gain that may come from outside the declared area.
+/// Share of the gain that may come from outside the declared area.
 const LET_THROUGH: f64 = 0.25;
 
 /// Two-sided.
@@ -31,9 +30,9 @@ const LEVEL: f64 = 0.05;
 /// A traced run of each arm, one right after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracedPair {
-    /// Of the last accepted trainer.
+    /// A run of the last accepted trainer.
     pub baseline: TracedRun,
-    /// Of the changed one.
+    /// A run of the changed trainer.
     pub candidate: TracedRun,
 }
 
@@ -48,24 +47,24 @@ pub struct Change {
     pub candidate_ms: f64,
     /// Mean difference, positive where the candidate is faster.
     pub saved_ms: f64,
-    /// 95 % interval of it.
+    /// Its 95 % interval.
     pub interval_ms: (f64, f64),
     /// `saved_ms` in per cent of the baseline's step.
     pub saved_pct: f64,
 }
 
-/// What follows for the declared area.
+/// The conclusion for the declared area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
-    /// The area got faster, and no more than a quarter of the gain is seen outside.
+    /// The area got faster, and at most a quarter of the gain is seen outside.
     Inside,
-    /// More than a quarter of the gain is outside, or the candidate no longer shows its kernels: refused
-    /// unless widened with a reason.
+    /// More than a quarter of the gain is outside, or the candidate's traces no longer name kernels: refused unless the
+    /// area is widened with a reason.
     Outside,
-    /// The traces are too noisy to show where the gain is: no refusal, and no attribution either.
+    /// The traces are too noisy to show where the gain is: neither a refusal nor an attribution.
     NotResolved,
-    /// There is nothing to attribute to: no refusal, and no attribution either.
+    /// There is nothing to attribute to: neither a refusal nor an attribution.
     NotAttributable,
 }
 
@@ -78,22 +77,22 @@ pub struct Attribution {
     pub explanation: String,
     /// Traced pairs.
     pub pairs: usize,
-    /// The whole step; `None` where nothing could be attributed.
+    /// The change of the whole step; `None` if nothing could be attributed.
     pub step: Option<Change>,
-    /// What the area covers.
+    /// The change of everything that the area covers.
     pub inside: Option<Change>,
-    /// What it does not.
+    /// The change of everything else.
     pub outside: Option<Change>,
-    /// By phase, the largest change first.
+    /// The changes of the phases, the largest first.
     pub phases: Vec<Change>,
-    /// By kernel and the rest that no kernel covers, the largest change first.
+    /// The changes of the kernels and of the rest that no kernel covers, the largest first.
     pub kernels: Vec<KernelChange>,
 }
 
 /// How much one kernel changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelChange {
-    /// How much.
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
     /// Whether the declared area covers it.
@@ -102,9 +101,9 @@ pub struct KernelChange {
 
 /// Attributes a gain of `gain_pct`, as the verdict estimates it, to the declared `areas`.
 ///
-/// Seen outside is what saved time beyond noise: everything outside together, if its interval lies
-/// above 0, else those kernels whose own intervals do at a level divided by their number (Bonferroni).
-/// An area without globs of kernels covers nothing; the rest is covered by a glob that matches [`REST`].
+/// The gain seen outside is the time saved beyond noise: by everything outside together, if its interval lies above 0,
+/// else by the kernels whose own intervals do, at a level divided by their number (Bonferroni). An area without globs
+/// of kernels covers nothing; a glob that matches [`REST`] covers the rest.
 pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attribution {
     let nothing = |finding: Finding, explanation: &str| Attribution {
         finding,
@@ -165,7 +164,7 @@ pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attrib
     }
 }
 
-/// Why pairs cannot be attributed at all, and what follows.
+/// Why pairs cannot be attributed at all, and the conclusion.
 fn obstacle(pairs: &[TracedPair]) -> Option<(Finding, &'static str)> {
     let names_no_kernels =
         |of: fn(&TracedPair) -> &TracedRun| pairs.iter().any(|pair| of(pair).trace.kernels.is_empty());
@@ -182,7 +181,8 @@ fn obstacle(pairs: &[TracedPair]) -> Option<(Finding, &'static str)> {
     }
 }
 
-/// What follows from the changes inside and outside the area; `kernels_outside` are those that saved time beyond noise.
+/// The conclusion from the changes inside and outside the area; `kernels_outside` are those that saved time beyond
+/// noise.
 fn find(inside: &Change, outside: &Change, kernels_outside: &[Change], gain_ms: f64) -> (Finding, String) {
     let saved_outside_ms = if outside.interval_ms.0 > 0.0 {
         outside.saved_ms
@@ -251,7 +251,7 @@ impl Table {
     }
 }
 
-/// Time of each kernel in one step, and with `is_timed` what the recorded step has beyond them.
+/// Time of each kernel in one step, and with `is_timed` the rest of the recorded step.
 fn parts_of(run: &TracedRun, is_timed: bool) -> BTreeMap<Part, f64> {
     let mut parts: BTreeMap<Part, f64> = BTreeMap::new();
     let mut kernels_ms = 0.0;

@@ -1,8 +1,8 @@
 //! The numbers of a safetensors file, a chunk at a time.
 //!
-//! The checks of types, shapes, gaps and overlaps are those of the format's own crate; it would want the whole file in
-//! memory for the numbers themselves. Files are read with ordinary reads rather than a memory map, so that one that
-//! shrinks meanwhile is an error and not a signal.
+//! The checks of types, shapes, gaps and overlaps are those of the format's own crate; to read the numbers it would
+//! need the whole file in memory. Files are read with ordinary reads rather than a memory map, so that a file that
+//! shrinks meanwhile gives an error and not a signal.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ pub(super) struct WeightsFile {
     bytes: Vec<u8>,
 }
 
-/// Where a tensor lies.
+/// Where a tensor is in the file, and how it is stored.
 #[derive(Clone)]
 pub(super) struct StoredTensor {
     pub(super) dtype: Dtype,
@@ -44,10 +44,10 @@ impl StoredTensor {
     }
 }
 
-/// The number in the bytes of one element.
+/// Decodes the bytes of one element.
 type Decoder = fn(&[u8]) -> f64;
 
-/// As the format's own reader.
+/// The same limit as the format's own reader has.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 impl WeightsFile {

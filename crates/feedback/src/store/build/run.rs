@@ -1,8 +1,8 @@
 //! Runs a build command: for a limited time, in a process group that does not outlive the loop.
 //!
-//! The group's leader is a guard of our own, a shell that waits on a pipe. When this process dies, however it
-//! dies, the pipe closes and the guard kills the group: a build that went on would write into the stage while the
-//! next loop builds there. As long as we have not collected the guard, the group's number is nobody else's.
+//! The group's leader is a guard, a shell that waits on a pipe. When this process dies, for whatever reason, the pipe
+//! closes and the guard kills the group: a surviving build would write into the stage while the next loop builds there.
+//! Until we reap the guard, the system cannot reuse the group's number.
 
 use std::{
     fs::File,
@@ -30,10 +30,10 @@ use crate::{LoopError, Progress};
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
-/// From the request to end until there is no choice left.
+/// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// For the remains of a killed group to be gone.
+/// Longest wait for a killed group to be gone.
 const SETTLE: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -45,7 +45,7 @@ const TAIL_BYTES: u64 = 64 << 10;
 pub(super) struct Ended {
     how: How,
     seconds: f64,
-    /// Whether its first process ended without being killed. Else files may be half written.
+    /// Whether its first process ended without being killed. If not, files may be half written.
     pub(super) is_orderly: bool,
 }
 
@@ -62,16 +62,16 @@ pub(super) struct BuildCommand<'a> {
     pub(super) words: &'a [String],
     /// Where it runs: the root of the tree.
     pub(super) folder: &'a Path,
-    /// All that it gets.
+    /// Its whole environment.
     pub(super) environment: &'a Environment,
     /// Where its output goes.
     pub(super) log: &'a Path,
-    /// When it is ended.
+    /// The time after which it is killed.
     pub(super) timeout: Duration,
 }
 
 impl BuildCommand<'_> {
-    /// Runs it. Afterwards no process of its group is left.
+    /// Runs the command. Afterwards no process of its group is left.
     pub(super) fn run(&self, progress: &dyn Progress) -> Result<Ended, LoopError> {
         let mut command = self.command()?;
         let group = Group::start()?;
@@ -99,7 +99,7 @@ impl BuildCommand<'_> {
             thread::sleep(POLL);
         };
         let seconds = began.elapsed().as_secs_f64();
-        // The system, too, may have killed it.
+        // The system may have killed it, too.
         let mut is_orderly = matches!(&how, How::Exit(exit) if exit.code().is_some());
         if !matches!(how, How::Exit(_)) {
             group.signal(Signal::SIGTERM);
@@ -114,7 +114,7 @@ impl BuildCommand<'_> {
         Ok(Ended { how, seconds, is_orderly })
     }
 
-    /// The command, with its surroundings.
+    /// The command, with its folder, environment and log.
     fn command(&self) -> Result<Command, LoopError> {
         let failed = |error: io::Error| LoopError::io("write", self.log, &error);
         let out = File::create(self.log).map_err(failed)?;
@@ -139,7 +139,7 @@ fn ended(child: &mut Child) -> Result<Option<ExitStatus>, LoopError> {
 }
 
 impl Ended {
-    /// The time it took, if it came to a good end; else an error with the end of the log.
+    /// The time it took, if it succeeded; else an error with the end of the log.
     pub(super) fn into_seconds(self, log: &Path, timeout: Duration) -> Result<f64, LoopError> {
         let last_words = || -> Result<String, LoopError> {
             let tail = tail(log).map_err(|error| LoopError::io("read", log, &error))?;
@@ -203,7 +203,7 @@ impl Drop for Group {
         let _ = self.guard.wait();
         let deadline = Instant::now() + SETTLE;
         while killpg(self.leader, None) != Err(Errno::ESRCH) && Instant::now() < deadline {
-            // Orphans are our children where the loop adopts them; elsewhere the system collects them.
+            // Orphans are our children where the loop adopts them; elsewhere the system reaps them.
             let of_group = Pid::from_raw(-self.leader.as_raw());
             while matches!(waitpid(of_group, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
             {
