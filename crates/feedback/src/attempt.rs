@@ -133,7 +133,7 @@ pub struct Revision {
     pub commit: String,
     /// Its whole tree.
     pub tree: String,
-    /// The tree without what is not measured.
+    /// The tree without unmeasured files.
     pub measured_tree: String,
     /// For the candidate: the id of the change from the baseline.
     pub patch_id: String,
@@ -372,7 +372,7 @@ impl Attempt {
 pub struct AttemptFolder(PathBuf);
 
 impl AttemptFolder {
-    /// In the loop's state folder.
+    /// The folder of open attempts in the loop's state folder.
     pub fn new(state: &Path) -> AttemptFolder {
         AttemptFolder(state.join("attempts"))
     }
@@ -468,7 +468,7 @@ pub(crate) mod tests {
     #[test]
     fn rows_are_values_and_were_once_named() {
         let json = serde_json::to_string(&row()).unwrap();
-        // 160 pairs that go on after a plan of 80, and as many to confirm them, leave room for the rest of a record.
+        // 160 pairs, the most after a plan of 80, and as many to confirm them leave room for the rest of a record.
         assert!(320 * json.len() < crate::ledger::MAX_RECORD_BYTES - 15_000, "{json}");
         assert!(json.starts_with("[319,"), "{json}");
         assert_eq!(serde_json::from_str::<PairRow>(&json).unwrap(), row());

@@ -25,7 +25,7 @@ pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
-/// The whole file, or what it says for one of its targets.
+/// The whole file, or its values for one of its targets.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoopConfig {
@@ -47,7 +47,7 @@ pub struct LoopConfig {
     /// The folder of the records.
     #[serde(default = "default_ledger")]
     pub ledger: PathBuf,
-    /// Globs of files that are not part of what is measured.
+    /// Globs of files that are not measured.
     #[serde(default = "default_unmeasured")]
     pub unmeasured: Vec<String>,
     /// Globs of files that belong to the instrument.
@@ -232,7 +232,7 @@ pub enum Guard {
     Command {
         /// Growth that is let through, in per cent.
         margin_pct: f64,
-        /// What is run.
+        /// The command.
         command: String,
         /// Files and folders that it reads, taken from the baseline's tree.
         #[serde(default)]

@@ -178,7 +178,7 @@ impl Ledger {
         (there, missing)
     }
 
-    /// What is wrong in the folder, by name of file.
+    /// The folder's problems, by name of file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -97,7 +97,7 @@ pub struct Bookkeeping {
     /// Pairs that the user interrupted and that do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupted: Vec<PairOf>,
-    /// By guard: pairs that do not count.
+    /// Pairs that do not count, by guard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guard_voids: BTreeMap<String, Vec<VoidPair>>,
     /// How often it started over because its state was gone.

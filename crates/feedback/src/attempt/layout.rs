@@ -24,7 +24,7 @@ pub struct Floors {
     pub basis: Basis,
 }
 
-/// What floors rest on.
+/// The basis of the floors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
@@ -40,7 +40,7 @@ pub enum Basis {
     Fixed,
 }
 
-/// What a gain needs, as far as layouts go.
+/// What a gain needs because of layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// A larger gain: two layouts may differ by as much.
@@ -66,7 +66,7 @@ impl Floors {
         }
     }
 
-    /// The same again, from what they rest on.
+    /// Computes the floors again from their basis.
     #[must_use]
     pub fn again(&self, config: &LoopConfig) -> Floors {
         match self.basis {

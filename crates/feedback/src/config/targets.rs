@@ -7,7 +7,7 @@ use crate::LoopError;
 const OF_TARGET: [&str; 7] = ["epsilon_pct", "workload", "smoke", "trace", "sampling", "guards", "areas"];
 
 impl LoopConfig {
-    /// Reads and checks the file's text, all of its targets included, and returns what it says for one of them.
+    /// Reads and checks the file's text, including all of its targets, and returns the configuration of one of them.
     pub fn parse(text: &str, target: Option<&str>) -> Result<LoopConfig, LoopError> {
         let wrong = |what: String| LoopError::usage(format!("`{FILE_NAME}`: {what}"));
         let shown = |error: toml::de::Error| error.to_string().trim_end().to_owned();

@@ -30,7 +30,7 @@ pub struct RecordId([u8; 32]);
 pub struct Record {
     /// Its name.
     pub id: RecordId,
-    /// What was measured: the form of its body.
+    /// The kind of measurement, which decides the form of its body.
     pub kind: String,
     /// When it was written, by this machine's clock; the order of records follows from the parents.
     pub time: Timestamp,
@@ -71,7 +71,7 @@ pub enum Fault {
     /// Written by another version of the program.
     #[error("has the schema {0}; this program reads `{SCHEMA}`")]
     UnknownSchema(String),
-    /// As it was written, but not by this program.
+    /// The content is unchanged, but not in this program's form.
     #[error("is not a record: {0}")]
     Form(String),
     /// A parent is missing; the record itself can be used.

@@ -26,7 +26,7 @@ impl Check {
     }
 
     /// A rule that fails if any fault was found.
-    pub(super) fn none_of(name: &str, found: &[String]) -> Check {
+    pub(super) fn fails_if_any(name: &str, found: &[String]) -> Check {
         const SHOWN: usize = 3;
         let mut shown: Vec<String> = found.iter().take(SHOWN).cloned().collect();
         if found.len() > SHOWN {
@@ -58,7 +58,7 @@ pub(super) struct Worst {
 
 impl Worst {
     /// Adds a measurement; NaN exceeds every limit.
-    pub(super) fn see(&mut self, found: f64, allowed: f64, place: impl FnOnce() -> String) {
+    pub(super) fn record(&mut self, found: f64, allowed: f64, place: impl FnOnce() -> String) {
         let found = if found.is_nan() { f64::INFINITY } else { found };
         let share = |found: f64, allowed: f64| if found == 0.0 { 0.0 } else { found / allowed };
         if self.place.is_none() || share(found, allowed) > share(self.found, self.allowed) {

@@ -3,7 +3,7 @@
 use super::{
     Evidence,
     check::Check,
-    losses::{QUANTITIES, none_of_pairs, numbered},
+    losses::{QUANTITIES, fails_if_any_in_pairs, numbered},
 };
 use crate::parity::trajectory::Trajectory;
 
@@ -30,7 +30,7 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
 
 /// A rule about each run alone.
 fn of_runs(evidence: &Evidence, name: &str, breach: impl Fn(&Trajectory) -> Option<String>) -> Check {
-    none_of_pairs(evidence, name, &breaches(evidence, breach))
+    fails_if_any_in_pairs(evidence, name, &breaches(evidence, breach))
 }
 
 fn breaches(evidence: &Evidence, breach: impl Fn(&Trajectory) -> Option<String>) -> Vec<String> {
@@ -61,7 +61,7 @@ fn finite(evidence: &Evidence) -> Check {
                 .map(|tensor| format!("tensor `{}` in steps {} to {}", tensor.name, update.from, update.to)),
         );
     }
-    none_of_pairs(evidence, "finite", &found)
+    fails_if_any_in_pairs(evidence, "finite", &found)
 }
 
 /// The hash covers all tokens so far, so it must differ from step to step and be equal in both trainers.
@@ -81,5 +81,5 @@ fn tokens(evidence: &Evidence) -> Check {
         });
         breaches.extend(breach.map(|what| format!("pair {pair}: {what}")));
     }
-    none_of_pairs(evidence, "tokens", &breaches)
+    fails_if_any_in_pairs(evidence, "tokens", &breaches)
 }

@@ -78,7 +78,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
                     (a.to_bits() != b.to_bits()).then(|| format!("pair {pair}, step {}: {a} and {b}", i + 1))
                 }));
             }
-            none_of_pairs(evidence, &name, &differing)
+            fails_if_any_in_pairs(evidence, &name, &differing)
         })
         .collect();
     let differing: Vec<String> = held_out(&evidence.pairs)
@@ -87,7 +87,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
         .collect();
     checks.push(match held_out(&evidence.pairs).next() {
         None => unmeasured_held_out(),
-        Some(_) => Check::none_of("held_out", &differing),
+        Some(_) => Check::fails_if_any("held_out", &differing),
     });
     checks
 }
@@ -109,7 +109,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
                         None if drifts[i - 1] <= CALM => ONSET,
                         None => GROWTH[q] * drifts[i - 1],
                     };
-                    worst.see(difference, widened(limit, floor), || format!("pair {pair}, step {}", i + 1));
+                    worst.record(difference, widened(limit, floor), || format!("pair {pair}, step {}", i + 1));
                 }
             }
             let is_short = evidence.steps < range.first as u64;
@@ -123,7 +123,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
     for (pair, arms) in numbered(evidence) {
         for fifth in 0..5 {
             let [a, b] = [&arms.baseline, &arms.candidate].map(|run| mean_loss(run, fifth));
-            worst.see(relative_difference(a, b), MEAN_LIMIT, || {
+            worst.record(relative_difference(a, b), MEAN_LIMIT, || {
                 format!("pair {pair}, fifth {}: mean loss {a} and {b}", fifth + 1)
             });
         }
@@ -132,7 +132,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
     let mut worst = Worst::default();
     for (seed, Arms { baseline, candidate }) in held_out(&evidence.pairs) {
         let difference = relative_difference(baseline, candidate);
-        worst.see(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
+        worst.record(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
     }
     checks.push(worst.check("held_out", HELD_OUT_MISSING));
     checks
@@ -165,7 +165,7 @@ fn equivalence(name: &str, differences: impl Iterator<Item = (u64, f64)>) -> Che
     }
     let mut worst = Worst::default();
     let (mean, half_width) = tost(&of_seeds, T2_LEVEL);
-    worst.see(mean.abs() + half_width, MEAN_LIMIT, || {
+    worst.record(mean.abs() + half_width, MEAN_LIMIT, || {
         format!("{} seeds: mean difference {mean:.2e} ± {half_width:.2e}, all of it must be inside", of_seeds.len())
     });
     worst.check(name, "")
@@ -231,11 +231,11 @@ pub(super) fn numbered(evidence: &Evidence) -> impl Iterator<Item = (usize, &Arm
 }
 
 /// A rule about pairs that fails if any fault was found, or without pairs.
-pub(super) fn none_of_pairs(evidence: &Evidence, name: &str, found: &[String]) -> Check {
+pub(super) fn fails_if_any_in_pairs(evidence: &Evidence, name: &str, found: &[String]) -> Check {
     if evidence.pairs.is_empty() {
         return Check::unmeasured(name, "no pair was run");
     }
-    Check::none_of(name, found)
+    Check::fails_if_any(name, found)
 }
 
 fn held_out(pairs: &[PairEvidence]) -> impl Iterator<Item = (u64, Arms<f64>)> {

@@ -35,7 +35,7 @@ impl Choice {
     }
 }
 
-/// What a sampler printed.
+/// The output of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// An object with `tokens`, `margins` and `text`.
@@ -112,7 +112,7 @@ pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<C
     if differing.is_empty() && compared == 0 {
         differing.push("no token was clear enough to be compared".into());
     }
-    Some(Check::none_of(choice.rule(), &differing))
+    Some(Check::fails_if_any(choice.rule(), &differing))
 }
 
 /// `sampling_alive`: the candidate writes something wherever the baseline does, and the baseline does somewhere. A
@@ -127,7 +127,7 @@ pub fn alive(samples: &[Arms<Output>]) -> Check {
             dead.push(format!("continuation {}: nothing, or one token again and again", number + 1));
         }
     }
-    Check::none_of("sampling_alive", &dead)
+    Check::fails_if_any("sampling_alive", &dead)
 }
 
 /// Where two continuations part.
@@ -170,7 +170,7 @@ pub fn same_losses(sampling: &Trajectory, silent: &Trajectory) -> Check {
             differing.push(format!("step {}: loss {} with sampling, {} without", i + 1, with.loss, without.loss));
         }
     }
-    Check::none_of("sampling_training", &differing)
+    Check::fails_if_any("sampling_training", &differing)
 }
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
             for output in &dead {
                 let found = refused(tier, Choice::Greedy, &[(output.clone(), output.clone())]);
                 assert!(found.contains(&"sampling_alive".into()), "{tier}: {output:?}");
-                // One prompt that says nothing is not a fault; a candidate that says less is.
+                // One empty continuation is not a fault; a candidate that writes less than the baseline is.
                 let alive = sample(&[5, 6], &[1.0; 2]);
                 let same = [(output.clone(), output.clone()), (alive.clone(), alive.clone())];
                 assert!(!refused(tier, Choice::Greedy, &same).contains(&"sampling_alive".into()), "{tier}: {output:?}");

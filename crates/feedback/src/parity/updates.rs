@@ -73,7 +73,7 @@ fn completeness(evidence: &Evidence) -> Check {
             missing.push(format!("steps {} to {}: the trainers' tensors are not the same", update.from, update.to));
         }
     }
-    Check::none_of("updates", &missing)
+    Check::fails_if_any("updates", &missing)
 }
 
 /// A tensor that does not move has no gradient.
@@ -91,7 +91,7 @@ fn zero_gradient(evidence: &Evidence) -> Check {
         let stopped = tensors.filter(|(baseline, candidate)| !is_still(baseline) && is_still(candidate));
         found.extend(stopped.map(|(_, tensor)| format!("`{}` does not move in steps {from} to {to}", tensor.name)));
     }
-    Check::none_of("zero_gradient", &found)
+    Check::fails_if_any("zero_gradient", &found)
 }
 
 const NO_WEIGHTS: &str = "no weights were saved: `workload.weights` in `loop.toml` names them";
@@ -108,7 +108,7 @@ fn same_bits(evidence: &Evidence) -> Check {
             tensors.filter(|(a, b)| a != b).map(|(tensor, _)| format!("`{}` in steps {from} to {to}", tensor.name)),
         );
     }
-    Check::none_of("updates_bits", &differing)
+    Check::fails_if_any("updates_bits", &differing)
 }
 
 /// T1 and T2: distances within limits.
@@ -129,11 +129,11 @@ fn within_limits(evidence: &Evidence) -> [Check; 3] {
         };
         // A flip moves one element from one end of its range to the other.
         let limit = limits.projection.hypot(2.0 * (flips / found.elements).sqrt());
-        projection.see(found.projection, allowed(limit, |d| d.projection), || format!("steps {from} to {to}"));
+        projection.record(found.projection, allowed(limit, |d| d.projection), || format!("steps {from} to {to}"));
         for (tensor, distance) in &found.tensors {
             let place = || format!("`{}` in steps {from} to {to}", tensor.name);
-            norm.see(distance.norm, allowed(limits.norm, |d| d.norm), place);
-            dot.see(distance.dot, allowed(limits.dot + 2.0 * flips / tensor.len as f64, |d| d.dot), place);
+            norm.record(distance.norm, allowed(limits.norm, |d| d.norm), place);
+            dot.record(distance.dot, allowed(limits.dot + 2.0 * flips / tensor.len as f64, |d| d.dot), place);
         }
     }
     [
@@ -145,11 +145,11 @@ fn within_limits(evidence: &Evidence) -> [Check; 3] {
 
 /// The result of [`compare`].
 pub(super) struct Comparison<'a> {
-    /// Of all tensors together.
+    /// The distance of the projections of all tensors together.
     projection: f64,
-    /// In all tensors.
+    /// Number of elements in all tensors.
     elements: f64,
-    /// Of each tensor; its projection alone says little.
+    /// The distances of each tensor; the projection of a single tensor says little.
     tensors: Vec<(&'a TensorUpdate, TensorDistance)>,
 }
 

@@ -85,7 +85,7 @@ pub struct Built {
 pub struct StoreLimits {
     /// Builds.
     pub builds: usize,
-    /// Of all builds together.
+    /// Bytes of all builds together.
     pub bytes: u64,
 }
 
@@ -121,7 +121,7 @@ struct Kept {
 }
 
 impl BuildStore {
-    /// In the loop's folder.
+    /// The store in the loop's folder.
     pub fn new(state: &State, isolation: Arc<Isolation>) -> BuildStore {
         BuildStore { state: state.clone(), folder: state.folder().join("builds"), isolation }
     }

@@ -71,9 +71,9 @@ pub enum Finding {
 /// Where a gain comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attribution {
-    /// What follows.
+    /// The conclusion.
     pub finding: Finding,
-    /// The finding in words.
+    /// The conclusion in words.
     pub explanation: String,
     /// Traced pairs.
     pub pairs: usize,

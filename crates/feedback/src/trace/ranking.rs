@@ -85,7 +85,7 @@ pub struct Report {
     pub hidden: Vec<Hidden>,
     /// Parts whose figures cannot be true.
     pub quarantined: Vec<Hidden>,
-    /// What the reader must know about the figures.
+    /// Remarks that the reader needs to judge the figures.
     pub notes: Vec<String>,
 }
 

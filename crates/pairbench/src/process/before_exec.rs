@@ -144,7 +144,7 @@ mod tests {
         // This thread gets a session's keyring of its own for the test.
         leave_keys().unwrap();
         let (kind, name) = (c"user", c"alpha");
-        // SAFETY: both are C strings, and the content is as long as is said.
+        // SAFETY: both are C strings, and the content has the given length.
         let key = unsafe { syscall(SYS_add_key, kind.as_ptr(), name.as_ptr(), name.as_ptr(), 3_usize, SESSION) };
         if key < 0 {
             return; // this kernel, or this container, has no keys to inherit

@@ -116,7 +116,7 @@ struct Walls {
 /// A command that is going to run inside the walls.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What is started: a path inside the walls, or a name that is looked up there.
+    /// The program: a path inside the walls, or a name that is looked up there.
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
@@ -272,7 +272,7 @@ impl Walls {
     }
 }
 
-/// What every family sees of the system, as arguments of bubblewrap.
+/// The parts of the system that every family sees, as arguments of bubblewrap.
 fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, NoWalls> {
     let mut words: Vec<OsString> = [
         "--unshare-user",

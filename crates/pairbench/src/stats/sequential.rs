@@ -52,8 +52,8 @@ const MOST_PAIRS: usize = 160;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Continuation {
-    /// The plan spends its 5 %, and bets over all pairs spend another 5 %. Comparisons whose records do not say were
-    /// judged so.
+    /// The plan spends its 5 %, and bets over all pairs spend another 5 %. Comparisons whose records name no
+    /// continuation were judged so.
     #[default]
     Bets,
     /// Looks after the plan spend what the plan reserved: 5 % in all.

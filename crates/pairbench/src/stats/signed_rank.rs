@@ -72,7 +72,7 @@ pub fn critical_value(pairs: usize, level: f64) -> Option<u32> {
 pub struct WalshAverages(Vec<f64>);
 
 impl WalshAverages {
-    /// Of n differences there are n(n + 1)/2.
+    /// Computes all n(n + 1)/2 averages of n differences.
     pub fn of(d: &[f64]) -> WalshAverages {
         let mut averages = Vec::with_capacity(d.len() * (d.len() + 1) / 2);
         for (index, a) in d.iter().enumerate() {

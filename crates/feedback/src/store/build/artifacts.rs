@@ -123,7 +123,7 @@ impl Tree<'_> {
             let stays = match self.resolve(folder, Path::new(path.file_name().unwrap_or_default())).map_err(failed)? {
                 Target::Nowhere => true, // here and there
                 Target::Outside => text.is_absolute(),
-                // In the copy, a relative link leads to the copy of what it leads to here, if that is copied.
+                // In the copy, a relative link leads to the copy of its target, if the target is copied.
                 Target::Inside(target) => !text.is_absolute() && roots.iter().any(|root| target.starts_with(root)),
             };
             if !stays {

@@ -109,7 +109,7 @@ impl Layer {
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        let _ = self.end(); // what is left is found by the next one
+        let _ = self.end(); // the next layer finds what is left
     }
 }
 

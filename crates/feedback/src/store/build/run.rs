@@ -125,7 +125,7 @@ impl BuildCommand<'_> {
         command.args(&self.words[1..]).current_dir(self.folder);
         self.environment.apply(&mut command);
         command.env("PWD", self.folder);
-        // A repository further up is not what is built.
+        // Hides a repository further up from git.
         if let Some(above) = self.folder.parent() {
             command.env("GIT_CEILING_DIRECTORIES", above);
         }
@@ -197,7 +197,7 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// Kills what is left of it, and returns when it is gone.
+    /// Kills the rest of the group, and returns when it is gone.
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.guard.wait();

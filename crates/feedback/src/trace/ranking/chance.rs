@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Area;
 
-/// What kind of work it is, and so what could make it faster.
+/// The kind of a kernel's work, which suggests what could make it faster.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -23,7 +23,7 @@ pub enum Kind {
     Waiting,
     /// Bound by floating-point operations.
     Compute,
-    /// At two thirds of the roofline or above, whatever bounds it.
+    /// At two thirds of the roofline or above, whichever limit it has.
     NearFloor,
     /// Not known: peaks or counters are missing.
     Unknown,
@@ -46,7 +46,7 @@ impl Kind {
 pub struct PastAttempts {
     /// The area that was declared.
     pub area: String,
-    /// What kind of work they were about, where it was recorded.
+    /// The kind of work that they were about, if it was recorded.
     pub kind: Option<Kind>,
     /// Attempts that came to an end.
     pub attempts: u32,
@@ -63,7 +63,7 @@ pub(super) struct Outlook {
     pub(super) risk: f64,
     pub(super) areas: Vec<String>,
     pub(super) files: Vec<String>,
-    /// In its areas, of any kind.
+    /// Attempts in its areas, of any kind.
     pub(super) attempts: u32,
     pub(super) accepted: u32,
 }
