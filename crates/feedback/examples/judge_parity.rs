@@ -13,12 +13,12 @@ use feedback::parity::{
 };
 use serde::Deserialize;
 
-/// What is to be judged. Of two files or numbers the first is the baseline's.
+/// The input. Of two files or numbers the first is the baseline's.
 #[derive(Deserialize)]
 struct Files {
     tier: Tier,
     steps: u64,
-    /// Of the signs of the projections.
+    /// The seed of the projections' signs.
     seed: u64,
     exempt: Vec<String>,
     pairs: Vec<Pair>,

@@ -1,9 +1,9 @@
 //! An attempt: one candidate against one baseline, from its first pair to its verdict.
 //!
-//! The state folder keeps the open ones, rewritten after each pair, so that an interrupted
-//! comparison goes on where it stopped. The ledger keeps them when a stage has ended. An attempt
-//! is known by what ran, not by names: editing a comment begins no new one, because the binaries
-//! are the same. What has an answer keeps it: nobody tries again until lucky.
+//! The state folder keeps open attempts, rewritten after each pair, so that an interrupted comparison continues where
+//! it stopped. The ledger keeps them when a stage has ended. An attempt is identified by what ran, not by names:
+//! editing a comment starts no new attempt, because the binaries are the same. An attempt with an answer keeps it, so
+//! that nobody can try again until lucky.
 
 pub mod bookkeeping;
 pub mod confirmation;
@@ -41,7 +41,7 @@ use crate::{
     trace::attribution::Attribution,
 };
 
-/// Loss of speed that LEANER lets through.
+/// Loss of speed that LEANER allows.
 const LEANER_MARGIN_PCT: f64 = 0.5;
 
 /// Everything about an attempt; the body of its ledger record.
@@ -51,9 +51,9 @@ pub struct Attempt {
     pub key: String,
     /// Whether the same program ran on both sides on purpose: never a claim.
     pub is_identical: bool,
-    /// What the cycle is to show.
+    /// The cycle's hypothesis.
     pub hypothesis: Option<String>,
-    /// The part of the trainer that was declared to be about.
+    /// The declared area: the part of the trainer that the change is about.
     pub area: Option<String>,
     /// How equal the training must be.
     pub tier: Tier,
@@ -74,25 +74,25 @@ pub struct Attempt {
     pub plan: Option<PairPlan>,
     /// The pairs that count, in order.
     pub pairs: Vec<PairRow>,
-    /// Those that do not.
+    /// The pairs that do not count.
     pub voids: Vec<VoidPair>,
-    /// Whether it is the same training.
+    /// Whether both arms train the same.
     pub parity: Option<Parity>,
-    /// Exact counters of a run of either, where they differ.
+    /// Exact counters of a run that differ between the arms.
     pub counters: Vec<CounterRow>,
-    /// Floating-point operations of a baseline's step, where it counts them.
+    /// Floating-point operations of a baseline's step, if it counts them.
     #[serde(default)]
     pub flops: Option<u64>,
-    /// What must not become worse.
+    /// Results of the guards.
     pub guards: Vec<GuardResult>,
-    /// By guard that measures for itself: ln(baseline / candidate) of each of its pairs.
+    /// For each guard with pairs of its own: ln(baseline / candidate) of each pair.
     #[serde(default)]
     pub guard_d: BTreeMap<String, Vec<f64>>,
     /// Where the gain is.
     pub attribution: Option<Attribution>,
     /// The fresh pairs after FASTER.
     pub confirmation: Option<Confirmation>,
-    /// What a gain must exceed for the luck of layouts.
+    /// The gain that must be exceeded because of layouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floors: Option<Floors>,
     /// Runs without the turn protocol, after the confirmation. Records from before there were any have none.
@@ -102,28 +102,28 @@ pub struct Attempt {
     pub verdict: Option<Verdict>,
     /// In a sentence.
     pub reason: String,
-    /// Of the comparison's pairs.
+    /// The estimate of the comparison's pairs.
     pub estimate: Option<Estimate>,
     /// Where the time went.
     pub seconds: Seconds,
-    /// What became of the pairs that have no number of their own.
+    /// The pairs without a measured number.
     #[serde(default)]
     pub bookkeeping: Bookkeeping,
-    /// Hash over what its pairs showed of the training, see [`crate::parity::pair_log`].
+    /// Hash of what its pairs showed of the training, see [`crate::parity::pair_log`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
-    /// What the traces of both arms say of counters that fell.
+    /// Whether the traces of both arms show that counters fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaner: Option<crate::attempt::corroboration::Corroboration>,
-    /// The best accepted tree of the last commits, where it is not the baseline.
+    /// The comparison with the best accepted tree of the last commits, if that is not the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<crate::attempt::reference::Reference>,
-    /// Which rules it was judged by: [`RULES`], 0 for those of before there was a number.
+    /// The rules it was judged by: [`RULES`], or 0 for records from before rules had a number.
     #[serde(default)]
     pub rules: u32,
 }
 
-/// The rules of this program: records of these are recomputed from their rows, none may be missing.
+/// The rules of this program: their records are recomputed from their rows, none of which may be missing.
 pub const RULES: u32 = 1;
 
 /// One side of a comparison.
@@ -133,9 +133,9 @@ pub struct Revision {
     pub commit: String,
     /// Its whole tree.
     pub tree: String,
-    /// The tree without what is not measured.
+    /// The tree without unmeasured files.
     pub measured_tree: String,
-    /// Of the change from the baseline, for the candidate.
+    /// For the candidate: the id of the change from the baseline.
     pub patch_id: String,
     /// Hash of the artifacts.
     pub binary: String,
@@ -144,7 +144,7 @@ pub struct Revision {
 /// The instrument that measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The target of `loop.toml`, if not its own workload.
+    /// The target of `loop.toml`, if it is not the file's own workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// The workload's command.
@@ -166,7 +166,7 @@ pub struct Manifest {
 /// for hundreds; the first records had them by name, which is read too.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PairRow {
-    /// Its number, which its draws belong to.
+    /// Its number; its draws depend on it.
     pub number: u64,
     /// Training seed of both.
     pub seed: u64,
@@ -188,7 +188,7 @@ pub struct PairRow {
     pub foreign_cpu_share: [f64; 2],
     /// Wall time of the pair.
     pub seconds: f64,
-    /// Of it in turns.
+    /// The part of that in turns.
     pub turns_s: f64,
 }
 
@@ -236,17 +236,17 @@ pub struct CounterRow {
     pub candidate: u64,
 }
 
-/// Fresh pairs, one look.
+/// The confirmation: fresh pairs, one look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// Fixed before the first of them.
     pub planned: usize,
     /// The pairs.
     pub pairs: Vec<PairRow>,
-    /// Those that do not count.
+    /// The pairs that do not count.
     #[serde(default)]
     pub voids: Vec<VoidPair>,
-    /// One-sided level that it is judged at.
+    /// The one-sided level.
     pub level: f64,
     /// Attempts on this target that were known when the level was chosen, itself included.
     #[serde(default)]
@@ -260,7 +260,7 @@ pub struct Confirmation {
     pub estimate: Option<Estimate>,
     /// Whether the gain is confirmed; none while pairs are missing.
     pub accepted: Option<bool>,
-    /// Why not, where it is not for the numbers.
+    /// Why not, if the numbers are not the reason.
     #[serde(default)]
     pub refusal: Option<String>,
 }
@@ -279,7 +279,7 @@ pub struct Seconds {
     pub build: f64,
     /// The 5-step test.
     pub smoke: f64,
-    /// The instrument's own test.
+    /// The instrument's self-test.
     pub selftest: f64,
     /// Planning.
     pub plan: f64,
@@ -296,12 +296,12 @@ pub struct Seconds {
     /// Plain runs.
     #[serde(default)]
     pub plain: f64,
-    /// The loop itself: neither a trainer nor a build.
+    /// The loop itself, without trainers and builds.
     pub own: f64,
 }
 
 impl Seconds {
-    /// What trainers took in a comparison.
+    /// Seconds that trainers took in a comparison.
     pub fn of_comparison(&self) -> f64 {
         self.plan + self.pairs + self.parity + self.guards
     }
@@ -313,7 +313,7 @@ impl Attempt {
         self.pairs.iter().map(|pair| pair.log_ratio).collect()
     }
 
-    /// ln(baseline / candidate) of peak memory, of each pair where both are known; a lost pair counts here too.
+    /// ln(baseline / candidate) of the peak memory of each pair where both are known; lost pairs count too.
     pub fn memory_d(&self) -> Vec<f64> {
         let of = |pair: &PairRow| match pair.peak_memory_bytes {
             _ if pair.is_lost() => Some(LOST_D),
@@ -344,13 +344,13 @@ impl Attempt {
     /// Time of a baseline's step, in seconds, over all of a run.
     pub fn baseline_step_s(&self) -> Option<f64> {
         let steps = self.plan?.blocks.steps as f64;
-        // Both arms' turns take about the same time together as two of the baseline's.
+        // The turns of both arms together, times the baseline's part of them.
         let runs: Vec<f64> =
             self.measured().map(|pair| pair.turns_s / (1.0 + (-pair.log_ratio).exp()) / steps).collect();
         (!runs.is_empty()).then(|| pairbench::stats::robust::median(&runs))
     }
 
-    /// What layouts ask of its estimate, where it is one of a gain.
+    /// What a gain of its estimate's size needs because of layouts.
     pub fn layout_needs(&self) -> Needs {
         let gain = self.estimate.map(|estimate| estimate.speedup_pct);
         match (self.floors, gain) {
@@ -372,7 +372,7 @@ impl Attempt {
 pub struct AttemptFolder(PathBuf);
 
 impl AttemptFolder {
-    /// In the loop's state folder.
+    /// The folder of open attempts in the loop's state folder.
     pub fn new(state: &Path) -> AttemptFolder {
         AttemptFolder(state.join("attempts"))
     }
@@ -386,18 +386,18 @@ impl AttemptFolder {
         self.0.join(format!("{key}.bulk.jsonl"))
     }
 
-    /// What its pairs showed of the training: a line for each.
+    /// The log of what its pairs showed of the training.
     pub fn pair_log(&self, key: &str) -> PairLog {
         PairLog::new(self.0.join(format!("{key}.parity.jsonl")))
     }
 
-    /// The same of a guard's pairs.
+    /// The same for a guard's pairs.
     pub fn guard_pair_log(&self, key: &str, guard: &str) -> PairLog {
         let guard = blake3::hash(guard.as_bytes()).to_hex();
         PairLog::new(self.0.join(format!("{key}.{}.parity.jsonl", &guard[..8])))
     }
 
-    /// Removes what its pairs and those of its guards showed: it has served.
+    /// Removes the logs of its pairs and its guards' pairs, which are no longer needed.
     pub fn remove_evidence(&self, key: &str, guards: impl Iterator<Item = impl AsRef<str>>) -> Result<(), LoopError> {
         self.pair_log(key).remove()?;
         guards.into_iter().try_for_each(|guard| self.guard_pair_log(key, guard.as_ref()).remove())
@@ -468,7 +468,7 @@ pub(crate) mod tests {
     #[test]
     fn rows_are_values_and_were_once_named() {
         let json = serde_json::to_string(&row()).unwrap();
-        // 160 pairs that go on after a plan of 80, and as many to confirm them, leave room for the rest of a record.
+        // 160 pairs, the most after a plan of 80, and as many to confirm them leave room for the rest of a record.
         assert!(320 * json.len() < crate::ledger::MAX_RECORD_BYTES - 15_000, "{json}");
         assert!(json.starts_with("[319,"), "{json}");
         assert_eq!(serde_json::from_str::<PairRow>(&json).unwrap(), row());

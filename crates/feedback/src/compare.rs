@@ -509,7 +509,7 @@ pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
         seed: run.seed,
         baseline_first: run.baseline_first,
         log_ratio: verdict::round_log(run.log_ratio()),
-        run_log_ratio: verdict::round_log(run.whole_log_ratio()),
+        run_log_ratio: verdict::round_log(run.run_log_ratio()),
         ready_ms: of(|arm| arm.ready_ms, 1e1),
         finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
         peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),

@@ -1,40 +1,35 @@
 //! `loop.toml`: what is built, run, guarded and sealed.
 //!
-//! The file is part of the instrument: a change of it is never a gain. Paths are relative to the
-//! repository's root, and in commands to the folder a trainer runs in, where artifacts and inputs
-//! lie under the same relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`,
-//! `{checkpoint}`, `{prompt}`, and `{layout}` in the build's; what cannot be filled in is an error.
+//! The file is part of the instrument: a change of it is never a gain. Paths are relative to the repository's root;
+//! paths in commands are relative to the folder that a trainer runs in, which has artifacts and inputs under the same
+//! relative paths. Placeholders in commands: `{steps}`, `{seed}`, `{step}`, `{checkpoint}`, `{prompt}`, and `{layout}`
+//! in the build's; a placeholder without a value is an error.
 
+mod check;
 mod targets;
 pub mod weaker;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
-use pairbench::pair::timed_command::{Sharing, TimedCommand, words};
+use globset::GlobSet;
+use pairbench::pair::timed_command::{Sharing, TimedCommand};
 use serde::{Deserialize, Deserializer};
 
-use crate::visible;
+use self::check::glob_set;
 
-/// Variables that lead to files of the user's own, which nobody would see change.
-const OF_A_FRESH_HOME: [&str; 3] = ["HOME", "TMPDIR", "CARGO_HOME"];
-
-/// In a build command: the number of the layout.
+/// The placeholder in a build command for the number of the layout.
 pub const LAYOUT: &str = "{layout}";
 
-/// What a gain must exceed where layouts are not measured and the configuration does not say.
+/// The gain that must be exceeded where layouts are not measured and the configuration names no other.
 pub const DEFAULT_FLOOR_PCT: f64 = 1.0;
 
 /// Name of the file in the repository's root.
 pub const FILE_NAME: &str = "loop.toml";
-/// Characters of the name of a guard or an area, which records and messages repeat.
-const MAX_NAME_CHARS: usize = 40;
-
-/// The whole file, or what it says for one of its targets.
+/// The whole file, or its values for one of its targets.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoopConfig {
-    /// The target that it is for: another thing to be made faster than the file's own workload, a GPU backend, say.
+    /// The target, if it is not the file's own workload: another thing to be made faster, such as a GPU backend.
     #[serde(skip)]
     pub target: Option<String>,
     /// Version of this format: 1.
@@ -42,17 +37,17 @@ pub struct LoopConfig {
     /// Smallest gain that counts, in per cent.
     #[serde(default = "default_epsilon_pct")]
     pub epsilon_pct: f64,
-    /// What a gain must exceed in per cent, since code that lies elsewhere runs at another speed; where the self-test measures
-    /// that by `{layout}` in `build.command`, what it measures counts.
+    /// The gain in per cent that must be exceeded, because code at another place in memory runs at another speed. Where
+    /// `build.command` has `{layout}`, the self-test measures this, and its result counts instead.
     #[serde(default)]
     pub layout_floor_pct: Option<f64>,
-    /// Longest comparison, builds and confirmation aside.
+    /// Longest comparison, without builds and confirmation.
     #[serde(default = "default_budget", deserialize_with = "duration")]
     pub budget: Duration,
-    /// Where records lie.
+    /// The folder of the records.
     #[serde(default = "default_ledger")]
     pub ledger: PathBuf,
-    /// Globs of files that are not part of what is measured.
+    /// Globs of files that are not measured.
     #[serde(default = "default_unmeasured")]
     pub unmeasured: Vec<String>,
     /// Globs of files that belong to the instrument.
@@ -62,26 +57,27 @@ pub struct LoopConfig {
     #[serde(default)]
     pub environment: Vec<String>,
     /// Folders and files outside the repository that builds and trainers may read, such as a data set or a virtual
-    /// environment; `~` is the user's home. Behind walls they see no others in places that are somebody's own.
+    /// environment; `~` is the user's home. Behind walls they see no other files of users.
     #[serde(default)]
     pub visible: Vec<PathBuf>,
-    /// The artifact that has `loop`, if the trainer is the loop's own program: then the baseline's judges.
+    /// The artifact with the command `loop`, if the trainer is the loop's own program: then the baseline's program
+    /// judges.
     #[serde(default)]
     pub judge: Option<PathBuf>,
     /// How a tree becomes a trainer.
     pub build: BuildConfig,
-    /// What speed is measured on.
+    /// The run whose speed is measured.
     pub workload: Workload,
     /// The 5-step test.
     #[serde(default)]
     pub smoke: Option<SmokeConfig>,
-    /// Where the time goes.
+    /// Traced runs, which show where the time goes.
     #[serde(default)]
     pub trace: Option<TraceConfig>,
-    /// Texts that must stay what they were.
+    /// Texts that must stay the same.
     #[serde(default)]
     pub sampling: Option<SamplingConfig>,
-    /// What must not become worse.
+    /// What must not become worse, by name.
     #[serde(default)]
     pub guards: BTreeMap<String, Guard>,
     /// Parts of the trainer that a change can be about.
@@ -93,12 +89,12 @@ pub struct LoopConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildConfig {
-    /// Run in the root of a checkout. Where it has `{layout}`, each number makes another layout of the same program, and 0 the
-    /// one that is written.
+    /// Run in the root of a checkout. If it has `{layout}`, each number builds another layout of the same program, and
+    /// 0 builds the program as it is written.
     pub command: String,
     /// Files and folders that the trainer consists of, after the build.
     pub artifacts: Vec<PathBuf>,
-    /// A build that takes longer is ended and counts as failed.
+    /// If a build takes longer, it is killed and counts as failed.
     #[serde(default = "default_build_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
     /// Commands whose output names the toolchain: builds of another toolchain are not reused.
@@ -113,7 +109,7 @@ pub struct BuildConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// Starts the trainer; has `{steps}`, and `{seed}` where seeds can be given.
+    /// Starts the trainer; has `{steps}`, and `{seed}` if the trainer takes a seed.
     pub command: String,
     /// Optimiser steps of a run.
     pub steps: u64,
@@ -122,7 +118,7 @@ pub struct Workload {
     /// Files and folders that the command reads, taken from the baseline's tree.
     #[serde(default)]
     pub inputs: Vec<PathBuf>,
-    /// The record of each step, one JSON object a line.
+    /// The file with the record of each step, one JSON object a line.
     #[serde(default = "default_metrics")]
     pub metrics: PathBuf,
     /// The weights after `{step}` steps, as safetensors.
@@ -137,7 +133,7 @@ pub struct Workload {
     /// Tensors, or parts of them, whose gradient is zero by analysis: `<glob>` or `<glob> part 2 of 3`.
     #[serde(default)]
     pub exempt: Vec<String>,
-    /// Names of exact counts in the metrics; none: the usual ones.
+    /// Names of exact counts in the metrics; if empty, the usual ones.
     #[serde(default)]
     pub counters: Vec<String>,
     /// How the two trainers of a pair share the machine.
@@ -165,7 +161,7 @@ impl Workload {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SmokeConfig {
-    /// As the workload's; without turns.
+    /// As the workload's, but run without turns.
     pub command: String,
     /// Steps that it runs.
     #[serde(default = "default_smoke_steps")]
@@ -178,7 +174,7 @@ pub struct SmokeConfig {
     pub metrics: PathBuf,
 }
 
-/// Where the time goes.
+/// Traced runs, which show where the time goes.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct TraceConfig {
@@ -193,7 +189,7 @@ pub struct TraceConfig {
     pub peaks: Option<String>,
 }
 
-/// Texts that must stay what they were.
+/// Texts that must stay the same.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
@@ -201,7 +197,7 @@ pub struct SamplingConfig {
     pub greedy: String,
     /// The same, drawn with a fixed seed.
     pub seeded: String,
-    /// What is continued.
+    /// The texts to continue.
     pub prompts: Vec<String>,
     /// The workload's command with sampling on: its losses must be the same bits.
     #[serde(default)]
@@ -217,7 +213,7 @@ pub struct SamplingConfig {
 pub enum Guard {
     /// Speed on another workload.
     Workload {
-        /// Loss of speed that is let through, in per cent.
+        /// Loss of speed that is allowed, in per cent.
         margin_pct: f64,
         /// The run.
         workload: Box<Workload>,
@@ -236,7 +232,7 @@ pub enum Guard {
     Command {
         /// Growth that is let through, in per cent.
         margin_pct: f64,
-        /// What is run.
+        /// The command.
         command: String,
         /// Files and folders that it reads, taken from the baseline's tree.
         #[serde(default)]
@@ -259,10 +255,6 @@ pub struct Area {
     /// Globs of files.
     #[serde(default)]
     pub files: Vec<String>,
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(visible::is_hidden)
 }
 
 fn default_epsilon_pct() -> f64 {
@@ -301,15 +293,20 @@ fn default_sampled_steps() -> u64 {
     20
 }
 
-/// `90s`, `5m`, `1h`.
+/// A duration such as `90s`, `5m` or `1h`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
+/// A text that is not a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a duration: write `90s`, `5m` or `1h`")]
+pub struct NotADuration(String);
+
 /// Reads `90s`, `5m`, `1.5h`, `800ms`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration: write `90s`, `5m` or `1h`");
+pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
+    let wrong = || NotADuration(text.to_owned());
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "ms" => 1e-3,
@@ -323,113 +320,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl LoopConfig {
-    fn check(&self) -> Result<(), String> {
-        if self.schema != 1 {
-            return Err(format!("schema is {}; this program reads 1", self.schema));
-        }
-        let in_range = |name: &str, value: f64, low: f64, high: f64| {
-            let fits = value.is_finite() && value >= low && value <= high;
-            fits.then_some(()).ok_or_else(|| format!("`{name}` is {value}; it can be {low} to {high}"))
-        };
-        in_range("epsilon_pct", self.epsilon_pct, 0.01, 50.0)?;
-        if let Some(floor_pct) = self.layout_floor_pct {
-            in_range("layout_floor_pct", floor_pct, 0.0, 50.0)?;
-        }
-        if self.build.artifacts.is_empty() {
-            return Err("`build.artifacts` is empty: name what the build makes".into());
-        }
-        for (command, placeholders) in self.commands() {
-            words(command)?;
-            if let Some(missing) = placeholders.iter().find(|placeholder| !command.contains(**placeholder)) {
-                return Err(format!("`{command}` has no `{missing}`, which the loop fills in"));
-            }
-        }
-        let guarded = self.guards.values().filter_map(|guard| match guard {
-            Guard::Workload { workload, .. } => Some(&**workload),
-            _ => None,
-        });
-        for workload in guarded.chain([&self.workload]) {
-            if workload.steps < 10 {
-                return Err(format!("`steps` is {}; a workload has at least 10", workload.steps));
-            }
-            if workload.tokens_per_step == 0 {
-                return Err("`tokens_per_step` is 0".into());
-            }
-            relative(&workload.inputs)?;
-            if workload.sharing == Sharing::Whole && workload.weights.is_some() {
-                return Err("`weights` needs turns: with `sharing = \"whole\"` nobody can ask for them".into());
-            }
-        }
-        relative(&self.build.artifacts)?;
-        if let Some(name) = self.build.environment.iter().find(|name| OF_A_FRESH_HOME.contains(&name.as_str())) {
-            return Err(format!("`build.environment` names `{name}`: builds have a home of their own"));
-        }
-        relative([&self.ledger])?;
-        if let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) {
-            return Err(format!(
-                "`visible` has `{}`; it names whole paths, such as `/data` or `~/venv`",
-                path.display()
-            ));
-        }
-        if let Some(name) = self.guards.keys().chain(self.areas.keys()).find(|name| !is_name(name)) {
-            return Err(format!(
-                "`{}` is not a name for a guard or an area: a name has 1 to {MAX_NAME_CHARS} characters that can be seen",
-                visible::line(&visible::cut(name, MAX_NAME_CHARS))
-            ));
-        }
-        for (name, guard) in &self.guards {
-            in_range(&format!("guards.{name}.margin_pct"), guard.margin_pct(), 0.01, 1000.0)?;
-        }
-        glob_set(&self.sealed)?;
-        if glob_set(&self.unmeasured)?.is_match(FILE_NAME) {
-            return Err(format!(
-                "`unmeasured` matches `{FILE_NAME}`: what measures is always part of what is looked at"
-            ));
-        }
-        for area in self.areas.values() {
-            glob_set(&area.files)?;
-            glob_set(&area.kernels)?;
-        }
-        Ok(())
-    }
-
-    /// Every command, with the placeholders that it must have.
-    fn commands(&self) -> Vec<(&str, &'static [&'static str])> {
-        const STEPS: &[&str] = &["{steps}"];
-        fn of(workload: &Workload) -> impl Iterator<Item = (&str, &'static [&'static str])> {
-            let eval = workload.eval.iter().map(|eval| (eval.as_str(), &["{checkpoint}"][..]));
-            eval.chain([(workload.command.as_str(), STEPS)])
-        }
-        let mut commands = vec![(self.build.command.as_str(), &[][..])];
-        commands.extend(of(&self.workload));
-        for guard in self.guards.values() {
-            match guard {
-                Guard::Workload { workload, .. } => commands.extend(of(workload)),
-                Guard::Command { command, .. } => commands.push((command, &[])),
-                Guard::PeakMemory { .. } | Guard::FirstStep { .. } | Guard::BuildTime { .. } => {}
-            }
-        }
-        commands.extend(self.smoke.iter().map(|smoke| (smoke.command.as_str(), STEPS)));
-        if let Some(trace) = &self.trace {
-            commands.push((&trace.command, STEPS));
-            commands.extend(trace.peaks.iter().map(|peaks| (peaks.as_str(), &[][..])));
-        }
-        if let Some(sampling) = &self.sampling {
-            commands.extend(
-                [&sampling.greedy, &sampling.seeded].map(|one| (one.as_str(), &["{checkpoint}", "{prompt}"][..])),
-            );
-            commands.extend(sampling.training.iter().map(|training| (training.as_str(), STEPS)));
-        }
-        commands
-    }
-
     /// The folders of [`LoopConfig::visible`], by their whole paths.
     pub fn visible(&self) -> Vec<PathBuf> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         self.visible.iter().map(|path| path.strip_prefix("~").map_or(path.clone(), |below| home.join(below))).collect()
     }
 
-    /// The globs of files that are not part of what is measured. The ledger is always among them.
+    /// The globs of files that are not measured. The ledger is always among them.
     pub fn unmeasured(&self) -> GlobSet {
         let mut globs = self.unmeasured.clone();
         globs.push(format!("{}/**", globset::escape(&self.ledger.to_string_lossy())));
@@ -445,7 +342,7 @@ impl LoopConfig {
 }
 
 impl Guard {
-    /// How much worse is let through, in per cent.
+    /// The allowed loss, in per cent.
     pub fn margin_pct(&self) -> f64 {
         match self {
             Guard::Workload { margin_pct, .. }
@@ -469,27 +366,7 @@ impl Area {
     }
 }
 
-fn glob_set(globs: &[String]) -> Result<GlobSet, String> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(Glob::new(glob).map_err(|error| error.to_string())?);
-    }
-    set.build().map_err(|error| error.to_string())
-}
-
-fn relative<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), String> {
-    for path in paths {
-        let inside = path
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-        if !inside || path.as_os_str().is_empty() {
-            return Err(format!("`{}` must be a path inside the repository", path.display()));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a configuration's builds can be had in other layouts.
+/// Whether a configuration can build other layouts.
 pub fn is_layout_varied(config: &LoopConfig) -> bool {
     config.build.command.contains(LAYOUT)
 }

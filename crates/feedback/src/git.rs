@@ -1,8 +1,8 @@
-//! The repository: what is compared, kept and committed. Drives the `git` program.
+//! The repository, driven through the `git` program: trees are compared, kept and committed.
 //!
-//! Trees and commits are named by their full object ids. Everything works on trees: the user's working tree becomes
-//! one through an index of our own, so that the user's index, stash and files stay as they are. Only
-//! [`Repository::commit`] moves a branch. Paths are relative to the repository's root and may hold any bytes.
+//! Trees and commits are named by their full object ids. Everything works on trees: a private index turns the user's
+//! working tree into one, so that the user's index, stash and files stay as they are. Only [`Repository::commit`] moves
+//! a branch. Paths are relative to the repository's root and may hold any bytes.
 
 mod checkout;
 mod contents;
@@ -27,7 +27,7 @@ use crate::LoopError;
 
 pub use self::{diff::DiffStat, plain::Elsewhere, shared_files::SharedFiles, snapshot::Snapshot};
 
-/// `git patch-id --verbatim`, which also knows binary files, came with it.
+/// The first version with `git patch-id --verbatim`, which also covers binary files.
 const OLDEST_GIT: (u32, u32) = (2, 39);
 
 /// A git repository with a working tree and at least one commit. Also one of several linked worktrees.
@@ -38,7 +38,7 @@ pub struct Repository {
     common_dir: PathBuf,
 }
 
-/// Where the user stands.
+/// The user's HEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The commit.
@@ -49,7 +49,7 @@ pub struct Head {
     pub branch: Option<String>,
 }
 
-/// A commit of the history. Tells nothing of who made it.
+/// A commit of the history, without its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// The commit.
@@ -60,7 +60,7 @@ pub struct LogEntry {
     pub time: Timestamp,
     /// First paragraph of the message, as one line.
     pub subject: String,
-    /// What follows the first paragraph, trailers included.
+    /// The message after the first paragraph, including trailers.
     pub body: String,
     /// `Name: value` lines at the end of the message, unfolded, in order.
     pub trailers: Vec<(String, String)>,
@@ -122,7 +122,7 @@ impl Repository {
         Ok(split_nul(&listed).filter_map(|line| line.strip_prefix(b"worktree ")).map(path_of).collect())
     }
 
-    /// Where the user stands.
+    /// The user's HEAD.
     pub fn head(&self) -> Result<Head, LoopError> {
         let symbolic = self.git(["symbolic-ref", "--quiet", "HEAD"]).run()?;
         let branch = symbolic.is_success().then(|| symbolic.line());
@@ -172,17 +172,17 @@ impl Repository {
         self.log_with(range, &[], None)
     }
 
-    /// Those of them that changed a file, on any branch that was merged.
+    /// The commits of a range that changed a file, on any branch that was merged.
     pub fn log_of(&self, range: &str, path: &Path) -> Result<Vec<LogEntry>, LoopError> {
         self.log_with(range, &["--full-history"], Some(path))
     }
 
-    /// A commit and its ancestors on all branches that were merged, children before parents, at most so many.
+    /// A commit and its ancestors on all merged branches, children before parents, at most `most`.
     pub fn ancestors(&self, revision: &str, most: usize) -> Result<Vec<LogEntry>, LoopError> {
         self.log_with(revision, &[&format!("--max-count={most}")], None)
     }
 
-    /// Files below a folder that some commit of a revision's history took away.
+    /// Files below a folder that some commit of a revision's history removed.
     pub fn taken_away(&self, revision: &str, folder: &Path) -> Result<Vec<PathBuf>, LoopError> {
         let listed = self
             .git(["--literal-pathspecs", "log", "-z", "-m", "--full-history", "--diff-filter=D", "--no-renames"])
@@ -214,8 +214,8 @@ impl Repository {
         commits.iter().map(log_entry).collect()
     }
 
-    /// What is under way in this working tree that moves HEAD or leaves files half done: a merge, a rebase, a
-    /// cherry-pick, a revert, a bisection, or conflicts that are not resolved. Callers refuse then.
+    /// An operation in progress in this working tree that moves HEAD or leaves files half done: a merge, a rebase, a
+    /// cherry-pick, a revert, a bisection, or unresolved conflicts. Callers refuse then.
     pub fn merge_in_progress(&self) -> Result<Option<&'static str>, LoopError> {
         let files = [
             ("MERGE_HEAD", "a merge"),
@@ -272,12 +272,12 @@ fn log_entry([id, parents, seconds, subject, body, trailers]: &[&str; 6]) -> Res
     })
 }
 
-/// The parts of an answer with `-z`.
+/// The parts of output with `-z`.
 fn split_nul(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty())
 }
 
-/// A path as git says it.
+/// A path as git prints it.
 fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
 }

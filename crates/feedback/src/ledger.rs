@@ -1,10 +1,9 @@
 //! The ledger: one record for each measurement, as a file `<id>.json` in a folder that git tracks.
 //!
-//! The id is the BLAKE3 hash of the file's bytes: `b3sum <id>.json` prints the file's own name. A record
-//! names the records before it that nothing named yet, its parents; so the files are a graph, two branches
-//! merge by having the files of both, and what was measured cannot be changed or dropped without a trace.
-//! Records are only ever added. Data too bulky for a record lies beside it as `<id>.bulk.json.gz`, which
-//! git ignores; its hash is in the record.
+//! The id is the BLAKE3 hash of the file's bytes: `b3sum <id>.json` prints the file's own name. A record names its
+//! parents: the earlier records that no other record names yet. So the files are a graph, two branches merge by having
+//! the files of both, and a measurement cannot be changed or dropped without a trace. Records are only ever added. Data
+//! too large for a record is beside it as `<id>.bulk.json.gz`, which git ignores; its hash is in the record.
 //!
 //! A damaged file is not a reason to stop: it is named in [`Ledger::problems`], and the others are used.
 
@@ -29,7 +28,7 @@ use pairbench::files;
 
 use crate::LoopError;
 
-/// Fewest digits of an id that can stand for it.
+/// Fewest digits that can abbreviate an id.
 const MIN_PREFIX: usize = 4;
 
 /// The records of a folder, as they were when it was opened, and those added since.
@@ -92,8 +91,8 @@ impl Ledger {
 
     /// Adds a record whose parents are the present [`heads`](Ledger::heads), and its bulk data.
     ///
-    /// `bulk` is JSON, here uncompressed. The record is the last that is written: what a crash leaves is a
-    /// ledger with it or without it. Numbers that are not finite and records above [`MAX_RECORD_BYTES`] are errors.
+    /// `bulk` is JSON, here uncompressed. The record is the last that is written: after a crash the ledger has it or
+    /// does not. Numbers that are not finite and records above [`MAX_RECORD_BYTES`] are errors.
     pub fn append<T: Serialize>(&mut self, kind: &str, body: &T, bulk: Option<&[u8]>) -> Result<RecordId, LoopError> {
         self.append_at(Timestamp::now(), kind, body, bulk)
     }
@@ -119,7 +118,7 @@ impl Ledger {
         }
         files::write(&path(&file_name(record.id)), &bytes)?;
         let id = record.id;
-        // All others are its ancestors: it comes last in any order that has parents first.
+        // All other records are its ancestors: it comes last in any order with parents first.
         self.records.push(record);
         Ok(id)
     }
@@ -152,7 +151,7 @@ impl Ledger {
         &self.records
     }
 
-    /// Names of the files of the folder that belong into commits: records, and what tells git how to treat them.
+    /// Names of the folder's files that belong in commits: records, and the files that tell git how to treat them.
     pub fn files(&self) -> impl Iterator<Item = String> {
         let records = self.records.iter().map(|record| file_name(record.id));
         let names = records.chain([".gitattributes", ".gitignore"].map(str::to_owned));
@@ -164,7 +163,7 @@ impl Ledger {
         graph::heads(&self.records)
     }
 
-    /// The records before one, as far as they are there, and those named as its or their parents that are not.
+    /// The records before one that are present, and those that are named as parents but missing.
     pub fn before(&self, id: RecordId) -> (BTreeSet<RecordId>, BTreeSet<RecordId>) {
         let by_id: BTreeMap<RecordId, &Record> = self.records.iter().map(|record| (record.id, record)).collect();
         let (mut there, mut missing) = (BTreeSet::new(), BTreeSet::new());
@@ -179,7 +178,7 @@ impl Ledger {
         (there, missing)
     }
 
-    /// What is wrong in the folder, by name of file.
+    /// The folder's problems, by name of file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -194,7 +193,7 @@ impl Ledger {
             Err(error) => return Err(LoopError::io("open", &path, &error)),
         };
         let mut bulk = Vec::new();
-        // One byte more than there should be shows that there are more.
+        // Reads one byte more than expected, to notice a longer file.
         let read = GzDecoder::new(file).take(described.bytes.saturating_add(1)).read_to_end(&mut bulk);
         if let Err(error) = read {
             return Err(LoopError::io("unpack", &path, &error).hint("delete it: the record holds without it"));

@@ -1,9 +1,9 @@
-//! Which machine this is, so that figures of another one are never compared with it.
+//! Identifies the machine, so that measurements of different machines are never compared.
 //!
-//! Read from Linux's `/proc` and `/sys`; elsewhere, and where the system does not tell, a field is
-//! `None`. Nothing here names a host, a user or a path. [`Machine::fingerprint`] is of what stays when
-//! the machine is booted again; kernel, driver and microcode are not in it, because they change on the
-//! same machine: whoever keeps a measurement compares them beside it.
+//! Read from Linux's `/proc` and `/sys`; on other systems, and where the system does not say, a field is `None`.
+//! Nothing here names a host, a user or a path. [`Machine::fingerprint`] covers what stays the same across reboots.
+//! Kernel, driver and microcode are not in it, because they change on the same machine: code that keeps a measurement
+//! compares them separately.
 
 use std::{env::consts, fs, num::NonZero, path::Path, thread::available_parallelism};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A machine and its system.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// As the processor calls itself.
+    /// The processor's name for itself.
     pub cpu_model: Option<String>,
     /// `x86_64`, `aarch64` …
     pub architecture: String,
@@ -28,7 +28,7 @@ pub struct Machine {
     pub microcode: Option<String>,
     /// How processor 0 chooses its frequency.
     pub governor: Option<String>,
-    /// The hypervisor, by name where it tells; `None` on bare metal.
+    /// The hypervisor, by name if it has one; `None` on bare metal.
     pub virtualisation: Option<String>,
     /// Kernel modules of GPUs, with their versions.
     pub gpu_drivers: Vec<String>,
@@ -87,9 +87,9 @@ impl Machine {
         }
     }
 
-    /// 16 hexadecimal digits, the same as long as processor, memory (in whole GiB) and hypervisor are.
+    /// 16 hexadecimal digits that change only with processor, memory (in whole GiB) or hypervisor.
     pub fn fingerprint(&self) -> String {
-        // Rounded up: the kernel keeps some per cent of what is built in, each version another bit.
+        // Rounded up: the kernel reserves some per cent of the memory, each version a different amount.
         let gib = self.memory_bytes.map(|bytes| bytes.div_ceil(1 << 30));
         let stable =
             format!("{:?}", (&self.cpu_model, &self.architecture, self.cores, gib, &self.virtualisation, consts::OS));
@@ -97,7 +97,7 @@ impl Machine {
     }
 }
 
-/// What the system says; `None` where it does not.
+/// The texts of the system; `None` where a file is missing.
 #[derive(Clone, Debug, Default)]
 struct Texts {
     cpuinfo: Option<String>,
@@ -109,7 +109,7 @@ struct Texts {
     system_vendor: Option<String>,
 }
 
-/// The first line that is not empty, in printable characters and of sensible length.
+/// The first line that is not empty, without control characters and cut to a sensible length.
 fn line(text: &str) -> Option<String> {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     Some(first.chars().filter(|c| !c.is_control()).take(200).collect())

@@ -1,7 +1,7 @@
-//! Whether two trainers do the same training: judged from what both wrote down, no process is run here.
+//! Whether two trainers do the same training: judged from what both recorded; no process is run here.
 //!
 //! Differences are relative to the baseline. A rule without evidence fails: nothing passes because it was not measured.
-//! Where numbers come from, and what each of twelve broken trainers shows, is in `docs/parity.md`.
+//! `docs/parity.md` says where the limits come from, and which check finds each of twelve broken trainers.
 
 pub mod trajectory;
 pub mod weights;
@@ -25,11 +25,11 @@ use crate::{
     parity::{trajectory::Trajectory, weights::UpdateCheck},
 };
 
-/// What a change may do to the numbers; declared when a cycle starts.
+/// How much a change may alter the numbers; declared when a cycle starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// Nothing: every bit stays.
+    /// Not at all: every bit stays the same.
     T0,
     /// Sums of floating-point numbers may be taken in another order.
     #[default]
@@ -61,12 +61,12 @@ impl fmt::Display for Tier {
     }
 }
 
-/// The same thing of both trainers.
+/// A value of each trainer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Arms<T> {
-    /// Of the last accepted one.
+    /// The last accepted trainer's.
     pub baseline: T,
-    /// Of the changed one.
+    /// The changed trainer's.
     pub candidate: T,
 }
 
@@ -77,7 +77,8 @@ pub struct PairEvidence {
     pub seed: u64,
     /// Every step.
     pub records: Arms<Trajectory>,
-    /// Loss on other data after the last step, by the baseline's program; needed once, for T2 of every seed.
+    /// Loss on held-out data after the last step, computed by the baseline's program. One pair needs it; for T2 a pair
+    /// of every seed.
     pub held_out: Option<Arms<f64>>,
 }
 
@@ -88,25 +89,25 @@ pub struct UpdateEvidence {
     pub from: u64,
     /// Steps done at the second.
     pub to: u64,
-    /// What moved between them, with the same seed in both arms.
+    /// The updates between them, with the same seed in both arms.
     pub moved: Arms<UpdateCheck>,
 }
 
-/// All that is judged.
+/// Everything that is judged.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// What was declared.
     pub tier: Tier,
     /// Optimiser steps that each run was told to make.
     pub steps: u64,
-    /// Steps whose updates are looked at alone, beside a drawn one.
+    /// Steps whose updates are checked one by one, beside a drawn step.
     pub alone: Vec<u64>,
     /// Every pair that was run.
     pub pairs: Vec<PairEvidence>,
-    /// How far the baseline is from itself.
+    /// How much runs of the baseline differ.
     pub floor: Floor,
-    /// The steps that are looked at alone and a drawn one (`from` is `to − 1`), and the whole run: from 0 to the last step
-    /// or the one before.
+    /// Updates of single steps (those in `alone` and a drawn one, where `from` is `to − 1`) and of the whole run: from
+    /// 0 to the last step or the one before.
     pub updates: Vec<UpdateEvidence>,
 }
 
@@ -160,10 +161,10 @@ impl fmt::Display for Parity {
     }
 }
 
-/// Rules about what was learned, judged beside another commit than the baseline.
+/// Rules about learning, judged against another commit than the baseline.
 const BESIDE_ANCHOR: [&str; 2] = ["anchor_last_fifth", "anchor_held_out"];
 
-/// Begins their names.
+/// Prefix of their names.
 pub const ANCHOR: &str = "anchor";
 
 /// Whether a judgement has them.
@@ -171,8 +172,8 @@ pub fn is_judged_beside_anchor(parity: &Parity) -> bool {
     parity.checks.iter().any(|check| check.name == BESIDE_ANCHOR[0])
 }
 
-/// What several T2s learn together, by pairs with the commit before the first of them: the same rules and limits as beside
-/// the baseline. The loss on held-out data counts where it can be asked for.
+/// Whether several T2 changes together still learn the same, from pairs with the commit before the first of them: the
+/// same rules and limits as against the baseline. The loss on held-out data counts where it can be computed.
 pub fn beside_anchor(pairs: &[PairEvidence], has_eval: bool) -> Vec<Check> {
     let [fifth, held_out] = losses::learned(pairs);
     let named = |check: Check, name: &str| Check { name: name.to_owned(), ..check };

@@ -1,4 +1,4 @@
-//! What is kept between commands: the state in git's folder, builds, inputs.
+//! Data that is kept between commands: the state in git's folder, builds, inputs.
 
 pub mod state;
 pub mod build;

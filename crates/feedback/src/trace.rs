@@ -1,4 +1,4 @@
-//! Where the time of a step goes, from the trainers' own traces.
+//! Where the time of a step goes, according to the trainers' own traces.
 
 pub mod ranking;
 pub mod attribution;

@@ -1,14 +1,14 @@
 //! Text that a terminal, a log or a commit message can show without being steered by it.
 //!
-//! Names, reasons and what trainers print come from elsewhere: an escape sequence in them could hide or forge a line,
-//! a character without width could split a word that somebody looks for. Such characters are written as `\u{1b}` where
+//! Names, reasons and what trainers print come from elsewhere: an escape sequence in them could hide or forge a line, a
+//! character without width could split a word that a reader searches for. Such characters are written as `\u{1b}` where
 //! text leaves the loop: [`lines`] and [`line()`] for readers, [`json`] for scripts, which read back the exact text.
 
 use std::fmt::Write as _;
 
 use crate::LoopError;
 
-/// Characters of a text that a user gives, such as a hypothesis or a reason.
+/// Most characters of a text that a user gives, such as a hypothesis or a reason.
 pub const MOST_CHARS: usize = 1_000;
 
 /// Whether a reader could not see the character, or a terminal would act on it. Line ends and tabs are such too.
@@ -20,12 +20,12 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// For a place that holds one line: whatever is hidden becomes visible, a line end as `\n`.
+/// For a place that holds one line: hidden characters become visible, a line end as `\n`.
 pub fn line(text: &str) -> String {
     shown(text, |_| false)
 }
 
-/// For a place that holds several lines: line ends and tabs stay what they are.
+/// For a place that holds several lines: line ends and tabs stay as they are.
 pub fn lines(text: &str) -> String {
     shown(text, |c| matches!(c, '\n' | '\t'))
 }

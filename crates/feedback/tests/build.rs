@@ -177,7 +177,7 @@ fn the_key_is_of_the_measured_tree_and_the_toolchain() {
 
 #[test]
 fn every_tree_is_built_at_the_same_path_and_nothing_above_it_is_seen() {
-    // Looks for a configuration in all folders above, as build tools do.
+    // The script looks for a configuration in all folders above, as build tools do.
     let project = Project::new(
         "pwd >out/trainer; echo \"$PWD\" >>out/trainer\n\
          folder=$PWD; while [ \"$folder\" != / ]; do cat \"$folder/tool.toml\"; folder=$(dirname \"$folder\"); done >>out/trainer",
@@ -209,7 +209,7 @@ fn a_repository_above_the_stage_is_not_seen() {
 
 #[test]
 fn builds_are_incremental_and_right() {
-    // As a build tool: compiles what is younger than what was made of it.
+    // Like a build tool, the script compiles files that are younger than their outputs.
     let project = Project::new(
         "mkdir -p target\n\
          for source in a.txt src/kernel.txt; do\n\
@@ -274,14 +274,14 @@ fn a_build_that_hangs_is_ended_with_its_children() {
     let hangs = format!("sleep 600 & echo $! >'{first}'; echo $$ >'{second}'; echo waiting; sleep 600");
     project.config = config("sh build.sh", "artifacts = [\"out/trainer\"]\ntimeout = \"500ms\"");
     project.set_script(&hangs);
-    // The script may not even have begun within this time on a busy machine; it is ended all the same.
+    // On a busy machine the script may not even have started within this time; it is killed all the same.
     let error = project.build_of("HEAD").unwrap_err();
     assert!(error.to_string().starts_with("the build did not end within 500ms; it"), "{error}");
     assert_eq!(error.exit_code(), 1);
     for path in numbers.iter().filter(|path| fs::metadata(path).is_ok_and(|data| data.len() > 0)) {
         assert!(is_gone(path), "{}", path.display());
     }
-    // Ended as asked: what the build left so far is used.
+    // It ended when asked: the files of the build so far are used.
     project.config.build.timeout = Duration::from_secs(600);
     project.set_script("echo fine >out/trainer");
     project.build();
@@ -293,7 +293,7 @@ fn a_build_that_had_to_be_killed_is_begun_anew() {
     let project = Project::new("");
     let ready = project.sandbox.beside("ready");
     project.set_script(&format!("trap '' TERM; echo half >target.tmp; mkdir target; mv target.tmp target/half; echo >'{}'\nwhile :; do sleep 600; done", ready.display()));
-    // Only when the script is deaf, so that the request to end cannot come first.
+    // Only when the script ignores signals, so that the request to end cannot come first.
     let tree = project.sandbox.tree("HEAD");
     let stopped = project.store.build(&project.repository, &tree, &project.config, &StopsWhenThere(ready));
     assert!(stopped.is_err_and(|error| error.kind == ErrorKind::Interrupted));
@@ -385,7 +385,7 @@ fn a_damaged_build_is_made_again_and_said() {
         assert!(project.notes().contains("is not what it was"));
         assert!(project.build().is_cached);
     }
-    // A crash leaves an unfinished build, which is none.
+    // A crash leaves an unfinished build, which does not count.
     fs::rename(entry, project.builds().join(format!("unfinished-{}", built.key))).unwrap();
     assert!(!project.build().is_cached);
     assert_eq!(fs::read_dir(project.builds()).unwrap().count(), 2);
@@ -426,7 +426,7 @@ fn builds_that_were_not_used_for_long_are_pruned() {
     assert!(prune(&[], 100, u64::MAX).is_empty());
     assert_eq!(prune(&[&later.key], 8, u64::MAX), ["failed"]);
     assert_eq!(prune(&[&later.key], 7, u64::MAX), [names[6].clone()]);
-    // Not even one fits: those used last stay, and the one that is needed.
+    // Not even one fits: the builds used last stay, and the one that is needed.
     assert_eq!(prune(&[&later.key], 100, 10), [names[3].clone(), names[4].clone(), names[5].clone()]);
     let mut left: Vec<_> = fs::read_dir(project.builds()).unwrap().map(|entry| entry.unwrap().path()).collect();
     left.sort();
@@ -505,7 +505,7 @@ fn only_measured_files_are_there_when_a_tree_is_built() {
     assert_eq!(trainer(&built), "a.txt\nbuild.sh\nout\nsrc\n");
 }
 
-/// What an attempt's build leaves is gone with it; what the accepted tree's leaves stays.
+/// Files that an attempt's build leaves vanish with it; those of the accepted tree's build stay.
 #[test]
 fn no_build_of_an_attempt_leaves_anything_to_another() {
     let builds =
@@ -527,11 +527,11 @@ fn no_build_of_an_attempt_leaves_anything_to_another() {
     project.sandbox.write("build.sh", script);
     assert_eq!(trainer(&build_dirty("two\n").unwrap()), "kept\ntwo\n");
     assert_eq!(project.notes(), "");
-    // Another accepted tree goes on from the last one.
+    // Another accepted tree continues from the last one.
     project.sandbox.commit_all("accepted");
     fs::remove_dir_all(project.builds()).unwrap();
     assert_eq!(trainer(&project.build()), "kept\ntwo\n");
-    // A history that was rewritten starts over.
+    // After a rewritten history the build starts over.
     project.sandbox.git(["reset", "--quiet", "--hard", "HEAD~1"]);
     project.sandbox.write("a.txt", "three\n");
     project.sandbox.commit_all("another history");
@@ -557,7 +557,7 @@ fn an_accepted_tree_that_does_not_build_is_no_obstacle_to_another() {
     assert!(project.notes().contains("HEAD does not build"));
 }
 
-/// Only what differs between layouts is made anew: the next one finds what the one before left.
+/// Only what differs between layouts is rebuilt: each layout finds the files of the one before.
 #[test]
 fn layouts_are_built_one_after_the_other_in_one_place() {
     let mut project = Project::new("echo $1 >>out/made; cat out/made >out/trainer");

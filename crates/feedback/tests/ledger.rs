@@ -51,7 +51,7 @@ fn branches_merge_and_the_next_record_names_both() {
     assert_eq!(ledger.get(&next.to_string()).unwrap().parents, both);
     commit("next");
 
-    // What another machine checks out has the same bytes, though git changes line ends there.
+    // A checkout on another machine has the same bytes, even if git changes line ends there.
     git(root, &["clone", "--quiet", "--config", "core.autocrlf=true", ".", "clone"]);
     let ledger = Ledger::open(&root.join("clone/perf/ledger")).unwrap();
     assert_eq!(ledger.problems(), []);

@@ -74,8 +74,8 @@ fn identical_programs_row(model: Model, plan: Plan, noise: &[f64], comparisons: 
     format!("{:12} {:>5} {in_plan:>9.2} % {wrong:>9.2} % {landed:>7.3} %", format!("{model:?}"), plan.pairs())
 }
 
-/// Power against "no difference" in normal noise with an sd of 3.5 % a pair, as plans were judged before they kept something
-/// back, and as they are now; and what going on adds, by bets at 5 % and by what is kept back.
+/// Power against "no difference" in normal noise with an sd of 3.5 % a pair, as plans were judged before they had a
+/// reserve, and as they are now; and what continuing adds, by bets at 5 % and by the reserve.
 fn known_effects(comparisons: usize) {
     let sd = 0.035;
     println!("Normal noise, sd 3.5 % a pair, {comparisons} comparisons a row: per cent that rejects above zero");

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which trainer.
+/// One of the two trainers of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arm {
-    /// A: the last accepted trainer.
+    /// The last accepted trainer, A.
     Baseline,
-    /// B: the changed one.
+    /// The changed trainer, B.
     Candidate,
 }
 
@@ -16,7 +16,7 @@ impl Arm {
     /// Both, the baseline first.
     pub const BOTH: [Arm; 2] = [Arm::Baseline, Arm::Candidate];
 
-    /// For messages.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Arm::Baseline => "baseline",

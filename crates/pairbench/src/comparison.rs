@@ -1,7 +1,7 @@
 //! A whole comparison in one call, for callers that keep no records: pairs until the plan has an answer.
 //!
-//! Whoever must survive an interruption, or prove later what was measured, drives [`pair::run`] and [`verdict::judge`]
-//! themselves, as the `feedback` crate does.
+//! A caller that must survive an interruption, or prove later what was measured, drives [`pair::run`] and
+//! [`verdict::judge`] itself, as the `feedback` crate does.
 
 use std::{path::Path, time::Duration};
 
@@ -16,25 +16,25 @@ use crate::{
 /// Pairs that one arm may spoil before the comparison ends.
 const MAX_VOIDS: usize = 3;
 
-/// What is compared with what.
+/// Two programs and how they are compared.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// What is timed; the same words for both arms.
+    /// The command that is timed; the same words for both arms.
     pub command: TimedCommand,
-    /// What the words find in their folder: the baseline's files and the candidate's.
+    /// The files that the command finds in its folder: the baseline's and the candidate's.
     pub specs: [SandboxSpec; 2],
     /// The smallest difference that counts, in per cent of speed.
     pub epsilon_pct: f64,
-    /// Chooses the number of pairs, 20, 40 or 80, before the first one. It is not a limit.
+    /// Chooses the number of pairs, 20, 40 or 80, before the first one. It is not a time limit.
     pub budget: Duration,
 }
 
-/// Runs pairs in `work`, an empty folder, until the test has an answer or the plan ends. A pair that the candidate spoils counts
-/// against it ([`LOST_D`]); one that the baseline spoils is run again.
+/// Runs pairs in `work`, an empty folder, until the test has an answer or the plan ends. A pair that the candidate
+/// spoils counts against the candidate ([`LOST_D`]); a pair that the baseline spoils is run again.
 ///
 /// # Errors
-/// [`LoopError::trainer`] where a command fails, [`LoopError::refused`] where the candidate spoils pairs (works while it is
-/// to wait, leaves processes behind), [`LoopError::failed`] where the baseline does.
+/// [`LoopError::trainer`] where a command fails, [`LoopError::refused`] where the candidate spoils pairs (it works
+/// while it should wait, or leaves processes behind), [`LoopError::failed`] where the baseline does.
 pub fn run(comparison: &Comparison, work: &Path, progress: &dyn Progress) -> Result<Judgement, LoopError> {
     let specs = [&comparison.specs[0], &comparison.specs[1]];
     let draws = Randomization::fresh();

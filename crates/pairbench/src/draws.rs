@@ -1,20 +1,20 @@
 //! Coin flips and draws that anybody can recompute from a logged seed.
 //!
-//! Counter-based: flip (purpose, i, j) is a bit of BLAKE3 over seed, purpose, i and j, whatever
-//! was flipped before. A pair that is repeated has another number and so other draws.
+//! Counter-based: draw (purpose, i, j) is a hash (BLAKE3) of seed, purpose, i and j, whatever was drawn before. A pair
+//! that is repeated has a new number and so new draws.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Arm;
 
-/// The seed of every draw of a comparison, as it stands in the record.
+/// The seed of every draw of a comparison, as the record holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Randomization {
     /// 64 random bits.
     pub seed: u64,
 }
 
-/// What is drawn for.
+/// What a draw decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Which arm of pair i starts first and gets the first folder.
@@ -54,7 +54,7 @@ impl Purpose {
 }
 
 impl Randomization {
-    /// A seed that nobody could know before, from the operating system's hash randomness and the clock.
+    /// A seed that nobody can predict, from the operating system's hash randomness and the clock.
     pub fn fresh() -> Randomization {
         use std::hash::{BuildHasher, Hasher, RandomState};
         let mut hasher = RandomState::new().build_hasher();

@@ -1,10 +1,10 @@
-//! What ends a step of the loop early, and with which exit code.
+//! The error of the loop, with its hint and exit code.
 
 use std::{fmt, io, path::Path};
 
 use crate::Arm;
 
-/// Why a step of the loop did not get to its end. A verdict, also an unwelcome one, is not an error.
+/// Why a step of the loop did not complete. A verdict is not an error, even an unwelcome one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoopError {
     /// Who or what failed.
@@ -22,13 +22,13 @@ pub enum ErrorKind {
     Usage,
     /// A build, a file or the machine failed: exit code 1.
     Failed,
-    /// The trainer of this arm failed, broke the protocol, or left no records: exit code 1. Who is to blame counts.
+    /// The trainer of this arm failed, broke the protocol, or left no records: exit code 1.
     Trainer(Arm),
     /// A gate refused: exit code 4.
     Refused,
     /// No verdict within the budget: exit code 5.
     Undecided,
-    /// Asked to stop; what was measured is kept.
+    /// The user asked to stop; the measurements so far are kept.
     Interrupted,
 }
 
@@ -58,7 +58,7 @@ impl LoopError {
         LoopError::new(ErrorKind::Undecided, message)
     }
 
-    /// Asked to stop.
+    /// The user asked to stop.
     pub fn interrupted(message: impl Into<String>) -> LoopError {
         LoopError::new(ErrorKind::Interrupted, message)
     }
@@ -72,7 +72,7 @@ impl LoopError {
         LoopError::failed(format!("cannot {doing} `{}`: {error}", path.display()))
     }
 
-    /// The same failure as one of an arm's trainer, such as records of its that cannot be read.
+    /// Blames an arm's trainer for a failure, such as records that cannot be read.
     #[must_use]
     pub fn of_trainer(self, arm: Arm) -> LoopError {
         match self.kind {
@@ -81,7 +81,7 @@ impl LoopError {
         }
     }
 
-    /// With what to do next.
+    /// Adds what to do next.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> LoopError {
         LoopError { hint: Some(hint.into()), ..self }

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Files: written whole or not at all, appended to, removed.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::LoopError;
 
-/// Writes `bytes` to a temporary name beside `path`, syncs, renames. Makes the folder if need be.
+/// Writes `bytes` to a temporary name beside `path`, syncs, renames. Makes the folder if necessary.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LoopError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -23,13 +23,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LoopError> {
         fs::File::open(folder)?.sync_all()
     });
     written.map_err(|error| {
-        // The old content, if any, is still there; the temporary file is of no use to anybody.
+        // The old content, if any, is still there; nobody needs the temporary file.
         let _ = fs::remove_file(&temporary);
         LoopError::io("write", path, &error)
     })
 }
 
-/// Appends one line as one write, and syncs. A line before it that a crash cut short does not swallow it.
+/// Appends one line in one write, and syncs. If a crash cut the last line short, the new one still starts on its own
+/// line.
 pub fn append_line(path: &Path, line: &str) -> Result<(), LoopError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let appended = fs::create_dir_all(folder).and_then(|()| {
@@ -46,14 +47,14 @@ pub fn append_line(path: &Path, line: &str) -> Result<(), LoopError> {
     appended.map_err(|error| LoopError::io("append to", path, &error))
 }
 
-/// Makes the folder that a file is to lie in.
+/// Makes the folder of a file that is about to be written.
 pub fn prepare_parent(to: &Path) -> Result<(), LoopError> {
     let parent = to.parent().unwrap_or(to);
     fs::create_dir_all(parent).map_err(|error| LoopError::io("make", parent, &error))
 }
 
-/// Removes a file, link or folder with everything in it, if it is there. Does not follow links. Folders that nobody may
-/// write to go too: module caches leave such.
+/// Removes a file, link or folder with everything in it, if it is there. Does not follow links. Folders without write
+/// permission are removed too: module caches leave such folders.
 pub fn remove(path: &Path) -> Result<(), LoopError> {
     remove_once(path)
         .or_else(|error| match error.kind() {
@@ -75,7 +76,7 @@ fn remove_once(path: &Path) -> io::Result<()> {
     unless_gone(removed).map(|_| ())
 }
 
-/// Lets the owner list, enter and empty a folder and all below it.
+/// Gives the owner the right to list, enter and empty a folder and all folders below it.
 fn open_folders(path: &Path) -> io::Result<()> {
     let Some(data) = unless_gone(fs::symlink_metadata(path))?.filter(fs::Metadata::is_dir) else { return Ok(()) };
     let mode = data.permissions().mode();
@@ -88,7 +89,7 @@ fn open_folders(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Something that vanished meanwhile is not an error.
+/// A file that vanished meanwhile is not an error.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -97,7 +98,7 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Takes the right to write away from a file or folder and all below it. Links stay what they are.
+/// Takes write permission from a file or folder and everything below it. Links stay as they are.
 pub fn make_read_only(path: &Path) -> Result<(), LoopError> {
     fn walk(path: &Path) -> io::Result<()> {
         let data = fs::symlink_metadata(path)?;
@@ -141,7 +142,7 @@ mod tests {
         make_read_only(&at("cache")).unwrap();
         let mode = |name: &str| fs::symlink_metadata(at(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("cache/module"), mode("cache/module/deep/file"), mode("elsewhere")), (0o555, 0o444, 0o755));
-        // Who runs as root needs no right to write: what makes it possible for others is checked by itself.
+        // Root needs no write permission, so what lets others remove the folders is checked separately.
         open_folders(&at("cache")).unwrap();
         assert_eq!((mode("cache"), mode("cache/module/deep"), mode("elsewhere")), (0o755, 0o755, 0o755));
         make_read_only(&at("cache")).unwrap();

@@ -1,4 +1,4 @@
-//! What a folder holds: hashed, counted, copied.
+//! The content of a folder: hashed, counted, copied.
 
 use std::{
     fs,
@@ -26,16 +26,16 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), LoopError> {
     } else if kind.is_file() {
         fs::copy(from, to).map(|_| ()).map_err(failed)
     } else {
-        // Reading a pipe waits for ever.
+        // Reading a pipe could wait for ever.
         Err(LoopError::refused(format!("`{}` is neither a file nor a folder nor a link", from.display()))
             .hint("a checkpoint consists of files and folders"))
     }
 }
 
-/// Copies kept artifacts into a folder, and checks on the way that they are those that were built.
+/// Copies stored artifacts into a folder, and checks at the same time that they are what was built.
 ///
 /// # Errors
-/// [`LoopError::refused`] where something changed them since.
+/// [`LoopError::refused`] where they were changed since.
 pub fn copy_checked(from: &Path, into: &Path, binary_hash: &str) -> Result<(), LoopError> {
     let hash = copy_hashed(from, into).map_err(|error| LoopError::io("copy", from, &error))?;
     if hash == binary_hash {
@@ -50,7 +50,7 @@ pub fn hash(folder: &Path) -> io::Result<String> {
     walk(folder, None)
 }
 
-/// Copies a folder and returns the [`hash`] of what was copied, of the very bytes.
+/// Copies a folder and returns the [`hash`] of exactly the bytes that were copied.
 fn copy_hashed(folder: &Path, into: &Path) -> io::Result<String> {
     walk(folder, Some(into))
 }
@@ -107,7 +107,7 @@ pub fn size_bytes(path: &Path) -> io::Result<u64> {
     below(path)?.iter().map(|path| fs::symlink_metadata(path).map(|data| data.len())).sum()
 }
 
-/// A path and all that is below it, sorted. Does not follow links.
+/// A path and everything below it, sorted. Does not follow links.
 pub fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![path.to_owned()];
     let mut next = 0;

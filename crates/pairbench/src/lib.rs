@@ -1,13 +1,14 @@
 //! Compares the speed of two commands so that the answer can be trusted.
 //!
-//! A run against a run says little: neighbours on the same machine come and go within seconds. Here both commands of a
-//! **pair** meet the same machine, in an order that a coin decides, and a pair's number is the logarithm of the ratio of
-//! their times. A sequential test with fixed looks judges the pairs: its error rate (5 %, two-sided) holds however often
-//! one looks. The answer is FASTER, SLOWER, SAME (the difference is below ε) or UNDECIDED, with an estimate and its interval.
+//! A run against a run says little: the load of other programs changes within seconds. Here both commands of a **pair**
+//! run under the same load, in an order that a coin decides, and a pair's number is the logarithm of the ratio of their
+//! times. A sequential test with fixed looks judges the pairs: its error rate (5 %, two-sided) holds however often one
+//! looks. The answer is FASTER, SLOWER, SAME (the difference is below ε) or UNDECIDED, with an estimate and its
+//! interval.
 //!
-//! Commands that speak the turn protocol (`docs/turns.md` in the repository) live at once and take turns of some
-//! milliseconds; others are timed as whole processes, one after the other, which is far noisier. Each runs in a folder of its
-//! own, behind walls where the machine has bubblewrap.
+//! Commands that speak the turn protocol (`docs/turns.md` in the repository) are alive at the same time and take turns
+//! of some milliseconds; others are timed as whole processes, one after the other, which is far noisier. Each command
+//! runs in its own folder, behind walls where the machine has bubblewrap.
 //!
 //! ```
 //! use std::{fs, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};

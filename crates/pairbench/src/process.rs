@@ -1,10 +1,10 @@
-//! A trainer's processes: started in a group of their own, frozen, thawed, watched, ended.
+//! A trainer's processes: started in their own group, frozen, thawed, watched, ended.
 //!
-//! A trainer may have children. A control group freezes, counts and ends them all; where there is none, those in its
-//! process group are frozen with it, and those that left the group are found through their parents: behind walls all of
+//! A trainer and its children are its *family*. A control group freezes, counts and ends them all. Without control
+//! groups, the process group is frozen, and processes that left it are found through their parents: behind walls all of
 //! them descend from the first process, elsewhere the loop adopts orphans (it is a "subreaper") while trainers live.
-//! Dropping a [`Process`] ends the whole family: nothing stays behind, stopped or not. Should the loop itself be killed,
-//! the walls end what is inside, and a switch ends the group (`dead_man.rs`).
+//! Dropping a [`Process`] ends the whole family, stopped or not. If the loop itself is killed, the walls end what is
+//! inside, and the watchdog ends the group (`watchdog.rs`).
 
 pub mod before_exec;
 mod cgroup;
@@ -39,13 +39,13 @@ use crate::{
     },
 };
 
-/// Longest wait for a frozen process to stand still, and for a killed one to be gone.
+/// Longest wait for a frozen process to stop, and for a killed one to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Bytes of a trainer's last words that are shown.
+/// Bytes at the end of a trainer's output that are read for a message.
 const TAIL_BYTES: u64 = 4_000;
-/// Bytes of a command's answer that are read.
+/// Bytes of a command's stdout that are read.
 const STDOUT_BYTES: u64 = 16 << 20;
-/// Lines of them.
+/// Lines of a trainer's last words that are shown.
 const TAIL_LINES: usize = 12;
 
 /// A running trainer and its family.
@@ -53,10 +53,10 @@ const TAIL_LINES: usize = 12;
 pub struct Process {
     child: Child,
     leader: Pid,
-    /// Known members beside the leader, whether in its group or not, and when each began: a number
-    /// that was given to another process since is not signalled.
+    /// Known members beside the leader, in its group or not, and when each started: a process number that the system
+    /// has reused is not signalled.
     family: BTreeMap<i32, u64>,
-    /// Groups of members that left the leader's.
+    /// Process groups of members that left the leader's.
     groups: BTreeSet<i32>,
     cgroup: Option<Cgroup>,
     has_walls: bool,
@@ -64,7 +64,7 @@ pub struct Process {
     outputs: Outputs,
 }
 
-/// Where a process's words go.
+/// The files that a process's output goes to.
 #[derive(Clone, Debug)]
 pub struct Outputs {
     stdout: PathBuf,
@@ -72,22 +72,22 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Files in `folder`.
+    /// Output files in `folder`.
     pub fn within(folder: &Path) -> Outputs {
         Outputs { stdout: folder.join("stdout.log"), stderr: folder.join("stderr.log") }
     }
 
-    /// What went to stdout; of more than 16 MiB the beginning.
+    /// The content of stdout, at most its first 16 MiB.
     pub fn stdout(&self) -> String {
         part(&self.stdout, 0, STDOUT_BYTES)
     }
 
-    /// The end of stderr, or of stdout where that is empty, indented under a heading; empty if both are.
+    /// For a message: the end of stderr, or of stdout if stderr is empty, indented under a heading.
     pub fn last_words(&self) -> String {
         let words = [&self.stderr, &self.stdout].into_iter().map(|path| tail(path)).find(|words| !words.is_empty());
         let Some(words) = words else { return "; it printed nothing".to_owned() };
         let lines: Vec<&str> = words.lines().rev().take(TAIL_LINES).collect();
-        // The walls could not start it.
+        // Bubblewrap says this where it could not start the program.
         let plain = |line: &str| match line.strip_prefix("bwrap: execvp ") {
             Some(what) => format!("cannot start {what}"),
             None => line.to_owned(),
@@ -98,16 +98,16 @@ impl Outputs {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, inside the walls; what it prints goes to files in `outputs`.
+    /// Starts a command in its own process group, inside the walls; its output goes to files in `outputs`.
     pub fn spawn(launch: &Launch, isolation: &Isolation, outputs: &Path) -> Result<Process, LoopError> {
         let name = launch.program.display().to_string();
         let outputs = Outputs::within(outputs);
         let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
         let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
-        watchdog::arm()?;
+        watchdog::ensure_running()?;
         let cgroup = isolation.cgroup();
         if let Some(cgroup) = &cgroup {
-            watchdog::tell('+', &cgroup.folder().display().to_string());
+            watchdog::register(&cgroup.folder().display().to_string());
         }
         let spawn = || {
             let mut command = isolation.command(launch, cgroup.as_ref())?;
@@ -117,7 +117,7 @@ impl Process {
             LoopError::failed(format!("cannot start `{name}`: {error}"))
                 .hint("is it among `build.artifacts` of `loop.toml`, and executable?")
         })?;
-        watchdog::tell('+', &child.id().to_string());
+        watchdog::register(&child.id().to_string());
         let leader = Pid::from_raw(child.id() as i32);
         Ok(Process {
             child,
@@ -136,11 +136,11 @@ impl Process {
         self.leader.as_raw() as u32
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn try_exit(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
             let exit = self.child.try_wait().ok().flatten();
-            // Bubblewrap says like a shell by which signal the first process inside ended.
+            // Like a shell, bubblewrap reports the signal that ended the first process inside as 128 + signal.
             let signal =
                 |exit: ExitStatus| exit.code().filter(|code| self.has_walls && *code > 128).map(|code| code - 128);
             self.exit = exit.map(|exit| signal(exit).map_or(exit, ExitStatus::from_raw));
@@ -148,7 +148,7 @@ impl Process {
         self.exit
     }
 
-    /// Waits for the end; none if it does not come in time.
+    /// Waits for the end; none if it does not end in time.
     pub fn wait(&mut self, deadline: Instant) -> Option<ExitStatus> {
         let mut pause = Duration::from_micros(200);
         loop {
@@ -163,7 +163,8 @@ impl Process {
         }
     }
 
-    /// Looks for members that are not known yet; true if one of them left the leader's group and nothing else holds it.
+    /// Looks for new members; true if one of them left the leader's group and neither walls nor a control group hold
+    /// it.
     pub fn find_family(&mut self) -> bool {
         if let Some(cgroup) = &self.cgroup {
             for pid in cgroup.members().into_iter().filter(|pid| *pid != self.leader.as_raw()) {
@@ -189,24 +190,24 @@ impl Process {
         escaped && !self.has_walls
     }
 
-    /// Takes a process in, so that it is frozen and ended with the others; true if it was not known.
+    /// Adds a process to the family, so that it is frozen and ended with the others; true if it is new.
     pub fn adopt(&mut self, pid: i32) -> bool {
         if let Ok(group) = nix::unistd::getpgid(Some(Pid::from_raw(pid)))
             && group != self.leader
             && group != nix::unistd::getpgrp()
             && self.groups.insert(group.as_raw())
         {
-            watchdog::tell('+', &group.to_string());
+            watchdog::register(&group.to_string());
         }
         started(pid).is_some_and(|start| self.family.insert(pid, start) != Some(start))
     }
 
-    /// Whether `pid` is known to belong to it.
+    /// Whether `pid` is known to belong to the family.
     pub fn owns(&self, pid: i32) -> bool {
         pid == self.leader.as_raw() || self.family.contains_key(&pid)
     }
 
-    /// Stops every process of the family and waits until it stands still.
+    /// Stops every process of the family and waits until all have stopped.
     pub fn freeze(&mut self) -> Result<(), LoopError> {
         let deadline = Instant::now() + SETTLE;
         let failed = |leader: Pid| LoopError::failed(format!("process {leader} cannot be stopped"));
@@ -217,7 +218,7 @@ impl Process {
             return if is_still { Ok(()) } else { Err(failed(self.leader)) };
         }
         if self.has_walls {
-            // Who is born while the others are stopped is found by looking again.
+            // Processes that start while the others are being stopped are found by looking again.
             loop {
                 let known = self.family.len();
                 self.signal(Signal::SIGSTOP);
@@ -244,25 +245,25 @@ impl Process {
     /// Lets the family run.
     pub fn thaw(&mut self) {
         match &self.cgroup {
-            // A group that is gone has nobody to let run.
+            // A control group that is gone has no processes to thaw.
             Some(cgroup) => drop(cgroup.thaw()),
             None => self.signal(Signal::SIGCONT),
         }
     }
 
-    /// Processor time of the family so far, in nanoseconds. Without a control group, processes that are gone no longer
-    /// count.
+    /// Processor time of the family so far, in nanoseconds. Without a control group, processes that have ended no
+    /// longer count.
     pub fn cpu_ns(&self) -> u64 {
         let counted = self.cgroup.as_ref().and_then(Cgroup::cpu_ns);
         counted.unwrap_or_else(|| self.members().map(cpu_ns).sum())
     }
 
-    /// Whether the kernel itself holds all members still.
+    /// Whether the kernel itself stops all members.
     pub fn is_held_by_kernel(&self) -> bool {
         self.cgroup.is_some()
     }
 
-    /// Largest resident memory of the leader and its known children together, in bytes; none if it cannot be told.
+    /// Sum of the peak resident memory of the leader and its known children, in bytes; none if it is not known.
     pub fn peak_memory_bytes(&self) -> Option<u64> {
         let peaks: Vec<u64> = self.members().filter_map(peak_memory_bytes).collect();
         (!peaks.is_empty()).then(|| peaks.iter().sum())
@@ -277,21 +278,21 @@ impl Process {
         self.signal(Signal::SIGKILL);
         let deadline = Instant::now() + SETTLE;
         let _ = self.wait(deadline);
-        watchdog::tell('-', &self.leader.to_string());
-        // What left the group is an orphan of ours now; its remains have to be collected.
+        watchdog::unregister(&self.leader.to_string());
+        // Processes that left the group are our orphans now; they have to be reaped.
         for pid in std::mem::take(&mut self.family).into_keys() {
             reap(pid, deadline);
         }
         for group in std::mem::take(&mut self.groups) {
-            watchdog::tell('-', &group.to_string());
+            watchdog::unregister(&group.to_string());
         }
         if let Some(cgroup) = self.cgroup.take() {
-            watchdog::tell('-', &cgroup.folder().display().to_string());
+            watchdog::unregister(&cgroup.folder().display().to_string());
         }
     }
 
-    /// After its end: the name of a process of its family that goes on. Behind walls none can: they end with the first
-    /// process, at most a moment after it.
+    /// After its end: the name of a process of its family that still runs. Behind walls there is none: all end with the
+    /// first process, or a moment later.
     pub fn survivor(&self) -> Option<String> {
         if self.has_walls {
             return None;
@@ -301,7 +302,7 @@ impl Process {
         self.family.iter().find(is_alive).map(|(pid, _)| program_name(*pid))
     }
 
-    /// What it printed.
+    /// Its output.
     pub fn outputs(&self) -> &Outputs {
         &self.outputs
     }
@@ -316,7 +317,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // The number of a leader that was waited for may be somebody else's by now, unless a member keeps the group.
+        // The system may have reused the number of a leader that was waited for, unless a member keeps the group.
         let keeps_group = |(pid, start): (&i32, &u64)| self.is_in_group(*pid) && started(*pid) == Some(*start);
         if self.exit.is_none() || self.family.iter().any(keeps_group) {
             let _ = killpg(self.leader, signal);
@@ -342,7 +343,7 @@ fn tail(path: &Path) -> String {
     part(path, length.saturating_sub(TAIL_BYTES), TAIL_BYTES).trim().to_owned()
 }
 
-/// At most `length` bytes of a file, as text; nothing of one that cannot be read. A trainer may print without end.
+/// At most `length` bytes of a file, as text; empty if it cannot be read. A trainer may print without end.
 fn part(path: &Path, from: u64, length: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = fs::File::open(path)?;
@@ -354,9 +355,10 @@ fn part(path: &Path, from: u64, length: u64) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
-/// Ends what trainers left behind when it is dropped, however their run ended: made before they start. Behind walls
-/// nothing can stay; elsewhere this process is the parent of orphans as long as one of these lives, and only then: a
-/// process of somebody else's, such as an agent that git started to sign, is left alone.
+/// When dropped, ends the processes that trainers left behind, however their run ended. It is made before they start.
+/// Behind walls no process can stay; elsewhere this process is the parent of orphans as long as one of these values
+/// exists, and only then: processes that are not a trainer's, such as an agent that git started to sign, are left
+/// alone.
 #[derive(Debug)]
 pub struct ReapOrphansOnDrop {
     before: BTreeSet<i32>,
@@ -364,7 +366,7 @@ pub struct ReapOrphansOnDrop {
 }
 
 impl ReapOrphansOnDrop {
-    /// From here on orphans are found.
+    /// Starts to collect orphans.
     pub fn new(isolation: &Isolation) -> Result<ReapOrphansOnDrop, LoopError> {
         let adopts = !isolation.has_walls();
         if adopts {
@@ -374,19 +376,21 @@ impl ReapOrphansOnDrop {
         Ok(ReapOrphansOnDrop { before, adopts })
     }
 
-    /// Orphans that none of `known` owns: a trainer's that wanted out of its group.
+    /// Orphans that none of `known` owns: processes that left a trainer's group.
     pub fn orphans(&self, known: &[&Process]) -> Vec<i32> {
         if !self.adopts {
             return Vec::new();
         }
         let is_orphan = |pid: &i32| {
-            !self.before.contains(pid) && !watchdog::is(*pid) && !known.iter().any(|process| process.owns(*pid))
+            !self.before.contains(pid)
+                && !watchdog::is_watchdog(*pid)
+                && !known.iter().any(|process| process.owns(*pid))
         };
         children(std::process::id() as i32).into_iter().filter(is_orphan).collect()
     }
 }
 
-/// Ends a process that belongs to nobody.
+/// Ends an orphan.
 pub fn end_orphan(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     reap(pid, Instant::now() + SETTLE);
@@ -395,7 +399,7 @@ pub fn end_orphan(pid: i32) {
 impl Drop for ReapOrphansOnDrop {
     fn drop(&mut self) {
         let deadline = Instant::now() + SETTLE;
-        // The children of one that is ended become ours only then.
+        // Children of an orphan become ours only when it ends.
         while Instant::now() < deadline {
             let left = self.orphans(&[]);
             if left.is_empty() {
@@ -404,13 +408,13 @@ impl Drop for ReapOrphansOnDrop {
             left.into_iter().for_each(end_orphan);
         }
         if self.adopts {
-            // What was allowed a moment ago can be given up.
+            // Giving it up cannot fail where taking it succeeded.
             let _ = set_subreaper(false);
         }
     }
 }
 
-/// Makes this process the parent of its descendants' orphans, so that they can be found and ended, or no longer.
+/// Whether this process becomes the parent of its descendants' orphans, so that they can be found and ended.
 fn set_subreaper(on: bool) -> Result<(), LoopError> {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_child_subreaper(on)
@@ -420,12 +424,12 @@ fn set_subreaper(on: bool) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// The folder that `pid` works in.
+/// The working folder of `pid`.
 pub fn working_folder(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The name of the program that `pid` runs.
+/// The name of the program of `pid`.
 pub fn program_name(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".to_owned(), |name| name.trim().to_owned())
 }
@@ -440,7 +444,7 @@ fn reap(pid: i32, deadline: Instant) {
     }
 }
 
-/// Processor time of one process with all its threads, in nanoseconds; 0 if it is gone.
+/// Processor time of one process with all its threads, in nanoseconds; 0 if it has ended.
 fn cpu_ns(pid: i32) -> u64 {
     let time = clock_getcpuclockid(Pid::from_raw(pid)).and_then(|clock: ClockId| clock_gettime(clock));
     time.map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
@@ -460,12 +464,12 @@ fn state(pid: i32) -> Option<char> {
     stat_field(pid, 0)?.chars().next()
 }
 
-/// When a process began, in clock ticks since the machine did.
+/// When a process started, in clock ticks since boot.
 fn started(pid: i32) -> Option<u64> {
     stat_field(pid, 19)?.parse().ok()
 }
 
-/// A field of `/proc/<pid>/stat`, counted from the one after the program's name, which may hold anything.
+/// A field of `/proc/<pid>/stat`, counted from the one after the program's name, which may hold any character.
 fn stat_field(pid: i32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(index).map(str::to_owned)

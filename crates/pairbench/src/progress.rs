@@ -1,11 +1,12 @@
-//! Who watches the loop at work: the terminal, a log, a test. Nothing in this crate prints.
+//! What the loop reports while it works, to a terminal, a log or a test. Nothing in this crate prints.
 
-/// What a step of the loop tells while it works. Takes `&self`: whoever needs to remember keeps a cell.
+/// Receives what a step of the loop reports while it works. Methods take `&self`: an implementation that has state
+/// keeps it in a cell.
 pub trait Progress {
-    /// A line for the reader: what begins, what was found.
+    /// A line for the reader, such as what begins or what was found.
     fn note(&self, line: &str);
 
-    /// Where a comparison stands, after each pair.
+    /// How far a comparison is, after each pair.
     fn pairs(&self, _progress: &PairProgress) {}
 
     /// Whether the user asked to stop; polled between turns.
@@ -14,7 +15,7 @@ pub trait Progress {
     }
 }
 
-/// Where a comparison stands.
+/// How far a comparison is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PairProgress {
     /// `compare`, `confirm`, `guard w2`, …
@@ -27,15 +28,15 @@ pub struct PairProgress {
     pub estimate_pct: Option<f64>,
     /// Its interval.
     pub interval_pct: Option<(f64, f64)>,
-    /// Since the comparison began.
+    /// Time since the comparison began.
     pub elapsed_s: f64,
-    /// Until the last planned pair, at the pace so far.
+    /// Time until the last planned pair, at the pace so far.
     pub left_s: f64,
-    /// What an answer still needs, in words.
+    /// What is still missing for an answer, in words.
     pub needs: String,
 }
 
-/// Drops every word. For tests, and for callers that only want the result.
+/// Reports nothing. For tests, and for callers that only want the result.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

@@ -1,7 +1,8 @@
 //! The statistics behind a verdict: pure functions of numbers.
 //!
-//! `d` is always ln(time of A / time of B) of a pair, in the order in which the pairs were measured: positive where B, the
-//! candidate, is faster. Nothing here knows of files, clocks or programs, and what draws random numbers takes a seed.
+//! `d` is always ln(time of A / time of B) of a pair, in the order in which the pairs were measured: positive where B,
+//! the candidate, is faster. Nothing here knows of files, clocks or programs, and functions that draw random numbers
+//! take a seed.
 
 pub mod robust;
 pub mod signed_rank;
@@ -24,7 +25,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// What is said about nothing: no bound on either side.
+    /// No bound on either side.
     pub const UNBOUNDED: Interval = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
 
     /// Whether every value in it is above `value`.

@@ -1,8 +1,8 @@
 //! From the numbers of pairs to an answer.
 //!
-//! Numbers are `d = ln(t_baseline / t_candidate)`: positive where the candidate is faster. Percentages
-//! are of speed: exp(d) − 1. Answers are given only at the looks of the plan (see
-//! [`crate::stats::sequential`]), which keeps the error rate however long one watches.
+//! Numbers are `d = ln(t_baseline / t_candidate)`: positive where the candidate is faster. Percentages are of speed:
+//! exp(d) − 1. Answers are given only at the looks of the plan (see [`crate::stats::sequential`]), which keeps the
+//! error rate however often one looks.
 
 use std::fmt;
 
@@ -16,30 +16,30 @@ use crate::stats::{
     signed_rank::WalshAverages,
 };
 
-/// `ln(t_baseline / t_candidate)` of a pair that counts against the candidate without a number of its own: below every
-/// difference that can be measured, so that it has the highest rank and a negative sign, and finite, so that JSON can hold it.
+/// `ln(t_baseline / t_candidate)` of a pair that counts against the candidate without a measured number: below every
+/// measurable difference, so that it has the highest rank and a negative sign, and finite, so that JSON can hold it.
 pub const LOST_D: f64 = -100.0;
 
-/// What a comparison answers.
+/// The answer of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
     /// Proved to be faster, by at least ε.
     Faster,
-    /// As fast, and an exact counter of the step is lower.
+    /// As fast, with a lower exact counter of the step.
     Leaner,
     /// Proved to be slower, by at least ε.
     Slower,
     /// Proved to differ by less than ε.
     Same,
-    /// None of these within the plan.
+    /// None of these was proved within the plan.
     Undecided,
     /// Not judged by speed: another gate refused.
     Refused,
 }
 
 impl Verdict {
-    /// As it is written.
+    /// Its name in output and records.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Faster => "FASTER",
@@ -61,16 +61,16 @@ impl Verdict {
     }
 }
 
-/// How fast the candidate is beside the baseline, in per cent of speed.
+/// How much faster the candidate is than the baseline, in per cent of speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Hodges–Lehmann.
+    /// The Hodges–Lehmann estimate.
     pub speedup_pct: f64,
     /// Lower end of the interval; none where there are too few pairs for one.
     pub ci_low_pct: Option<f64>,
     /// Upper end of the interval.
     pub ci_high_pct: Option<f64>,
-    /// Pairs it rests on.
+    /// Pairs that it rests on.
     pub pairs: usize,
 }
 
@@ -100,17 +100,18 @@ impl fmt::Display for Estimate {
 /// An answer, or none yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// None: go on.
+    /// None: continue.
     pub verdict: Option<Verdict>,
-    /// In a sentence: why this verdict, or what one still needs.
+    /// In a sentence: why this verdict, or what is still needed for one.
     pub reason: String,
-    /// Of the last look; none before the first.
+    /// The estimate at the last look; none before the first.
     pub estimate: Option<Estimate>,
 }
 
-/// Of the continuations that futility is judged by: the same pairs are judged the same way again.
+/// Seed of the simulated continuations that futility is judged by, so that the same pairs are always judged the same
+/// way.
 const SEED: u64 = 1;
-/// Two-sided error of the bets that older comparisons went on by.
+/// Two-sided error of the bets by which older comparisons continued.
 const LEVEL: f64 = 0.05;
 
 /// ln(1 + p/100), of a percentage of speed.
@@ -118,18 +119,18 @@ pub fn log_of_pct(pct: f64) -> f64 {
     (pct / 100.0).ln_1p()
 }
 
-/// The percentage of speed that a log ratio is.
+/// The percentage of speed that a log ratio stands for.
 pub fn pct_of_log(d: f64) -> f64 {
     d.exp_m1() * 100.0
 }
 
-/// A log ratio to 0.0001 %, far below any noise: what is kept is what is judged.
+/// A log ratio rounded to 0.0001 %, far below any noise: the stored number is the judged one.
 pub fn round_log(d: f64) -> f64 {
     (d * 1e6).round() / 1e6
 }
 
-/// Judges the pairs so far under the plan, at its looks, also at those after its last planned pair. Comparisons that
-/// were begun before a plan kept something back for these are judged there by bets over all pairs.
+/// Judges the pairs so far at the looks of the plan, including those after its last planned pair. Older comparisons,
+/// whose plan reserved nothing for these looks, are judged there by bets over all pairs.
 pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
     let epsilon = log_of_pct(epsilon_pct);
     let is_by_bets = plan.continuation() == Continuation::Bets;
@@ -165,7 +166,7 @@ pub fn judge(d: &[f64], plan: Plan, epsilon_pct: f64) -> Judgement {
     }
 }
 
-/// What is known and what it would take to know more.
+/// What is known, and how many more pairs would show.
 fn undecided(d: &[f64], evidence: Evidence, epsilon: f64) -> String {
     let text = Estimate::of(evidence, d.len()).to_string();
     format!(
@@ -175,7 +176,7 @@ fn undecided(d: &[f64], evidence: Evidence, epsilon: f64) -> String {
     )
 }
 
-/// The pairs that an effect of the estimated size would need to be proved or excluded.
+/// The number of pairs that would prove or exclude an effect of the estimated size.
 fn needs(d: &[f64], evidence: Evidence, epsilon: f64) -> String {
     let size = evidence.estimate.abs();
     // Proving: the estimate against 0. Excluding: the estimate against ε.

@@ -65,7 +65,8 @@ fn critical_values_of_listed_subsets() {
     }
 }
 
-/// Four million comparisons ranked by numpy: each look's share is within what was granted, and the whole uses it up.
+/// Four million comparisons ranked by numpy: each look spends no more than it was granted, and all together spend the
+/// level.
 #[test]
 fn plans_spend_what_they_are_granted() {
     let cases = cases("sequential");

@@ -1,14 +1,14 @@
-//! What became of the pairs that an attempt began: no number is used twice, and none disappears.
+//! Keeps account of the pairs that an attempt started: no number is used twice, and no pair disappears.
 //!
-//! A pair is used up when it begins. The one that has begun stands on disk before its trainers start. A pair that the
-//! candidate ended early, or that the loop itself did not survive, is *lost*: it counts against the candidate as the
-//! largest difference there is ([`LOST_D`]). So a trainer that ends what looks bad for it gains nothing. A pair that the
-//! baseline spoiled does not count, within a bounded number.
+//! A pair is used up when it starts: it is written to disk before its trainers start. A pair that the candidate ended
+//! early, or during which the loop itself died, is *lost*: it counts against the candidate as the largest difference
+//! there is ([`LOST_D`]). So a trainer gains nothing by ending pairs that look bad for it. A pair that the baseline
+//! spoiled does not count; the number of such pairs is limited.
 //!
-//! A pair that the user interrupted does not count either, in the comparison and up to [`FREE_INTERRUPTIONS`] times; but
-//! the loop cannot tell the user's signal from one that a trainer sent, so the confirmation's level pays for each
-//! ([`LEVEL_OF_AN_INTERRUPTION`]). By simulation, at worst (20 pairs, no effect, a trainer that knows each pair's number
-//! and throws away what looks bad, 20 000 comparisons a row):
+//! A pair that the user interrupted does not count either, in the comparison and up to [`FREE_INTERRUPTIONS`] times;
+//! but the loop cannot tell the user's signal from one that a trainer sent, so the confirmation's level pays for each
+//! ([`LEVEL_OF_AN_INTERRUPTION`]). By simulation, at worst (20 pairs, no effect, a trainer that knows each pair's
+//! number and throws away pairs that look bad, 20 000 comparisons a row):
 //!
 //! | thrown away in the comparison | FASTER | landed, if the confirmation lets as many go | if its level pays, and it lets none go |
 //! | --- | --- | --- | --- |
@@ -35,23 +35,24 @@ use crate::{
     visible,
 };
 
-/// Beyond this no difference between two trainers is believed, and no file of an attempt read.
+/// A larger difference between two trainers is not believed, and a file of an attempt that holds one is refused.
 const MAX_D: f64 = 50.0;
-/// So often the user may interrupt a pair of the comparison that does not count then; elsewhere, and beyond, it is lost.
+/// How often the user may interrupt a pair of the comparison so that it does not count; further ones, and those of
+/// other series, are lost.
 pub const FREE_INTERRUPTIONS: usize = 3;
-/// What each of them leaves of the confirmation's level: more than the chances that a trainer could win by it.
+/// The factor by which each of them lowers the confirmation's level: this costs more than a trainer could gain by it.
 pub const LEVEL_OF_AN_INTERRUPTION: f64 = 0.25;
-/// More lost pairs than this no confirmation makes up for.
+/// No confirmation makes up for more lost pairs than this.
 pub const MAX_LOST: usize = 8;
-/// More pairs than this no series of an attempt has.
+/// The most pairs of a series.
 pub const MAX_PAIRS: usize = 1_000;
-/// A reason in an attempt is cut to so many characters: trainers and file names bring in what they like.
+/// A reason in an attempt is cut to so many characters, because it may hold text from trainers and file names.
 const MAX_REASON_CHARS: usize = 600;
 
 /// Numbers of plain runs begin here, away from those of guards and of traced runs.
 const FIRST_PLAIN_NUMBER: u64 = 3_000_000;
 
-/// What a pair is for. Each series has its own looks; numbers of comparison and confirmation follow one another.
+/// The series of a pair. Each series has its own looks; comparison and confirmation share one sequence of numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Series {
@@ -59,47 +60,47 @@ pub enum Series {
     Comparison,
     /// The fresh pairs after FASTER.
     Confirmation,
-    /// A guard that measures for itself, by its name.
+    /// A guard with pairs of its own, by its name.
     Guard(String),
     /// Plain runs after the confirmation.
     Plain(PlainMode),
 }
 
-/// A pair, by what it is for and its number.
+/// A pair, by its series and number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairOf {
-    /// What it is for.
+    /// Its series.
     pub series: Series,
     /// Its number.
     pub number: u64,
 }
 
-/// A pair that counts against the candidate, without a number of its own.
+/// A pair that counts against the candidate, without a measured number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostPair {
-    /// Which.
+    /// Which pair.
     #[serde(flatten)]
     pub pair: PairOf,
     /// How it ended.
     pub why: String,
 }
 
-/// The pairs of an attempt that have no number of their own.
+/// The pairs of an attempt without a measured number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bookkeeping {
-    /// The pair that has begun and not ended.
+    /// The pair that has started and not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<PairOf>,
-    /// Those that count as lost; their rows have [`LOST_D`].
+    /// Lost pairs; their rows have [`LOST_D`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostPair>,
-    /// Those that the user interrupted and that do not count.
+    /// Pairs that the user interrupted and that do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupted: Vec<PairOf>,
-    /// By guard: pairs that do not count.
+    /// Pairs that do not count, by guard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guard_voids: BTreeMap<String, Vec<VoidPair>>,
-    /// How often it began again because its state was gone.
+    /// How often it started over because its state was gone.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: usize,
     /// Attempts on this target that were known when this one was last counted, itself included.
@@ -135,19 +136,19 @@ impl PairRow {
         }
     }
 
-    /// Whether it has no number of its own and counts against the candidate.
+    /// Whether it is lost.
     pub fn is_lost(&self) -> bool {
         self.log_ratio <= LOST_D
     }
 }
 
 impl Attempt {
-    /// The pairs of the comparison that were measured to their end.
+    /// The pairs of the comparison that were measured completely.
     pub fn measured(&self) -> impl Iterator<Item = &PairRow> {
         self.pairs.iter().filter(|pair| !pair.is_lost())
     }
 
-    /// The number of the next pair: no number is used twice, whatever became of it.
+    /// The number of the next pair: no number is used twice.
     pub fn next_number_of(&self, series: &Series) -> u64 {
         let book = &self.bookkeeping;
         if let Series::Guard(name) = series {
@@ -169,7 +170,8 @@ impl Attempt {
         used.max().map_or(0, |last| last + 1)
     }
 
-    /// The pairs of a series that were spoiled: by the baseline, which do not count, or by the candidate, which are lost.
+    /// The spoiled pairs of a series: those that the baseline spoiled do not count, those that the candidate spoiled
+    /// are lost.
     pub fn voids_of(&self, series: &Series) -> &[VoidPair] {
         match series {
             Series::Comparison => &self.voids,
@@ -184,7 +186,8 @@ impl Attempt {
         self.bookkeeping.lost.iter().filter(|lost| lost.pair.series == *series).count()
     }
 
-    /// Says who spoiled a pair that has begun. The baseline's doing does not count; the candidate's counts against it.
+    /// Records who spoiled the pair that has started. If it was the baseline, the pair does not count; if it was the
+    /// candidate, it counts against the candidate.
     pub(crate) fn spoil(&mut self, pair: PairOf, arm: Arm, why: &str) {
         let row = VoidPair { number: pair.number, arm, why: bounded(why) };
         match &pair.series {
@@ -199,7 +202,7 @@ impl Attempt {
         }
     }
 
-    /// Counts a pair that has begun against the candidate.
+    /// Counts the pair that has started against the candidate.
     pub(crate) fn lose(&mut self, pair: PairOf, why: &str) {
         let row = PairRow::lost(self.draws, pair.number);
         match &pair.series {
@@ -215,7 +218,7 @@ impl Attempt {
         self.bookkeeping.begun = None;
     }
 
-    /// The user interrupted a pair that has begun.
+    /// Records that the user interrupted the pair that has started.
     pub(crate) fn interrupt(&mut self, pair: PairOf) {
         if pair.series == Series::Comparison && self.bookkeeping.interrupted.len() < FREE_INTERRUPTIONS {
             self.bookkeeping.interrupted.push(pair);
@@ -225,14 +228,14 @@ impl Attempt {
         }
     }
 
-    /// Counts the pair that an earlier run of the loop began and did not survive.
+    /// Counts the pair during which an earlier run of the loop died.
     pub fn settle(&mut self) {
         if let Some(pair) = self.bookkeeping.begun.take() {
             self.lose(pair, "the loop ended in the middle of it");
         }
     }
 
-    /// Refuses a state that no run of the loop can have left: it would be computed with.
+    /// Refuses a state that no run of the loop can have left, before anything is computed from it.
     ///
     /// # Errors
     /// [`LoopError::failed`] with what is wrong.

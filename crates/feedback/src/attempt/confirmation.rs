@@ -1,4 +1,4 @@
-//! The rules of a confirmation: its level, its number of pairs, what it says, and what is claimed by it.
+//! The rules of a confirmation: its level, its number of pairs, its outcome, and the claim.
 
 use pairbench::{
     stats::{self, conditional::conditional, confirmation::confirm, signed_rank::critical_value},
@@ -23,7 +23,7 @@ const COMPARISON_LEVEL: f64 = 0.025;
 /// Expected false commits on one target beyond which the level is halved, and again.
 const MAX_EXPECTED: f64 = 0.05;
 
-/// What the pairs of a confirmation say.
+/// The outcome of a confirmation's pairs.
 pub fn outcome(confirmation: &Confirmation) -> stats::confirmation::Confirmation {
     let d = confirmation.d();
     if confirmation.over_layouts {
@@ -33,13 +33,13 @@ pub fn outcome(confirmation: &Confirmation) -> stats::confirmation::Confirmation
     }
 }
 
-/// Fewest pairs of a confirmation at a level of which so many are lost: a gain that all others agree on can pass. Never
-/// fewer than ten.
+/// The fewest pairs, at least ten, of a confirmation at a level with `lost` lost pairs: a gain that all other pairs
+/// show can pass.
 pub fn fewest_pairs(level: f64, lost: usize) -> usize {
     fewest_that_pass(level, lost).max(MIN_PAIRS)
 }
 
-/// The smallest number of pairs whose exact one-sided test can pass at a level where so many are lost.
+/// The smallest number of pairs whose exact one-sided test can pass at a level if `lost` of them are lost.
 pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
     // Lost pairs have the highest ranks, and a negative sign.
     let most_positive = |pairs: usize| (pairs - lost) * (pairs - lost + 1) / 2;
@@ -49,19 +49,19 @@ pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
     (lost + 1..=MAX_PAIRS).find(passes).unwrap_or(MAX_PAIRS)
 }
 
-/// Whether it went on after the plan's last look.
+/// Whether it continued after the plan's last look.
 pub fn went_on(attempt: &Attempt) -> bool {
     attempt.plan.is_some_and(|plan| attempt.pairs.len() > plan.pairs)
 }
 
-/// The number of false commits to expect of so many attempts, if none had an effect.
+/// The expected number of false commits among so many attempts, if none had an effect.
 pub fn expected_false_commits(attempts: usize, level: f64) -> f64 {
     attempts as f64 * COMPARISON_LEVEL * level
 }
 
-/// The level of an attempt's confirmation that keeps the expected number of false commits in bounds: halved when it would
-/// pass 0.05, and again. An attempt that had two chances to be called faster is confirmed at half of it, and
-/// each interruption that did not count leaves a share.
+/// The level of an attempt's confirmation, which keeps the expected number of false commits in bounds: it is halved
+/// each time that number would pass 0.05. An attempt that had two chances to be called faster is confirmed at half the
+/// level, and each interruption that did not count lowers it.
 pub fn level(attempts: usize, attempt: &Attempt) -> f64 {
     let interruptions = attempt.bookkeeping.interrupted.len().min(FREE_INTERRUPTIONS) as i32;
     let level = level_after(attempts) * LEVEL_OF_AN_INTERRUPTION.powi(interruptions);
@@ -78,8 +78,8 @@ pub fn level_after(attempts: usize) -> f64 {
 }
 
 /// The number that a commit of this attempt claims, with its interval: the confirmation's, corrected for having been
-/// published because it passed ([`conditional`](pairbench::stats::conditional)), or what plain runs show, or what it gains beside the best
-/// accepted tree where that is less. None where it takes back a slowdown, or nobody could see whether it does.
+/// published because it passed ([`conditional`](pairbench::stats::conditional)), or what plain runs show, or its gain
+/// over the best accepted tree, if that is less. None if it takes back a slowdown, or if that could not be measured.
 pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let confirmation = attempt.confirmation.as_ref()?;
     if attempt.reference.as_ref().is_some_and(|reference| !reference.allows_a_claim()) {
@@ -88,7 +88,7 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
     let again = outcome(confirmation);
     let pairs = confirmation.pairs.len();
     let plain = Estimate::new(again.estimate, again.interval.low, again.interval.high, pairs);
-    // Older records claim the confirmation's own estimate, which was selected for having passed.
+    // Older records claim the confirmation's own estimate, which is not corrected for having passed.
     let own = match conditional(&again, confirmation.level) {
         Some(found) if attempt.rules > 0 => {
             let epsilon = log_of_pct(attempt.epsilon_pct);
@@ -97,7 +97,7 @@ pub fn claimed(attempt: &Attempt) -> Option<Estimate> {
         }
         _ => plain,
     };
-    // What is there in plain runs, where that is less than in turns.
+    // The gain in plain runs, if that is less than in turns.
     let plain = attempt.plain.as_ref().and_then(|_| plain::estimate(attempt));
     let own = plain.filter(|plain| plain.ci_high_pct.is_some_and(|high| high < own.speedup_pct)).unwrap_or(own);
     let beside = attempt.reference.as_ref().and_then(|reference| reference.candidate.as_ref()?.estimate);

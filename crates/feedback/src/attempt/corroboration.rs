@@ -1,11 +1,11 @@
-//! What traces say of counters that fell.
+//! Whether traces show that counters fell.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What the kernels' files of both arms say of exact counters that fell. They are the trainers' own word too, but another
-/// one: whoever lowers a counter without doing less must lie twice, and in the trace of each kernel.
+/// Compares the kernel traces of both arms with exact counters that fell. Traces come from the trainers too, but
+/// independently: a trainer that lowers a counter without doing less must also falsify the trace of each kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Corroboration {
     /// Counters whose fall the traces show.

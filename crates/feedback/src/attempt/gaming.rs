@@ -1,8 +1,8 @@
-//! Ways to look faster without being faster, and how each is noticed. Every one has a name.
+//! Ways to look faster without being faster, and how each is noticed. Each has a name.
 //!
-//! Much cannot happen by construction: time is taken outside the process, folders, home and
-//! caches are new for each run, seeds differ from pair to pair, the waiting arm is stopped, data
-//! and workload come from the baseline. What is left is found here.
+//! Many are impossible by construction: time is measured outside the process, folders, home and caches are new for each
+//! run, seeds differ from pair to pair, the waiting arm is stopped, data and workload come from the baseline. The
+//! others are found here.
 
 use std::{fmt, path::PathBuf};
 
@@ -17,15 +17,15 @@ use serde::{Deserialize, Serialize};
 
 /// Void pairs that end a comparison.
 pub const MAX_VOIDS: usize = 3;
-/// Share of the gain in steady steps that must be left over the whole run.
+/// Share of the gain in steady steps that must remain over the whole run.
 const WHOLE_SHARE: f64 = 0.5;
 /// One-sided level at which less than that must be shown.
 const MOVED_LEVEL: f64 = 0.02;
-/// Below this share of a processor, nobody else is at work.
+/// Below this share of a processor, no other program works.
 const QUIET: f64 = 0.05;
-/// Above this share somebody is.
+/// Above this share another program works.
 const BUSY: f64 = 0.15;
-/// How far beyond measured peaks a step may seem to be: peaks are measured too.
+/// How far a step may seem to exceed measured peaks, which have errors of their own.
 const ROOFLINE_SLACK: f64 = 1.1;
 
 /// Something that makes the numbers worthless as a proof.
@@ -76,8 +76,8 @@ pub fn voids(voids: &[VoidPair]) -> Option<Finding> {
     })
 }
 
-/// Work that was moved out of the steady steps: whole runs show less than half of the gain that the steady part of a run as
-/// long would leave, and not by chance.
+/// Work that was moved out of the steady steps: whole runs show less than half of the gain that the steady steps should
+/// cause over the whole run, and not by chance.
 pub fn moved_work(attempt: &Attempt) -> Option<Finding> {
     let of = |number: fn(&PairRow) -> f64| median(&attempt.measured().map(number).collect::<Vec<_>>());
     let (steady, whole) = (of(|pair| pair.log_ratio), of(|pair| pair.run_log_ratio));
@@ -102,8 +102,8 @@ fn steady_share(pair: &PairRow) -> f64 {
     (pair.turns_s / total_s).clamp(0.0, 1.0)
 }
 
-/// A machine that is busy while the baseline has its turn, and only then. Where others are at work anyway this cannot be
-/// told: they fill whatever a slower arm leaves idle.
+/// A machine that is busy while the baseline has its turn, and only then. If other programs work all the time this
+/// cannot be seen: they use whatever a slower arm leaves idle.
 pub fn disturbed_baseline(attempt: &Attempt) -> Option<Finding> {
     let shares: Vec<[f64; 2]> = attempt.measured().map(|pair| pair.foreign_cpu_share).collect();
     let disturbed = shares.iter().filter(|[baseline, candidate]| *baseline > BUSY && *candidate < QUIET).count();

@@ -1,4 +1,4 @@
-//! What a guard found, from its numbers.
+//! Judges a guard's numbers.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use pairbench::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Numbers of guards' pairs begin here, away from those of the comparison.
+/// Pair numbers of guards begin here, away from those of the comparison.
 pub(crate) const FIRST_NUMBER: u64 = 1_000_000;
 
 /// What a guard found.
@@ -16,13 +16,13 @@ pub(crate) const FIRST_NUMBER: u64 = 1_000_000;
 pub struct GuardResult {
     /// Its name in `loop.toml`.
     pub name: String,
-    /// How much worse is let through.
+    /// How much worse is allowed.
     pub margin_pct: f64,
     /// How much worse the candidate is, by Hodges–Lehmann; negative is better.
     pub worse_pct: f64,
     /// Exact p against the margin.
     pub p: f64,
-    /// Pairs it rests on.
+    /// Pairs that it rests on.
     pub pairs: usize,
     /// Whether it is shown to be within the margin.
     pub holds: bool,

@@ -1,4 +1,4 @@
-//! How much of a gain may be luck of where the program lies in memory.
+//! How much of a gain may be luck of the program's place in memory.
 
 mod spread;
 
@@ -13,37 +13,37 @@ use crate::config::{DEFAULT_FLOOR_PCT, LoopConfig, is_layout_varied};
 /// Layouts of each side that a claim is confirmed over.
 pub const CONFIRMED_OVER: usize = 10;
 
-/// What a gain must exceed, by an estimate of one layout of each side.
+/// The gain that must be exceeded, if one layout of each side is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Floors {
-    /// Less is not called faster.
+    /// A smaller gain is not called faster.
     pub faster_pct: f64,
-    /// More is confirmed without other layouts; the largest number there is where nothing is.
+    /// A larger gain is confirmed without other layouts; the largest number if every gain needs them.
     pub sure_pct: f64,
     /// Where the floors come from.
     pub basis: Basis,
 }
 
-/// What floors rest on.
+/// The basis of the floors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The self-test's layouts.
     Measured(LayoutNoise),
-    /// The self-test's layouts ran in an hour too noisy to see how they differ: less than with [`Basis::Fixed`] is not called
-    /// faster, and everything is confirmed over other layouts.
+    /// The self-test's layouts ran in an hour too noisy to see how they differ: the floor is that of [`Basis::Fixed`],
+    /// and every gain is confirmed over other layouts.
     Unresolved(LayoutNoise),
-    /// Builds can be had in other layouts, but the self-test has not measured how they differ, since it would take long or they
-    /// do not build: as with [`Basis::Unresolved`].
+    /// The build can make other layouts, but the self-test has not measured how they differ, because it would take long
+    /// or they do not build: as with [`Basis::Unresolved`].
     Unmeasured,
     /// Layouts cannot be varied: [`DEFAULT_FLOOR_PCT`], or `layout_floor_pct` of the configuration.
     Fixed,
 }
 
-/// What a gain needs, as far as layouts go.
+/// What a gain needs because of layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Two layouts may differ by as much: it is not faster.
+    /// A larger gain: two layouts may differ by as much.
     More,
     /// Confirmation over several layouts of both sides.
     OtherLayouts,
@@ -52,7 +52,7 @@ pub enum Needs {
 }
 
 impl Floors {
-    /// Of a configuration and what its self-test measured.
+    /// The floors of a configuration with the measurement of its self-test.
     pub fn of(config: &LoopConfig, measured: Option<LayoutNoise>) -> Floors {
         if let Some(noise) = measured.filter(LayoutNoise::is_resolved) {
             let (faster_pct, sure_pct) = (noise.faster_floor_pct(), noise.sure_floor_pct());
@@ -66,13 +66,13 @@ impl Floors {
         }
     }
 
-    /// The same again, from what they rest on.
+    /// Computes the floors again from their basis.
     #[must_use]
     pub fn again(&self, config: &LoopConfig) -> Floors {
         match self.basis {
             Basis::Measured(noise) | Basis::Unresolved(noise) => Floors::of(config, Some(noise)),
             Basis::Unmeasured => Floors::of(config, None),
-            // Of records from before there was another word for it.
+            // Older records have this word for every unmeasured floor.
             Basis::Fixed => {
                 let faster_pct = config.layout_floor_pct.unwrap_or(DEFAULT_FLOOR_PCT);
                 Floors { faster_pct, sure_pct: faster_pct, basis: Basis::Fixed }
@@ -80,7 +80,7 @@ impl Floors {
         }
     }
 
-    /// What an estimate needs.
+    /// What a gain of this size needs.
     pub fn needs(&self, speedup_pct: f64) -> Needs {
         if speedup_pct <= self.faster_pct {
             Needs::More
@@ -119,7 +119,7 @@ impl fmt::Display for Floors {
     }
 }
 
-/// Pairs of a confirmation over layouts that was to have so many: every pair of layouts has equally many.
+/// `planned` pairs of a confirmation, rounded up so that all pairs of layouts have equally many.
 pub fn pairs_over_layouts(planned: usize) -> usize {
     planned.next_multiple_of(CONFIRMED_OVER)
 }

@@ -1,4 +1,4 @@
-//! What plain runs say of a gain, from their times alone.
+//! Judges a gain by the times of plain runs alone.
 
 use pairbench::{
     draws::{Purpose, Randomization},
@@ -16,28 +16,29 @@ use super::{Attempt, VoidPair};
 /// Pairs in slices at each look: at the last one a gain that is not shown is refused.
 pub const LOOKS: [usize; 3] = [10, 20, 40];
 
-/// One-sided level of "there is a gain", shared among the looks.
+/// One-sided level of "there is a gain", divided among the looks.
 const SHOWN_LEVEL: f64 = 0.025 / LOOKS.len() as f64;
 
-/// One-sided level at which a gain as large as the confirmed one is excluded, shared among the looks.
+/// One-sided level at which a gain as large as the confirmed one is excluded, divided among the looks.
 const EXCLUDED_LEVEL: f64 = 0.01 / LOOKS.len() as f64;
 
-/// Each end of the interval of what is there.
+/// Level of each end of the estimate's interval.
 const INTERVAL_LEVEL: f64 = 0.025;
 
 /// Pairs one after the other. Six that all lie below a value have a chance of 1 in 64 if it is their median.
 pub const WHOLE_PAIRS: usize = 6;
 
-/// Times are kept to a microsecond, ratios to a millionth: what that can differ by for the shortest runs.
+/// Times are stored to a microsecond, ratios to a millionth: the difference that this can cause for the shortest runs.
 pub const ROUNDING_OF_TIMES: f64 = 1e-3;
 
-/// A gain of which not even this share is there is refused; between that and all of it, what is there is claimed.
+/// A gain is refused if plain runs do not show even this share of it; between that and all of it, the part they show is
+/// claimed.
 const LEAST_SHARE: f64 = 0.5;
 
 /// The plain runs of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlainRuns {
-    /// Drawn when the confirmation had ended.
+    /// Seeded when the confirmation had ended.
     #[serde(rename = "coins")]
     pub draws: Randomization,
     /// Steps of each run: more than the workload has.
@@ -46,10 +47,10 @@ pub struct PlainRuns {
     pub slices: Vec<PlainRow>,
     /// Pairs one after the other.
     pub whole: Vec<PlainRow>,
-    /// Pairs that were spoiled, and by whom; those that the candidate spoiled are among the rows as lost.
+    /// Spoiled pairs, and by whom; those that the candidate spoiled are among the rows as lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voids: Vec<VoidPair>,
-    /// Whether the gain is there; none while pairs are missing.
+    /// Whether the gain is shown; none while pairs are missing.
     pub accepted: Option<bool>,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +60,7 @@ pub struct PlainRuns {
 /// A pair of plain runs. Arrays are baseline, candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlainRow {
-    /// Its number, which its draws belong to.
+    /// Its number; its draws depend on it.
     pub number: u64,
     /// Whether the baseline started first.
     pub baseline_first: bool,
@@ -71,14 +72,14 @@ pub struct PlainRow {
 }
 
 impl PlainRow {
-    /// A pair that counts against the candidate without a number of its own.
+    /// A pair that counts against the candidate without a measured number.
     pub fn lost(draws: Randomization, number: u64) -> PlainRow {
         PlainRow { number, baseline_first: draws.coin(Purpose::Pair, number, 0), ms: [0.0; 2], log_ratio: LOST_D }
     }
 }
 
 impl PlainRuns {
-    /// Drawn now.
+    /// No runs yet, with a fresh seed.
     pub fn new(workload_steps: u64) -> PlainRuns {
         let draws = Randomization::fresh();
         PlainRuns {
@@ -114,12 +115,12 @@ pub fn steps(workload_steps: u64, draws: Randomization) -> u64 {
     workload_steps + workload_steps.div_ceil(10) + draws.below(workload_steps.div_ceil(2), Purpose::PlainSteps, 0, 0)
 }
 
-/// What the slices say so far about a gain of `confirmed` (a log ratio) of which `steps_share` shows in whole runs.
+/// What the slices show so far about a gain of `confirmed` (a log ratio) of which `steps_share` shows in whole runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// It is there.
+    /// There is a gain.
     Shown,
-    /// Not even half of it is.
+    /// Not even half of it is there.
     NotThere,
     /// More pairs are needed.
     Open,
@@ -135,13 +136,12 @@ pub fn judge_slices(d: &[f64], confirmed: f64, steps_share: f64) -> Found {
     if p_greater(d) <= SHOWN_LEVEL { Found::Shown } else { Found::Open }
 }
 
-/// Whether runs one after the other say that not even half of a gain is there.
+/// Whether runs one after the other show that not even half of a gain is there.
 pub fn whole_contradicts(d: &[f64], confirmed: f64, steps_share: f64) -> bool {
     d.len() >= WHOLE_PAIRS && d.iter().all(|d| *d < LEAST_SHARE * confirmed * steps_share)
 }
 
-/// What the slices say of the gain in the steps: over the whole run, divided by the share of it that steps are. None
-/// without slices.
+/// The gain in the steps by the slices: that of the whole run, divided by the steps' share of it. None without slices.
 pub fn estimate(attempt: &Attempt) -> Option<Estimate> {
     let (d, share) = seen(attempt, PlainMode::Slices);
     let critical = critical_value(d.len(), INTERVAL_LEVEL)?;
@@ -150,7 +150,7 @@ pub fn estimate(attempt: &Attempt) -> Option<Estimate> {
     Some(Estimate::new(averages.estimate() / share, interval.low / share, interval.high / share, d.len()))
 }
 
-/// Why an attempt's plain runs do not show a confirmed gain (a log ratio), by their rows alone; none where they do.
+/// Why an attempt's plain runs do not show a confirmed gain (a log ratio), by their rows alone; none if they do.
 pub fn finding(attempt: &Attempt, confirmed: f64) -> Option<String> {
     let (d, share) = seen(attempt, PlainMode::Slices);
     let looks = LOOKS.into_iter().take_while(|look| *look <= d.len());
@@ -180,7 +180,7 @@ pub fn finding(attempt: &Attempt, confirmed: f64) -> Option<String> {
     }
 }
 
-/// The numbers of a series, and which share of a run's time a gain in the steps can change.
+/// The numbers of a series, and the share of a run's time that a gain in the steps can change.
 pub fn seen(attempt: &Attempt, mode: PlainMode) -> (Vec<f64>, f64) {
     let Some(plain) = &attempt.plain else { return (Vec::new(), 1.0) };
     let rows = plain.rows(mode);

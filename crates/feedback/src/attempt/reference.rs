@@ -1,4 +1,4 @@
-//! What an attempt's parent and candidate are beside the best tree that was accepted before.
+//! Compares an attempt's parent and candidate with the best tree that was accepted before.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::visible::short;
 
-/// What the parent and the candidate are beside the best accepted tree of the last commits.
+/// The parent and the candidate compared with the best accepted tree of the last commits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
     /// The commit.
     pub commit: String,
-    /// What the parent gains beside it; none where both build the same program, or it could not be measured.
+    /// The parent's gain over it; none if both build the same program, or it could not be measured.
     pub parent: Option<Beside>,
-    /// What the candidate gains beside it, where the parent may be slower.
+    /// The candidate's gain over it, if the parent may be slower.
     pub candidate: Option<Beside>,
     /// Why it could not be measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,9 +26,9 @@ pub struct Reference {
 pub struct Beside {
     /// Its record in the ledger.
     pub record: String,
-    /// What it said.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// In numbers.
+    /// Its estimate.
     pub estimate: Option<Estimate>,
 }
 
@@ -54,12 +54,13 @@ impl fmt::Display for Beside {
 }
 
 impl Reference {
-    /// Whether a gain does no more than take back what was lost since.
+    /// Whether the gain only takes back what was lost since.
     pub fn takes_back(&self) -> bool {
         self.candidate.as_ref().is_some_and(|candidate| candidate.verdict != Verdict::Faster)
     }
 
-    /// Whether a gain over the parent may be claimed: not where it takes back what was lost, nor where nobody could see that.
+    /// Whether a gain over the parent may be claimed: not if it takes back what was lost, nor if that could not be
+    /// measured.
     pub fn allows_a_claim(&self) -> bool {
         !self.takes_back() && self.unmeasured.is_none()
     }

@@ -15,7 +15,7 @@ use crate::{
     config::{self, Guard, LoopConfig},
     store::{
         build::Built,
-        inputs,
+        inputs::{self, Inputs},
         session::{Session, config_text, hash_file},
     },
     visible::short,
@@ -221,7 +221,10 @@ fn build(
         builds.push(made);
     }
     let builds: [Built; 2] = builds.try_into().map_err(|_| LoopError::failed("a comparison has two builds"))?;
-    let inputs_of = |arm| inputs::folder(repository, session.state.folder(), &revisions[0].tree, inputs, arm, progress);
+    let inputs_of = |arm| {
+        let inputs = Inputs { tree: &revisions[0].tree, paths: inputs, arm };
+        inputs::folder(repository, session.state.folder(), inputs, progress)
+    };
     let inputs_from = [inputs_of(Arm::Baseline)?, inputs_of(Arm::Candidate)?];
     if let Some(gap) = session.isolation.protection().gap() {
         progress.note(&gap);

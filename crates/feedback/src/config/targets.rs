@@ -1,13 +1,13 @@
-//! `[targets]`: what the file says otherwise for another thing to be made faster.
+//! `[targets]`: what differs for another thing that is made faster.
 
 use super::{FILE_NAME, LoopConfig};
 use crate::LoopError;
 
-/// What a target of `[targets]` may say otherwise than the file does; the rest is everybody's.
+/// The keys that a target may set differently from the file; all targets share the rest.
 const OF_TARGET: [&str; 7] = ["epsilon_pct", "workload", "smoke", "trace", "sampling", "guards", "areas"];
 
 impl LoopConfig {
-    /// Reads and checks the file's text, all of its targets included, and returns what it says for one of them.
+    /// Reads and checks the file's text, including all of its targets, and returns the configuration of one of them.
     pub fn parse(text: &str, target: Option<&str>) -> Result<LoopConfig, LoopError> {
         let wrong = |what: String| LoopError::usage(format!("`{FILE_NAME}`: {what}"));
         let shown = |error: toml::de::Error| error.to_string().trim_end().to_owned();
@@ -18,14 +18,14 @@ impl LoopConfig {
             Some(toml::Value::Table(targets)) => targets,
             Some(_) => return Err(wrong("`targets` is not a table".to_owned())),
         };
-        let read = |table: &toml::Table| -> Result<LoopConfig, String> {
-            // From the text where there are no targets: its errors have lines.
+        let read = |table: &toml::Table| -> Result<LoopConfig, LoopError> {
+            // Without targets the text is parsed, because then errors have line numbers.
             let parsed = if has_targets { table.clone().try_into() } else { toml::from_str(text) };
-            let config: LoopConfig = parsed.map_err(shown)?;
+            let config: LoopConfig = parsed.map_err(|error| LoopError::usage(shown(error)))?;
             config.check()?;
             Ok(config)
         };
-        let mut chosen = read(&file).map_err(wrong)?;
+        let mut chosen = read(&file).map_err(|error| wrong(error.message))?;
         for (name, values) in &targets {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) || name.is_empty() {
                 return Err(wrong(format!("`targets.{name}`: a name has letters, digits, `-` and `_`")));
@@ -38,7 +38,7 @@ impl LoopConfig {
                 }
                 merged.insert(key.clone(), value.clone());
             }
-            let config = read(&merged).map_err(|why| wrong(format!("`targets.{name}`: {why}")))?;
+            let config = read(&merged).map_err(|error| wrong(format!("`targets.{name}`: {}", error.message)))?;
             if target == Some(name) {
                 chosen = LoopConfig { target: Some(name.clone()), ..config };
             }
@@ -89,7 +89,7 @@ mod tests {
         LoopConfig::parse(&format!("{SMALL}\n[targets]\n"), None).unwrap();
         for (from, to, target, named) in [
             ("", "", Some("cpu"), "`cpu` is not a target"),
-            // Also where it is not asked for.
+            // Also if it is not the requested target.
             ("steps = 20", "steps = 2", None, "`targets.gpu`: `steps` is 2"),
             (
                 "[targets.gpu.guards",

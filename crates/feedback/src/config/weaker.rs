@@ -1,7 +1,7 @@
-//! What a change of `loop.toml` makes weaker: what it no longer asks for, or asks less strictly.
+//! What a change of `loop.toml` makes weaker: checks that it removes or makes less strict.
 //!
-//! A larger ε lets fewer gains through and a new guard asks for more: neither is listed. A change that cannot be told to
-//! be stricter, such as another command of a guard, counts as weaker: whoever makes it can say why.
+//! A larger ε lets fewer gains through and a new guard asks for more: neither is listed. A change that is not clearly
+//! stricter, such as another command of a guard, counts as weaker: its author can say why.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::{
 /// One thing that became weaker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Weakening {
-    /// What: stable, so that the same thing is found again in another comparison.
+    /// What became weaker: a stable name, so that another comparison finds the same thing again.
     pub item: String,
     /// How, in words.
     pub text: String,
 }
 
-/// What the texts of two files differ in, the file's own workload and every target of the old one.
+/// Compares the texts of two files: the file's own workload and every target of the old file.
 ///
 /// # Errors
 /// Where one of them cannot be read.
@@ -37,7 +37,7 @@ pub fn between(old: &str, new: &str) -> Result<Vec<Weakening>, LoopError> {
             continue;
         }
         let of_target = weakenings(&LoopConfig::parse(old, Some(&target))?, &LoopConfig::parse(new, Some(&target))?);
-        // What is everybody's, and just as weak, has been said.
+        // What all targets share has been listed already.
         found.extend(of_target.into_iter().filter(|weakening| !known.contains(weakening)).map(|weakening| Weakening {
             item: format!("target {target}: {}", weakening.item),
             text: format!("target `{target}`: {}", weakening.text),
@@ -46,7 +46,7 @@ pub fn between(old: &str, new: &str) -> Result<Vec<Weakening>, LoopError> {
     Ok(found)
 }
 
-/// What `new` asks less strictly than `old`.
+/// The checks that are less strict in `new` than in `old`.
 pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
     let mut list = List(Vec::new());
     if new.epsilon_pct < old.epsilon_pct {
@@ -62,8 +62,8 @@ pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
     if is_layout_varied(old) && !is_layout_varied(new) {
         list.add("layout", "the build has no other layouts any more");
     }
-    list.missing("sealed", &old.sealed, &new.sealed, "is sealed no more");
-    list.missing("unmeasured", &new.unmeasured, &old.unmeasured, "is measured no more");
+    list.missing("sealed", &old.sealed, &new.sealed, "is no longer sealed");
+    list.missing("unmeasured", &new.unmeasured, &old.unmeasured, "is no longer measured");
     if new.ledger != old.ledger {
         let (now, before) = (new.ledger.display(), old.ledger.display());
         list.add("ledger", format!("the ledger is `{now}` instead of `{before}`"));
@@ -88,7 +88,7 @@ pub fn weakenings(old: &LoopConfig, new: &LoopConfig) -> Vec<Weakening> {
         }
         _ => {}
     }
-    list.missing("build.toolchain", &old.build.toolchain, &new.build.toolchain, "is asked of the toolchain no more");
+    list.missing("build.toolchain", &old.build.toolchain, &new.build.toolchain, "no longer identifies the toolchain");
     list.missing("environment", &new.environment, &old.environment, "reaches trainers");
     list.missing("build.environment", &new.build.environment, &old.build.environment, "reaches builds");
     list.of_sampling(old.sampling.as_ref(), new.sampling.as_ref());
@@ -102,14 +102,14 @@ impl List {
         self.0.push(Weakening { item: item.to_owned(), text: text.into() });
     }
 
-    /// Every glob or name that `must` has and `has` has not.
+    /// Lists every glob or name that is in `must` but not in `has`.
     fn missing(&mut self, item: &str, must: &[String], has: &[String], what: &str) {
         for name in must.iter().filter(|name| !has.contains(name)) {
             self.add(&format!("{item} {name}"), format!("`{name}` {what}"));
         }
     }
 
-    /// Something that is another, or gone.
+    /// Lists something that changed or is gone.
     fn kept<T: PartialEq>(&mut self, item: &str, old: Option<&T>, new: Option<&T>, name: impl Fn(&T) -> String) {
         let Some(old) = old else { return };
         match new {
@@ -136,7 +136,8 @@ impl List {
         }
     }
 
-    /// What parity rests on. Another command is a change of the instrument, which the bridge shows, and not weaker.
+    /// What parity depends on. Another command is not weaker: it is a change of the instrument, and its effect is
+    /// measured when it lands.
     fn of_workload(&mut self, name: &str, old: &Workload, new: &Workload) {
         let item = |part: &str| format!("{name}.{part}");
         if new.steps < old.steps {
@@ -164,7 +165,7 @@ impl List {
             self.kept("sampling", old, new, |_| "`[sampling]`".to_owned());
             return;
         };
-        self.missing("sampling.prompts", &old.prompts, &new.prompts, "is a prompt no more");
+        self.missing("sampling.prompts", &old.prompts, &new.prompts, "is no longer a prompt");
         self.kept("sampling.greedy", Some(&old.greedy), Some(&new.greedy), |_| "`sampling.greedy`".to_owned());
         self.kept("sampling.seeded", Some(&old.seeded), Some(&new.seeded), |_| "`sampling.seeded`".to_owned());
         self.kept("sampling.training", old.training.as_ref(), new.training.as_ref(), |_| {
@@ -236,7 +237,7 @@ mod tests {
             let new = full.replace(from, to);
             assert_ne!(new, full, "{from}");
             assert!(items(&full, &new).contains(&item.to_owned()), "{from}: {:?}", items(&full, &new));
-            // The way back is stricter, but for what cannot be told.
+            // The reverse change is stricter, except where that is unclear.
             let is_another = ["eval", "greedy", "measures"].iter().any(|part| item.ends_with(part));
             let back = items(&new, &full);
             assert!(is_another || item == "target gpu" || back.is_empty(), "{from}: {back:?}");

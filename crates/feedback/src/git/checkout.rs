@@ -1,8 +1,8 @@
 //! A folder that holds a tree, for builds: one tree after the other in the same place.
 //!
-//! Only files that differ are written, so that incremental builds stay incremental. Build tools compare times of
-//! files, so a file that is written must be younger than all that an earlier build made of its old content, also when
-//! both happened within one tick of the clock, or the clock was set back.
+//! Only files that differ are written, so that incremental builds stay incremental. Build tools compare times of files,
+//! so a written file must be younger than everything that an earlier build made of its old content, even if both
+//! happened within one clock tick or the clock was set back.
 
 use std::{
     fs::{self, File},
@@ -23,12 +23,13 @@ use pairbench::files::remove;
 use crate::LoopError;
 
 impl Repository {
-    /// Makes the folder `into` hold exactly `tree`, byte for byte. Files that differ from it, also those that a build has
-    /// changed, are written; others keep their times. What the tree's own `.gitignore` names stays (that is where builds
-    /// leave their intermediate files), all else that is not in the tree goes. Folders of submodules are left empty.
+    /// Makes the folder `into` hold exactly `tree`, byte for byte. Files that differ from it, also those that a build
+    /// has changed, are written; others keep their times. Files that the tree's own `.gitignore` names stay (builds
+    /// leave their intermediate files there); all other files that are not in the tree are removed. Folders of
+    /// submodules are left empty.
     ///
-    /// The folder is not a working tree that the user's git knows of: what is known about it lies in `<into>.git`, and
-    /// HEAD, index and files of the user are not touched. The caller is the only one who works in `into`.
+    /// The user's git does not know the folder as a working tree: its git folder is `<into>.git`, and the user's HEAD,
+    /// index and files are not touched. Nobody but the caller works in `into`.
     ///
     /// # Errors
     /// [`LoopError::refused`] where the tree has a link that leads outside of it, or a pointer of git-lfs.
@@ -47,8 +48,8 @@ impl Repository {
         if git.prepare().and_then(|()| switch(git, tree)).is_ok() {
             return Ok(());
         }
-        // Git was cut off in here earlier (its lock makes it fail now), or the index is damaged: nothing tells which
-        // files are what they seem. If that was not the reason, it comes up again.
+        // Git was killed here earlier (its lock makes it fail now), or the index is damaged: no file can be trusted. If
+        // that was not the reason, the second attempt fails too.
         remove(git.outside())?;
         git.forget()?;
         git.prepare()?;
@@ -59,7 +60,7 @@ impl Repository {
 fn switch(git: &PlainGit<'_>, tree: &str) -> Result<(), LoopError> {
     let folder = git.outside();
     remove(&folder.join(".git"))?; // git itself would neither see nor remove it
-    // Files that were touched only get their new times noted; exit code 1 says that some are really changed.
+    // For files that were only touched this notes the new times; exit code 1 means that some have really changed.
     git.git(["update-index", "-q", "--refresh"]).run()?;
     let on_disk = git.git(["diff-files", "--raw", "-z", "--no-abbrev", "--no-renames"]).output()?;
     let in_index = git.git(["diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", tree]).output()?;
@@ -69,7 +70,7 @@ fn switch(git: &PlainGit<'_>, tree: &str) -> Result<(), LoopError> {
     git.git(["read-tree", "--reset", "-u", tree]).output()?;
     git.git(["clean", "-ffdq"]).output()?;
     let Some(newest) = newest else { return Ok(()) };
-    // A link that points elsewhere shows other content with that content's old time.
+    // A link with a new target shows other content with that content's old time.
     let is_link = |mode: &str| mode == SYMLINK;
     let paths = if changes.iter().any(|change| is_link(&change.old_mode) || is_link(&change.new_mode)) {
         split_nul(&git.git(["ls-files", "-z"]).output()?).map(path_of).collect()
@@ -103,10 +104,10 @@ fn newest_time(folder: &Path) -> Result<Option<SystemTime>, LoopError> {
     Ok(newest)
 }
 
-/// Sees to it that a file's time lies after `newest`.
+/// Makes a file's time later than `newest`.
 fn make_younger(path: &Path, newest: SystemTime) -> io::Result<()> {
     let is_file = fs::symlink_metadata(path).is_ok_and(|data| data.is_file()); // else deleted, or a link
-    // File systems differ in how finely they keep times: the coarsest in steps of two seconds.
+    // File systems differ in the resolution of times: the coarsest is two seconds.
     for step in [Duration::ZERO, Duration::from_micros(1), Duration::from_secs(2)] {
         if !is_file || fs::metadata(path)?.modified()? > newest {
             break;

@@ -1,10 +1,10 @@
-//! One call of the `git` program, which the user's configuration and the environment cannot bend.
+//! One call of the `git` program, whose result the user's configuration and the environment cannot change.
 //!
 //! - Variables that git sets for hooks (`GIT_DIR`, `GIT_INDEX_FILE` …) would point it at another repository or index:
-//!   all `GIT_*` go, but for those that hold the user's identity and configuration.
-//! - The user's configuration stays in force (identity, filters, ignored files), except for what runs programs or
-//!   changes what plumbing prints.
-//! - No hook is run. Nothing asks: standard input is what [`Git::input`] gives.
+//!   all `GIT_*` are removed, except those that hold the user's identity and configuration.
+//! - The user's configuration applies (identity, filters, ignored files), except settings that run programs or change
+//!   the output of plumbing commands.
+//! - No hook is run. No prompt appears: standard input is what [`Git::input`] gives.
 
 use std::{
     env,
@@ -35,7 +35,7 @@ const SETTINGS: [&str; 13] = [
     "core.pager=cat",
     "core.fsmonitor=false",
     "core.safecrlf=false",
-    // Otherwise files that we have git write or read are taken for unchanged ever after.
+    // Otherwise git would take files that it wrote or read for us as unchanged for ever.
     "core.ignoreStat=false",
     "core.trustctime=true",
     "core.checkStat=default",
@@ -49,10 +49,10 @@ const SETTINGS: [&str; 13] = [
 /// For an index that is not the user's: one plain file with every entry.
 const PRIVATE_INDEX_SETTINGS: [&str; 3] = ["core.untrackedCache=false", "core.splitIndex=false", "index.sparse=false"];
 
-/// Files of the user's own that are read although no configuration names them.
+/// Files of the user that are read although no configuration names them.
 const PLAIN_SETTINGS: [&str; 2] = ["core.attributesFile=/dev/null", "core.excludesFile=/dev/null"];
 
-/// A call that is being put together.
+/// A call that is being built.
 pub(super) struct Git {
     folder: PathBuf,
     settings: Vec<&'static str>,
@@ -74,7 +74,7 @@ pub(super) struct Answer {
 }
 
 impl Git {
-    /// In `folder`.
+    /// A call in `folder`.
     pub(super) fn new(folder: &Path) -> Git {
         Git {
             folder: folder.into(),
@@ -116,19 +116,19 @@ impl Git {
         self
     }
 
-    /// Run by another program: the words that come before its own.
+    /// Runs the call through another program: `wrapper` has the words that come before its own.
     pub(super) fn through(mut self, wrapper: &[String]) -> Git {
         self.wrapper = wrapper.to_vec();
         self
     }
 
-    /// What the call reads.
+    /// Sets the standard input of the call.
     pub(super) fn input(mut self, bytes: Vec<u8>) -> Git {
         self.input = bytes;
         self
     }
 
-    /// May use the terminal, as signing does.
+    /// Allows the call to use the terminal, as signing does.
     pub(super) fn interactive(mut self) -> Git {
         self.is_interactive = true;
         self
@@ -149,7 +149,7 @@ impl Git {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if !self.is_interactive {
-            command.process_group(0); // Ctrl-C does not cut it off halfway
+            command.process_group(0); // Ctrl-C does not kill it halfway
         }
         let called =
             format!("git {}", self.arguments.first().map_or_else(String::new, |name| name.display().to_string()));
@@ -162,7 +162,8 @@ impl Git {
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let stdin = child.stdin.take();
         let output = thread::scope(|scope| {
-            // Beside the reading: both pipes may fill up. Git may also end without reading all; its exit code tells.
+            // Written in parallel with reading, because both pipes may fill up. Git may also end without reading all;
+            // its exit code tells.
             scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(&self.input)));
             child.wait_with_output()
         });
@@ -170,7 +171,7 @@ impl Git {
         Ok(Answer { code: output.status.code(), stdout: output.stdout, stderr: output.stderr, called })
     }
 
-    /// Its standard output; another exit code than 0 is an error.
+    /// Its standard output; any exit code but 0 is an error.
     pub(super) fn output(self) -> Result<Vec<u8>, LoopError> {
         let answer = self.run()?;
         if answer.is_success() { Ok(answer.stdout) } else { Err(answer.error()) }
@@ -199,14 +200,14 @@ impl Answer {
         one_line(&self.stdout)
     }
 
-    /// What git had to say, on one line.
+    /// Git's error output, on one line.
     pub(super) fn message(&self) -> String {
         let text = String::from_utf8_lossy(&self.stderr);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(10).collect();
         if lines.is_empty() { "git says nothing".into() } else { lines.join("; ") }
     }
 
-    /// That the call failed.
+    /// The error of a failed call.
     pub(super) fn error(&self) -> LoopError {
         let how = self.code.map_or("was ended by a signal".into(), |code| format!("ended with exit code {code}"));
         LoopError::failed(format!("`{}` {how}: {}", self.called, self.message()))
@@ -217,8 +218,8 @@ fn one_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
 
-/// Takes the variables of git away from a command, but for those that hold the user's identity and configuration; for
-/// a plain one the configuration goes too.
+/// Removes git's variables from a command, except those that hold the user's identity and configuration; for a plain
+/// call also those of the configuration.
 fn clear_variables(command: &mut Command, is_plain: bool) {
     for (name, _) in env::vars_os() {
         let Some(text) = name.to_str() else { continue };

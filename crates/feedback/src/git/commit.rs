@@ -7,15 +7,15 @@ use super::{
 use crate::LoopError;
 
 impl Repository {
-    /// Commits a tree on top of `expected`, where the user stood when the tree was made, and returns the commit.
-    /// Identity and `commit.gpgsign` are the user's. No hook is run: the gate is the loop's, and a hook could change
-    /// what was measured. The working tree's files stay as they are.
+    /// Commits a tree on top of `expected`, the user's HEAD when the tree was made, and returns the commit. Identity
+    /// and `commit.gpgsign` are the user's. No hook is run: the loop has its own gate, and a hook could change what was
+    /// measured. The working tree's files stay as they are.
     ///
-    /// The user's index takes over the files that the commit changes and keeps all else that is staged.
+    /// In the user's index, the files that the commit changes are updated, and everything else that is staged stays.
     ///
-    /// A crash at any moment leaves one of three states, none of which loses anything: all as before; the change staged
-    /// but HEAD as before (calling again goes on from there); or all done. That is why the index comes before the branch:
-    /// the other way round, the user's next `git commit` would take the change back.
+    /// A crash at any moment leaves one of three states, none of which loses anything: everything as before; the change
+    /// staged but HEAD as before (calling again continues from there); or everything done. This is why the index is
+    /// written before the branch: in the other order, the user's next `git commit` would revert the change.
     ///
     /// # Errors
     /// [`LoopError::refused`] where HEAD is not at `expected` any more: nothing is changed then.
@@ -46,13 +46,13 @@ impl Repository {
 
         let subject = message.lines().next().unwrap_or_default();
         if let Err(error) = self.move_branch(&commit, subject, expected) {
-            // Only what we wrote ourselves: whoever moved HEAD may have written an index, too.
+            // Only if the index is still ours: whoever moved HEAD may have written one, too.
             if IndexFile::read(&self.index_path())? == after
                 && let Some(before) = before
             {
                 before.put_back(&self.index_path())?;
             }
-            self.check_head(expected)?; // says better why
+            self.check_head(expected)?; // its message says why
             return Err(error);
         }
         // Exit code 1 says that other files are changed. Without it `git status` does the same work later.

@@ -1,4 +1,4 @@
-//! Reading what a tree holds and how commits follow each other.
+//! Reads the content of trees and the order of commits.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,8 @@ use super::{LogEntry, Repository, index::set_entries, plain::PlainGit};
 use crate::LoopError;
 
 impl Repository {
-    /// Makes the folder `into`, which is not there yet, hold files and folders of a tree under their paths, byte for byte.
+    /// Makes the folder `into`, which must not exist yet, with files and folders of a tree under their paths, byte for
+    /// byte.
     ///
     /// # Errors
     /// [`LoopError::usage`] where the tree has none of that name; [`LoopError::refused`] where it has a link that leads
@@ -27,7 +28,7 @@ impl Repository {
         found
     }
 
-    /// A git whose index holds a part of a tree, and which knows nothing yet of the files in `folder`.
+    /// A git folder whose index holds a part of a tree, and which knows nothing yet of the files in `folder`.
     fn part_of<'a>(&'a self, tree: &str, paths: &[PathBuf], folder: &'a Path) -> Result<PlainGit<'a>, LoopError> {
         let mut listed = Vec::new();
         for path in paths {
@@ -47,7 +48,7 @@ impl Repository {
         Ok(git)
     }
 
-    /// The content of a file of a tree; none if it has no such file.
+    /// The content of a file of a tree; none if the tree has no such file.
     pub fn read_file(&self, tree: &str, path: &str) -> Result<Option<Vec<u8>>, LoopError> {
         let listed = self.git(["ls-tree", "-z", "--full-tree", tree, "--", path]).output()?;
         if listed.is_empty() {
@@ -63,7 +64,7 @@ impl Repository {
         Ok(!listed.is_empty())
     }
 
-    /// Hash of what a tree holds at some paths, files and whole folders: names, modes and contents.
+    /// Hash of files and whole folders of a tree: names, modes and contents.
     pub fn hash_of(&self, tree: &str, paths: &[PathBuf]) -> Result<String, LoopError> {
         if paths.is_empty() {
             return Ok(String::new());

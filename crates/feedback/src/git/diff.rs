@@ -1,4 +1,4 @@
-//! What differs between trees. Renames are a deletion and an addition.
+//! Differences between trees. A rename is a deletion and an addition.
 
 use std::path::PathBuf;
 
@@ -55,11 +55,11 @@ impl Repository {
         Ok(stat)
     }
 
-    /// What a change is, wherever it is applied: stays the same when a commit is rebased or cherry-picked onto other
-    /// lines. None where the trees are equal. Files that match `unmeasured` do not count.
+    /// An id of a change that stays the same when its commit is rebased or cherry-picked. None where the trees are
+    /// equal. Files that match `unmeasured` do not count.
     ///
-    /// It is `git patch-id --verbatim` over the diff, which is `--stable` without forgiving white space: in Python that
-    /// is meaning.
+    /// It is `git patch-id --verbatim` of the diff, which is `--stable` but respects white space: in Python white space
+    /// has meaning.
     pub fn patch_id(&self, old: &str, new: &str, unmeasured: &GlobSet) -> Result<Option<String>, LoopError> {
         let (old, new) = (self.measured_tree(old, unmeasured)?, self.measured_tree(new, unmeasured)?);
         let options = ["--patch", "--full-index", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"];

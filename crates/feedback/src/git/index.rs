@@ -1,8 +1,8 @@
-//! An index of our own: trees are made in it, and the user's stays as it is.
+//! A private index: trees are made in it, and the user's index stays as it is.
 //!
 //! Git takes a file for unchanged when size and times are those in the index, unless the file is as young as the index
-//! itself: then it looks into it ("racily clean"). A copy of the index must therefore keep the original's own time;
-//! a younger copy would hide a change made in the second in which the original was written.
+//! itself: then git reads the file ("racily clean"). A copy of the index must therefore keep the original's own time; a
+//! younger copy would hide a change made in the second in which the original was written.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::LoopError;
 
 const PREFIX: &str = "alpha-loop-index-";
 
-/// After this long an index was left by a process that died.
+/// An index of this age was left by a process that died.
 const LEFT_BEHIND_S: u64 = 24 * 3600;
 
 /// Vanishes when dropped.
@@ -51,7 +51,7 @@ impl<'a> PrivateIndex<'a> {
         self.repository.git(arguments).private_index(&self.path)
     }
 
-    /// Sets entries, removes those with mode 0; what is in their way goes.
+    /// Sets entries, removes those with mode 0; conflicting entries are removed.
     pub(super) fn set_entries(&self, entries: Vec<u8>) -> Result<(), LoopError> {
         set_entries(self.git([]), entries)
     }
@@ -100,7 +100,7 @@ pub(super) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Reads one; none where there is none, which git takes for an empty one.
+    /// Reads an index file; none if there is none, which git treats as an empty index.
     pub(super) fn read(path: &Path) -> Result<Option<IndexFile>, LoopError> {
         // Git replaces the file by renaming, so bytes and time of an open one belong together.
         let read = |mut file: File| -> io::Result<IndexFile> {
@@ -125,7 +125,7 @@ impl IndexFile {
             .map_err(|error| LoopError::io("write", path, &error))
     }
 
-    /// Puts it in the place of the file at `path`, which is read at any moment.
+    /// Replaces the file at `path`, which may be read at any moment.
     pub(super) fn put_back(&self, path: &Path) -> Result<(), LoopError> {
         let temporary = path.with_file_name(format!("{PREFIX}{}-back", process::id()));
         self.write(&temporary)?;
@@ -140,7 +140,7 @@ impl Repository {
     }
 }
 
-/// By the time of the last change of the file's own entry: an index has the time of the one it was copied from.
+/// Uses the change time of the file's inode: a copied index has the modification time of its original.
 fn remove_left_behind(folder: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

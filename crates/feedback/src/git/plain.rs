@@ -1,9 +1,9 @@
 //! A git folder of our own beside a folder that trees are laid out in.
 //!
-//! What a tree holds is laid out byte for byte: no filter, no line ends or encodings that change, no `$Id$`. Git has no
-//! switch for that, and both its configuration and the attributes of the tree can ask for each of them. So the folder is
-//! the working tree of a git folder with neither remotes nor settings, which borrows the repository's objects and whose
-//! attributes, the first to count, turn all of that off. The user's own configuration is not read.
+//! A tree is laid out byte for byte: no filter, no conversion of line ends or encodings, no `$Id$`. Git has no switch
+//! for that, and both its configuration and the attributes of the tree can ask for each of them. So the folder is the
+//! working tree of a git folder with neither remotes nor settings, which borrows the repository's objects and whose
+//! attributes, which take precedence, turn all of that off. The user's own configuration is not read.
 
 use std::{
     ffi::OsString,
@@ -16,10 +16,10 @@ use pairbench::files;
 
 use crate::LoopError;
 
-/// They come before those of the tree.
+/// They take precedence over those of the tree.
 const ATTRIBUTES: &str = "* -text -eol -crlf -ident -filter !working-tree-encoding\n";
 
-/// A pointer of git-lfs is a file of this text and at most so many bytes.
+/// A git-lfs pointer is a file that starts with this text and has at most [`MAX_LFS_POINTER_BYTES`].
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const MAX_LFS_POINTER_BYTES: u64 = 1024;
 
@@ -32,12 +32,12 @@ struct Entry {
     path: PathBuf,
 }
 
-/// A folder that other processes see at another place than this one does.
+/// A folder that other processes see at another path than this one does.
 #[derive(Clone, Debug)]
 pub struct Elsewhere {
     /// Where this process sees it.
     pub outside: PathBuf,
-    /// What runs a command where the folder is seen: the words before its own.
+    /// The words that go before a command's own to run it where the folder is seen.
     pub wrapper: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> PlainGit<'a> {
         &self.elsewhere.outside
     }
 
-    /// Makes both folders if they are not there, and has the git folder say what it must.
+    /// Makes both folders if they are not there, and writes the git folder's files.
     pub(super) fn prepare(&self) -> Result<(), LoopError> {
         let git_dir = beside(self.outside());
         for folder in [self.outside(), &git_dir.join("refs"), &git_dir.join("info")] {
@@ -88,7 +88,7 @@ impl<'a> PlainGit<'a> {
         Ok(())
     }
 
-    /// Removes the git folder, and with it what is known about the files of the other.
+    /// Removes the git folder, and with it what git knows about the files in the folder.
     pub(super) fn forget(&self) -> Result<(), LoopError> {
         files::remove(&beside(self.outside()))
     }
@@ -105,10 +105,10 @@ impl<'a> PlainGit<'a> {
             .args(arguments)
     }
 
-    /// The files of the index that are not in the folder byte for byte, and those that are there beside them, ignored or
-    /// not. What is known of the files is not believed: each is read.
+    /// The files of the index that are not in the folder byte for byte, and other files that are there, ignored or not.
+    /// Every file is read; the index's knowledge of them is not trusted.
     pub(super) fn differences(&self) -> Result<Vec<PathBuf>, LoopError> {
-        self.git(["update-index", "-q", "--refresh"]).run()?; // says by its exit code what the next call says by name
+        self.git(["update-index", "-q", "--refresh"]).run()?; // its exit code says what the next call says by name
         let mut found = self.git(["diff-files", "--name-only", "-z"]).output()?;
         found.extend(self.git(["ls-files", "--others", "-z"]).output()?);
         Ok(split_nul(&found).map(path_of).collect())
@@ -116,8 +116,8 @@ impl<'a> PlainGit<'a> {
 }
 
 impl Repository {
-    /// Refuses a tree that cannot be laid out as it is: links that lead outside of it, and pointers of git-lfs in place of
-    /// files. Only looks at files below `paths`, at all where there are none.
+    /// Refuses a tree that cannot be laid out as it is: with links that lead outside of it, or git-lfs pointers in
+    /// place of files. Checks only files below `paths`, or all files if that is empty.
     pub(super) fn check_layout(&self, tree: &str, paths: &[PathBuf]) -> Result<(), LoopError> {
         let mut looked_at = self.entries(tree, paths)?;
         looked_at
@@ -139,7 +139,7 @@ impl Repository {
         Ok(())
     }
 
-    /// What is in a tree below `paths`, or all of it.
+    /// The files of a tree below `paths`, or all files.
     fn entries(&self, tree: &str, paths: &[PathBuf]) -> Result<Vec<Entry>, LoopError> {
         let named = paths.iter().map(|path| path.as_os_str());
         let listing =
@@ -168,7 +168,7 @@ impl Repository {
         let mut rest = said.as_slice();
         ids.iter()
             .map(|id| {
-                // `<id> blob <bytes>`, a line's end, the content, a line's end.
+                // `<id> blob <bytes>`, a line end, the content, a line end.
                 let missing = || LoopError::failed(format!("the object `{id}` cannot be read"));
                 let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(missing)?;
                 let head = String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -188,8 +188,8 @@ fn beside(folder: &Path) -> PathBuf {
     PathBuf::from(git_dir)
 }
 
-/// Whether a link of a tree leads to a place in the tree. `..` may only come first: after a name it would depend on where
-/// that one, if it is a link itself, leads to.
+/// Whether a link of a tree leads to a place in the tree. `..` may only come first: after a name that is itself a link
+/// it would depend on that link.
 fn stays_inside(link: &Path, target: &Path) -> bool {
     let folders_above = link.components().count() - 1;
     let steps_up = target.components().take_while(|part| *part == Component::ParentDir).count();

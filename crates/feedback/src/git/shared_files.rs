@@ -1,6 +1,6 @@
-//! Small files that all clones of a repository share: the tree of a commit under a reference of the loop's own, which no
-//! branch has. Linked worktrees see the same one; push and fetch carry it; two histories of it merge by having the files
-//! of both.
+//! Small files that all clones of a repository share: the tree of a commit under a reference of the loop, which is on
+//! no branch. Linked worktrees see the same reference; push and fetch transfer it; two of its histories merge by having
+//! the files of both.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::LoopError;
 
 /// Fetched references of other clones.
 const REMOTES: &str = "refs/alpha-loop/remotes";
-/// Another loop may have written meanwhile; this often we look again.
+/// How often we try again because another loop has written meanwhile.
 const TRIES: usize = 10;
-/// A file of ours is far shorter.
+/// The loop's own files are far shorter.
 const MAX_FILE_BYTES: usize = 16_384;
 /// Commits of the reference name a neutral author.
 const IDENTITY: [(&str, &str); 4] = [
@@ -25,14 +25,14 @@ const IDENTITY: [(&str, &str); 4] = [
 pub type SharedFiles = BTreeMap<String, Vec<u8>>;
 
 impl Repository {
-    /// The files of `refs/alpha-loop/<name>` here, and of each clone's that was fetched as
+    /// The files of `refs/alpha-loop/<name>` here, and those of each clone that were fetched as
     /// `refs/alpha-loop/remotes/<remote>/<name>`: a set of files for each.
     pub fn shared_files(&self, name: &str) -> Result<Vec<SharedFiles>, LoopError> {
         self.shared_commits(name)?.iter().map(|commit| self.files_of(commit)).collect()
     }
 
-    /// Replaces the files of `refs/alpha-loop/<name>` by what `merge` makes of all that are known. The commit follows
-    /// those of all clones, so that pushing it moves theirs forward.
+    /// Replaces the files of `refs/alpha-loop/<name>` by the result of `merge` on all known sets. The commit descends
+    /// from those of all clones, so that pushing it fast-forwards theirs.
     pub fn share_files(
         &self,
         name: &str,
@@ -71,7 +71,7 @@ impl Repository {
         Err(last.unwrap_or_else(|| LoopError::failed(format!("cannot write `{reference}`"))))
     }
 
-    /// The remotes from which `git fetch` does not bring the shared files yet, each with what to add to its `fetch`.
+    /// The remotes from which `git fetch` does not yet fetch the shared files, each with the refspec to add.
     pub fn remotes_without_shared(&self, name: &str) -> Result<Vec<(String, String)>, LoopError> {
         let remotes = self.git(["remote"]).output()?;
         let mut found = Vec::new();
@@ -85,7 +85,7 @@ impl Repository {
         Ok(found)
     }
 
-    /// The commits of a shared reference: the own one first, then those of other clones.
+    /// The commits of a shared reference: our own first, then those of other clones.
     fn shared_commits(&self, name: &str) -> Result<Vec<String>, LoopError> {
         let mut commits: Vec<String> = self.reference(&format!("refs/alpha-loop/{name}"))?.into_iter().collect();
         let listed = self.git(["for-each-ref", "--format=%(objectname) %(refname)", REMOTES]).output()?;

@@ -1,10 +1,10 @@
 //! The working tree as a tree object, and references that keep it.
 //!
-//! What is in a snapshot: tracked files and untracked ones that git does not ignore, as they lie on disk; files that
-//! are gone are gone. Submodules are what the index says. Repositories that merely lie inside this one are not part of
-//! it. Files that match `unmeasured` (ledger, runs) are taken from HEAD, whatever is on disk or staged. Files that git was
-//! told not to look at (`skip-worktree`, `assume-unchanged`) are looked at; those of a sparse checkout, which are not on
-//! disk, are what the index says.
+//! A snapshot has the tracked files and the untracked ones that git does not ignore, as they are on disk; deleted files
+//! are not in it. Submodules are as the index has them. Other repositories inside this one are not part of it. Files
+//! that match `unmeasured` (ledger, runs) are taken from HEAD, whatever is on disk or staged. Files that git was told
+//! not to check (`skip-worktree`, `assume-unchanged`) are checked; files that a sparse checkout leaves out are as the
+//! index has them.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ use super::{
 };
 use crate::LoopError;
 
-/// Untracked files beyond this are hardly meant to be part of a change.
+/// Untracked files of more than this are probably not meant to be part of a change.
 const MAX_UNTRACKED_BYTES: u64 = 256 << 20;
 
 const REFERENCES: &str = "refs/alpha-loop";
-/// So many measured trees stay in the repository.
+/// The number of measured trees that stay in the repository.
 const MOST_KEPT: usize = 50;
 
-/// For scratch commits of users who have none.
+/// Identity for scratch commits of users without one.
 const FALLBACK_NAME: &str = "alpha loop";
 const FALLBACK_EMAIL: &str = "alpha-loop@localhost";
 
@@ -45,12 +45,12 @@ pub struct Snapshot {
 }
 
 impl Repository {
-    /// Makes a tree of the working tree. The user's index, stash and files stay untouched; nothing refers to the tree
+    /// Makes a tree of the working tree. The user's index, stash and files stay untouched; no reference keeps the tree
     /// yet, see [`Repository::keep`].
     ///
     /// # Errors
-    /// [`LoopError::usage`] where a merge or the like is under way, and where untracked files are so large that they
-    /// hardly belong to the change.
+    /// [`LoopError::usage`] if a merge or the like is in progress, or untracked files are too large to be meant as part
+    /// of the change.
     pub fn snapshot(&self, unmeasured: &GlobSet) -> Result<Snapshot, LoopError> {
         if let Some(what) = self.merge_in_progress()? {
             let message = format!("{what} is under way in `{}`", self.root().display());
@@ -97,7 +97,7 @@ impl Repository {
         Ok(Snapshot { tree, untracked, changed })
     }
 
-    /// Has an index look at every file that is on disk, whatever the user told it.
+    /// Has an index check every file that is on disk, whatever the user told git.
     fn look_at_all(&self, index: &PrivateIndex<'_>) -> Result<(), LoopError> {
         let listed = index.git(["ls-files", "-v", "-z"]).output()?;
         let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
@@ -154,8 +154,8 @@ impl Repository {
         index.write_tree()
     }
 
-    /// The tree with these files as they lie on disk, byte for byte: whether git ignores them or not, and whatever filters
-    /// attributes ask for. Their names have no line break.
+    /// The tree with these files as they are on disk, byte for byte: whether git ignores them or not, and without
+    /// filters. Their names must have no line break.
     pub fn with_files(&self, tree: &str, paths: &[PathBuf]) -> Result<String, LoopError> {
         let index = PrivateIndex::empty(self);
         index.git(["read-tree", tree]).output()?;
@@ -172,7 +172,7 @@ impl Repository {
     }
 
     /// Makes a commit of a tree and keeps it as `refs/alpha-loop/<label>`, so that what was measured exists. An earlier
-    /// one of that label is let go. Moves no branch. Users without a configured name get a neutral one here.
+    /// commit with that label is released. Moves no branch. Users without a configured name get a neutral one here.
     pub fn keep(&self, tree: &str, parent: &str, label: &str) -> Result<String, LoopError> {
         let message = format!("alpha loop: {label}\n\nThe working tree as it was measured.\n");
         let mut call = self.git(["commit-tree", "--no-gpg-sign", "-F", "-", "-p", parent, tree]);
@@ -190,7 +190,7 @@ impl Repository {
         Ok(commit)
     }
 
-    /// Lets go of all but the newest [`MOST_KEPT`].
+    /// Releases all but the newest [`MOST_KEPT`].
     fn forget_oldest(&self) -> Result<(), LoopError> {
         let listed = self.git(["for-each-ref", "--sort=-committerdate", "--format=%(refname)", REFERENCES]).output()?;
         let names = String::from_utf8_lossy(&listed);

@@ -17,7 +17,7 @@ use crate::{
     config::{LoopConfig, Workload},
     ledger::RecordId,
     store::{
-        inputs,
+        inputs::{self, Inputs},
         session::{Session, config_text},
     },
 };
@@ -58,7 +58,8 @@ pub fn measure(session: &mut Session, built_arms: &BuiltArms, progress: &dyn Pro
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
     let state = session.state.folder();
     let inputs = |arm: Arm, paths| {
-        inputs::folder(&session.repository, state, &built_arms.revisions[arm.index()].tree, paths, arm, progress)
+        let tree = &built_arms.revisions[arm.index()].tree;
+        inputs::folder(&session.repository, state, Inputs { tree, paths, arm }, progress)
     };
     let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
     let specs = [

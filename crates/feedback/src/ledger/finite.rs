@@ -11,9 +11,8 @@ use serde::{
 };
 
 /// Fails on the first number that is not finite, and says where it is: `` `pairs[3].d` is NaN ``.
-pub(super) fn check(value: &impl Serialize) -> Result<(), String> {
-    let mut walk = Walk::default();
-    value.serialize(&mut walk).map_err(|Stop(what)| what)
+pub(super) fn check(value: &impl Serialize) -> Result<(), Unwritable> {
+    value.serialize(&mut Walk::default())
 }
 
 /// Walks a value; writes nothing.
@@ -23,33 +22,27 @@ struct Walk {
     path: String,
 }
 
-#[derive(Debug)]
-struct Stop(String);
+/// Where the walk stopped, and why.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unwritable(String);
 
-impl Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Stop {}
-
-impl Error for Stop {
-    fn custom<T: Display>(what: T) -> Stop {
-        Stop(what.to_string())
+impl Error for Unwritable {
+    fn custom<T: Display>(what: T) -> Unwritable {
+        Unwritable(what.to_string())
     }
 }
 
 impl Walk {
-    fn step_into<T: Serialize + ?Sized>(&mut self, step: fmt::Arguments, value: &T) -> Result<(), Stop> {
+    fn step_into<T: Serialize + ?Sized>(&mut self, step: fmt::Arguments, value: &T) -> Result<(), Unwritable> {
         let length = self.path.len();
-        self.path.write_fmt(step).map_err(Stop::custom)?;
+        self.path.write_fmt(step).map_err(Unwritable::custom)?;
         value.serialize(&mut *self)?;
         self.path.truncate(length);
         Ok(())
     }
 
-    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), Stop> {
+    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), Unwritable> {
         let dot = if self.path.is_empty() { "" } else { "." };
         self.step_into(format_args!("{dot}{name}"), value)
     }
@@ -67,7 +60,7 @@ impl<'a> Parts<'a> {
         Parts { walk, index: 0, key: String::new() }
     }
 
-    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unwritable> {
         let index = self.index;
         self.index += 1;
         self.walk.step_into(format_args!("[{index}]"), value)
@@ -76,7 +69,7 @@ impl<'a> Parts<'a> {
 
 macro_rules! holds_no_float {
     ($($method:ident($($argument:ty),*)),* $(,)?) => {
-        $(fn $method(self, $(_: $argument),*) -> Result<(), Stop> {
+        $(fn $method(self, $(_: $argument),*) -> Result<(), Unwritable> {
             Ok(())
         })*
     };
@@ -86,7 +79,7 @@ macro_rules! begins_parts {
     ($($method:ident($($argument:ty),*) as $parts:ident),* $(,)?) => {
         $(
             type $parts = Parts<'a>;
-            fn $method(self, $(_: $argument),*) -> Result<Parts<'a>, Stop> {
+            fn $method(self, $(_: $argument),*) -> Result<Parts<'a>, Unwritable> {
                 Ok(Parts::new(self))
             }
         )*
@@ -95,21 +88,21 @@ macro_rules! begins_parts {
 
 impl<'a> Serializer for &'a mut Walk {
     type Ok = ();
-    type Error = Stop;
+    type Error = Unwritable;
 
-    fn serialize_f64(self, value: f64) -> Result<(), Stop> {
-        if value.is_finite() { Ok(()) } else { Err(Stop(format!("`{}` is {value}", self.path))) }
+    fn serialize_f64(self, value: f64) -> Result<(), Unwritable> {
+        if value.is_finite() { Ok(()) } else { Err(Unwritable(format!("`{}` is {value}", self.path))) }
     }
 
-    fn serialize_f32(self, value: f32) -> Result<(), Stop> {
+    fn serialize_f32(self, value: f32) -> Result<(), Unwritable> {
         self.serialize_f64(value.into())
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Stop> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unwritable> {
         value.serialize(self)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Stop> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Unwritable> {
         value.serialize(self)
     }
 
@@ -119,7 +112,7 @@ impl<'a> Serializer for &'a mut Walk {
         _: u32,
         variant: &'static str,
         value: &T,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Unwritable> {
         self.field(variant, value)
     }
 
@@ -146,13 +139,13 @@ macro_rules! has_elements {
     ($($parts:ident::$method:ident),*) => {
         $(impl $parts for Parts<'_> {
             type Ok = ();
-            type Error = Stop;
+            type Error = Unwritable;
 
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unwritable> {
                 self.element(value)
             }
 
-            fn end(self) -> Result<(), Stop> {
+            fn end(self) -> Result<(), Unwritable> {
                 Ok(())
             }
         })*
@@ -163,13 +156,13 @@ macro_rules! has_fields {
     ($($parts:ident),*) => {
         $(impl $parts for Parts<'_> {
             type Ok = ();
-            type Error = Stop;
+            type Error = Unwritable;
 
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Stop> {
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Unwritable> {
                 self.walk.field(name, value)
             }
 
-            fn end(self) -> Result<(), Stop> {
+            fn end(self) -> Result<(), Unwritable> {
                 Ok(())
             }
         })*
@@ -186,20 +179,20 @@ has_fields!(SerializeStruct, SerializeStructVariant);
 
 impl SerializeMap for Parts<'_> {
     type Ok = ();
-    type Error = Stop;
+    type Error = Unwritable;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Stop> {
-        let key = serde_json::to_value(key).map_err(Stop::custom)?;
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unwritable> {
+        let key = serde_json::to_value(key).map_err(Unwritable::custom)?;
         self.key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
         Ok(())
     }
 
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unwritable> {
         let key = std::mem::take(&mut self.key);
         self.walk.field(&key, value)
     }
 
-    fn end(self) -> Result<(), Stop> {
+    fn end(self) -> Result<(), Unwritable> {
         Ok(())
     }
 }
@@ -253,17 +246,17 @@ mod tests {
             for (bad, name) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")] {
                 let mut numbers = [1.0; 6];
                 numbers[index] = bad;
-                assert_eq!(check(&body(numbers)), Err(format!("`{place}` is {name}")));
+                assert_eq!(check(&body(numbers)), Err(Unwritable(format!("`{place}` is {name}"))));
             }
         }
     }
 
     #[test]
     fn the_first_is_named_and_other_errors_pass_through() {
-        assert_eq!(check(&body([1.0, f64::NAN, 1.0, f64::NAN, 1.0, 1.0])), Err("`guards.9` is NaN".into()));
-        assert_eq!(check(&[[0.0], [f64::NAN]]), Err("`[1][0]` is NaN".into()));
+        assert_eq!(check(&body([1.0, f64::NAN, 1.0, f64::NAN, 1.0, 1.0])), Err(Unwritable("`guards.9` is NaN".into())));
+        assert_eq!(check(&[[0.0], [f64::NAN]]), Err(Unwritable("`[1][0]` is NaN".into())));
         let unprintable =
             std::path::PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff]));
-        assert!(check(&unprintable).unwrap_err().contains("UTF-8"));
+        assert!(check(&unprintable).unwrap_err().to_string().contains("UTF-8"));
     }
 }

@@ -1,4 +1,4 @@
-//! The graph that records and their parents are. What is missing or damaged is simply not there.
+//! The graph of records and their parents. Missing or damaged records are not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

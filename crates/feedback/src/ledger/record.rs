@@ -3,8 +3,8 @@
 //! ```text
 //! {"body":{…},"bulk":{"bytes":…,"hash":"…"},"kind":"…","parents":["…"],"schema":"alpha.ledger/1","time":"…Z"}
 //! ```
-//! Numbers are the shortest that read back as the same f64. None of this has to be repeated to check a
-//! record: its id is the hash of the bytes as they are.
+//! Numbers are the shortest that read back as the same f64. Checking a record needs none of this: its id is the hash of
+//! its bytes.
 
 use std::{fmt, str::FromStr};
 
@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "alpha.ledger/1";
 /// A record's file has at most so many bytes.
 pub const MAX_RECORD_BYTES: usize = 50_000;
 
-/// Name of a record: the BLAKE3 hash of its file, 64 lower-case hex digits as text.
+/// The id of a record: the BLAKE3 hash of its file, 64 lower-case hex digits as text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId([u8; 32]);
 
@@ -30,11 +30,11 @@ pub struct RecordId([u8; 32]);
 pub struct Record {
     /// Its name.
     pub id: RecordId,
-    /// What was measured: the form of its body.
+    /// The kind of measurement, which decides the form of its body.
     pub kind: String,
-    /// When it was written, by this machine's clock; what came first is told by the parents.
+    /// When it was written, by this machine's clock; the order of records follows from the parents.
     pub time: Timestamp,
-    /// The records before it that none had named before, in ascending order.
+    /// The earlier records that no other had named, in ascending order.
     pub parents: Vec<RecordId>,
     /// The data beside it.
     pub bulk: Option<Bulk>,
@@ -50,10 +50,10 @@ pub struct Bulk {
     pub bytes: u64,
 }
 
-/// What is wrong with a file of the ledger. Reads as the rest of a sentence that began with its name.
+/// What is wrong with a file of the ledger. Its text completes a sentence that begins with the file's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// No file of ours has such a name.
+    /// The file's name is not that of a record.
     #[error("is not the name of a record: expected 64 of 0-9a-f and `.json`")]
     Name,
     /// The system did not give its content.
@@ -65,16 +65,16 @@ pub enum Fault {
     /// Only a part of it is there.
     #[error("is torn: its content ends early")]
     Torn,
-    /// The content is not that which was recorded.
+    /// The content is not what was recorded.
     #[error("was changed: the hash of its content is `{0}`")]
     Changed(RecordId),
     /// Written by another version of the program.
     #[error("has the schema {0}; this program reads `{SCHEMA}`")]
     UnknownSchema(String),
-    /// As it was written, but not by this program.
+    /// The content is unchanged, but not in this program's form.
     #[error("is not a record: {0}")]
     Form(String),
-    /// The record itself can be used.
+    /// A parent is missing; the record itself can be used.
     #[error("names a record before it that is missing: `{0}`")]
     MissingParent(RecordId),
 }
@@ -89,7 +89,7 @@ struct Envelope {
 }
 
 impl Record {
-    /// The body, as what a record of its kind holds.
+    /// The body, as the type of its kind.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, LoopError> {
         T::deserialize(&self.body)
             .map_err(|error| LoopError::failed(format!("record `{}` of kind `{}`: {error}", self.id, self.kind)))
@@ -104,8 +104,9 @@ impl Record {
         body: &T,
     ) -> Result<(Record, Vec<u8>), LoopError> {
         let failed = |what: String| LoopError::failed(format!("cannot record `{kind}`: {what}"));
-        finite::check(body).map_err(|what| {
-            failed(what).hint("JSON has no such numbers: leave the field out, or say in words what was found")
+        finite::check(body).map_err(|unwritable| {
+            failed(unwritable.to_string())
+                .hint("JSON has no such numbers: leave the field out, or say in words what was found")
         })?;
         let body = serde_json::to_value(body).map_err(|error| failed(error.to_string()))?;
         let mut whole = serde_json::json!({
@@ -118,9 +119,9 @@ impl Record {
         let bytes = format!("{whole}\n").into_bytes();
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(failed(format!("it has {} bytes; at most {MAX_RECORD_BYTES} fit", bytes.len()))
-                .hint("what is bulky belongs into the data beside the record"));
+                .hint("what is bulky belongs in the data beside the record"));
         }
-        // What was written must be what will be read.
+        // The written record must read back as it is.
         let record = Record::decode(RecordId::of(&bytes), &bytes).map_err(|fault| failed(format!("it {fault}")))?;
         Ok((record, bytes))
     }
@@ -181,13 +182,18 @@ impl fmt::Debug for RecordId {
     }
 }
 
-impl FromStr for RecordId {
-    type Err = String;
+/// A text that is not the id of a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an id of a record: 64 of 0-9a-f")]
+pub struct NotAnId(String);
 
-    fn from_str(text: &str) -> Result<RecordId, String> {
+impl FromStr for RecordId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<RecordId, NotAnId> {
         let id = blake3::Hash::from_hex(text).ok().map(|hash| RecordId(hash.into()));
         // Upper-case digits would make two names of one record.
-        id.filter(|id| id.to_string() == text).ok_or_else(|| format!("`{text}` is not an id of a record: 64 of 0-9a-f"))
+        id.filter(|id| id.to_string() == text).ok_or_else(|| NotAnId(text.to_owned()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One rule and what it found.
+//! One rule and its result.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 /// One rule: passes where `found` is at most `allowed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// Stable; what a refusal names.
+    /// A stable name, which a refusal shows.
     pub name: String,
     /// Whether the rule holds.
     pub passed: bool,
-    /// The worst that was found; none where it is not a finite number or was not measured.
+    /// The worst value found; none if it is not finite or was not measured.
     pub found: Option<f64>,
     /// The most that is allowed.
     pub allowed: f64,
-    /// Where the worst was found, in words.
+    /// Where the worst value was found, in words.
     pub detail: String,
 }
 
 impl Check {
-    /// A rule whose evidence is missing: fails.
+    /// A rule whose evidence is missing, which fails.
     pub(super) fn unmeasured(name: &str, detail: &str) -> Check {
         Check { name: name.into(), passed: false, found: None, allowed: 0.0, detail: detail.into() }
     }
 
-    /// A rule that counts things that must not be.
-    pub(super) fn none_of(name: &str, found: &[String]) -> Check {
+    /// A rule that fails if any fault was found.
+    pub(super) fn fails_if_any(name: &str, found: &[String]) -> Check {
         const SHOWN: usize = 3;
         let mut shown: Vec<String> = found.iter().take(SHOWN).cloned().collect();
         if found.len() > SHOWN {
@@ -47,7 +47,8 @@ impl fmt::Display for Check {
     }
 }
 
-/// The worst of several measurements, each with its own limit: the one that uses up most of what is allowed.
+/// The worst of several measurements, each with its own limit: the one that is nearest to its limit or furthest beyond
+/// it.
 #[derive(Debug, Default)]
 pub(super) struct Worst {
     found: f64,
@@ -56,8 +57,8 @@ pub(super) struct Worst {
 }
 
 impl Worst {
-    /// Takes in a measurement; what is not a number exceeds every limit.
-    pub(super) fn see(&mut self, found: f64, allowed: f64, place: impl FnOnce() -> String) {
+    /// Adds a measurement; NaN exceeds every limit.
+    pub(super) fn record(&mut self, found: f64, allowed: f64, place: impl FnOnce() -> String) {
         let found = if found.is_nan() { f64::INFINITY } else { found };
         let share = |found: f64, allowed: f64| if found == 0.0 { 0.0 } else { found / allowed };
         if self.place.is_none() || share(found, allowed) > share(self.found, self.allowed) {
@@ -81,7 +82,7 @@ impl Worst {
     }
 }
 
-/// |b − a| / |a|; nothing for equal bits.
+/// |b − a| / |a|; 0 for equal bits.
 pub(super) fn relative_difference(a: f64, b: f64) -> f64 {
     if a.to_bits() == b.to_bits() { 0.0 } else { (b - a).abs() / a.abs() }
 }

@@ -1,4 +1,4 @@
-//! How far the baseline is from itself: nothing for a trainer whose bits do not change from run to run.
+//! How much runs of the baseline differ: not at all for a trainer whose bits do not change from run to run.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,11 @@ use crate::parity::{trajectory::Trajectory, weights::UpdateCheck};
 /// Limits are raised to this many times the floor where that is more …
 pub(super) const FLOOR_FACTOR: f64 = 5.0;
 
-/// … but whatever widens a limit, to at most this many times what the table says: floors lie in a file that a build could
-/// write, and how far losses have drifted is the trainers' own word.
+/// … but a limit is widened to at most this many times the table's, for any reason: floors are in a file that a build
+/// could write, and the drift of losses is only reported by the trainers.
 pub(super) const WIDEST: f64 = 2.0;
 
-/// A limit that something makes wider.
+/// A limit, widened.
 pub(super) fn widened(limit: f64, by: f64) -> f64 {
     limit.max(by.min(WIDEST * limit))
 }
@@ -25,12 +25,12 @@ pub(super) fn widened(limit: f64, by: f64) -> f64 {
 pub struct Floor {
     /// Relative differences in steps 1–5, 6–20 and from 21 on: of the loss and of the gradient norm.
     pub steps: [[f64; 2]; 3],
-    /// Between updates of the weights.
+    /// The largest distance between updates of the weights.
     pub updates: Distance,
 }
 
 impl Floor {
-    /// Takes in two runs of the baseline.
+    /// Includes two runs of the baseline.
     pub fn include_runs(&mut self, one: &Trajectory, other: &Trajectory) {
         for (range, floors) in RANGES.iter().zip(&mut self.steps) {
             for (quantity, floor) in QUANTITIES.iter().zip(floors) {
@@ -40,7 +40,7 @@ impl Floor {
         }
     }
 
-    /// Takes in updates over the same steps of two runs of the baseline.
+    /// Includes updates over the same steps of two runs of the baseline.
     pub fn include_updates(&mut self, one: &UpdateCheck, other: &UpdateCheck) {
         let found = compare(one, other).largest();
         let Distance { projection, norm, dot } = &mut self.updates;

@@ -1,13 +1,13 @@
-//! What must hold for any tier: both trainers did all steps, on the same tokens, with finite numbers, and learned.
+//! Rules of every tier: both trainers did all steps, on the same tokens, with finite numbers, and learned.
 
 use super::{
     Evidence,
     check::Check,
-    losses::{QUANTITIES, none_of_pairs, numbered},
+    losses::{QUANTITIES, fails_if_any_in_pairs, numbered},
 };
 use crate::parity::trajectory::Trajectory;
 
-/// A loss that moves less than the first steps may differ proves nothing.
+/// A loss that changes by less than the first steps may differ proves nothing.
 const LEAST_MOTION: f64 = 1e-4;
 
 pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
@@ -20,7 +20,7 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
         of_runs(evidence, "loss_moved", |run| {
             let losses = || run.rows.iter().map(|row| row.loss);
             let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
-            // Written so that NaN has not moved.
+            // Written so that a NaN counts as not moved.
             let has_moved = high - low > LEAST_MOTION * high.abs();
             (!has_moved).then(|| format!("losses of all steps are {low} to {high}"))
         }),
@@ -30,7 +30,7 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
 
 /// A rule about each run alone.
 fn of_runs(evidence: &Evidence, name: &str, breach: impl Fn(&Trajectory) -> Option<String>) -> Check {
-    none_of_pairs(evidence, name, &breaches(evidence, breach))
+    fails_if_any_in_pairs(evidence, name, &breaches(evidence, breach))
 }
 
 fn breaches(evidence: &Evidence, breach: impl Fn(&Trajectory) -> Option<String>) -> Vec<String> {
@@ -40,7 +40,7 @@ fn breaches(evidence: &Evidence, breach: impl Fn(&Trajectory) -> Option<String>)
     runs.filter_map(|(pair, arm, run)| breach(run).map(|what| format!("pair {pair}, {arm}: {what}"))).collect()
 }
 
-/// Every loss and gradient norm, every weight that was saved, every evaluation.
+/// Every loss, gradient norm, saved weight and evaluation is finite.
 fn finite(evidence: &Evidence) -> Check {
     let mut found = breaches(evidence, |run| {
         run.rows.iter().enumerate().find_map(|(i, row)| {
@@ -61,10 +61,10 @@ fn finite(evidence: &Evidence) -> Check {
                 .map(|tensor| format!("tensor `{}` in steps {} to {}", tensor.name, update.from, update.to)),
         );
     }
-    none_of_pairs(evidence, "finite", &found)
+    fails_if_any_in_pairs(evidence, "finite", &found)
 }
 
-/// The hash covers all tokens so far, so it differs from step to step, and is that of the other trainer.
+/// The hash covers all tokens so far, so it must differ from step to step and be equal in both trainers.
 fn tokens(evidence: &Evidence) -> Check {
     let mut breaches = Vec::new();
     for (pair, arms) in numbered(evidence) {
@@ -81,5 +81,5 @@ fn tokens(evidence: &Evidence) -> Check {
         });
         breaches.extend(breach.map(|what| format!("pair {pair}: {what}")));
     }
-    none_of_pairs(evidence, "tokens", &breaches)
+    fails_if_any_in_pairs(evidence, "tokens", &breaches)
 }

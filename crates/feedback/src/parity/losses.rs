@@ -20,16 +20,16 @@ const T2_SEEDS: usize = 5;
 /// Level of each of its two one-sided tests.
 const T2_LEVEL: f64 = 0.05;
 
-/// After step 20 differences may grow but not begin (`docs/parity.md`). As long as no loss or gradient norm has been
-/// further apart than rounding puts it, it may come this far apart in one step …
+/// After step 20 differences may grow but not begin (`docs/parity.md`). While no loss or gradient norm has differed by
+/// more than rounding explains, it may differ by this much in one step …
 const CALM: f64 = 3e-6;
 const ONSET: f64 = 2e-5;
 
-/// … and after that by this factor, for the loss and for the gradient norm: training amplifies rounding.
+/// … and after that grow by this factor, for the loss and for the gradient norm: training amplifies rounding.
 const GROWTH: [f64; 2] = [30.0, 300.0];
 
-/// A gradient norm is nothing but the trainer's word: from step 6 on, where its own limit is wide, it makes the limits of
-/// other things wider as if it were no further apart than this.
+/// A gradient norm is only reported by the trainer: from step 6 on, where its own limit is wide, it widens other limits
+/// only as if it differed by no more than this.
 const CREDITED_NORM: f64 = ONSET;
 const CREDITED_FROM: usize = 6;
 
@@ -60,7 +60,7 @@ pub(super) struct Quantity {
 
 const LOSS: &str = "loss";
 
-/// What is compared at every step.
+/// The numbers that are compared at every step.
 pub(super) const QUANTITIES: [Quantity; 2] =
     [Quantity { name: LOSS, of: |row| row.loss }, Quantity { name: "grad_norm", of: |row| row.grad_norm }];
 
@@ -78,7 +78,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
                     (a.to_bits() != b.to_bits()).then(|| format!("pair {pair}, step {}: {a} and {b}", i + 1))
                 }));
             }
-            none_of_pairs(evidence, &name, &differing)
+            fails_if_any_in_pairs(evidence, &name, &differing)
         })
         .collect();
     let differing: Vec<String> = held_out(&evidence.pairs)
@@ -87,7 +87,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
         .collect();
     checks.push(match held_out(&evidence.pairs).next() {
         None => unmeasured_held_out(),
-        Some(_) => Check::none_of("held_out", &differing),
+        Some(_) => Check::fails_if_any("held_out", &differing),
     });
     checks
 }
@@ -100,7 +100,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
             let floor = FLOOR_FACTOR * evidence.floor.steps[r][q];
             let mut worst = Worst::default();
             for (pair, arms) in numbered(evidence) {
-                // A norm may follow norms: that limits nothing but what is said of norms.
+                // Norms may widen the limit of norms, and of nothing else.
                 let drifts = drifts(arms, if quantity.name == LOSS { CREDITED_NORM } else { f64::INFINITY });
                 let steps = differences(&arms.baseline, &arms.candidate, quantity).enumerate();
                 for (i, difference) in steps.take(range.last).skip(range.first - 1) {
@@ -109,7 +109,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
                         None if drifts[i - 1] <= CALM => ONSET,
                         None => GROWTH[q] * drifts[i - 1],
                     };
-                    worst.see(difference, widened(limit, floor), || format!("pair {pair}, step {}", i + 1));
+                    worst.record(difference, widened(limit, floor), || format!("pair {pair}, step {}", i + 1));
                 }
             }
             let is_short = evidence.steps < range.first as u64;
@@ -123,7 +123,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
     for (pair, arms) in numbered(evidence) {
         for fifth in 0..5 {
             let [a, b] = [&arms.baseline, &arms.candidate].map(|run| mean_loss(run, fifth));
-            worst.see(relative_difference(a, b), MEAN_LIMIT, || {
+            worst.record(relative_difference(a, b), MEAN_LIMIT, || {
                 format!("pair {pair}, fifth {}: mean loss {a} and {b}", fifth + 1)
             });
         }
@@ -132,7 +132,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
     let mut worst = Worst::default();
     for (seed, Arms { baseline, candidate }) in held_out(&evidence.pairs) {
         let difference = relative_difference(baseline, candidate);
-        worst.see(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
+        worst.record(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
     }
     checks.push(worst.check("held_out", HELD_OUT_MISSING));
     checks
@@ -143,7 +143,7 @@ pub(super) fn equivalent(evidence: &Evidence) -> Vec<Check> {
     learned(&evidence.pairs).to_vec()
 }
 
-/// The same of any pairs.
+/// The same for any pairs.
 pub(super) fn learned(pairs: &[PairEvidence]) -> [Check; 2] {
     let last_fifth = pairs.iter().map(|pair| {
         let [a, b] = [&pair.records.baseline, &pair.records.candidate].map(|run| mean_loss(run, 4));
@@ -165,7 +165,7 @@ fn equivalence(name: &str, differences: impl Iterator<Item = (u64, f64)>) -> Che
     }
     let mut worst = Worst::default();
     let (mean, half_width) = tost(&of_seeds, T2_LEVEL);
-    worst.see(mean.abs() + half_width, MEAN_LIMIT, || {
+    worst.record(mean.abs() + half_width, MEAN_LIMIT, || {
         format!("{} seeds: mean difference {mean:.2e} ± {half_width:.2e}, all of it must be inside", of_seeds.len())
     });
     worst.check(name, "")
@@ -202,8 +202,8 @@ pub(super) fn differences<'a>(
     rows.map(|(a, b)| relative_difference((quantity.of)(a), (quantity.of)(b)))
 }
 
-/// How far apart losses and gradient norms have been by the end of each step: never falls. From [`CREDITED_FROM`] on norms
-/// count as at most `credited_norm` apart.
+/// The largest difference of losses and gradient norms up to each step: never falls. From [`CREDITED_FROM`] on a norm's
+/// difference counts as at most `credited_norm`.
 fn drifts(arms: &Arms<Trajectory>, credited_norm: f64) -> Vec<f64> {
     let [loss, grad_norm] =
         QUANTITIES.each_ref().map(|quantity| differences(&arms.baseline, &arms.candidate, quantity));
@@ -217,7 +217,7 @@ fn drifts(arms: &Arms<Trajectory>, credited_norm: f64) -> Vec<f64> {
         .collect()
 }
 
-/// The same of all pairs after a number of steps, for what is not a norm.
+/// The same for all pairs after a number of steps, for everything but norms.
 pub(super) fn drift(evidence: &Evidence, steps: u64) -> f64 {
     let of_pair =
         |pair: &PairEvidence| drifts(&pair.records, CREDITED_NORM).into_iter().take(steps as usize).next_back();
@@ -230,12 +230,12 @@ pub(super) fn numbered(evidence: &Evidence) -> impl Iterator<Item = (usize, &Arm
     evidence.pairs.iter().enumerate().map(|(i, PairEvidence { records, .. })| (i + 1, records))
 }
 
-/// A rule about pairs that counts things that must not be; fails without pairs.
-pub(super) fn none_of_pairs(evidence: &Evidence, name: &str, found: &[String]) -> Check {
+/// A rule about pairs that fails if any fault was found, or without pairs.
+pub(super) fn fails_if_any_in_pairs(evidence: &Evidence, name: &str, found: &[String]) -> Check {
     if evidence.pairs.is_empty() {
         return Check::unmeasured(name, "no pair was run");
     }
-    Check::none_of(name, found)
+    Check::fails_if_any(name, found)
 }
 
 fn held_out(pairs: &[PairEvidence]) -> impl Iterator<Item = (u64, Arms<f64>)> {

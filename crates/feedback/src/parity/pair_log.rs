@@ -1,8 +1,8 @@
-//! What the pairs of an open attempt showed of the training, so that a comparison that was interrupted judges all of
-//! them: a line of JSON for each pair, written before the pair counts.
+//! What the pairs of an open attempt showed of the training, so that a resumed comparison judges all of them: a line of
+//! JSON for each pair, written before the pair counts.
 //!
-//! The attempt holds a hash over the lines of its pairs, so that a file that was edited alone is found. Who edits both finds
-//! no obstacle: what is proof against that is that verdicts are recomputed, and measuring again.
+//! The attempt holds a hash of the lines of its pairs, so that an edit of the log alone is noticed. An edit of both is
+//! not: against that, verdicts are recomputed and measured again.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -14,14 +14,14 @@ use crate::{
     parity::{PairEvidence, UpdateEvidence},
 };
 
-/// What one pair showed.
+/// The observation of one pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairObservation {
-    /// The pair's.
+    /// The pair's number.
     pub number: u64,
     /// Losses, norms, tokens, held-out loss.
     pub pair: PairEvidence,
-    /// How far the weights moved, where it was looked at.
+    /// How far the weights moved, if that was checked.
     pub updates: Vec<UpdateEvidence>,
 }
 
@@ -30,12 +30,12 @@ pub struct PairObservation {
 pub struct PairLog(PathBuf);
 
 impl PairLog {
-    /// At this path; nothing is opened yet.
+    /// The log at this path; nothing is opened yet.
     pub fn new(path: PathBuf) -> PairLog {
         PairLog(path)
     }
 
-    /// Adds a pair to those that `seal` stands for; returns the new seal.
+    /// Adds a pair to those that `seal` covers; returns the new seal.
     pub fn append(&self, shown: &PairObservation, seal: &str) -> Result<String, LoopError> {
         let line = serde_json::to_string(shown)
             .map_err(|error| LoopError::failed(format!("evidence cannot be written: {error}")))?;
@@ -43,21 +43,21 @@ impl PairLog {
         Ok(sealed(seal, line.as_bytes()))
     }
 
-    /// Whether it is there.
+    /// Whether the file exists.
     pub fn exists(&self) -> bool {
         self.0.exists()
     }
 
-    /// Removes it: it has served.
+    /// Removes the file, which is no longer needed.
     pub fn remove(&self) -> Result<(), LoopError> {
         files::remove(&self.0)
     }
 
-    /// What those of the pairs with these numbers showed that ran here, in their order. A line that cannot be read is one
-    /// of a pair that a crash cut short, which does not count and ran again.
+    /// The observations of the pairs with these numbers that ran here, in their order. A line that cannot be read
+    /// belongs to a pair that a crash cut short; it does not count and ran again.
     ///
     /// # Errors
-    /// [`LoopError::refused`] where these lines are not those that `seal` stands for.
+    /// [`LoopError::refused`] if `seal` does not cover exactly these lines.
     pub fn read(&self, numbers: &[u64], seal: &str) -> Result<Vec<PairObservation>, LoopError> {
         let mut by_number = self.lines()?;
         let lines: Vec<(Vec<u8>, PairObservation)> =
@@ -73,12 +73,12 @@ impl PairLog {
         Ok(lines.into_iter().map(|(_, shown)| shown).collect())
     }
 
-    /// What all pairs showed, in the order of their numbers; not held against a seal.
+    /// The observations of all pairs, in the order of their numbers; not checked against a seal.
     pub fn read_all(&self) -> Result<Vec<PairObservation>, LoopError> {
         Ok(self.lines()?.into_values().map(|(_, shown)| shown).collect())
     }
 
-    /// By the number of its pair, each line and what it says.
+    /// Each line and its content, by the number of its pair.
     fn lines(&self) -> Result<BTreeMap<u64, (Vec<u8>, PairObservation)>, LoopError> {
         let bytes = match fs::read(&self.0) {
             Ok(bytes) => bytes,
@@ -92,7 +92,7 @@ impl PairLog {
     }
 }
 
-/// The seal of one line more.
+/// The seal after one more line.
 fn sealed(seal: &str, line: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(seal.as_bytes()).update(line);

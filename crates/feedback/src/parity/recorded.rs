@@ -1,5 +1,5 @@
-//! A judgement that stands in a record: whether it has every rule that was asked for, and none that allows more than it
-//! may. What pairs showed is not in a record, so the measured values are taken as written.
+//! Checks a recorded judgement: whether it has every required rule, and no rule allows more than it may. Records do not
+//! hold what pairs showed, so measured values are taken as written.
 
 use super::{
     Check, Parity, Tier,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::LoopConfig;
 
-/// What does not fit; empty for a judgement as this program makes it.
+/// What is wrong; empty for a judgement as this program makes it.
 pub fn problems(parity: &Parity, config: &LoopConfig) -> Vec<String> {
     let mut problems: Vec<String> = asked(parity.tier, config)
         .into_iter()
@@ -32,7 +32,7 @@ pub fn problems(parity: &Parity, config: &LoopConfig) -> Vec<String> {
     problems
 }
 
-/// The rules that tier and configuration ask for.
+/// The rules that tier and configuration require.
 fn asked(tier: Tier, config: &LoopConfig) -> Vec<String> {
     let workload = &config.workload;
     let mut names: Vec<String> = ["steps", "finite", "loss_moved", "tokens"].map(String::from).to_vec();
@@ -69,7 +69,7 @@ fn asked(tier: Tier, config: &LoopConfig) -> Vec<String> {
     names
 }
 
-/// The most that a rule allows, whatever was measured; none where that depends on sizes or on the steps before.
+/// The most that a rule can allow; none if that depends on sizes or on earlier steps.
 fn most(name: &str, tier: Tier) -> Option<f64> {
     let of_steps = RANGES.iter().find_map(|range| {
         let (quantity, rest) = name.rsplit_once(range.name)?;

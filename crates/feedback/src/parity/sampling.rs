@@ -1,7 +1,7 @@
-//! Whether a trainer still writes the texts that it wrote, from the same weights.
+//! Whether a trainer still writes the same texts from the same weights.
 //!
-//! A token whose margin is small may come out otherwise when sums are re-associated, and after it everything may. So T1
-//! compares up to the first such token of the baseline. Programs that print only text have no margins: T1 is T0 then.
+//! A token with a small margin may change when sums are re-associated, and so may everything after it. So T1 compares
+//! up to the first such token of the baseline. Programs that print only text have no margins: T1 is T0 then.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Margins below may be crossed by rounding (`docs/parity.md`).
+    /// Rounding may cross smaller margins (`docs/parity.md`).
     fn floor(self) -> f64 {
         match self {
             Choice::Greedy => 1e-3,
@@ -35,7 +35,7 @@ impl Choice {
     }
 }
 
-/// What a sampler printed.
+/// The output of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// An object with `tokens`, `margins` and `text`.
@@ -49,15 +49,15 @@ pub enum Output {
 pub struct Sample {
     /// Chosen tokens.
     pub tokens: Vec<u32>,
-    /// How clear each choice was; see [`Choice`]. Infinite, in JSON `null`, where there was no other.
+    /// How clear each choice was; see [`Choice`]. Infinite (`null` in JSON) if there was no other token.
     #[serde(deserialize_with = "numbers_or_null")]
     pub margins: Vec<f64>,
-    /// What the tokens say.
+    /// The text of the tokens.
     pub text: String,
 }
 
 impl Output {
-    /// Reads what was printed on stdout.
+    /// Reads a sampler's stdout.
     pub fn parse(stdout: &[u8]) -> Result<Output, LoopError> {
         let object = serde_json::from_slice::<Value>(stdout).ok().filter(|value| value.get("tokens").is_some());
         let Some(object) = object else { return Ok(Output::Text(stdout.into())) };
@@ -73,7 +73,7 @@ impl Output {
         Ok(Output::Tokens(sample))
     }
 
-    /// Whether there is nothing, or one token again and again.
+    /// Whether it is empty, or repeats one token.
     fn is_dead(&self) -> bool {
         fn is_repetition<T: PartialEq>(units: &[T]) -> bool {
             units.is_empty() || (units.len() > 1 && units.iter().all(|unit| *unit == units[0]))
@@ -90,8 +90,8 @@ fn numbers_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64
     Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::INFINITY)).collect())
 }
 
-/// Compares continuations of several prompts: `sampling_greedy` or `sampling_seeded`. Nothing under T2: another precision
-/// may choose other tokens.
+/// Compares continuations of several prompts: `sampling_greedy` or `sampling_seeded`. No check under T2, because
+/// another precision may choose other tokens.
 pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<Check> {
     if tier == Tier::T2 {
         return None;
@@ -106,17 +106,17 @@ pub fn compare(tier: Tier, choice: Choice, samples: &[Arms<Output>]) -> Option<C
         let floor = if tier == Tier::T1 { choice.floor() } else { 0.0 };
         match first_difference(baseline, candidate, floor) {
             Ok(units) => compared += units,
-            Err(what) => differing.push(format!("prompt {prompt}: {what}")),
+            Err(difference) => differing.push(format!("prompt {prompt}: {difference}")),
         }
     }
     if differing.is_empty() && compared == 0 {
         differing.push("no token was clear enough to be compared".into());
     }
-    Some(Check::none_of(choice.rule(), &differing))
+    Some(Check::fails_if_any(choice.rule(), &differing))
 }
 
-/// `sampling_alive`: the candidate writes something wherever the baseline does, and the baseline does somewhere. A model
-/// that hardly learned writes one token again and again, which a broken sampler does too.
+/// `sampling_alive`: the candidate writes something wherever the baseline does, and the baseline does somewhere. A
+/// model that hardly learned repeats one token, and so does a broken sampler.
 pub fn alive(samples: &[Arms<Output>]) -> Check {
     let mut dead = Vec::new();
     if samples.iter().all(|sample| sample.baseline.is_dead()) {
@@ -127,32 +127,39 @@ pub fn alive(samples: &[Arms<Output>]) -> Check {
             dead.push(format!("continuation {}: nothing, or one token again and again", number + 1));
         }
     }
-    Check::none_of("sampling_alive", &dead)
+    Check::fails_if_any("sampling_alive", &dead)
+}
+
+/// Where two continuations part.
+#[derive(Debug, thiserror::Error)]
+enum Difference {
+    #[error("the texts differ")]
+    Text,
+    /// Counted from 1.
+    #[error("token {number} is {}, was {was} by a margin of {margin:.1e}", is.map_or("none".into(), |is| is.to_string()))]
+    Token { number: usize, is: Option<u32>, was: u32, margin: f64 },
+    #[error("it goes on after the end, or the same tokens have another text")]
+    End,
 }
 
 /// How many tokens were compared, or where they differ.
-fn first_difference(baseline: &Output, candidate: &Output, floor: f64) -> Result<usize, String> {
+fn first_difference(baseline: &Output, candidate: &Output, floor: f64) -> Result<usize, Difference> {
     let (Output::Tokens(one), Output::Tokens(other)) = (baseline, candidate) else {
-        return if baseline == candidate { Ok(1) } else { Err("the texts differ".into()) };
+        return if baseline == candidate { Ok(1) } else { Err(Difference::Text) };
     };
     let clear = one.margins.iter().take_while(|&&margin| margin >= floor).count();
     if let Some(i) = (0..clear).find(|&i| other.tokens.get(i) != Some(&one.tokens[i])) {
-        let chosen = other.tokens.get(i).map_or("none".into(), u32::to_string);
-        return Err(format!(
-            "token {} is {chosen}, was {} by a margin of {:.1e}",
-            i + 1,
-            one.tokens[i],
-            one.margins[i]
-        ));
+        let (is, was, margin) = (other.tokens.get(i).copied(), one.tokens[i], one.margins[i]);
+        return Err(Difference::Token { number: i + 1, is, was, margin });
     }
     if clear == one.tokens.len() && (&one.tokens, &one.text) != (&other.tokens, &other.text) {
-        return Err("it goes on after the end, or the same tokens have another text".into());
+        return Err(Difference::End);
     }
     Ok(clear)
 }
 
-/// Compares the losses of a training that samples on the way with one of the same trainer that does not: every bit must
-/// be the same, or sampling takes from the random numbers or the state of training.
+/// Compares the losses of a training run that samples with one of the same trainer that does not: every bit must be the
+/// same, else sampling uses random numbers or state of the training.
 pub fn same_losses(sampling: &Trajectory, silent: &Trajectory) -> Check {
     let mut differing = Vec::new();
     if sampling.steps() != silent.steps() {
@@ -163,7 +170,7 @@ pub fn same_losses(sampling: &Trajectory, silent: &Trajectory) -> Check {
             differing.push(format!("step {}: loss {} with sampling, {} without", i + 1, with.loss, without.loss));
         }
     }
-    Check::none_of("sampling_training", &differing)
+    Check::fails_if_any("sampling_training", &differing)
 }
 
 #[cfg(test)]
@@ -268,7 +275,7 @@ mod tests {
             for output in &dead {
                 let found = refused(tier, Choice::Greedy, &[(output.clone(), output.clone())]);
                 assert!(found.contains(&"sampling_alive".into()), "{tier}: {output:?}");
-                // One prompt that says nothing is not a fault; a candidate that says less is.
+                // One empty continuation is not a fault; a candidate that writes less than the baseline is.
                 let alive = sample(&[5, 6], &[1.0; 2]);
                 let same = [(output.clone(), output.clone()), (alive.clone(), alive.clone())];
                 assert!(!refused(tier, Choice::Greedy, &same).contains(&"sampling_alive".into()), "{tier}: {output:?}");

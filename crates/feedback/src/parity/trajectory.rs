@@ -1,8 +1,8 @@
 //! The record of a run: `metrics.jsonl`, one JSON object a step (`docs/turns.md`).
 //!
-//! Numbers are read to the exact f64 that the text names, so equal bits mean equal text. `null` is how a trainer writes
-//! a number that is not finite; it is kept as NaN. A file that is torn, out of order or not JSON is an error: what a
-//! trainer did not write down completely proves nothing.
+//! Numbers are read to the exact f64 that the text names, so equal bits mean equal text. A trainer writes `null` for a
+//! number that is not finite; it is read as NaN. A file that is torn, out of order or not JSON is an error: an
+//! incomplete record proves nothing.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +20,14 @@ use crate::LoopError;
 pub const DEFAULT_COUNTERS: [&str; 8] =
     ["gpu_ops_count", "submissions", "read_backs", "kernels", "tensor_passes", "bytes_moved", "flops", "allocations"];
 
-/// No honest row is longer.
+/// Longest row.
 const MAX_ROW_BYTES: u64 = 1 << 20;
 
 /// Whole numbers up to here are exact in an f64.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What one step wrote. Numbers may be NaN, which stands for `null`. Kept on disk without times and counters: what is
-/// learnt is judged again, how fast it was is not.
+/// The record of one step. Numbers may be NaN, which stands for `null`. Stored without times and counters: only what
+/// was learned is judged again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Mean over the step's micro-batches, before the update.
@@ -56,6 +56,25 @@ pub struct Trajectory {
     pub rows: Vec<StepRecord>,
 }
 
+/// What is wrong with a line of a record.
+#[derive(Debug, thiserror::Error)]
+enum BadRow {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("the file is empty, expected a row a step")]
+    Empty,
+    #[error("the row is longer than {MAX_ROW_BYTES} bytes")]
+    TooLong,
+    #[error("the row is torn: the file ends before the line does")]
+    Torn,
+    #[error("not the record of a step: {0}")]
+    Form(#[from] serde_json::Error),
+    #[error("found step {found}, expected {expected}: steps are counted from 1, each once")]
+    Order { found: u64, expected: u64 },
+    #[error("`{key}` is `{value}`, expected {expected}")]
+    Value { key: String, value: Value, expected: &'static str },
+}
+
 impl Trajectory {
     /// Reads a file whose steps are 1, 2, … n, each once. `counters` names the keys that are exact counts.
     pub fn read<N: AsRef<str>>(path: &Path, counters: &[N]) -> Result<Trajectory, LoopError> {
@@ -68,7 +87,8 @@ impl Trajectory {
         })
     }
 
-    fn parse<N: AsRef<str>>(mut input: impl BufRead, counters: &[N]) -> Result<Trajectory, (usize, String)> {
+    /// The trajectory, or the number of the first line that is wrong and why it is.
+    fn parse<N: AsRef<str>>(mut input: impl BufRead, counters: &[N]) -> Result<Trajectory, (usize, BadRow)> {
         let mut rows = Vec::new();
         let mut text = Vec::new();
         loop {
@@ -77,7 +97,7 @@ impl Trajectory {
                 if text.is_empty() { Ok(None) } else { parse_row(&text, line as u64, counters).map(Some) }
             }) {
                 Ok(Some(row)) => row,
-                Ok(None) if rows.is_empty() => return Err((line, "the file is empty, expected a row a step".into())),
+                Ok(None) if rows.is_empty() => return Err((line, BadRow::Empty)),
                 Ok(None) => return Ok(Trajectory { rows }),
                 Err(why) => return Err((line, why)),
             };
@@ -92,14 +112,13 @@ impl Trajectory {
 }
 
 /// Reads a line with its end, or nothing at the end of the file.
-fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> Result<(), String> {
+fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> Result<(), BadRow> {
     text.clear();
-    let read = |error: io::Error| format!("cannot be read: {error}");
-    input.by_ref().take(MAX_ROW_BYTES).read_until(b'\n', text).map_err(read)?;
+    input.by_ref().take(MAX_ROW_BYTES).read_until(b'\n', text)?;
     match text.last() {
         None | Some(b'\n') => Ok(()),
-        Some(_) if text.len() as u64 == MAX_ROW_BYTES => Err(format!("the row is longer than {MAX_ROW_BYTES} bytes")),
-        Some(_) => Err("the row is torn: the file ends before the line does".into()),
+        Some(_) if text.len() as u64 == MAX_ROW_BYTES => Err(BadRow::TooLong),
+        Some(_) => Err(BadRow::Torn),
     }
 }
 
@@ -121,10 +140,10 @@ fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::
     Option::deserialize(deserializer).map(|number| number.unwrap_or(f64::NAN))
 }
 
-fn parse_row<N: AsRef<str>>(text: &[u8], step: u64, counters: &[N]) -> Result<StepRecord, String> {
-    let row: Row = serde_json::from_slice(text).map_err(|error| format!("not the record of a step: {error}"))?;
+fn parse_row<N: AsRef<str>>(text: &[u8], step: u64, counters: &[N]) -> Result<StepRecord, BadRow> {
+    let row: Row = serde_json::from_slice(text)?;
     if row.step != step {
-        return Err(format!("found step {}, expected {step}: steps are counted from 1, each once", row.step));
+        return Err(BadRow::Order { found: row.step, expected: step });
     }
     let mut record = StepRecord {
         loss: row.loss,
@@ -135,14 +154,13 @@ fn parse_row<N: AsRef<str>>(text: &[u8], step: u64, counters: &[N]) -> Result<St
     };
     for (key, value) in row.others {
         if counters.iter().any(|name| name.as_ref() == key) {
-            let count = exact_count(&value).ok_or_else(|| format!("`{key}` is `{value}`, expected an exact count"))?;
+            let Some(count) = exact_count(&value) else {
+                return Err(BadRow::Value { key, value, expected: "an exact count" });
+            };
             record.counters.insert(key, count);
         } else if let Some(phase) = key.strip_prefix("timing_").and_then(|rest| rest.strip_suffix("_ms")) {
-            let time = match &value {
-                Value::Null => Some(f64::NAN),
-                value => value.as_f64(),
-            };
-            let time = time.ok_or_else(|| format!("`{key}` is `{value}`, expected milliseconds"))?;
+            let time = if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+            let Some(time) = time else { return Err(BadRow::Value { key, value, expected: "milliseconds" }) };
             record.timing_ms.insert(phase.into(), time);
         }
     }
@@ -161,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Trajectory, (usize, String)> {
-        Trajectory::parse(text.as_bytes(), &DEFAULT_COUNTERS)
+        Trajectory::parse(text.as_bytes(), &DEFAULT_COUNTERS).map_err(|(line, why)| (line, why.to_string()))
     }
 
     const FIRST: &str = r#"{"step":1,"loss":7.6137,"gradNorm":4.0789995,"elapsed_ms":3,"data_hash":"0a","ms_per_iter":2.5,"timing_fwd_ms":1.25,"timing_bwd_ms":null,"kernels":54,"flops":1.5e12}"#;

@@ -1,7 +1,7 @@
-//! How the weights moved, in both trainers over the same steps.
+//! How far the weights moved in both trainers over the same steps.
 //!
-//! What a loss cannot show in its first steps: a wrong weight decay, learning rate or precision, one tensor left out.
-//! The update over the whole run shows faults of any step before its end.
+//! The loss of the first steps cannot show a wrong weight decay, learning rate or precision, or one tensor left out;
+//! updates do. The update over the whole run shows faults of any step before its end.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::parity::weights::{TensorUpdate, UpdateCheck};
 
-/// How far two updates are apart.
+/// The distance between two updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distance {
     /// ‖Δw − Δv‖ / ‖Δw‖ over all tensors together, estimated by one random projection a tensor.
@@ -24,11 +24,11 @@ pub struct Distance {
     pub dot: f64,
 }
 
-/// Limits for T1: of a single step and of the whole run. `docs/parity.md` has what they lie between.
+/// Limits for T1: of a single step and of the whole run. `docs/parity.md` says what they lie between.
 pub(super) const T1_STEP: Distance = Distance { projection: 2e-3, norm: 5e-4, dot: 5e-4 };
 pub(super) const T1_RUN: Distance = Distance { projection: 5e-5, norm: 1e-4, dot: 1e-4 };
 
-/// Limits for T2, which leave room for another precision and none for another optimiser or a missing tensor.
+/// Limits for T2, which allow another precision but no other optimiser and no missing tensor.
 pub(super) const T2: Distance = Distance { projection: 0.3, norm: 0.05, dot: 0.05 };
 
 /// Elements whose gradient is so near zero that rounding decides its sign, and with it their first update.
@@ -49,7 +49,7 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
     checks
 }
 
-/// Whether all that is needed was measured, and can be compared.
+/// Whether everything needed was measured and can be compared.
 fn completeness(evidence: &Evidence) -> Check {
     // The weights of the last step may not be among those that a trainer can be asked for.
     let last = evidence.steps.saturating_sub(1);
@@ -73,10 +73,10 @@ fn completeness(evidence: &Evidence) -> Check {
             missing.push(format!("steps {} to {}: the trainers' tensors are not the same", update.from, update.to));
         }
     }
-    Check::none_of("updates", &missing)
+    Check::fails_if_any("updates", &missing)
 }
 
-/// A tensor that stays where it is has no gradient.
+/// A tensor that does not move has no gradient.
 fn zero_gradient(evidence: &Evidence) -> Check {
     let Some(first) = evidence.updates.first() else { return Check::unmeasured("zero_gradient", NO_WEIGHTS) };
     let is_still = |tensor: &TensorUpdate| tensor.max_abs == 0.0;
@@ -91,12 +91,12 @@ fn zero_gradient(evidence: &Evidence) -> Check {
         let stopped = tensors.filter(|(baseline, candidate)| !is_still(baseline) && is_still(candidate));
         found.extend(stopped.map(|(_, tensor)| format!("`{}` does not move in steps {from} to {to}", tensor.name)));
     }
-    Check::none_of("zero_gradient", &found)
+    Check::fails_if_any("zero_gradient", &found)
 }
 
 const NO_WEIGHTS: &str = "no weights were saved: `workload.weights` in `loop.toml` names them";
 
-/// T0: not an element moved differently, as far as the sums tell.
+/// T0: no element moved differently, as far as the sums show.
 fn same_bits(evidence: &Evidence) -> Check {
     if evidence.updates.is_empty() {
         return Check::unmeasured("updates_bits", NO_WEIGHTS);
@@ -108,7 +108,7 @@ fn same_bits(evidence: &Evidence) -> Check {
             tensors.filter(|(a, b)| a != b).map(|(tensor, _)| format!("`{}` in steps {from} to {to}", tensor.name)),
         );
     }
-    Check::none_of("updates_bits", &differing)
+    Check::fails_if_any("updates_bits", &differing)
 }
 
 /// T1 and T2: distances within limits.
@@ -129,11 +129,11 @@ fn within_limits(evidence: &Evidence) -> [Check; 3] {
         };
         // A flip moves one element from one end of its range to the other.
         let limit = limits.projection.hypot(2.0 * (flips / found.elements).sqrt());
-        projection.see(found.projection, allowed(limit, |d| d.projection), || format!("steps {from} to {to}"));
+        projection.record(found.projection, allowed(limit, |d| d.projection), || format!("steps {from} to {to}"));
         for (tensor, distance) in &found.tensors {
             let place = || format!("`{}` in steps {from} to {to}", tensor.name);
-            norm.see(distance.norm, allowed(limits.norm, |d| d.norm), place);
-            dot.see(distance.dot, allowed(limits.dot + 2.0 * flips / tensor.len as f64, |d| d.dot), place);
+            norm.record(distance.norm, allowed(limits.norm, |d| d.norm), place);
+            dot.record(distance.dot, allowed(limits.dot + 2.0 * flips / tensor.len as f64, |d| d.dot), place);
         }
     }
     [
@@ -143,13 +143,13 @@ fn within_limits(evidence: &Evidence) -> [Check; 3] {
     ]
 }
 
-/// What [`compare`] finds.
+/// The result of [`compare`].
 pub(super) struct Comparison<'a> {
-    /// Of all tensors together.
+    /// The distance of the projections of all tensors together.
     projection: f64,
-    /// In all tensors.
+    /// Number of elements in all tensors.
     elements: f64,
-    /// Of each tensor; its projection alone says little.
+    /// The distances of each tensor; the projection of a single tensor says little.
     tensors: Vec<(&'a TensorUpdate, TensorDistance)>,
 }
 
@@ -176,7 +176,7 @@ pub(super) fn compare<'a>(one: &'a UpdateCheck, other: &UpdateCheck) -> Comparis
         moved += a.norm.powi(2);
         elements += a.len as f64;
         let dots_apart = (b.dot - a.dot).abs();
-        // Biases begin at zero: then both products are.
+        // Biases begin at zero, and then both products are zero.
         let dot = if dots_apart == 0.0 { 0.0 } else { dots_apart / (a.norm * a.weight_norm) };
         tensors.push((a, TensorDistance { norm: relative_difference(a.norm, b.norm), dot }));
     }

@@ -1,8 +1,8 @@
 //! How far each tensor moved in a step: read from the weights before and after it, a chunk at a time.
 //!
 //! Δw is `after − before`, summed in f64 whatever the file's type. The ±1 signs of the projection depend on seed,
-//! tensor and element alone, so the projections p and q of updates Δw and Δv of two trainers can be subtracted: over random
-//! signs the mean of (p − q)² is ‖Δw − Δv‖² (Achlioptas, 2003), which no comparison of norms sees.
+//! tensor and element alone, so the projections p and q of updates Δw and Δv of two trainers can be subtracted: over
+//! random signs the mean of (p − q)² is ‖Δw − Δv‖² (Achlioptas, 2003), which a comparison of norms cannot show.
 
 mod file;
 
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use self::file::WeightsFile;
 use crate::LoopError;
 
-/// How far one tensor moved. Elements that are exempt or not finite are left out of all sums.
+/// The update of one tensor. Elements that are exempt or not finite are left out of all sums.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TensorUpdate {
-    /// As in the file.
+    /// Its name in the file.
     pub name: String,
     /// Elements that are not exempt.
     pub len: u64,
@@ -35,12 +35,12 @@ pub struct TensorUpdate {
     pub is_finite: bool,
 }
 
-/// How far the tensors moved between two files, by name.
+/// The updates of all tensors between two files, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpdateCheck {
-    /// Of the signs of the projections.
+    /// The seed of the projections' signs.
     pub seed: u64,
-    /// Every tensor that is not wholly exempt.
+    /// Every tensor that is not completely exempt.
     pub tensors: Vec<TensorUpdate>,
 }
 
@@ -68,7 +68,7 @@ impl UpdateCheck {
     }
 }
 
-/// Elements that are in memory at a time. A multiple of 8: each byte of the signs serves 8 elements.
+/// Elements in memory at a time. A multiple of 8: each byte of the signs serves 8 elements.
 const CHUNK: usize = 1 << 16;
 
 fn tensor_update(
@@ -116,12 +116,12 @@ fn tensor_update(
     Ok(update)
 }
 
-/// An endless stream of bits, one for each element.
+/// An endless stream of bits, one per element.
 fn signs(seed: u64, name: &str) -> blake3::OutputReader {
     blake3::Hasher::new().update(&seed.to_le_bytes()).update(name.as_bytes()).finalize_xof()
 }
 
-/// Tensors, or equal parts of them, whose update says nothing because their gradient is zero but for rounding.
+/// Tensors, or equal parts of them, whose update is meaningless because their gradient is zero except for rounding.
 ///
 /// Read from `<glob>` or `<glob> part <i> of <n>`, counted from 1. The bias of the keys is such a tensor: softmax does
 /// not change when all its inputs are shifted. Where query, key and value share one bias, it is

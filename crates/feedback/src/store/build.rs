@@ -1,10 +1,9 @@
 //! The store of builds: each tree built once, at one path, by one command.
 //!
-//! Both arms of a comparison are built in the same folder, so that equal sources give equal binaries
-//! and paths make no difference. What was built is kept under the hash of the measured tree, command, environment
-//! and toolchain. Only measured files are there when a tree is built.
-//! The stage keeps what the accepted tree's build leaves there, so builds are incremental; the caller holds the
-//! [`Lock`](crate::store::state::Lock), because there is only one.
+//! Both arms of a comparison are built in the same folder, so that equal sources give equal binaries and paths make no
+//! difference. A build is stored under the hash of the measured tree, command, environment and toolchain. Only measured
+//! files are there when a tree is built. The stage keeps the files that the accepted tree's build leaves there, so
+//! builds are incremental; the caller holds the [`Lock`](crate::store::state::Lock), because there is only one stage.
 
 mod artifacts;
 mod environment;
@@ -37,17 +36,21 @@ use crate::{
     store::state::State,
 };
 
-use self::stage::{Base, Stage};
+use self::{
+    run::BuildCommand,
+    stage::{Base, Stage},
+};
 
 pub use self::environment::{Environment, home_binds};
 
-/// Stands in `build.command` for the number of a layout.
+/// The placeholder in `build.command` for the number of a layout.
 const LAYOUT: &str = "{layout}";
 
-/// Begins the name of a build that is not whole yet.
+/// Prefix of the name of a build that is not complete yet.
 const UNFINISHED: &str = "unfinished-";
 
-/// Those used last stay, however large: a comparison needs two, and the judge's may be a third.
+/// The number of builds that always stay, however large, those used last first: a comparison needs two, and the judge's
+/// may be a third.
 const ALWAYS_KEPT: usize = 4;
 
 /// The store.
@@ -61,28 +64,28 @@ pub struct BuildStore {
 /// A trainer that was built.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// Hash of what it was built from and by.
+    /// Hash of everything that decided the build.
     pub key: String,
     /// Holds the artifacts under their relative paths.
     pub folder: PathBuf,
     /// Hash of the artifacts.
     pub binary_hash: String,
-    /// What the build command took, whenever that was.
+    /// Seconds of the build command, whenever it ran.
     pub seconds: f64,
-    /// Whether it was there already.
+    /// Whether it was in the store already.
     pub is_cached: bool,
-    /// What the toolchain says of itself.
+    /// Output of the toolchain's commands.
     pub toolchain: String,
-    /// What the build printed.
+    /// The log of the build.
     pub log: PathBuf,
 }
 
-/// How much the store may hold beside what is in use.
+/// How much the store may hold beside builds in use.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
     /// Builds.
     pub builds: usize,
-    /// Of all builds together.
+    /// Bytes of all builds together.
     pub bytes: u64,
 }
 
@@ -105,7 +108,7 @@ const TOOLCHAIN_FILES: [&str; 8] = [
     "global.json",
 ];
 
-/// Beside the artifacts; last to be written.
+/// The file beside the artifacts that is written last.
 const DESCRIPTION: &str = "built.json";
 
 /// [`DESCRIPTION`]. Its time is that of the last use.
@@ -118,17 +121,17 @@ struct Kept {
 }
 
 impl BuildStore {
-    /// In the loop's folder.
+    /// The store in the loop's folder.
     pub fn new(state: &State, isolation: Arc<Isolation>) -> BuildStore {
         BuildStore { state: state.clone(), folder: state.folder().join("builds"), isolation }
     }
 
-    /// The build of a tree, from the store or made now. The oldest builds beyond the usual [`StoreLimits`] go.
+    /// The build of a tree, from the store or made now. The oldest builds beyond the usual [`StoreLimits`] are removed.
     ///
     /// # Errors
-    /// [`LoopError::failed`] where the build fails, takes too long or does not make what it should, with the end of
-    /// what it printed; [`LoopError::refused`] where the tree cannot be laid out; [`LoopError::interrupted`] where the
-    /// user asks to stop.
+    /// [`LoopError::failed`] if the build fails, takes too long or does not make its artifacts, with the end of its
+    /// output; [`LoopError::refused`] if the tree cannot be laid out; [`LoopError::interrupted`] if the user asks to
+    /// stop.
     pub fn build(
         &self,
         repository: &Repository,
@@ -140,9 +143,9 @@ impl BuildStore {
         built.into_iter().next().ok_or_else(|| LoopError::failed(format!("`{tree}` was not built")))
     }
 
-    /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the program
-    /// as it is written; a command without the placeholder knows no other. Those that are not there are built one after the
-    /// other in one place, so that only what differs is made anew.
+    /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the
+    /// program as it is written; a command without the placeholder has no other. Missing builds are made one after the
+    /// other in one place, so that only what differs is rebuilt.
     ///
     /// # Errors
     /// As [`BuildStore::build`].
@@ -190,8 +193,8 @@ impl BuildStore {
         Ok(self.folder.join(key).join(DESCRIPTION).exists())
     }
 
-    /// Builds a tree again, without the store, in a place where nothing that is kept is built; returns the seconds it
-    /// took. Goes on from the tree that was built there last.
+    /// Builds a tree again, without the store, in a stage that is only for timing; returns the seconds it took.
+    /// Continues from the tree that was built there last.
     pub fn rebuild(
         &self,
         repository: &Repository,
@@ -204,10 +207,11 @@ impl BuildStore {
         let stage = Stage::new(self.state.timed_stage()?);
         stage.prepare(|_| true, progress)?;
         let log = self.prepare_log("rebuild.log")?;
-        self.run_in_stage(repository, &stage, &order, tree, &log, progress)
+        self.run_in_stage(Site { repository, stage: &stage, progress }, &order, tree, &log)
     }
 
-    /// What the toolchain's commands say, in the environment of builds and beside the files by which a tree chooses one.
+    /// Output of the toolchain's commands, in the environment of builds and beside the files by which a tree chooses a
+    /// toolchain.
     pub fn toolchain(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<String, LoopError> {
         if config.build.toolchain.is_empty() {
             return Ok(String::new());
@@ -223,13 +227,13 @@ impl BuildStore {
         }
         let mut said = String::new();
         for command in &config.build.toolchain {
-            let words = timed_command::words(command).map_err(LoopError::usage)?;
+            let words = timed_command::words(command)?;
             let failed = |what: String| {
                 LoopError::failed(format!("`{command}` of `build.toolchain` {what}"))
                     .hint("each command there names a part of the toolchain, such as `cc --version`")
             };
             let mut command = Command::new(&words[0]);
-            // Not in the working tree, which may choose another toolchain than the tree that is built.
+            // Not run in the working tree, which may choose another toolchain than the tree that is built.
             command.args(&words[1..]).current_dir(environment.home());
             environment.apply(&mut command);
             let output = command.output().map_err(|error| failed(format!("cannot be run: {error}")))?;
@@ -243,7 +247,7 @@ impl BuildStore {
         Ok(said)
     }
 
-    /// What is to be built, and everything but the layout that decides what comes of it.
+    /// The source of a build: everything that decides it but the layout.
     fn source<'a>(&self, repository: &Repository, tree: &str, config: &'a LoopConfig) -> Result<Source<'a>, LoopError> {
         let toolchain = self.toolchain(repository, tree, config)?;
         let environment = Environment::new(&config.build, self.state.build_home()?);
@@ -256,8 +260,8 @@ impl BuildStore {
         self.folder.join(format!("{key}.log"))
     }
 
-    /// Removes builds, those first that were not used for longest, until the limits hold. The builds `keep` and the few
-    /// used last stay in any case. Returns what went.
+    /// Removes builds, least recently used first, until the limits hold. The builds `keep` and the few used last always
+    /// stay. Returns the removed keys.
     pub fn prune(&self, keep: &[&str], limits: StoreLimits) -> Result<Vec<String>, LoopError> {
         let failed = |error: io::Error| LoopError::io("read", &self.folder, &error);
         // A build is its folder and its log; one that failed only has a log.
@@ -289,7 +293,7 @@ impl BuildStore {
         Ok(gone)
     }
 
-    /// A build that is there and whole.
+    /// A stored build, if it is complete.
     fn kept(&self, key: &str, progress: &dyn Progress) -> Result<Option<Kept>, LoopError> {
         let folder = self.folder.join(key);
         if !folder.exists() {
@@ -307,8 +311,8 @@ impl BuildStore {
         Ok(Some(kept))
     }
 
-    /// Builds what is ordered of one source, in the stage where it is HEAD's tree as it is written, else in a layer on top of
-    /// that, and keeps it.
+    /// Builds the orders of one source and stores them: in the stage itself if it is HEAD's tree as it is written, else
+    /// in a layer on top of the stage.
     fn make(
         &self,
         repository: &Repository,
@@ -321,19 +325,19 @@ impl BuildStore {
         let head = repository.head()?;
         let accepted = repository.measured_tree(&head.tree, &source.config.unmeasured())?;
         let stage = Stage::new(self.state.stage()?);
-        // A history that was rewritten, or another branch, may hold what was never accepted here. So may a commit that is
-        // not known any more.
+        // A rewritten history, another branch or a commit that no longer exists may hold changes that were never
+        // accepted here.
         stage.prepare(|base| repository.is_ancestor(&base.commit, &head.commit).unwrap_or(false), progress)?;
+        let site = Site { repository, stage: &stage, progress };
         if orders.len() == 1 && first.layout == 0 && source.measured_tree == accepted {
-            let seconds =
-                self.run_in_stage(repository, &stage, first, &head.commit, &self.log(&first.key), progress)?;
+            let seconds = self.run_in_stage(site, first, &head.commit, &self.log(&first.key))?;
             return Ok(vec![self.keep(first, stage.tree(), stage.tree(), seconds)?]);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
             progress.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
             let accepted = self.source(repository, &head.tree, source.config)?;
-            match self.run_in_stage(repository, &stage, &accepted.order(0)?, &head.commit, &base_log, progress) {
-                // Another tree may build where HEAD does not; it goes on from what is there.
+            match self.run_in_stage(site, &accepted.order(0)?, &head.commit, &base_log) {
+                // Another tree may build even if HEAD does not; it continues from what is there.
                 Err(error) if error.kind == ErrorKind::Failed && stage.base().is_some() => {
                     progress.note("HEAD does not build");
                 }
@@ -349,11 +353,12 @@ impl BuildStore {
         let timeout = source.config.build.timeout;
         let mut kept = Vec::with_capacity(orders.len());
         for order in orders {
-            let words = [wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
-            source.environment.make_home()?;
-            let log = self.log(&order.key);
-            let ended = run::run(&words, stage.tree(), &source.environment, &log, timeout, progress)?;
-            let seconds = ended.into_seconds(&log, timeout)?;
+            let words = &[wrapper.clone(), self.behind_walls(order, stage.tree())?].concat();
+            let environment = &source.environment;
+            environment.make_home()?;
+            let log = &self.log(&order.key);
+            let ended = BuildCommand { words, folder: stage.tree(), environment, log, timeout }.run(progress)?;
+            let seconds = ended.into_seconds(log, timeout)?;
             kept.push(self.keep(order, &outside, stage.tree(), seconds)?);
         }
         layer.discard()?;
@@ -374,26 +379,20 @@ impl BuildStore {
     }
 
     /// Runs the build command on a tree in the stage itself; returns the seconds it took.
-    fn run_in_stage(
-        &self,
-        repository: &Repository,
-        stage: &Stage,
-        order: &Order<'_>,
-        commit: &str,
-        log: &Path,
-        progress: &dyn Progress,
-    ) -> Result<f64, LoopError> {
+    fn run_in_stage(&self, site: Site<'_>, order: &Order<'_>, commit: &str, log: &Path) -> Result<f64, LoopError> {
+        let Site { repository, stage, progress } = site;
         stage.begin()?;
         let source = order.source;
         forget_artifacts(repository, source, stage.tree())?;
         repository.checkout(&source.measured_tree, stage.tree())?;
         let timeout = source.config.build.timeout;
         source.environment.make_home()?;
-        let words = self.behind_walls(order, stage.tree())?;
-        let ended = run::run(&words, stage.tree(), &source.environment, log, timeout, progress)?;
+        let words = &self.behind_walls(order, stage.tree())?;
+        let environment = &source.environment;
+        let ended = BuildCommand { words, folder: stage.tree(), environment, log, timeout }.run(progress)?;
         let is_orderly = ended.is_orderly;
         let seconds = ended.into_seconds(log, timeout);
-        // Build tools take a file for finished that was being written when they were killed.
+        // After a kill, build tools would take a half-written file for finished.
         if is_orderly {
             let measured_tree = seconds.is_ok().then(|| source.measured_tree.clone());
             stage.finish(&Base { commit: commit.to_owned(), measured_tree })?;
@@ -401,15 +400,15 @@ impl BuildStore {
         seconds
     }
 
-    /// The path of a log, with its folder made and what a dead process left there gone.
+    /// The path of a log, after making its folder and removing what a dead process left there.
     fn prepare_log(&self, name: &str) -> Result<PathBuf, LoopError> {
         fs::create_dir_all(&self.folder).map_err(|error| LoopError::io("make", &self.folder, &error))?;
         self.remove_unfinished()?;
         Ok(self.folder.join(name))
     }
 
-    /// Takes the artifacts of a tree that was built into the store, whole or not at all. What a power cut tears is found
-    /// by its hash. The tree lies at `place`, and its build knew it as `path`.
+    /// Moves the artifacts of a built tree into the store, whole or not at all. Damage by a power cut shows in the
+    /// hash. The tree is at `place`, and its build saw it as `path`.
     fn keep(&self, order: &Order<'_>, place: &Path, path: &Path, seconds: f64) -> Result<Kept, LoopError> {
         let new = self.folder.join(format!("{UNFINISHED}{}", order.key));
         let fill = || -> Result<Kept, LoopError> {
@@ -429,7 +428,7 @@ impl BuildStore {
         Ok(kept)
     }
 
-    /// Removes what a process that died has left.
+    /// Removes the unfinished builds of a dead process.
     fn remove_unfinished(&self) -> Result<(), LoopError> {
         let entries = fs::read_dir(&self.folder).map_err(|error| LoopError::io("read", &self.folder, &error))?;
         for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
@@ -439,8 +438,8 @@ impl BuildStore {
     }
 }
 
-/// Removes the artifacts that an earlier build has left in a tree, but for tracked ones: what a build does not make anew, or
-/// makes of them, a user with a clean clone does not get.
+/// Removes the artifacts that an earlier build left in a tree, except tracked ones: a user with a clean clone does not
+/// get artifacts that a build keeps or reuses.
 fn forget_artifacts(repository: &Repository, source: &Source<'_>, place: &Path) -> Result<(), LoopError> {
     for artifact in &source.config.build.artifacts {
         if !repository.holds(&source.measured_tree, artifact)? {
@@ -450,7 +449,15 @@ fn forget_artifacts(repository: &Repository, source: &Source<'_>, place: &Path) 
     Ok(())
 }
 
-/// A tree and what turns it into programs.
+/// Where a build runs, the repository of its tree, and who watches.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    repository: &'a Repository,
+    stage: &'a Stage,
+    progress: &'a dyn Progress,
+}
+
+/// A tree and everything that turns it into programs.
 struct Source<'a> {
     config: &'a LoopConfig,
     measured_tree: String,
@@ -458,7 +465,7 @@ struct Source<'a> {
     toolchain: String,
 }
 
-/// One program of it.
+/// One program of a source.
 struct Order<'a> {
     source: &'a Source<'a>,
     layout: u32,
@@ -475,7 +482,8 @@ impl Source<'_> {
     }
 }
 
-/// Hash of all that decides what a build makes; each part with its length, so that no two lists give the same bytes.
+/// Hash of everything that decides what a build makes; each part has its length, so that no two lists give the same
+/// bytes.
 fn key(measured_tree: &str, config: &LoopConfig, toolchain: &str, environment: &Environment, layout: u32) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |part: &[u8]| {

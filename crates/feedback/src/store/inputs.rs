@@ -1,8 +1,9 @@
-//! The baseline's inputs as files: data, tokenizers, whatever the workload's command reads.
+//! The baseline's inputs as files: data, tokenizers and whatever else the workload's command reads.
 //!
-//! They come from the baseline's tree, not from the working tree, and lie in a folder that is named after the tree. Nobody
-//! may write to it, and before it is used each file is read again: what is not the baseline's is laid out anew. Each arm has
-//! files of its own: who shares one can have the system drop it from memory (`posix_fadvise`) before the other's turn.
+//! They come from the baseline's tree, not from the working tree, and are in a folder that is named after the tree. The
+//! folder is read-only, and before each use every file is read again: if one differs from the baseline's, the folder is
+//! extracted again. Each arm has its own files: an arm could have the system drop a shared file from memory
+//! (`posix_fadvise`) before the other's turn.
 
 use std::{
     fs, io,
@@ -14,18 +15,28 @@ use pairbench::{Arm, files};
 
 use crate::{LoopError, Progress, git::Repository};
 
-/// Folders that stay, those used last: comparisons go back and forth between a few trees.
+/// Number of folders that stay, those used last: comparisons go back and forth between a few trees.
 const MOST_KEPT: usize = 16;
 
-/// The folder of the inputs of `tree` for an arm, made if it is not there. `paths` are files or folders of the tree.
+/// The inputs of one arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The baseline's tree.
+    pub tree: &'a str,
+    /// Files or folders of that tree.
+    pub paths: &'a [PathBuf],
+    /// The arm that reads them.
+    pub arm: Arm,
+}
+
+/// The folder of the inputs, made below the loop's folder `state` if it is not there.
 pub fn folder(
     repository: &Repository,
     state: &Path,
-    tree: &str,
-    paths: &[PathBuf],
-    arm: Arm,
+    inputs: Inputs<'_>,
     progress: &dyn Progress,
 ) -> Result<PathBuf, LoopError> {
+    let Inputs { tree, paths, arm } = inputs;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let key = blake3::hash(format!("{tree} {}\n{}", arm.index(), names.join("\n")).as_bytes()).to_hex();
     let all = state.join("inputs");

@@ -1,4 +1,4 @@
-//! What every step of the loop works with: repository, configuration, state, ledger, machine.
+//! The session that every step of the loop works with: repository, configuration, state, ledger, machine.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,21 +20,21 @@ use crate::{
 /// An opened repository with a `loop.toml`.
 #[derive(Debug)]
 pub struct Session {
-    /// Where the trainer's source is.
+    /// The repository with the trainer's source.
     pub repository: Repository,
-    /// Its `loop.toml`, as the baseline's commit has it; what lies in the working tree is a candidate's.
+    /// Its `loop.toml`, as the baseline's commit has it; the file in the working tree is the candidate's.
     pub config: LoopConfig,
     /// The file's text.
     config_text: String,
     /// The loop's own folder.
     pub state: State,
-    /// What was built.
+    /// The store of builds.
     pub builds: BuildStore,
-    /// What is known.
+    /// The ledger with all records.
     pub ledger: Ledger,
-    /// Where it runs.
+    /// The machine that it runs on.
     pub machine: Machine,
-    /// The walls around builds and trainers: neither the repository nor the loop's own files are seen inside.
+    /// The walls around builds and trainers: inside, neither the repository nor the loop's own files are visible.
     pub isolation: Arc<Isolation>,
 }
 
@@ -43,7 +43,7 @@ impl Session {
     /// baseline is the named one, else the open cycle's, else HEAD.
     ///
     /// # Errors
-    /// [`LoopError::usage`] where the open cycle is about another target, and where the baseline has no `loop.toml`.
+    /// [`LoopError::usage`] if the open cycle is about another target, or the baseline has no `loop.toml`.
     pub fn open(path: &Path, target: Option<&str>, baseline: Option<&str>) -> Result<Session, LoopError> {
         let repository = Repository::open(path)?;
         let state = State::open(&repository)?;
@@ -60,7 +60,7 @@ impl Session {
         Session::with(repository, baseline, target.or(of_cycle), state)
     }
 
-    /// The same for whoever ends the cycle: with HEAD's `loop.toml` where the baseline is gone.
+    /// The same for ending the cycle: with HEAD's `loop.toml` if the baseline is gone.
     pub fn open_to_drop(path: &Path) -> Result<Session, LoopError> {
         Session::open(path, None, None).or_else(|_| {
             let repository = Repository::open(path)?;
@@ -84,7 +84,7 @@ impl Session {
         Ok(Session { repository, config, config_text, state, builds, ledger, machine, isolation })
     }
 
-    /// Goes on with another target of the same `loop.toml`.
+    /// Changes to another target of the same `loop.toml`.
     pub fn retarget(&mut self, target: Option<&str>) -> Result<(), LoopError> {
         if self.config.target.as_deref() != target {
             self.config = LoopConfig::parse(&self.config_text, target)?;
@@ -92,7 +92,7 @@ impl Session {
         Ok(())
     }
 
-    /// That the file in the working tree is not the one that counts, in a sentence; none where both are the same. Line
+    /// A sentence that the `loop.toml` in the working tree is not the one that counts; none if both are the same. Line
     /// ends that git changes at a checkout make no difference.
     pub fn config_note(&self) -> Option<String> {
         let on_disk = std::fs::read_to_string(self.repository.root().join(config::FILE_NAME)).unwrap_or_default();
@@ -106,7 +106,8 @@ impl Session {
         AttemptFolder::new(self.state.folder())
     }
 
-    /// Where trainers' folders are made: outside the working tree, whose files no trainer should find further up.
+    /// The folder in which trainers' folders are made: outside the working tree, so that no trainer finds its files
+    /// further up.
     ///
     /// # Errors
     /// [`LoopError::usage`] where the user has no cache folder.
@@ -139,7 +140,7 @@ pub fn config_text(repository: &Repository, revision: &str) -> Result<String, Lo
         .map_err(|_| LoopError::usage(format!("the `{}` of `{revision}` is not text", config::FILE_NAME)))
 }
 
-/// What `visible` names must be there, and must not show what nobody is to see: `hidden` as a whole, nothing of `secret`.
+/// Checks that the paths of `visible` exist and show neither a whole folder of `hidden` nor any part of `secret`.
 fn check_visible(config: &LoopConfig, hidden: &[PathBuf], secret: &[PathBuf]) -> Result<(), LoopError> {
     let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
     let (hidden, secret): (Vec<_>, Vec<_>) = (hidden.iter().map(real).collect(), secret.iter().map(real).collect());

@@ -1,13 +1,13 @@
-//! The loop's own folder, inside git's: lock, open cycle, builds, attempts; and the stage and trainers' folders,
-//! outside of it.
+//! The loop's own folder, inside git's: lock, open cycle, builds, attempts. The stage and trainers' folders are outside
+//! of it.
 //!
-//! It lies in the repository's common git folder, so that `git clean` leaves it alone and all work
-//! trees share it. The lock dies with its process.
+//! It is in the repository's common git folder, so that `git clean` leaves it alone and all work trees share it. The
+//! lock ends with its process.
 //!
-//! The stage, where trees are built, must not lie below the working tree: build tools look for their
-//! configuration in all folders above (`.cargo/config.toml`, `rust-toolchain.toml`, `node_modules` …)
-//! and would build the baseline with what the candidate has there. It is in the user's cache folder. So are the folders
-//! that trainers run in: what they might find further up is not the working tree.
+//! The stage, where trees are built, must not be below the working tree: build tools look for their configuration in
+//! all folders above (`.cargo/config.toml`, `rust-toolchain.toml`, `node_modules` …) and would build the baseline with
+//! the candidate's. So the stage is in the user's cache folder, and so are the folders that trainers run in, so that
+//! trainers do not find the working tree further up.
 
 use std::{
     env, fs,
@@ -24,10 +24,10 @@ use crate::{LoopError, git::Repository};
 
 pub use crate::parity::Tier;
 
-/// What is to be shown, since `alpha loop start`.
+/// An open cycle, since `alpha loop start`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cycle {
-    /// In a sentence.
+    /// What is to be shown, in a sentence.
     pub hypothesis: String,
     /// A name of `[areas]`.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub struct Cycle {
 }
 
 impl Cycle {
-    /// Opened now.
+    /// A cycle that starts now.
     pub fn new(hypothesis: &str, area: Option<&str>, tier: Tier, baseline: &str) -> Cycle {
         Cycle {
             hypothesis: hypothesis.to_owned(),
@@ -62,7 +62,7 @@ impl Cycle {
 #[derive(Clone, Debug)]
 pub struct State {
     folder: PathBuf,
-    /// Of the working tree: each linked one has a cycle of its own.
+    /// The folder of the working tree: each linked working tree has its own cycle.
     of_worktree: PathBuf,
     scratch: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// The locked file: who inherits it holds the lock on.
+    /// The locked file: a process that inherits it keeps the lock.
     pub fn file(&self) -> &fs::File {
         &self.file
     }
@@ -117,8 +117,8 @@ impl State {
         [Some(self.folder.clone()), of_worktree, self.scratch.clone()].into_iter().flatten().collect()
     }
 
-    /// The one folder in which trees of this repository are built, one after the other, under the lock. What belongs to
-    /// it lies in the folder above, which is nobody else's.
+    /// The one folder in which trees of this repository are built, one after the other, under the lock. The folder
+    /// above belongs to the stage.
     ///
     /// # Errors
     /// [`LoopError::usage`] where the user has no cache folder.
@@ -126,7 +126,7 @@ impl State {
         Ok(self.scratch()?.join("stage/tree"))
     }
 
-    /// Where builds are only timed, never kept: one arm after the other.
+    /// The folder in which builds are only timed, never stored: one arm after the other.
     ///
     /// # Errors
     /// As [`State::stage`].
@@ -142,7 +142,7 @@ impl State {
         Ok(self.scratch()?.join("home"))
     }
 
-    /// Where trainers' folders are made.
+    /// The folder in which trainers' folders are made.
     ///
     /// # Errors
     /// As [`State::stage`].
@@ -157,7 +157,7 @@ impl State {
         })
     }
 
-    /// Takes the lock, or says who holds it.
+    /// Takes the lock, or fails with its holder.
     pub fn lock(&self) -> Result<Lock, LoopError> {
         let path = self.folder.join("lock");
         let failed = |error: std::io::Error| LoopError::io("lock", &path, &error);
@@ -167,7 +167,7 @@ impl State {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
-                // Empty for the moment in which it has the lock and has not yet said so.
+                // Empty while a process has the lock and has not written its number yet.
                 let holder = holder
                     .trim()
                     .parse()
@@ -210,7 +210,7 @@ impl State {
         }
     }
 
-    /// Writes the cycle down.
+    /// Writes the cycle to disk.
     pub fn open_cycle(&self, cycle: &Cycle) -> Result<(), LoopError> {
         let json = serde_json::to_vec_pretty(cycle)
             .map_err(|error| LoopError::failed(format!("the cycle cannot be written: {error}")))?;

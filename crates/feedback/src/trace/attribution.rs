@@ -1,10 +1,9 @@
 //! Where a gain comes from: the change of each phase and kernel between traced runs of both arms.
 //!
-//! Runs are taken in pairs, baseline and candidate one after the other, so that each pair meets much
-//! the same machine. Times are of one step; *saved* is baseline − candidate, positive where the
-//! candidate is faster. Intervals are Student's t on the differences of the pairs: few pairs are
-//! traced, and neither ranks nor resampling reach 95 % with three or four. A disturbed pair widens
-//! them, so that they say too little rather than too much.
+//! Runs are traced in pairs, baseline and candidate one after the other, so that both see much the same load. Times are
+//! of one step; *saved* is baseline − candidate, positive where the candidate is faster. Intervals are Student's t on
+//! the differences of the pairs: few pairs are traced, and neither ranks nor resampling reach 95 % with three or four.
+//! A disturbed pair widens them, so that they claim too little rather than too much.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +21,7 @@ mod table;
 use self::table::plain;
 pub use self::table::table;
 
-/// Part of the gain that may come from outside the declared area.
+/// Share of the gain that may come from outside the declared area.
 const LET_THROUGH: f64 = 0.25;
 
 /// Two-sided.
@@ -31,9 +30,9 @@ const LEVEL: f64 = 0.05;
 /// A traced run of each arm, one right after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracedPair {
-    /// Of the last accepted trainer.
+    /// A run of the last accepted trainer.
     pub baseline: TracedRun,
-    /// Of the changed one.
+    /// A run of the changed trainer.
     pub candidate: TracedRun,
 }
 
@@ -48,52 +47,52 @@ pub struct Change {
     pub candidate_ms: f64,
     /// Mean difference, positive where the candidate is faster.
     pub saved_ms: f64,
-    /// 95 % interval of it.
+    /// Its 95 % interval.
     pub interval_ms: (f64, f64),
     /// `saved_ms` in per cent of the baseline's step.
     pub saved_pct: f64,
 }
 
-/// What follows for the declared area.
+/// The conclusion for the declared area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
-    /// The area got faster, and no more than a quarter of the gain is seen outside.
+    /// The area got faster, and at most a quarter of the gain is seen outside.
     Inside,
-    /// More than a quarter of the gain is outside, or the candidate no longer shows its kernels: refused
-    /// unless widened with a reason.
+    /// More than a quarter of the gain is outside, or the candidate's traces no longer name kernels: refused unless the
+    /// area is widened with a reason.
     Outside,
-    /// The traces are too noisy to show where the gain is: no refusal, and no attribution either.
+    /// The traces are too noisy to show where the gain is: neither a refusal nor an attribution.
     NotResolved,
-    /// There is nothing to attribute to: no refusal, and no attribution either.
+    /// There is nothing to attribute to: neither a refusal nor an attribution.
     NotAttributable,
 }
 
 /// Where a gain comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attribution {
-    /// What follows.
+    /// The conclusion.
     pub finding: Finding,
-    /// The finding in words.
+    /// The conclusion in words.
     pub explanation: String,
     /// Traced pairs.
     pub pairs: usize,
-    /// The whole step; `None` where nothing could be attributed.
+    /// The change of the whole step; `None` if nothing could be attributed.
     pub step: Option<Change>,
-    /// What the area covers.
+    /// The change of everything that the area covers.
     pub inside: Option<Change>,
-    /// What it does not.
+    /// The change of everything else.
     pub outside: Option<Change>,
-    /// By phase, the largest change first.
+    /// The changes of the phases, the largest first.
     pub phases: Vec<Change>,
-    /// By kernel and the rest that no kernel covers, the largest change first.
+    /// The changes of the kernels and of the rest that no kernel covers, the largest first.
     pub kernels: Vec<KernelChange>,
 }
 
 /// How much one kernel changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelChange {
-    /// How much.
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
     /// Whether the declared area covers it.
@@ -102,13 +101,13 @@ pub struct KernelChange {
 
 /// Attributes a gain of `gain_pct`, as the verdict estimates it, to the declared `areas`.
 ///
-/// Seen outside is what saved time beyond noise: everything outside together, if its interval lies
-/// above 0, else those kernels whose own intervals do at a level divided by their number (Bonferroni).
-/// An area without globs of kernels covers nothing; the rest is covered by a glob that matches [`REST`].
+/// The gain seen outside is the time saved beyond noise: by everything outside together, if its interval lies above 0,
+/// else by the kernels whose own intervals do, at a level divided by their number (Bonferroni). An area without globs
+/// of kernels covers nothing; a glob that matches [`REST`] covers the rest.
 pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attribution {
-    let without_figures = |finding: Finding, explanation: String| Attribution {
+    let nothing = |finding: Finding, explanation: &str| Attribution {
         finding,
-        explanation,
+        explanation: explanation.to_owned(),
         pairs: pairs.len(),
         step: None,
         inside: None,
@@ -116,16 +115,8 @@ pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attrib
         phases: Vec::new(),
         kernels: Vec::new(),
     };
-    let not_attributable = |why: &str| without_figures(Finding::NotAttributable, format!("not attributable: {why}"));
-    if pairs.len() < 2 {
-        return not_attributable("to tell a change from noise, at least 2 pairs must be traced");
-    }
-    if pairs.iter().any(|pair| pair.baseline.trace.kernels.is_empty()) {
-        return not_attributable("the baseline's traces name no kernels");
-    }
-    if pairs.iter().any(|pair| pair.candidate.trace.kernels.is_empty()) {
-        let explanation = "the candidate's traces name no kernels, the baseline's do: restore the trace";
-        return without_figures(Finding::Outside, explanation.to_owned());
+    if let Some((finding, explanation)) = obstacle(pairs) {
+        return nothing(finding, explanation);
     }
     let globs: Vec<GlobSet> = areas.iter().map(|area| area.kernels()).collect();
     let covers = |part: &Part| globs.iter().any(|set| set.is_match(&part.kernel) || set.is_match(&part.label));
@@ -133,49 +124,23 @@ pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attrib
     let steps = table.sum(&|_| true);
     let baseline_step_ms = mean(&steps.0.iter().map(|(before, _)| *before).collect::<Vec<_>>());
     if baseline_step_ms <= 0.0 {
-        return not_attributable("the traces hold no time");
+        return nothing(Finding::NotAttributable, "not attributable: the traces hold no time");
     }
-    let change = |name: &str, is_part: &dyn Fn(&Part) -> bool, level: f64| {
-        table.sum(is_part).change(name, baseline_step_ms, level)
-    };
-
+    let change = |name: &str, is_part: &dyn Fn(&Part) -> bool| table.sum(is_part).change(name, baseline_step_ms, LEVEL);
     let step = steps.change("step", baseline_step_ms, LEVEL);
-    let inside = change("inside the area", &covers, LEVEL);
-    let outside = change("outside the area", &|part| !covers(part), LEVEL);
-    let outsiders = table.parts.iter().filter(|(part, _)| !covers(part)).count();
-    let strays: Vec<Change> = table
-        .parts
+    let inside = change("inside the area", &covers);
+    let outside = change("outside the area", &|part| !covers(part));
+    let outside_parts: Vec<_> = table.parts.iter().filter(|(part, _)| !covers(part)).collect();
+    let level = LEVEL / outside_parts.len() as f64;
+    let kernels_outside: Vec<Change> = outside_parts
         .iter()
-        .filter(|(part, _)| !covers(part))
-        .map(|(part, series)| series.change(&part.label, baseline_step_ms, LEVEL / outsiders as f64))
+        .map(|(part, series)| series.change(&part.label, baseline_step_ms, level))
         .filter(|change| change.interval_ms.0 > 0.0)
         .collect();
-    let seen_outside_ms =
-        if outside.interval_ms.0 > 0.0 { outside.saved_ms } else { strays.iter().map(|stray| stray.saved_ms).sum() };
     let gain_ms = (baseline_step_ms * gain_pct / (100.0 + gain_pct)).max(0.0);
-    let (finding, explanation) = if seen_outside_ms > LET_THROUGH * gain_ms {
-        let named: Vec<String> =
-            strays.iter().take(3).map(|stray| format!("`{}` {:.3} ms", plain(&stray.name), stray.saved_ms)).collect();
-        let by = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
-        let text = format!(
-            "{seen_outside_ms:.3} ms saved outside the declared area{by}, more than a quarter of the {gain_ms:.3} ms gained: \
-             declare the area that this belongs to, or widen with a reason"
-        );
-        (Finding::Outside, text)
-    } else if inside.interval_ms.0 > 0.0 {
-        let text = format!("{:.3} of {gain_ms:.3} ms gained are seen inside the declared area", inside.saved_ms);
-        (Finding::Inside, text)
-    } else {
-        let (low, high) = inside.interval_ms;
-        let text = format!(
-            "the traces are too noisy to show where {gain_ms:.3} ms are gained: inside the area {low:+.3} to {high:+.3} ms"
-        );
-        (Finding::NotResolved, text)
-    };
-
+    let (finding, explanation) = find(&inside, &outside, &kernels_outside, gain_ms);
     let phases: BTreeSet<&str> = table.parts.keys().map(|part| part.phase.as_str()).collect();
-    let mut phases: Vec<Change> =
-        phases.into_iter().map(|phase| change(phase, &|part| part.phase == phase, LEVEL)).collect();
+    let mut phases: Vec<Change> = phases.into_iter().map(|phase| change(phase, &|part| part.phase == phase)).collect();
     let mut kernels: Vec<KernelChange> = table
         .parts
         .iter()
@@ -196,6 +161,52 @@ pub fn attribute(pairs: &[TracedPair], areas: &[&Area], gain_pct: f64) -> Attrib
         outside: Some(outside),
         phases,
         kernels,
+    }
+}
+
+/// Why pairs cannot be attributed at all, and the conclusion.
+fn obstacle(pairs: &[TracedPair]) -> Option<(Finding, &'static str)> {
+    let names_no_kernels =
+        |of: fn(&TracedPair) -> &TracedRun| pairs.iter().any(|pair| of(pair).trace.kernels.is_empty());
+    if pairs.len() < 2 {
+        let why = "not attributable: to tell a change from noise, at least 2 pairs must be traced";
+        Some((Finding::NotAttributable, why))
+    } else if names_no_kernels(|pair| &pair.baseline) {
+        Some((Finding::NotAttributable, "not attributable: the baseline's traces name no kernels"))
+    } else if names_no_kernels(|pair| &pair.candidate) {
+        let why = "the candidate's traces name no kernels, the baseline's do: restore the trace";
+        Some((Finding::Outside, why))
+    } else {
+        None
+    }
+}
+
+/// The conclusion from the changes inside and outside the area; `kernels_outside` are those that saved time beyond
+/// noise.
+fn find(inside: &Change, outside: &Change, kernels_outside: &[Change], gain_ms: f64) -> (Finding, String) {
+    let saved_outside_ms = if outside.interval_ms.0 > 0.0 {
+        outside.saved_ms
+    } else {
+        kernels_outside.iter().map(|kernel| kernel.saved_ms).sum()
+    };
+    if saved_outside_ms > LET_THROUGH * gain_ms {
+        let name = |kernel: &Change| format!("`{}` {:.3} ms", plain(&kernel.name), kernel.saved_ms);
+        let named: Vec<String> = kernels_outside.iter().take(3).map(name).collect();
+        let by = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
+        let text = format!(
+            "{saved_outside_ms:.3} ms saved outside the declared area{by}, more than a quarter of the {gain_ms:.3} ms gained: \
+             declare the area that this belongs to, or widen with a reason"
+        );
+        (Finding::Outside, text)
+    } else if inside.interval_ms.0 > 0.0 {
+        let text = format!("{:.3} of {gain_ms:.3} ms gained are seen inside the declared area", inside.saved_ms);
+        (Finding::Inside, text)
+    } else {
+        let (low, high) = inside.interval_ms;
+        let text = format!(
+            "the traces are too noisy to show where {gain_ms:.3} ms are gained: inside the area {low:+.3} to {high:+.3} ms"
+        );
+        (Finding::NotResolved, text)
     }
 }
 
@@ -240,7 +251,7 @@ impl Table {
     }
 }
 
-/// Time of each kernel in one step, and with `is_timed` what the recorded step has beyond them.
+/// Time of each kernel in one step, and with `is_timed` the rest of the recorded step.
 fn parts_of(run: &TracedRun, is_timed: bool) -> BTreeMap<Part, f64> {
     let mut parts: BTreeMap<Part, f64> = BTreeMap::new();
     let mut kernels_ms = 0.0;

@@ -1,9 +1,9 @@
-//! Where it pays to look: kernels and the unexplained rest, ranked by what an attempt may bring.
+//! Where an attempt may pay off: kernels and the unexplained rest, ranked by their possible gain.
 //!
-//! From traces of several processes of one trainer. Shares are of the wall time of a step. The
-//! potential of a share s whose time is at least r of what it is now is G = 1 / (1 − s(1 − r)) − 1: the
-//! whole step's gain if this one kernel ran at the roofline. The score is
-//! ln(1 + G) × chance of success ÷ risk. Nothing here decides whether a change is a gain.
+//! Input are traces of several processes of one trainer. Shares are of the wall time of a step. If a kernel has the
+//! share s and needs at least r of its present time, its potential is G = 1 / (1 − s(1 − r)) − 1: the whole step's gain
+//! if this one kernel ran at the roofline. The score is ln(1 + G) × chance of success ÷ risk. The ranking does not
+//! decide whether a change is a gain.
 
 use std::collections::BTreeMap;
 
@@ -32,35 +32,35 @@ pub use self::{
 /// Version of [`Report`].
 pub const SCHEMA: &str = "alpha.loop.next/1";
 
-/// The entry of the time that no kernel covers.
+/// Name of the entry for time that no kernel covers.
 pub const REST: &str = "rest/unexplained";
 
-/// A call that takes less is mostly the start of it: waking threads or launching a kernel takes 2 to 10 µs.
+/// A shorter call is mostly its own start: waking threads or launching a kernel takes 2 to 10 µs.
 const SHORT_CALL_MS: f64 = 0.02;
 
-/// Fewer short calls in a step are not worth joining.
+/// Fewer short calls in a step are not worth merging.
 const MANY_CALLS: f64 = 4.0;
 
-/// From this part of the roofline on, little is left and it is hard to get.
+/// From this share of the roofline on, little is left and it is hard to gain.
 const NEAR: f64 = 2.0 / 3.0;
 
-/// Nothing makes a part of the step vanish altogether.
+/// No change makes a part of the step vanish completely.
 const MOST_SAVED: f64 = 0.99;
 
-/// What the ranking is made from.
+/// The input of the ranking.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'a> {
     /// One for each process.
     pub runs: &'a [TracedRun],
-    /// Without them floors are unknown, and potentials are upper limits.
+    /// Measured peaks; without them floors are unknown, and potentials are upper limits.
     pub peaks: Option<Peaks>,
     /// The ledger's attempts.
     pub past: &'a [PastAttempts],
     /// The configured areas.
     pub areas: &'a BTreeMap<String, Area>,
-    /// Paths of the tree's files, of which areas name some.
+    /// Paths of the tree's files; areas name some of them.
     pub files: &'a [String],
-    /// The smallest effect that this machine resolves; without it nothing is hidden.
+    /// The smallest effect that this machine resolves; if it is unknown nothing is hidden.
     pub resolvable_pct: Option<f64>,
 }
 
@@ -73,19 +73,19 @@ pub struct Report {
     pub processes: usize,
     /// Mean time of a step.
     pub step_ms: f64,
-    /// What floors are computed from.
+    /// The peaks that floors are computed from.
     pub peaks: Option<Peaks>,
-    /// What this machine resolves.
+    /// The smallest effect that this machine resolves.
     pub resolvable_pct: Option<f64>,
     /// The step by phases, the longest first.
     pub phases: Vec<Share>,
-    /// What to try, the best first.
+    /// Entries to try, the best first.
     pub ranked: Vec<Entry>,
-    /// What cannot matter, the largest first.
+    /// Parts too small to matter, the largest first.
     pub hidden: Vec<Hidden>,
-    /// What cannot be true.
+    /// Parts whose figures cannot be true.
     pub quarantined: Vec<Hidden>,
-    /// What the reader must know about the figures.
+    /// Remarks that the reader needs to judge the figures.
     pub notes: Vec<String>,
 }
 
@@ -94,11 +94,11 @@ pub struct Report {
 pub struct Share {
     /// A phase, or `phase/kernel`.
     pub name: String,
-    /// Of a step.
+    /// Time in a step.
     pub time_ms: f64,
-    /// Of the step's time.
+    /// Share of the step's time.
     pub share_pct: f64,
-    /// Its 95 % interval over processes; none with one process.
+    /// The share's 95 % interval over processes; none with one process.
     pub share_interval_pct: Option<(f64, f64)>,
 }
 
@@ -112,11 +112,11 @@ pub struct Entry {
     pub kind: Kind,
     /// Calls in a step.
     pub calls: Option<f64>,
-    /// What it takes at least; `None` where that is unknown.
+    /// The least time that it needs; `None` if unknown.
     pub floor_ms: Option<f64>,
-    /// What the floor comes from.
+    /// The limit that the floor comes from.
     pub bound: Option<Bound>,
-    /// Gain of the step if it ran at its floor.
+    /// Gain of the step if this part ran at its floor.
     pub potential_pct: f64,
     /// The same at the upper end of the share's interval.
     pub at_most_pct: f64,
@@ -124,7 +124,7 @@ pub struct Entry {
     pub chance: f64,
     /// 1 + failed attempts in its areas + files that it spans.
     pub risk: f64,
-    /// What the ranking is by.
+    /// The number that decides the rank.
     pub score: f64,
     /// Areas that it belongs to.
     pub areas: Vec<String>,
@@ -134,11 +134,11 @@ pub struct Entry {
     pub attempts: u32,
     /// Those that were accepted.
     pub accepted: u32,
-    /// What a reader should know of its figures.
+    /// A remark on its figures.
     pub remark: Option<String>,
 }
 
-/// Something that is not worth trying, or not to be believed.
+/// Something that is not worth trying, or not credible.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hidden {
     /// What and how much.
@@ -163,7 +163,7 @@ pub fn rank(basis: &Basis) -> Result<Report, LoopError> {
     for kernel in steps.mean_kernels() {
         let share = steps.share(&kernel.label(), |other| (&other.phase, &other.name) == (&kernel.phase, &kernel.name));
         match judge_kernel(&kernel, basis.peaks) {
-            Err(reason) => quarantined.push(Hidden { share, reason }),
+            Err(beyond) => quarantined.push(Hidden { share, reason: beyond.to_string() }),
             Ok(judged) => {
                 let outlook = prospects.outlook(&kernel.name, &share.name, judged.kind);
                 ranked.push(entry(share, &judged, outlook));
@@ -221,8 +221,18 @@ struct Judged {
     remark: Option<String>,
 }
 
-/// What a kernel is bound by, or why it cannot be true. `kernel` holds the mean of a step.
-fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, String> {
+/// A time that cannot be true.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "beyond the roofline: {time_ms:.4} ms for work that takes at least {floor_ms:.4} ms; peaks or counters are wrong"
+)]
+struct BeyondRoofline {
+    time_ms: f64,
+    floor_ms: f64,
+}
+
+/// Judges what a kernel is bound by. `kernel` holds the mean of a step.
+fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, BeyondRoofline> {
     let (floor_ms, bound, remark) = match floor(kernel, peaks) {
         Floor::Unknown => {
             (None, None, peaks.map(|_| "its flops or bytes are not recorded: its floor is unknown".into()))
@@ -232,12 +242,7 @@ fn judge_kernel(kernel: &Kernel, peaks: Option<Peaks>) -> Result<Judged, String>
             let remark = "faster than memory, so its data stays in a cache: the floor is that of its flops alone";
             (Some(floor_ms), Some(Bound::Memory), Some(remark.to_owned()))
         }
-        Floor::Beyond { floor_ms } => {
-            return Err(format!(
-                "beyond the roofline: {:.4} ms for work that takes at least {floor_ms:.4} ms; peaks or counters are wrong",
-                kernel.time_ms
-            ));
-        }
+        Floor::Beyond { floor_ms } => return Err(BeyondRoofline { time_ms: kernel.time_ms, floor_ms }),
     };
     let is_short = |calls: f64| calls >= MANY_CALLS && kernel.time_ms / calls < SHORT_CALL_MS;
     let is_near = |floor_ms: f64| floor_ms >= NEAR * kernel.time_ms;

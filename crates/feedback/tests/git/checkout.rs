@@ -117,7 +117,7 @@ fn a_tracked_file_beats_an_ignored_one() {
     check(&sandbox, "HEAD~1", &stage);
 }
 
-/// Whether what is written is younger than all that was there, which a build tool goes by.
+/// Whether written files are younger than all that were there before, as build tools need.
 #[test]
 fn a_written_file_is_younger_than_an_earlier_builds_output() {
     let (sandbox, stage) = two_trees();
@@ -193,7 +193,7 @@ fn from_a_worktree_into_a_folder_inside_the_git_folder() {
     assert_eq!(sandbox.git(["status", "--porcelain"]), "");
 }
 
-/// Attributes and settings that have git write other bytes than it keeps.
+/// Attributes and settings that make git write other bytes than it stores.
 #[test]
 fn no_filter_line_end_or_encoding_changes_what_is_laid_out() {
     let sandbox = Sandbox::new();
@@ -235,7 +235,7 @@ fn no_filter_line_end_or_encoding_changes_what_is_laid_out() {
         check(&sandbox, revision, &stage);
     }
     assert_eq!(fs::read_to_string(stage.join("a.filtered")).unwrap(), "slow $Id$\n");
-    // What a filter would take for the same is not: the smudged file in the place of the blob.
+    // A filter would treat the smudged file as the blob; here it is a difference.
     fs::write(stage.join("a.filtered"), "fast $Id$\n").unwrap();
     check(&sandbox, "HEAD", &stage);
 }

@@ -1,4 +1,4 @@
-//! What differs between trees.
+//! Differences between trees.
 
 use std::{
     fs::{self, Permissions},

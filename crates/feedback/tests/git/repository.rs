@@ -1,4 +1,4 @@
-//! Opening a repository, where the user stands, and its history.
+//! Opening a repository, its HEAD and its history.
 
 use std::{collections::BTreeMap, fs};
 

@@ -1,4 +1,4 @@
-//! A repository in a temporary folder, and what git itself says of it.
+//! A repository in a temporary folder, and git's own view of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,7 +90,7 @@ impl Sandbox {
         self.git(["rev-parse", &format!("{revision}^{{tree}}")])
     }
 
-    /// What is in a tree, as `git ls-tree` and `git cat-file` say it.
+    /// The content of a tree, according to `git ls-tree` and `git cat-file`.
     pub(crate) fn content(&self, tree: &str) -> Content {
         let listed = self.try_git(["ls-tree", "-r", "-z", "--full-tree", tree]);
         assert!(listed.status.success());
@@ -113,7 +113,7 @@ impl Sandbox {
         self.content(tree).into_keys().map(|path| path.display().to_string()).collect()
     }
 
-    /// All that a look at the candidate must leave alone.
+    /// Everything that a snapshot of the candidate must not change.
     pub(crate) fn state(&self) -> State {
         let git_dir = PathBuf::from(self.git(["rev-parse", "--path-format=absolute", "--git-dir"]));
         let index = git_dir.join("index");

@@ -6,7 +6,7 @@ use feedback::git::{Repository, SharedFiles};
 
 use crate::sandbox::{Sandbox, git};
 
-/// Adds a file to what is known.
+/// Adds a file to the known ones.
 fn add(repository: &Repository, name: &str) {
     repository
         .share_files("attempts", &|known| {
@@ -36,7 +36,7 @@ fn files_are_what_was_written_and_touch_nothing_else() {
     assert_eq!(sandbox.git(["show", "refs/alpha-loop/attempts:one.json"]), "{\"of\":\"one.json\"}");
     assert_eq!(names(&repository), ["one.json", "two.json"]);
     assert_eq!((sandbox.git(["status", "--porcelain"]), sandbox.git(["rev-parse", "HEAD"])), (String::new(), head));
-    // What is known already makes no commit.
+    // Known files make no commit.
     let before = sandbox.git(["rev-parse", "refs/alpha-loop/attempts"]);
     add(&repository, "two.json");
     assert_eq!(sandbox.git(["rev-parse", "refs/alpha-loop/attempts"]), before);
@@ -85,7 +85,7 @@ fn two_writers_at_once_lose_nothing() {
     assert_eq!(names(&sandbox.repository()), wanted);
 }
 
-/// Only so many measured trees are kept; what is shared is not one of them.
+/// The number of measured trees is limited; shared files do not count as one.
 #[test]
 fn many_measured_trees_do_not_push_it_out() {
     let sandbox = Sandbox::new();

@@ -185,7 +185,7 @@ fn unmeasured_files_are_those_of_head() {
     assert_eq!(sandbox.names(&empty), [""; 0]);
 }
 
-/// What git was told not to look at is looked at; what a sparse checkout leaves out is not taken for deleted.
+/// Files that git was told not to check are checked; files that a sparse checkout leaves out do not count as deleted.
 #[test]
 fn nothing_hides_from_a_snapshot() {
     let sandbox = Sandbox::new();

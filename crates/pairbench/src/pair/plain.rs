@@ -1,8 +1,9 @@
-//! A pair of plain runs: both trainers as a user starts them, without the turn protocol, timed as a whole from outside.
+//! A pair of plain runs: both trainers run as a user starts them, without the turn protocol, and are timed as whole
+//! processes from outside.
 //!
-//! In slices both live at once and the machine is given to one at a time, by the loop's clock and not by steps: neighbours
-//! that come and go meet both alike. A time is the sum of an arm's slices, from the start of its process to its end. One
-//! after the other nothing is stopped at all: noisier, and just what a user does.
+//! In slices, both are alive at once and one at a time gets the machine, by the loop's clock and not by steps: changing
+//! load of other programs affects both alike. An arm's time is the sum of its slices from the start of its process to
+//! its end. In whole runs, one after the other, nothing is stopped: noisier, but exactly what a user does.
 
 use std::{
     path::Path,
@@ -26,11 +27,11 @@ use crate::{
     },
 };
 
-/// Shortest slice: long beside a change of turns (0.1 ms), short beside what neighbours do.
+/// Shortest slice: long compared with a switch (0.1 ms), short compared with changes of load.
 const SHORTEST_SLICE_MS: u64 = 20;
-/// Slices are drawn from so many milliseconds more, so that no period of the trainer fits.
+/// A random length below this is added to each slice, so that slices match no period of the trainer.
 const SLICE_SPREAD_MS: u64 = 20;
-/// How often it is looked whether a trainer has ended: a thousandth of the shortest run that is worth timing.
+/// How often a trainer is checked for its end: a thousandth of the shortest run that is worth timing.
 const POLL: Duration = Duration::from_micros(300);
 
 /// How the two arms share the machine.
@@ -45,28 +46,28 @@ pub enum PlainMode {
 
 /// A pair of plain runs.
 pub struct PlainRequest<'a> {
-    /// What runs.
+    /// The command that both arms run.
     pub command: TimedCommand,
     /// Steps of this run, which are not the workload's.
     pub steps: u64,
     /// Both trainers' files, by [`Arm::index`].
     pub specs: [&'a SandboxSpec; 2],
-    /// Drawn when the runs were needed.
+    /// Seeded when the runs became necessary.
     pub draws: Randomization,
     /// Number of the pair.
     pub number: u64,
-    /// Where its folders are made.
+    /// The folder in which the trainers' folders are made.
     pub work: &'a Path,
-    /// How.
+    /// How the arms share the machine.
     pub mode: PlainMode,
 }
 
-/// What came of it, by [`Arm::index`].
+/// The result, by [`Arm::index`].
 #[derive(Debug)]
 pub struct PlainRun {
-    /// Where they ran: their records lie there until this is dropped.
+    /// The folders in which they ran: their records stay there until this is dropped.
     pub folders: [Sandbox; 2],
-    /// From the start of the process to its end, in its own slices.
+    /// Time from the start of the process to its end, in its own slices.
     pub ms: [f64; 2],
     /// Training seed of both.
     pub seed: u64,
@@ -81,7 +82,7 @@ impl PlainRun {
     }
 }
 
-/// Runs the pair. One in which a trainer works while it is to wait, or leaves a process behind, is void.
+/// Runs the pair. It is void if a trainer works while it should wait, or leaves a process behind.
 ///
 /// # Errors
 /// [`LoopError::trainer`] where a trainer fails.
@@ -102,33 +103,12 @@ pub fn run(request: &PlainRequest<'_>, progress: &dyn Progress) -> Result<Outcom
             for arm in order {
                 let trainer = &mut trainers[arm.index()];
                 trainer.go_on()?;
-                while !trainer.has_ended() {
+                while !trainer.has_ended {
                     trainer.watch_for(Duration::from_secs(1), progress)?;
                 }
             }
         }
-        PlainMode::Slices => {
-            for turn in 0.. {
-                if trainers.iter().all(Trainer::has_ended) {
-                    break;
-                }
-                for arm in request.draws.order(Purpose::Block, request.number, turn) {
-                    let spread = request.draws.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
-                    if trainers[arm.index()].has_ended() {
-                        continue;
-                    }
-                    let waiting_before = trainers[arm.other().index()].cpu_ns();
-                    let trainer = &mut trainers[arm.index()];
-                    trainer.go_on()?;
-                    trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), progress)?;
-                    trainer.stop()?;
-                    let waiting = &mut trainers[arm.other().index()];
-                    if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
-                        waiting.still.add_turn(process, waiting_before);
-                    }
-                }
-            }
-        }
+        PlainMode::Slices => in_slices(request, &mut trainers, progress)?,
     }
     let ms = trainers.each_ref().map(|trainer| trainer.time.as_secs_f64() * 1e3);
     let mut void = None;
@@ -150,18 +130,47 @@ pub fn run(request: &PlainRequest<'_>, progress: &dyn Progress) -> Result<Outcom
     }))
 }
 
+/// Gives the machine to one trainer at a time until both have ended.
+fn in_slices(
+    request: &PlainRequest<'_>,
+    trainers: &mut [Trainer; 2],
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
+    for turn in 0.. {
+        if trainers.iter().all(|trainer| trainer.has_ended) {
+            break;
+        }
+        let spread = request.draws.below(SLICE_SPREAD_MS, Purpose::Slice, request.number, turn);
+        for arm in request.draws.order(Purpose::Block, request.number, turn) {
+            if trainers[arm.index()].has_ended {
+                continue;
+            }
+            let waiting_before = trainers[arm.other().index()].cpu_ns();
+            let trainer = &mut trainers[arm.index()];
+            trainer.go_on()?;
+            trainer.watch_for(Duration::from_millis(SHORTEST_SLICE_MS + spread), progress)?;
+            trainer.stop()?;
+            let waiting = &mut trainers[arm.other().index()];
+            if let Some(process) = waiting.process.as_ref().filter(|_| !waiting.has_ended) {
+                waiting.still.add_turn(process, waiting_before);
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Trainer {
-    // Before the folder, so that nobody writes into that when it is removed.
+    // Declared before the folder, so that no process writes into the folder while it is removed.
     process: Option<Process>,
     folder: Sandbox,
     launch: crate::process::isolation::Launch,
     arm: Arm,
     turn_timeout: Duration,
-    /// In its slices so far.
+    /// Time in its slices so far.
     time: Duration,
     /// When the present slice began.
     since: Instant,
-    /// In the other's slices.
+    /// What it used during the other's slices.
     still: Stillness,
     has_ended: bool,
 }
@@ -186,11 +195,7 @@ impl Trainer {
         })
     }
 
-    fn has_ended(&self) -> bool {
-        self.has_ended
-    }
-
-    /// What its processes are known by.
+    /// What identifies its processes.
     fn traces(&self) -> Option<(Arm, &Process, &Path)> {
         self.process.as_ref().map(|process| (self.arm, process, self.folder.path()))
     }
@@ -205,7 +210,7 @@ impl Trainer {
         self.running().map_or(0, Process::cpu_ns)
     }
 
-    /// What it did that makes its time mean nothing.
+    /// What it did that makes its time meaningless.
     fn disturbance(&mut self, slices_ms: f64) -> Option<String> {
         if let Some(breach) = self.still.breach(slices_ms) {
             return Some(breach);
@@ -226,7 +231,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Waits for so long, or for its end.
+    /// Waits for `length`, or until the trainer ends.
     fn watch_for(&mut self, length: Duration, progress: &dyn Progress) -> Result<(), LoopError> {
         let began = Instant::now();
         loop {
@@ -252,7 +257,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Stops it, if it still runs. It works until the last of its threads stands still, and so long its time goes on.
+    /// Stops it, if it still runs. Its time runs until the last of its threads stands still.
     fn stop(&mut self) -> Result<(), LoopError> {
         if let Some(process) = self.process.as_mut().filter(|_| !self.has_ended) {
             process.freeze()?;

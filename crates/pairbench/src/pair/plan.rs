@@ -1,4 +1,4 @@
-//! What is fixed before the first pair: how a run is cut into blocks, and how many pairs there are.
+//! The plan, fixed before the first pair: how a run is cut into blocks, and the number of pairs.
 
 use std::{path::Path, time::Duration};
 
@@ -19,20 +19,20 @@ use crate::{
     },
 };
 
-/// Length of the timed part of a block that is aimed at: long beside the change of turns (50 µs), short beside what neighbours do. In 36 pairs
-/// of a program with itself the standard deviation of a pair was 0.7 %, with 40 ms 1.0 %.
+/// Target length of the timed part of a block: long compared with a switch (50 µs), short compared with changes of
+/// load. In 36 pairs of a program with itself the standard deviation of a pair was 0.7 %, with 40 ms 1.0 %.
 const BLOCK_MS: f64 = 15.0;
 /// Steps longer than this are timed from their first: refilling caches is a thousandth of one.
 const REFRESHED_STEP_MS: f64 = 50.0;
-/// Steps whose updates are looked at alone come before the first block.
+/// Steps whose updates are checked one by one come before the first block.
 const STEPS_ALONE: u64 = 10;
-/// Runs of fewer steps than this get a warm-up of as few as two: more would leave too little to measure.
+/// Runs of fewer steps than this may have a warm-up of only two steps: more would leave too little to measure.
 const LONG_RUN_STEPS: u64 = 60;
 /// The same where weights are written.
 const LONG_RUN_WITH_WEIGHTS_STEPS: u64 = 17;
 /// Steps in a batch of the warm-up's detection.
 const BATCH_STEPS: usize = 5;
-/// Sizes that a comparison can have.
+/// Numbers of pairs that a comparison can have.
 const SIZES: [usize; 3] = [80, 40, 20];
 
 /// The plan of a comparison.
@@ -42,21 +42,21 @@ pub struct PairPlan {
     pub blocks: Blocks,
     /// Pairs.
     pub pairs: usize,
-    /// What a pair takes, as measured.
+    /// Measured time of a pair.
     pub seconds_per_pair: f64,
-    /// How it goes on after an UNDECIDED, which also says by which bounds it is judged.
+    /// How it continues after UNDECIDED, which also decides the bounds that it is judged by.
     #[serde(default)]
     pub continuation: Continuation,
 }
 
 impl PairPlan {
-    /// Its looks and bounds; none of a number of pairs that no plan has.
+    /// Its looks and bounds; none if no plan has this number of pairs.
     pub fn looks(&self) -> Option<sequential::Plan> {
         sequential::Plan::for_pairs(self.pairs).map(|plan| plan.with(self.continuation))
     }
 }
 
-/// Runs the baseline alone, a step a turn, and plans with what it takes.
+/// Runs the baseline alone, one step a turn, and plans from its times.
 pub fn plan(request: &PairRequest<'_>, budget: Duration, progress: &dyn Progress) -> Result<PairPlan, LoopError> {
     let steps = request.command.steps;
     if request.command.sharing == Sharing::Whole {
@@ -106,18 +106,18 @@ pub fn script_of(
     plan(&request, Duration::ZERO, progress).map(|plan| plan.blocks.script())
 }
 
-/// Both arms take about what the baseline takes alone.
+/// Estimated as twice the time that the baseline takes alone.
 fn seconds_per_pair(run: &ArmRun) -> f64 {
     2.0 * run.whole_ms() / 1e3
 }
 
-/// The largest size that fits.
+/// The largest number of pairs that fits into the budget.
 fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
     let fits = |pairs: &&usize| **pairs as f64 * seconds_per_pair <= budget.as_secs_f64();
     *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
 }
 
-/// Cuts a run by the times of its steps.
+/// Cuts a run into blocks by the times of its steps.
 pub fn blocks(steps_ms: &[f64], writes_weights: bool) -> Option<Blocks> {
     let steps = steps_ms.len() as u64;
     let long = if writes_weights { LONG_RUN_WITH_WEIGHTS_STEPS } else { LONG_RUN_STEPS };
@@ -126,13 +126,14 @@ pub fn blocks(steps_ms: &[f64], writes_weights: bool) -> Option<Blocks> {
     let step_ms = median(&steps_ms[steps_ms.len().min(warmup_steps as usize)..]);
     let timed_steps = if step_ms > 0.0 { (BLOCK_MS / step_ms).round().max(1.0) as u64 } else { 1 };
     let block_steps = timed_steps + u64::from(step_ms <= REFRESHED_STEP_MS);
-    // Short runs: rather shorter blocks than few of them.
+    // Short runs get shorter blocks rather than fewer.
     let room = steps.saturating_sub(warmup_steps + 2);
     Blocks::cut(steps, warmup_steps, block_steps.min((room / 5).max(1)))
 }
 
-/// Steps to leave out at the beginning: the cut that minimises the standard error of the rest's mean (MSER-5, White
-/// 1997), over medians of five steps so that single slow steps do not count, and at most half of the run.
+/// The number of steps to leave out at the beginning: the cut that minimises the standard error of the mean of the rest
+/// (MSER-5, White 1997). It uses medians of five steps, so that single slow steps do not count, and cuts at most half
+/// of the run.
 fn warm_up(steps_ms: &[f64]) -> usize {
     let batches: Vec<f64> = steps_ms.chunks_exact(BATCH_STEPS).map(median).collect();
     let standard_error = |cut: usize| {

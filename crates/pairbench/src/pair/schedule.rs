@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What both trainers of a pair do, in this order. Fixed before the first pair.
+/// The actions of both trainers of a pair, in order. Fixed before the first pair.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script(pub(crate) Vec<Action>);
 
-/// What a trainer is told to do.
+/// One thing that a trainer is told to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {
     /// A turn of this many steps; timed ones have the number of their block.
@@ -20,7 +20,7 @@ pub(crate) enum Action {
 pub struct Blocks {
     /// Steps before the first block.
     pub warmup_steps: u64,
-    /// Steps of a block; of more than one, the first is not timed.
+    /// Steps of a block; if there is more than one, the first is not timed.
     pub block_steps: u64,
     /// Blocks, an odd number.
     pub blocks: u64,
@@ -29,15 +29,16 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Cuts `steps` into as many blocks as there is room for after the warm-up, two steps being left for the update
-    /// checks. None if there is no room for a single block.
+    /// Cuts `steps` into as many blocks as fit after the warm-up, and leaves two steps for the update checks. None if
+    /// not even one block fits.
     pub fn cut(steps: u64, warmup_steps: u64, block_steps: u64) -> Option<Blocks> {
         let room = steps.checked_sub(warmup_steps + 2)? / block_steps.max(1);
         let blocks = if room.is_multiple_of(2) { room.checked_sub(1)? } else { room };
         Some(Blocks { warmup_steps, block_steps: block_steps.max(1), blocks, steps })
     }
 
-    /// Steps that are looked at alone in every run that is long enough: those of 1, 2 and 10 that lie in the warm-up.
+    /// Steps whose updates are checked one by one in every run that is long enough: those of 1, 2 and 10 that lie in
+    /// the warm-up.
     pub fn steps_alone(&self) -> impl Iterator<Item = u64> + use<> {
         let warmup_steps = self.warmup_steps;
         [1, 2, 10].into_iter().filter(move |step| *step <= warmup_steps)

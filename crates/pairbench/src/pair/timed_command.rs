@@ -1,4 +1,4 @@
-//! The command whose time is taken.
+//! The command that is timed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::LoopError;
 
-/// A command line that is timed, with its placeholders, and how it shares the machine with the other arm's.
+/// A command line with placeholders, and how it shares the machine with the other arm's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimedCommand {
     /// Words as a shell would split them; `{steps}` and `{seed}` are filled in.
@@ -15,7 +15,7 @@ pub struct TimedCommand {
     pub steps: u64,
     /// How the two arms of a pair share the machine.
     pub sharing: Sharing,
-    /// A turn, or a run without turns, that takes longer ends the comparison.
+    /// If a turn, or a run without turns, takes longer, the comparison ends.
     pub turn_timeout: Duration,
     /// Whether it writes its weights when it is asked to.
     pub writes_weights: bool,
@@ -25,7 +25,7 @@ pub struct TimedCommand {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
-    /// Both live at once and run in turns: the trainer speaks the turn protocol.
+    /// Both are alive at once and run in turns: the trainer speaks the turn protocol.
     #[default]
     Turns,
     /// One after the other, with the turn protocol: for machines that cannot hold both. Noisier.
@@ -36,17 +36,20 @@ pub enum Sharing {
 }
 
 /// Splits a command as a shell would, without expanding anything.
-pub fn words(command: &str) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// [`LoopError::usage`] where that yields no words.
+pub fn words(command: &str) -> Result<Vec<String>, LoopError> {
     match shlex::split(command) {
         Some(words) if !words.is_empty() => Ok(words),
-        Some(_) => Err("a command is empty".into()),
-        None => Err(format!("`{command}` cannot be split into words: a quote is open")),
+        Some(_) => Err(LoopError::usage("a command is empty")),
+        None => Err(LoopError::usage(format!("`{command}` cannot be split into words: a quote is open"))),
     }
 }
 
 /// Splits a command and fills in its placeholders, each in the word it stands in.
 pub fn fill(command: &str, values: &[(&str, &str)]) -> Result<Vec<String>, LoopError> {
-    let mut words = words(command).map_err(LoopError::usage)?;
+    let mut words = words(command)?;
     for word in &mut words {
         for (name, value) in values {
             *word = word.replace(&format!("{{{name}}}"), value);

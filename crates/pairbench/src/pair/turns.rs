@@ -1,4 +1,4 @@
-//! The loop's side of the turn protocol (`docs/turns.md`): one line, one answer.
+//! The loop's side of the turn protocol (`docs/turns.md`): one request line, one answer line.
 
 use std::{
     fs,
@@ -18,9 +18,9 @@ use crate::{
 
 /// The environment variable that names the socket.
 pub const VARIABLE: &str = "ALPHA_TURNS";
-/// Name of a socket in its folder.
+/// Name of the socket in its folder.
 const SOCKET: &str = "s";
-/// How often a waiting loop looks whether the trainer is still there.
+/// How often the loop, while it waits, checks that the trainer is still alive.
 const POLL: Duration = Duration::from_millis(100);
 /// Longest path of a Unix socket.
 const MAX_PATH_BYTES: usize = 100;
@@ -78,20 +78,20 @@ pub struct Listener {
     path: PathBuf,
 }
 
-/// What a wait for a trainer takes: whom to watch meanwhile, and until when.
+/// What a wait for a trainer needs: the process to watch, and the deadline.
 pub struct Waiting<'a> {
-    /// Its end ends the wait.
+    /// The wait fails when this process ends.
     pub process: &'a mut Process,
-    /// So does the user's wish.
+    /// The wait fails when the user asks to stop.
     pub progress: &'a dyn Progress,
-    /// And this moment.
+    /// The wait fails at this moment.
     pub deadline: Instant,
-    /// Who it is.
+    /// The arm that is waited for.
     pub arm: Arm,
 }
 
 impl Waiting<'_> {
-    /// Errors if there is nothing to wait for any more.
+    /// Fails if there is nothing left to wait for.
     fn check(&mut self, what: &str) -> Result<(), LoopError> {
         if self.progress.is_stop_requested() {
             return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
@@ -114,7 +114,7 @@ impl Waiting<'_> {
 }
 
 impl Listener {
-    /// Lets a trainer see the socket; returns the path that it knows it by.
+    /// Makes the socket visible to a trainer; returns the path that the trainer sees.
     pub fn show_to(&self, launch: &mut Launch, isolation: &Isolation) -> PathBuf {
         if !isolation.has_walls() {
             return self.path.clone();
@@ -151,7 +151,7 @@ impl Listener {
         }
     }
 
-    /// Whether a second process has connected, which the protocol does not allow.
+    /// Whether a second process has connected, which the protocol forbids.
     pub fn disturbance(&self) -> bool {
         self.listener.accept().is_ok()
     }
@@ -180,7 +180,7 @@ impl Turns {
         }
     }
 
-    /// Whether something was sent that nobody asked for.
+    /// Whether the trainer sent something without being asked.
     pub fn has_unasked(&mut self) -> bool {
         if self.buffer.is_empty() && self.stream.set_nonblocking(true).is_ok() {
             let mut bytes = [0; 64];
@@ -198,7 +198,7 @@ impl Turns {
             return Err(waiting.failed(&format!("said `{}` without being asked", shown(&unasked))));
         }
         if self.stream.write_all(line.as_bytes()).is_err() {
-            // It has gone away: its end says more than the socket's.
+            // The trainer is gone: how it ended says more than the socket's error.
             let deadline = Instant::now() + POLL;
             waiting.process.wait(deadline.min(waiting.deadline));
             waiting.check("before its turn")?;
@@ -207,7 +207,7 @@ impl Turns {
         self.line(waiting, "in its turn")
     }
 
-    /// One line, without its end.
+    /// One line, without its line end.
     fn line(&mut self, waiting: &mut Waiting<'_>, when: &str) -> Result<String, LoopError> {
         let mut bytes = [0; 512];
         loop {
@@ -240,7 +240,7 @@ impl Turns {
     }
 }
 
-/// A line as it can be shown: short, and without control characters.
+/// A line for a message: short, and without control characters.
 fn shown(line: &str) -> String {
     let short: String = line.trim_end().chars().take(80).collect();
     short.escape_debug().to_string()

@@ -1,25 +1,25 @@
-//! What a child does before it becomes a build or a trainer: it enters its control group, and it gives up what a process
-//! inherits and no namespace separates.
+//! What a child process does before it becomes a build or a trainer: it enters its control group, and it gives up
+//! inherited things that no namespace separates.
 //!
-//! - Open files: a folder that the user's shell had open is a way around the walls, a pipe is a way to another run.
+//! - Open files: an open folder of the user's shell is a way around the walls, a pipe is a way to another run.
 //! - The keyring of the user's session (keyrings(7)): a run could use the keys, and could leave one for the next run to find.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 use crate::process::cgroup::Cgroup;
 
-/// Has `command` give up what it would inherit when it is spawned, without a group of its own.
+/// Has `command` give up what it would inherit when it is spawned, without a control group.
 ///
 /// # Errors
-/// None today; a child that fails fails to be spawned.
+/// None today; a child that fails is not spawned.
 pub fn give_up_inherited(command: &mut Command) -> io::Result<()> {
     set(command, None)
 }
 
-/// Has `command` enter the group too.
+/// The same, and has `command` enter a control group.
 ///
 /// # Errors
-/// The group's, where it cannot be entered. A child that fails fails to be spawned.
+/// If the group cannot be entered. A child that fails is not spawned.
 pub(crate) fn set(command: &mut Command, cgroup: Option<&Cgroup>) -> io::Result<()> {
     let door = cgroup.map(Cgroup::door).transpose()?;
     let enter = move || {
@@ -38,7 +38,7 @@ pub(crate) fn set(command: &mut Command, cgroup: Option<&Cgroup>) -> io::Result<
 /// Standard input, output and error stay.
 const FIRST_CLOSED: i32 = 3;
 
-/// Has all other files closed at the exec.
+/// Marks all other files to be closed at the exec.
 #[cfg(target_os = "linux")]
 fn close_files() -> io::Result<()> {
     use nix::{
@@ -61,10 +61,10 @@ fn close_files() -> io::Result<()> {
     close_files_one_by_one()
 }
 
-/// The same with a call for each number that a file may have.
+/// The same with one call for each number that a file may have.
 fn close_files_one_by_one() -> io::Result<()> {
     use nix::libc::{F_SETFD, FD_CLOEXEC, fcntl};
-    // No more than a system's usual limit: a million calls would take longer than a trainer's start.
+    // A system's usual limit: a million calls would take longer than a trainer's start.
     const MOST: u64 = 65_536;
     let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
     for number in FIRST_CLOSED..limit.min(MOST) as i32 {
@@ -144,7 +144,7 @@ mod tests {
         // This thread gets a session's keyring of its own for the test.
         leave_keys().unwrap();
         let (kind, name) = (c"user", c"alpha");
-        // SAFETY: both are C strings, and the content is as long as is said.
+        // SAFETY: both are C strings, and the content has the given length.
         let key = unsafe { syscall(SYS_add_key, kind.as_ptr(), name.as_ptr(), name.as_ptr(), 3_usize, SESSION) };
         if key < 0 {
             return; // this kernel, or this container, has no keys to inherit

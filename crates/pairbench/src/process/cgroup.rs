@@ -1,5 +1,6 @@
-//! Control groups, version 2: a family of processes that the kernel freezes, counts and ends as one, wherever its members
-//! went. Where the user may not make any (no delegation, another system), families are found through parents instead.
+//! Control groups, version 2: a family of processes that the kernel freezes, counts and ends as one, even if members
+//! left the process group. Where the user may not make control groups (no delegation, another system), families are
+//! found through parents instead.
 
 use std::{
     fs::{self, File},
@@ -14,16 +15,16 @@ use std::{
 
 use crate::process::before_exec;
 
-/// Begins the names of our groups; the number of the process that made one and a count follow.
+/// Prefix of our groups' names; the number of the process that made the group and a count follow.
 const PREFIX: &str = "alpha-loop-";
 /// Longest wait for a killed group to be empty.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The group that this process is in, where it may make groups below.
+/// The group of this process, in which it may make groups.
 #[derive(Clone, Debug)]
 pub(crate) struct CgroupRoot(PathBuf);
 
-/// A group for one family. Its members are killed when it is dropped.
+/// A control group for one family. Its members are killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     folder: PathBuf,
@@ -31,14 +32,14 @@ pub(crate) struct Cgroup {
     events: File,
     freeze: File,
     cpu: File,
-    /// The folder itself, locked while it is somebody's.
+    /// The folder itself, locked while the group is in use.
     _lock: File,
 }
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 impl CgroupRoot {
-    /// Finds out whether groups can be made, frozen and entered here. Ends what loops that were killed have left.
+    /// Finds out whether groups can be made, frozen and entered here. Ends groups that killed loops have left.
     pub(crate) fn detect() -> Option<CgroupRoot> {
         let root = CgroupRoot(own_group()?);
         root.clean();
@@ -62,14 +63,14 @@ impl CgroupRoot {
         fs::create_dir(&folder).ok()?;
         let group = Cgroup::open(folder.clone());
         if group.is_err() {
-            // What cannot be used is not to be left behind; should this fail, the next loop removes it.
+            // A group that cannot be used must not stay; if this fails, the next loop removes it.
             let _ = fs::remove_dir(&folder);
         }
         group.ok()
     }
 
-    /// Ends and removes groups that nobody holds. Whether a process is gone its number alone does not tell: a loop in another
-    /// container has other numbers, so that the lock has to say it too.
+    /// Ends and removes groups that no loop holds. The maker's process number alone does not show that it is gone,
+    /// because a loop in another container has other numbers: the lock must be free too.
     fn clean(&self) {
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -93,7 +94,7 @@ impl Cgroup {
         Ok(Cgroup { folder, events, freeze, cpu, _lock: lock })
     }
 
-    /// Where a process enters by writing 0.
+    /// The file through which a process enters by writing 0.
     pub(crate) fn door(&self) -> io::Result<File> {
         File::options().write(true).open(self.folder.join("cgroup.procs"))
     }
@@ -103,7 +104,7 @@ impl Cgroup {
         &self.folder
     }
 
-    /// Stops every member, and waits until all stand still; false if they do not by `deadline`.
+    /// Stops every member, and waits until all have stopped; false if they have not by `deadline`.
     pub(crate) fn freeze(&self, deadline: Instant) -> io::Result<bool> {
         self.freeze.write_all_at(b"1", 0)?;
         while !has_line(&read_counters(&self.events)?, "frozen 1") {
@@ -120,20 +121,20 @@ impl Cgroup {
         self.freeze.write_all_at(b"0", 0)
     }
 
-    /// Processor time of all members, those that ended included, in nanoseconds.
+    /// Processor time of all members, including those that ended, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
         let stat = read_counters(&self.cpu).ok()?;
         let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
         micros.trim().parse::<u64>().ok().map(|micros| micros * 1000)
     }
 
-    /// The members now.
+    /// The current members.
     pub(crate) fn members(&self) -> Vec<i32> {
         let list = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
         list.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Ends every member, at once and frozen or not, and waits until they are gone.
+    /// Ends all members at once, frozen or not, and waits until they are gone.
     pub(crate) fn kill(&self) {
         kill(&self.folder);
     }
@@ -159,7 +160,7 @@ fn kill(folder: &Path) {
 /// Ends the members of a group, and removes it.
 fn end(folder: &Path) {
     kill(folder);
-    // Zombies keep it for a moment after they were killed.
+    // Zombies keep the group for a moment after they were killed.
     let deadline = Instant::now() + SETTLE;
     while fs::remove_dir(folder).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
         && Instant::now() < deadline
@@ -172,8 +173,7 @@ fn has_line(text: &str, line: &str) -> bool {
     text.lines().any(|found| found == line)
 }
 
-/// The first lines of a file of the kernel's that is kept open: it says what is true now each time it is read from its
-/// start.
+/// The first lines of a kernel file that is kept open: each read from its start returns the present values.
 pub(crate) fn read_counters(file: &File) -> io::Result<String> {
     let mut bytes = [0; 512];
     let length = file.read_at(&mut bytes, 0)?;
@@ -200,7 +200,7 @@ fn own_group_in(mounts: &str, groups: &str) -> Option<PathBuf> {
     // Inside a container the mount may show a part of the hierarchy only.
     let below = Path::new(group).strip_prefix(root).ok()?;
     let folder = Path::new(point).join(below);
-    // The names go one a line to the switch.
+    // The watchdog reads one name per line.
     let is_plain = folder.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
     (is_plain && folder.is_dir()).then_some(folder)
 }
@@ -222,7 +222,7 @@ mod tests {
         let folder = group.folder().to_owned();
         let other = root.0.join(format!("{PREFIX}{}-let-go", u32::MAX));
         fs::create_dir(&other).unwrap();
-        root.clean(); // as a loop does that sees neither maker
+        root.clean(); // like a loop that sees neither maker
         assert!(folder.exists() && !other.exists());
     }
 
@@ -257,7 +257,7 @@ mod tests {
         }
         assert!(group.freeze(deadline).unwrap());
         let before = group.cpu_ns().unwrap();
-        // Frozen members use nothing, however long this takes.
+        // Frozen members use no processor time, however long this takes.
         thread::sleep(Duration::from_millis(20));
         assert!(group.cpu_ns().unwrap() - before < 1_000_000);
         group.kill();

@@ -1,4 +1,4 @@
-//! A program run once to its end, in the clean folder of an arm.
+//! Runs a program once to its end, in the clean folder of an arm.
 
 use std::{
     process::ExitStatus,
@@ -16,17 +16,17 @@ use crate::{
 /// How a program ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// None if it had to be ended.
+    /// None if it was killed after its time limit.
     pub exit: Option<ExitStatus>,
     /// Wall time of the process.
     pub seconds: f64,
-    /// All it printed to stdout.
+    /// Its stdout.
     pub stdout: String,
-    /// The end of what it printed, for messages.
+    /// The end of its output, for messages.
     pub last_words: String,
 }
 
-/// Runs `words` in `folder`, for at most `limit`. Children that outlive it are ended.
+/// Runs `words` in `folder`, for at most `limit`. Children that outlive the program are ended.
 pub fn run(
     folder: &Sandbox,
     spec: &SandboxSpec,
@@ -57,7 +57,7 @@ pub fn run(
 }
 
 impl Ended {
-    /// Itself, or an error that says whose `what` failed.
+    /// Returns itself if the program succeeded, else an error that says whose `what` failed.
     pub fn success(self, whose: &str, what: &str) -> Result<Ended, LoopError> {
         match self.exit {
             Some(exit) if exit.success() => Ok(self),

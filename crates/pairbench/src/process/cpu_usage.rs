@@ -1,7 +1,7 @@
-//! Who used the processors while an arm had its turn.
+//! Who uses the processors during an arm's turns.
 //!
-//! A trainer that disturbs the other one by a process that the loop cannot see (started through a
-//! service, say) shows here: the machine is busier in the other's turns than in its own.
+//! This shows a trainer that disturbs the other through a process that the loop cannot see (started through a service,
+//! say): the machine is busier in the other's turns than in its own.
 
 use std::{fs::File, ops::AddAssign, sync::LazyLock};
 
@@ -10,7 +10,7 @@ use crate::process::{Process, cgroup::read_counters};
 /// Kept open, because it is read twice in every turn.
 static STAT: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/stat").ok());
 
-/// Length of a tick of `/proc/stat`, whatever the kernel's own.
+/// Length of a tick of `/proc/stat`, whatever the kernel's own tick is.
 const TICK_MS: f64 = 10.0;
 
 /// Processor time over some turns.
@@ -33,14 +33,14 @@ impl CpuUsage {
         Before { busy_ms: busy_ms(), own_ns: process.cpu_ns() }
     }
 
-    /// What others used of one processor while the arm had its turns: 0 is none, 1 a whole one.
+    /// How much of one processor others used during the arm's turns: 0 is none, 1 is all of it.
     pub(crate) fn foreign_share(&self) -> f64 {
         if self.turns_ms > 0.0 { (self.foreign_ms / self.turns_ms).max(0.0) } else { 0.0 }
     }
 }
 
 impl Before {
-    /// What was used since, in a turn of `turn_ms`.
+    /// The use since then, in a turn of `turn_ms`.
     pub(crate) fn until(self, process: &Process, turn_ms: f64) -> CpuUsage {
         let own_ms = process.cpu_ns().saturating_sub(self.own_ns) as f64 / 1e6;
         let foreign_ms = match (self.busy_ms, busy_ms()) {
@@ -58,7 +58,7 @@ impl AddAssign for CpuUsage {
     }
 }
 
-/// Time that all processors together were busy since the machine started.
+/// Busy time of all processors together since boot.
 fn busy_ms() -> Option<f64> {
     let stat = read_counters(STAT.as_ref()?).ok()?;
     let ticks: Vec<u64> =

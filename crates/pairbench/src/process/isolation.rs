@@ -1,9 +1,10 @@
-//! Walls around everything that a tree brings along: builds, trainers and the commands of `loop.toml`.
+//! Walls around everything that comes from a tree: builds, trainers and the commands of `loop.toml`.
 //!
-//! Each process family sees the system read-only, one folder of its own that it can write to, what it is given to read,
-//! and nothing else: not the other arm, not the repository, not the loop's state, store, ledger or processes, and no
-//! network. The walls are bubblewrap's: namespaces of mounts, processes, IPC, network, host name and users, with every
-//! capability dropped. Where the machine does not allow them the loop goes on without, and says so; see [`Protection`].
+//! Each family of processes sees the system read-only, one folder of its own that it can write to, the files that it is
+//! given to read, and nothing else: not the other arm, not the repository, not the loop's state, store, ledger or
+//! processes, and no network. The walls are bubblewrap's: namespaces of mounts, processes, IPC, network, host name and
+//! users, with every capability dropped. Where the machine does not allow walls, the loop continues without them and
+//! says so; see [`Protection`].
 
 use std::{
     env,
@@ -27,30 +28,30 @@ use crate::{
 pub const INSIDE: &str = "/alpha/run";
 /// Where the socket of the turn protocol is.
 pub const INSIDE_TURNS: &str = "/alpha/turns";
-/// Where files lie that a command is given to read, such as a checkpoint.
+/// Where files are that a command is given to read, such as a checkpoint.
 const INSIDE_GIVEN: &str = "/alpha/given";
 
-/// Folders of `/` that nobody sees: other people's, the loop's, what comes and goes.
+/// Folders of `/` that no family sees: other people's files, the loop's files, temporary files.
 const HIDDEN: [&str; 11] = ["boot", "dev", "home", "lost+found", "media", "mnt", "proc", "root", "run", "sys", "tmp"];
 /// Devices of GPUs, which a trainer may use.
 const DEVICES: [&str; 2] = ["/dev/dri", "/dev/kfd"];
-/// Begins the names of NVIDIA's.
+/// Prefix of NVIDIA's device names.
 const NVIDIA: &str = "nvidia";
 
-/// What the walls and the counting of a record's measurement were.
+/// How a measurement was isolated, as its record says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protection {
     /// The program that made the walls, such as `bubblewrap 0.8.0`; none: there were no walls.
     pub walls: Option<String>,
     /// Whether the kernel froze, counted and ended each family as a control group.
     pub cgroup: bool,
-    /// Why there were no walls.
+    /// The reason, where there were no walls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
 
 impl Protection {
-    /// What is not protected, as a sentence; none where everything is.
+    /// What was not protected, as a sentence; none where everything was.
     pub fn gap(&self) -> Option<String> {
         let why = self.missing.as_deref().unwrap_or("not recorded");
         self.walls.is_none().then(|| {
@@ -72,8 +73,36 @@ impl fmt::Display for Protection {
 /// The walls and control groups of this machine.
 #[derive(Clone, Debug)]
 pub struct Isolation {
-    walls: Result<Walls, String>,
+    walls: Result<Walls, NoWalls>,
     cgroups: Option<CgroupRoot>,
+}
+
+/// Why there are no walls.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoWalls {
+    /// Another system.
+    #[error("bubblewrap needs Linux")]
+    NotLinux,
+    /// No folder of `PATH` has the program.
+    #[error("bubblewrap is not installed (`apt-get install bubblewrap`)")]
+    NotInstalled,
+    /// The program did not start.
+    #[error("`{}` cannot be started: {error}", program.display())]
+    CannotStart {
+        /// Bubblewrap.
+        program: PathBuf,
+        /// The system's reason.
+        error: String,
+    },
+    /// The root folder could not be listed.
+    #[error("cannot read `/`: {0}")]
+    UnreadableRoot(String),
+    /// The kernel, or a container, forbids the namespaces; holds bubblewrap's last line.
+    #[error("bubblewrap is not allowed here: {0}")]
+    NotAllowed(String),
+    /// The caller wants none.
+    #[error("{0}")]
+    Unwanted(&'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -87,17 +116,17 @@ struct Walls {
 /// A command that is going to run inside the walls.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What is started: a path inside the walls, or a name that is looked up there.
+    /// The program: a path inside the walls, or a name that is looked up there.
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// All of its environment.
+    /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// What it sees.
+    /// What it sees beside the system.
     pub room: Room,
 }
 
-/// What one family sees beside the system. Paths are those of the world outside.
+/// What one family sees beside the system. Paths are those outside the walls.
 #[derive(Clone, Debug)]
 pub struct Room {
     /// Its own folder, where it starts and may write.
@@ -108,20 +137,20 @@ pub struct Room {
     pub writable: Vec<PathBuf>,
     /// Its folder for temporary files, also its `/tmp`.
     pub tmp: PathBuf,
-    /// What it may only read: outside and inside.
+    /// Paths that it may only read: outside and inside the walls.
     pub readable: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Isolation {
-    /// Tries what this machine allows. `hidden` are folders that no family may see; `visible` are folders that it may
-    /// read although they lie where nobody looks, such as a data set or a virtual environment in a home.
+    /// Tries what this machine allows. `hidden` are folders that no family may see; `visible` are folders that families
+    /// may read although they lie in hidden places, such as a data set or a virtual environment in a home.
     pub fn detect(hidden: &[PathBuf], visible: &[PathBuf]) -> Isolation {
         Isolation { walls: Walls::detect(hidden, visible), cgroups: CgroupRoot::detect() }
     }
 
-    /// Without walls, for a reason.
-    pub fn none(why: &str) -> Isolation {
-        Isolation { walls: Err(why.to_owned()), cgroups: None }
+    /// No walls, with the reason.
+    pub fn none(why: &'static str) -> Isolation {
+        Isolation { walls: Err(NoWalls::Unwanted(why)), cgroups: None }
     }
 
     /// For the record.
@@ -129,7 +158,7 @@ impl Isolation {
         Protection {
             walls: self.walls.as_ref().ok().map(|walls| format!("bubblewrap {}", walls.version)),
             cgroup: self.cgroups.is_some(),
-            missing: self.walls.as_ref().err().cloned(),
+            missing: self.walls.as_ref().err().map(NoWalls::to_string),
         }
     }
 
@@ -138,17 +167,17 @@ impl Isolation {
         self.walls.is_ok()
     }
 
-    /// A control group for a new family, where there are any.
+    /// A control group for a new family, where the machine has them.
     pub(crate) fn cgroup(&self) -> Option<Cgroup> {
         self.cgroups.as_ref().and_then(CgroupRoot::make)
     }
 
-    /// The path that a family knows its folder by.
+    /// The path of its own folder as a family sees it.
     pub fn inside(&self, room: &Room) -> PathBuf {
         if self.has_walls() { room.inside.clone() } else { room.folder.clone() }
     }
 
-    /// Lets a family read `path`; returns the path that it knows it by.
+    /// Lets a family read `path`; returns the path that the family sees.
     pub fn give(&self, room: &mut Room, path: &Path) -> PathBuf {
         if !self.has_walls() {
             return path.to_owned();
@@ -158,7 +187,7 @@ impl Isolation {
         inside
     }
 
-    /// The words that run a command behind walls when the command's own words follow. Empty without walls.
+    /// The words that go before a command's own to run it behind walls. Empty without walls.
     ///
     /// # Errors
     /// [`LoopError::usage`] where a path is not text.
@@ -194,18 +223,18 @@ impl Isolation {
 }
 
 impl Walls {
-    fn detect(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Walls, String> {
+    fn detect(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Walls, NoWalls> {
         if !cfg!(target_os = "linux") {
-            return Err("bubblewrap needs Linux".to_owned());
+            return Err(NoWalls::NotLinux);
         }
         let path = env::var_os("PATH").unwrap_or_default();
         let program = env::split_paths(&path)
             .map(|folder| folder.join("bwrap"))
             .find(|program| program.is_file())
-            .ok_or("bubblewrap is not installed (`apt-get install bubblewrap`)")?;
+            .ok_or(NoWalls::NotInstalled)?;
         let said = |arguments: &[OsString]| {
             let output = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
-            output.map_err(|error| format!("`{}` cannot be started: {error}", program.display()))
+            output.map_err(|error| NoWalls::CannotStart { program: program.clone(), error: error.to_string() })
         };
         let version = said(&["--version".into()])?;
         let version = String::from_utf8_lossy(&version.stdout);
@@ -219,7 +248,7 @@ impl Walls {
             return Ok(walls);
         }
         let why = String::from_utf8_lossy(&tried.stderr);
-        Err(format!("bubblewrap is not allowed here: {}", why.trim().lines().next_back().unwrap_or("it failed")))
+        Err(NoWalls::NotAllowed(why.trim().lines().next_back().unwrap_or("it failed").to_owned()))
     }
 
     /// The program and its arguments before those of the command.
@@ -228,7 +257,7 @@ impl Walls {
             [option.into(), from.as_os_str().to_owned(), to.as_os_str().to_owned()]
         };
         let mut words = vec![self.program.clone().into_os_string()];
-        // Before the system's: a folder that is to be visible may lie in the real `/tmp`.
+        // Comes before the system's: a visible folder may lie in the real `/tmp`.
         words.extend(bind("--bind", &room.tmp, Path::new("/tmp")));
         words.extend(self.system.iter().cloned());
         words.extend(bind("--bind", &room.folder, &room.inside));
@@ -243,8 +272,8 @@ impl Walls {
     }
 }
 
-/// What every family sees of the system, as arguments of bubblewrap.
-fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, String> {
+/// The parts of the system that every family sees, as arguments of bubblewrap.
+fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, NoWalls> {
     let mut words: Vec<OsString> = [
         "--unshare-user",
         "--disable-userns",
@@ -262,7 +291,7 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
     let hidden: Vec<PathBuf> = hidden.iter().map(|path| real(path)).collect();
     let holds_hidden = |path: &Path| hidden.iter().any(|hidden| hidden.starts_with(path));
     let mut bound: Vec<PathBuf> = Vec::new();
-    let failed = |error: std::io::Error| format!("cannot read `/`: {error}");
+    let failed = |error: io::Error| NoWalls::UnreadableRoot(error.to_string());
     let mut entries = fs::read_dir("/").map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -283,8 +312,8 @@ fn system(hidden: &[PathBuf], visible: &[PathBuf]) -> Result<Vec<OsString>, Stri
     if Path::new("/sys/fs/cgroup").is_dir() {
         words.extend(["--tmpfs", "/sys/fs/cgroup"].map(OsString::from));
     }
-    // The user's terminal: what is typed into it would run. A session of its own would close it, too, but the kernel shares
-    // the processors out between sessions (autogroup), which holds a stop up for milliseconds.
+    // The user's terminal: input written to it would run in the user's shell. A separate session would close it too,
+    // but the kernel divides the processors between sessions (autogroup), which delays a stop by milliseconds.
     words.extend(["--dev-bind", "/dev/null", "/dev/tty"].map(OsString::from));
     let nvidia = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.path());
     let nvidia = nvidia.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NVIDIA)));
@@ -305,13 +334,13 @@ fn read_only(words: &mut Vec<OsString>, path: &Path) {
     words.extend(["--ro-bind".into(), path.as_os_str().to_owned(), path.as_os_str().to_owned()]);
 }
 
-/// The path without links and dots, or as it stands where it leads nowhere.
+/// The path without links and dots, or the path itself where nothing is there.
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Folders of programs that `PATH` names, with the folder above that they belong to (`~/.pyenv/shims`,
-/// `~/venv/bin`); of Rust's only what holds no settings of the user's.
+/// Folders of programs that `PATH` names, with the folder above that they belong to (`~/.pyenv/shims`, `~/venv/bin`);
+/// of Rust's folders only those without the user's settings.
 fn toolchains() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let of = |name: &str, usual: &str| env::var_os(name).map_or_else(|| home.join(usual), PathBuf::from);
@@ -338,7 +367,7 @@ mod tests {
         Room { folder: folder.to_owned(), inside: INSIDE.into(), writable: Vec::new(), tmp, readable: Vec::new() }
     }
 
-    /// What a shell script prints inside; none where the machine allows no walls, which is said.
+    /// What a shell script prints inside; none where the machine allows no walls.
     fn said(isolation: &Isolation, room: Room, script: &str) -> Option<String> {
         if !isolation.has_walls() {
             assert!(isolation.protection().gap().is_some_and(|gap| gap.contains("not isolated")));

@@ -1,7 +1,7 @@
-//! The two arms of a comparison, and the clean folder that each run of one begins in.
+//! The clean folder in which each run of an arm starts.
 //!
 //! A folder holds the trainer's artifacts as copies, the baseline's inputs, and an empty home. Behind walls
-//! (`isolation.rs`) both arms know theirs by the same path; elsewhere the paths have equal length, and so have
+//! (`isolation.rs`) both arms see their folder at the same path; elsewhere the paths have equal length, and so have
 //! arguments and environment.
 
 use std::{
@@ -20,8 +20,7 @@ use crate::{
     process::isolation::{self, Isolation, Launch, Room},
 };
 
-/// What a trainer's folder is filled from. Paths in `inputs` are relative to the folder they come from and to the one they
-/// go to.
+/// What a trainer's folder is filled from. Paths in `inputs` are relative to both the source and the trainer's folder.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
     /// Holds the artifacts of this arm's build, and nothing else.
@@ -30,19 +29,19 @@ pub struct SandboxSpec {
     pub binary_hash: String,
     /// Holds the baseline's inputs.
     pub inputs_from: PathBuf,
-    /// What is read from there.
+    /// The inputs to take from there.
     pub inputs: Vec<PathBuf>,
-    /// Names of variables of the loop's own environment that trainers get too.
+    /// Names of variables of the loop's environment that trainers also get.
     pub environment: Vec<String>,
     /// The walls around it.
     pub isolation: Arc<Isolation>,
 }
 
 impl SandboxSpec {
-    /// The files of a folder, and nothing else.
+    /// A sandbox with the files of a folder and nothing else.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If they cannot be read.
     pub fn of_folder(folder: &Path, isolation: &Arc<Isolation>) -> Result<SandboxSpec, LoopError> {
         let binary_hash = hash(folder).map_err(|error| LoopError::io("read", folder, &error))?;
         Ok(SandboxSpec {
@@ -60,13 +59,13 @@ impl SandboxSpec {
 #[derive(Debug)]
 pub struct Sandbox {
     room: Room,
-    /// Where its output goes: not within its reach.
+    /// Where its processes' output goes; they cannot reach it.
     outputs: PathBuf,
     isolation: Arc<Isolation>,
 }
 
 impl Sandbox {
-    /// Makes the folder; one that a crash left behind is removed first.
+    /// Makes the folder; if a crash left an old one, that is removed first.
     pub fn create(path: &Path, spec: &SandboxSpec) -> Result<Sandbox, LoopError> {
         let outputs = path.with_extension("out");
         remove(path)?;
@@ -95,13 +94,13 @@ impl Sandbox {
         &self.outputs
     }
 
-    /// Lets its processes read `path`; returns the path that they know it by.
+    /// Lets its processes read `path`; returns the path that they see.
     pub fn give(&mut self, path: &Path) -> PathBuf {
         self.isolation.give(&mut self.room, path)
     }
 
-    /// What a trainer has written under a relative name. It may not be there; it is never a link that leads out of the
-    /// folder, where somebody else's work lies, or something that is not a file or folder.
+    /// The path of a file or folder that a trainer has written under a relative name, if it has. Links that lead out of
+    /// the folder, to another program's work, and special files are refused.
     pub fn written(&self, name: &Path) -> Result<PathBuf, LoopError> {
         let path = self.path().join(name);
         let (Ok(real), Ok(folder)) = (fs::canonicalize(&path), fs::canonicalize(self.path())) else { return Ok(path) };
@@ -114,7 +113,7 @@ impl Sandbox {
             .hint("a trainer writes its records and weights itself, into the folder that it is started in"))
     }
 
-    /// What `words` runs in this folder: a program of the folder, or one of the system's.
+    /// The launch of `words` in this folder: a program of the folder, or one of the system's.
     pub fn command(&self, words: &[String], spec: &SandboxSpec) -> Result<Launch, LoopError> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(LoopError::usage("a command of `loop.toml` is empty"));
@@ -152,7 +151,7 @@ impl Sandbox {
         &self.isolation
     }
 
-    /// Shows an input under its name: behind walls as what cannot be written, elsewhere as a link.
+    /// Makes an input visible under its name: behind walls read-only, elsewhere as a link.
     fn input(&mut self, from: &Path, name: &Path) -> Result<(), LoopError> {
         if !from.exists() {
             return Err(LoopError::failed(format!("the input `{}` is not in the baseline", from.display()))
@@ -170,7 +169,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // What cannot be removed now is removed when the folder is made again.
+        // Whatever cannot be removed now is removed when the folder is made again.
         let _ = remove(self.path());
         let _ = remove(&self.outputs);
     }

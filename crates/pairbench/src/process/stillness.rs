@@ -1,17 +1,17 @@
-//! Whether an arm stood still while it was to wait: what it used of the processor in the other's turns.
+//! Whether an arm stood still while it had to wait, by the processor time that it used in the other's turns.
 
 use super::Process;
 
-/// Processor time that a frozen arm may seem to use in all turns of a run: the bookkeeping of its stops.
+/// Processor time that a frozen arm may appear to use in all turns of a run: the kernel's accounting of its stops.
 const ALLOWED_MS: f64 = 2.0;
 /// The same as a share of the time in turns.
 const ALLOWED_SHARE: f64 = 0.001;
-/// What the kernel may charge late, once in a run: a frozen member's last stretch is charged when it has left its processor,
-/// which on a busy machine is up to a timer's tick (4 ms at 250 Hz) after it counted as frozen. Seldom more than one turn of a
-/// run meets that; what exits in every turn is not forgiven.
+/// Time that the kernel may charge late, once in a run: a frozen member's last stretch is charged when it leaves its
+/// processor, which on a busy machine is up to a timer tick (4 ms at 250 Hz) after it counts as frozen. This seldom
+/// affects more than one turn of a run; a process that works a little in every turn is not forgiven.
 const CHARGED_LATE_MS: f64 = 4.0;
 
-/// What one arm used in the turns of the other.
+/// Processor time of one arm in the turns of the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stillness {
     total_ms: f64,
@@ -31,7 +31,7 @@ impl Stillness {
         self.largest_ms = self.largest_ms.max(used_ms);
     }
 
-    /// What it did, if it used more than it may in so many milliseconds of turns.
+    /// What it did, if it used more than is allowed in `turns_ms` of turns.
     pub(crate) fn breach(&self, turns_ms: f64) -> Option<String> {
         let late_ms = if self.is_held_by_kernel { self.largest_ms.min(CHARGED_LATE_MS) } else { 0.0 };
         let allowed_ms = ALLOWED_MS.max(turns_ms * ALLOWED_SHARE);
@@ -58,7 +58,7 @@ mod tests {
         assert!(!breaches(&one_of(4.0), true) && breaches(&one_of(4.0), false));
         assert!(breaches(&one_of(6.5), true));
         assert!(breaches(&[&one_of(4.0)[..], &[4.0]].concat(), true));
-        // What ends in each turn of the other: little each time.
+        // A little in each turn of the other.
         assert!(breaches(&[0.2; 40], true));
         assert!(!breaches(&[0.04; 40], false));
     }

@@ -1,8 +1,8 @@
-//! A dead man's switch: when this process dies, however it dies, the trainers that it started are killed.
+//! A watchdog: if this process dies, for whatever reason, the trainers that it started are killed.
 //!
-//! One shell of our own waits on a pipe, through which it is told which process groups and control groups live. The system closes the pipe
-//! of a process that is gone; then the shell kills those groups. A build has a guard of its own (`build/run.rs`), which
-//! leads its group.
+//! A shell of our own reads from a pipe which process groups and control groups are alive. When this process dies, the
+//! system closes the pipe; then the shell kills those groups. A build has its own guard (`build/run.rs`), which leads
+//! its group.
 
 use std::{
     io::Write,
@@ -12,9 +12,10 @@ use std::{
 
 use crate::LoopError;
 
-/// Lines `+ GROUP` and `- GROUP`, a number or a folder, the second as often as one likes; at the end of them groups without their `-` are killed.
-/// It ignores what the terminal sends to everybody, and is not a member of the groups that it ends.
-const SWITCH: &str = "trap '' HUP INT TERM
+/// Reads lines `+ GROUP` and `- GROUP`, each with a number or a folder; `-` may be repeated. At the end of the input it
+/// kills groups that had no `-`. It ignores signals that the terminal sends to all processes, and is not a member of
+/// the groups that it ends.
+const SCRIPT: &str = "trap '' HUP INT TERM
 groups=' '
 while read -r sign group; do
   case $sign in
@@ -29,43 +30,52 @@ for group in $groups; do
   esac
 done";
 
-struct Switch {
+struct Watchdog {
     shell: Child,
     pipe: ChildStdin,
 }
 
-static SWITCH_OF_THIS_PROCESS: Mutex<Option<Switch>> = Mutex::new(None);
+static WATCHDOG_OF_THIS_PROCESS: Mutex<Option<Watchdog>> = Mutex::new(None);
 
-fn switch() -> MutexGuard<'static, Option<Switch>> {
-    SWITCH_OF_THIS_PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+fn watchdog() -> MutexGuard<'static, Option<Watchdog>> {
+    WATCHDOG_OF_THIS_PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes sure that there is a switch before a trainer starts.
-pub(crate) fn arm() -> Result<(), LoopError> {
+/// Starts the watchdog if it does not run yet.
+pub(crate) fn ensure_running() -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
-    let mut switch = switch();
-    if switch.is_none() {
+    let mut watchdog = watchdog();
+    if watchdog.is_none() {
         let mut command = Command::new("sh");
-        command.args(["-c", SWITCH]).current_dir("/").process_group(0);
+        command.args(["-c", SCRIPT]).current_dir("/").process_group(0);
         let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut shell = shell.map_err(|error| LoopError::failed(format!("cannot start `sh`: {error}")))?;
         let pipe = shell.stdin.take().ok_or_else(|| LoopError::failed("`sh` has no standard input"))?;
-        *switch = Some(Switch { shell, pipe });
+        *watchdog = Some(Watchdog { shell, pipe });
     }
     Ok(())
 }
 
-/// Tells the switch that a process group (its number) or a control group (its folder) lives (`'+'`) or has ended (`'-'`).
-pub(crate) fn tell(sign: char, group: &str) {
-    if let Some(switch) = switch().as_mut() {
-        // A shell that somebody killed guards nothing any more; the trainers are ended by us as long as we live.
-        let _ = switch.pipe.write_all(format!("{sign} {group}\n").as_bytes());
+/// Has the watchdog kill a process group (its number) or a control group (its folder) if this process dies.
+pub(crate) fn register(group: &str) {
+    tell('+', group);
+}
+
+/// Has it leave a group alone that has ended.
+pub(crate) fn unregister(group: &str) {
+    tell('-', group);
+}
+
+fn tell(sign: char, group: &str) {
+    if let Some(watchdog) = watchdog().as_mut() {
+        // If somebody has killed the shell, trainers are still ended by us as long as we live.
+        let _ = watchdog.pipe.write_all(format!("{sign} {group}\n").as_bytes());
     }
 }
 
-/// Whether `pid` is the switch's shell: a child of this process that is not a trainer's.
-pub(crate) fn is(pid: i32) -> bool {
-    switch().as_ref().is_some_and(|switch| switch.shell.id() as i32 == pid)
+/// Whether `pid` is the watchdog's shell: a child of this process that is not a trainer's.
+pub(crate) fn is_watchdog(pid: i32) -> bool {
+    watchdog().as_ref().is_some_and(|watchdog| watchdog.shell.id() as i32 == pid)
 }
 
 #[cfg(test)]
@@ -83,16 +93,16 @@ mod tests {
         Command::new("sleep").arg("600").process_group(0).spawn().unwrap()
     }
 
-    /// Which of three groups the switch kills when the pipe closes, told these lines.
+    /// Which of three groups the watchdog kills after these lines when the pipe closes.
     fn killed(lines: impl Fn(&[u32]) -> String) -> Vec<bool> {
         let mut groups: Vec<Child> = (0..3).map(|_| sleeper()).collect();
         let ids: Vec<u32> = groups.iter().map(Child::id).collect();
         let mut shell =
-            Command::new("sh").args(["-c", SWITCH]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            Command::new("sh").args(["-c", SCRIPT]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         shell.stdin.take().unwrap().write_all(lines(&ids).as_bytes()).unwrap();
         shell.wait().unwrap();
         let end = |group: &mut Child| {
-            // What was killed before ends by that, whatever comes after; what lives ends by this.
+            // Groups that were killed have ended by that signal; those alive end by this one.
             killpg(Pid::from_raw(group.id() as i32), Signal::SIGTERM).unwrap();
             group.wait().unwrap().signal()
         };

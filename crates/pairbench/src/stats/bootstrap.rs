@@ -1,15 +1,15 @@
 //! Intervals by resampling whole blocks, such as everything that one process measured.
 //!
-//! What lies within a block depends on each other and is never torn apart; blocks are drawn with replacement, as many as
-//! there are. Efron and Tibshirani, An Introduction to the Bootstrap (1993), §13.3 (percentile interval); Davison and
-//! Hinkley, Bootstrap Methods and their Application (1997), §3.8 (resampling the top level alone).
+//! Values within a block depend on each other, so a block is never divided; blocks are drawn with replacement, as many
+//! as there are. Efron and Tibshirani, An Introduction to the Bootstrap (1993), §13.3 (percentile interval); Davison
+//! and Hinkley, Bootstrap Methods and their Application (1997), §3.8 (resampling the top level alone).
 
 use super::{Interval, robust::quantile_of_sorted};
 
 /// Percentile interval of `statistic` with the given `coverage`, such as 0.95, from `resamples` draws of the blocks.
 ///
-/// A draw of which the statistic is NaN, for instance 0/0, is left out. The interval is unbounded where none is left, and
-/// with fewer than two blocks, which do not say how much blocks differ.
+/// A draw whose statistic is NaN, for instance 0/0, is left out. The interval is unbounded where no draw is left, and
+/// with fewer than two blocks, which do not show how much blocks differ.
 pub fn percentile_interval<B>(
     blocks: &[B],
     coverage: f64,

@@ -1,22 +1,22 @@
 //! Where the level of a noisy series changes, found afterwards in the whole series.
 //!
 //! The segmentation that minimises Σ |x − median of its segment| plus a penalty for each change, over all segmentations
-//! (optimal partitioning: Jackson et al., IEEE Signal Processing Letters 12 (2005)). Absolute deviations, so that a wild
-//! value costs the same in any segment and cannot make one of its own. The penalty is 3 ln n (the modified BIC of Zhang
-//! and Siegmund, Biometrics 63 (2007)) in units of the noise: least absolute deviations of normal noise gain a quarter of
-//! χ²/f(0) from a needless change, f being the density, where least squares gain χ².
+//! (optimal partitioning: Jackson et al., IEEE Signal Processing Letters 12 (2005)). Deviations are absolute, so that
+//! an outlier costs the same in any segment and cannot form its own. The penalty is 3 ln n (the modified BIC of Zhang
+//! and Siegmund, Biometrics 63 (2007)) in units of the noise: least absolute deviations of normal noise gain a quarter
+//! of χ²/f(0) from a needless change, f being the density, where least squares gain χ².
 //!
-//! The noise of benchmarks drifts, and drift looks like changes. Taken as AR(1), its correlation is ρ = γ₂/γ₁ − 1, where
-//! γ is the variance of differences at lag 1 and at lag 2, estimated robustly and so blind to rare changes (Chakar,
-//! Lebarbier, Lévy-Leduc and Robin, Bernoulli 23 (2017)). To it is added the error of that estimate, about 1/√n, and the
-//! penalty grows as the variance of means does, by (1 + ρ)/(1 − ρ). Drift that is much slower than lag 2 escapes this: a
-//! change found in a series that wanders says where it went, not why.
+//! The noise of benchmarks drifts, and drift looks like changes. Taken as AR(1), its correlation is ρ = γ₂/γ₁ − 1,
+//! where γ is the variance of differences at lag 1 and at lag 2, estimated robustly and so blind to rare changes
+//! (Chakar, Lebarbier, Lévy-Leduc and Robin, Bernoulli 23 (2017)). The error of that estimate, about 1/√n, is added to
+//! it, and the penalty grows as the variance of means does, by (1 + ρ)/(1 − ρ). Drift much slower than lag 2 escapes
+//! this: a change found in a wandering series shows where it went, not why.
 
 use std::f64::consts::PI;
 
 use super::robust::mad_sd;
 
-/// Shortest level that is believed: fewer values could be a burst of other load.
+/// Shortest accepted level: fewer values could be a burst of other load.
 pub const SHORTEST: usize = 5;
 
 /// Beyond this correlation, noise and changes cannot be told apart within a few hundred values.
@@ -31,7 +31,7 @@ pub fn change_points(series: &[f64]) -> Vec<usize> {
         return Vec::new();
     }
     let penalty = penalty(series);
-    // best[i]: cost of the first i values, and where their last segment begins. A segmentation pays for every segment.
+    // best[i]: cost of the first i values, and the start of their last segment. Every segment adds the penalty.
     let mut best = vec![(f64::INFINITY, 0); n + 1];
     best[0].0 = 0.0;
     for start in 0..=n - SHORTEST {
@@ -56,12 +56,12 @@ pub fn change_points(series: &[f64]) -> Vec<usize> {
     begins
 }
 
-/// What a change must save in the sum of absolute deviations.
+/// How much a change must reduce the sum of absolute deviations.
 fn penalty(series: &[f64]) -> f64 {
     let spread =
         |lag: usize| mad_sd(&series.windows(lag + 1).map(|window| window[lag] - window[0]).collect::<Vec<_>>());
     let (lag_1, lag_2) = (spread(1), spread(2));
-    // Without noise any difference is a change; but rounding is not.
+    // Without noise any difference is a change, except rounding.
     let largest = series.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     if lag_1 <= 1e-12 * largest {
         return 1e-9 * largest;
@@ -78,8 +78,8 @@ fn deviations(values: &[f64]) -> impl Iterator<Item = f64> {
     let mut sorted: Vec<f64> = Vec::with_capacity(values.len());
     let mut sum = 0.0;
     values.iter().map(move |&value| {
-        // Every point between the middle two is as good as the median, also after one more value: the new value adds its
-        // distance from there.
+        // Every point between the middle two is a median, also after one more value: the new value adds its distance
+        // from there.
         if let Some(last) = sorted.len().checked_sub(1) {
             sum += (sorted[last / 2] - value).max(value - sorted[sorted.len() / 2]).max(0.0);
         }

@@ -1,13 +1,13 @@
 //! The estimate of a confirmation that was published because it was significant.
 //!
 //! A confirmation's plain estimate x is seen only where the test passes, which is where the lower end of its interval
-//! lies above zero: where x is more than the distance w from estimate to lower end. So among the numbers that are
-//! published, those that chance made large are too many: of an effect that passes with probability 0.3 their median is
-//! 1.6 to 1.7 times the effect. Here x is taken as normal about the effect θ with the standard error s that the
-//! interval implies, and the estimate is the θ of which half of the *published* numbers would be at least as large:
-//! P(X ≥ x | X > w) = ½. That is the median-unbiased estimate after selection (Zhong and Prentice, Biostatistics 9
-//! (2008); for intervals Weinstein, Fithian and Benjamini, JASA 108 (2013)); where it would be negative it is 0, which
-//! leaves its median alone. It never exceeds x.
+//! lies above zero: where x is more than the distance w from estimate to lower end. So published numbers are too often
+//! those that chance made large: of an effect that passes with probability 0.3 their median is 1.6 to 1.7 times the
+//! effect. Here x is taken as normal about the effect θ with the standard error s that the interval implies, and the
+//! estimate is the θ of which half of the *published* numbers would be at least as large: P(X ≥ x | X > w) = ½. That is
+//! the median-unbiased estimate after selection (Zhong and Prentice, Biostatistics 9 (2008); for intervals Weinstein,
+//! Fithian and Benjamini, JASA 108 (2013)); where it would be negative it is 0, which leaves its median alone. It never
+//! exceeds x.
 //!
 //! Simulated over accepted confirmations of 10 to 80 pairs (normal, Laplace and t₃ noise, and that of the pairs in
 //! `tests/noise`): for powers of 0.5 to 0.99 the *median* of the corrected number is 0.86 to 1.05 of the effect, mostly
@@ -16,37 +16,36 @@
 //! of the sample's own residuals was tried instead: 1.0 to 1.2 at a power of 0.3 and the same above it, at a thousand
 //! times the work.
 //!
-//! Whoever publishes it only where it exceeds something selects again: see [`Conditional::is_at_least`].
+//! Publishing it only where it exceeds a threshold selects again: see [`Conditional::is_at_least`].
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::{Interval, confirmation::Confirmation};
 
-/// What an accepted confirmation says of the effect, its having been accepted taken into account.
+/// What an accepted confirmation says of the effect, corrected for the acceptance.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Conditional {
     /// Median-unbiased among accepted confirmations; between 0 and the plain estimate.
     pub estimate: f64,
-    /// Of the accepted confirmations of an effect that is not negative, so many have it in theirs as the plain
-    /// interval's level says.
+    /// Among accepted confirmations of an effect that is not negative, its coverage is the plain interval's.
     pub interval: Interval,
 }
 
 impl Conditional {
-    /// Whether the corrected estimate is at least `epsilon`: where not, the gain is there but its size is not shown to
-    /// count.
+    /// Whether the corrected estimate is at least `epsilon`. If not, there is a gain, but it is not shown to be large
+    /// enough to count.
     ///
-    /// Refusing these is a second selection, which the estimate does not know of: at a power of 0.3, 0.5 and 0.8 the
-    /// median of what still lands of an effect of 2 ε is 1.57, 1.30 and 1.12 times the effect.
+    /// Refusing such gains is a second selection that the estimate does not correct: at a power of 0.3, 0.5 and 0.8 the
+    /// median of the accepted numbers for an effect of 2 ε is 1.57, 1.30 and 1.12 times the effect.
     /// [`Conditional::published`] avoids that.
     pub fn is_at_least(&self, epsilon: f64) -> bool {
         self.estimate >= epsilon
     }
 
-    /// The number to publish where ε is the smallest gain that counts and the plain estimate is at least that: not less
-    /// than ε.
+    /// The number to publish, at least ε, where ε is the smallest gain that counts and the plain estimate is at least
+    /// ε.
     ///
-    /// The median of what is published is the effect, for every effect of ε or more; of an effect of 2 ε the mean is
+    /// The median of published numbers is the effect, for every effect of ε or more; for an effect of 2 ε their mean is
     /// 1.17, 1.05 and 1.00 times the effect at a power of 0.3, 0.5 and 0.8.
     pub fn published(&self, epsilon: f64) -> f64 {
         self.estimate.max(epsilon)
@@ -56,7 +55,7 @@ impl Conditional {
 /// The corrected estimate of a confirmation that was judged at the one-sided `level`; none where it failed.
 pub fn conditional(confirmation: &Confirmation, level: f64) -> Option<Conditional> {
     let Confirmation { confirmed, estimate: plain, interval, .. } = *confirmation;
-    // A test that is passed with ties can have an interval that reaches zero.
+    // A test that passes with ties can have an interval that reaches zero.
     if !confirmed || !interval.low.is_finite() || !interval.high.is_finite() {
         return None;
     }
@@ -81,7 +80,7 @@ fn first_with(holds: impl Fn(f64) -> bool, most: f64) -> f64 {
         return 0.0;
     }
     let (mut below, mut above) = (0.0, most);
-    // Halving a double's digits away.
+    // Enough halvings for all digits of a double.
     for _ in 0..60 {
         let middle = f64::midpoint(below, above);
         if holds(middle) {

@@ -1,16 +1,15 @@
 //! Confirmation: fresh pairs, a number fixed beforehand, one look, one side.
 //!
-//! It knows nothing of the comparison that came before, so its level and the comparison's multiply. Its plain estimate
-//! was not selected by the comparison. It is selected by this test: a number that is published only where the test
-//! passes is too large on average, the more so the lower the power. [`conditional`](super::conditional) corrects for
-//! that.
+//! It is independent of the comparison before it, so its level and the comparison's multiply. Its plain estimate was
+//! not selected by the comparison. It is selected by this test: a number that is published only where the test passes
+//! is too large on average, the more so the lower the power. [`conditional`](super::conditional) corrects for that.
 
 use super::{
     Interval,
     signed_rank::{WalshAverages, critical_value, p_greater},
 };
 
-/// What fresh pairs say about a candidate that was found faster.
+/// The result of fresh pairs of a candidate that was found faster.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Confirmation {
     /// Exact one-sided p of the signed-rank test.
@@ -19,11 +18,11 @@ pub struct Confirmation {
     pub confirmed: bool,
     /// Plain Hodges–Lehmann estimate, not corrected for having passed.
     pub estimate: f64,
-    /// Each end with the level: 95 % in all at the usual 2.5 %.
+    /// Each end is at the level: 95 % in all at the usual 2.5 %.
     pub interval: Interval,
 }
 
-/// The verdict of `d`, all of whose pairs were decided upon before the first, at a one-sided `level` such as 0.025.
+/// The verdict of `d`, whose number of pairs was fixed before the first, at a one-sided `level` such as 0.025.
 pub fn confirm(d: &[f64], level: f64) -> Confirmation {
     let p = p_greater(d);
     let averages = WalshAverages::of(d);

@@ -1,9 +1,9 @@
 //! Evidence that may be looked at after every pair and never ends: a test by betting on the signs.
 //!
 //! Under no difference, the sign of d is a fair coin given |d| and all that came before. A bet of strength λ multiplies
-//! its stake by 2e^{λd/s} / (e^{λd/s} + e^{−λd/s}), which on average is 1; s is the median |d| of the pairs before, so it
-//! is known when the bet is made. The stake is spread evenly over λ = ¼, ½, 1, 2. What it has grown to, e, exceeds 1/α
-//! at any time with probability at most α (Ville's inequality; Ramdas, Grünwald, Vovk and Shafer, Statistical Science 38
+//! its stake by 2e^{λd/s} / (e^{λd/s} + e^{−λd/s}), which on average is 1; s is the median |d| of the pairs before, so
+//! it is known when the bet is made. The stake is spread evenly over λ = ¼, ½, 1, 2. The grown stake, e, ever exceeds
+//! 1/α with probability at most α (Ville's inequality; Ramdas, Grünwald, Vovk and Shafer, Statistical Science 38
 //! (2023), §2 and 4). With two sides a side's threshold is 2/α.
 //!
 //! No bet is made while there is no scale: on the first pair, and while the median of those before is zero.
@@ -17,12 +17,12 @@ const STRENGTHS: [f64; 4] = [0.25, 0.5, 1.0, 2.0];
 /// The bets on a series of pairs.
 #[derive(Debug, Clone)]
 pub struct EProcess {
-    /// Difference and scale of each pair that was bet on.
+    /// Difference and scale of each pair with a bet.
     bets: Vec<(f64, f64)>,
 }
 
 impl EProcess {
-    /// On all pairs, in the order in which they were measured.
+    /// Bets on all pairs, in the order in which they were measured.
     pub fn of(d: &[f64]) -> EProcess {
         let mut before: Vec<f64> = Vec::with_capacity(d.len());
         let mut bets = Vec::with_capacity(d.len());
@@ -62,7 +62,7 @@ impl EProcess {
         }
     }
 
-    /// `gain` of a pair is how far it lies on the side that is bet on.
+    /// `gain` says how far a pair lies on the side of the bet.
     fn ln_e(&self, gain: impl Fn(f64) -> f64) -> f64 {
         let ln_stake = |strength: f64| -> f64 {
             self.bets.iter().map(|&(d, scale)| LN_2 - softplus(-2.0 * strength * gain(d) / scale)).sum()
@@ -108,7 +108,7 @@ mod tests {
         magnitudes.iter().enumerate().map(|(i, m)| if signs >> i & 1 == 1 { *m } else { -m }).collect()
     }
 
-    /// What makes it a test: over all assignments of signs to given magnitudes, e is 1 on average.
+    /// This makes it a test: over all assignments of signs to given magnitudes, e is 1 on average.
     #[test]
     fn the_bets_are_fair() {
         for magnitudes in

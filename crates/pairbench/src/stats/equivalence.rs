@@ -1,7 +1,7 @@
-//! That two things are the same, or one not worse, within a margin that was named beforehand.
+//! Tests that two things are the same, or one not worse, within a margin that was fixed beforehand.
 //!
-//! Here "no difference found" proves nothing: the test must reject the difference, so few values or much noise end in "not
-//! shown". Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987): two one-sided t-tests.
+//! "No difference found" proves nothing here: the test must reject the difference, so few values or much noise give
+//! "not shown". Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987): two one-sided t-tests.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 

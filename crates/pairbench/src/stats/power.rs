@@ -1,9 +1,9 @@
-//! What a comparison can still find, and what it would take.
+//! Which effects a comparison can still find, and how many pairs it would need.
 //!
-//! `sd` is the standard deviation of d over pairs; of measured pairs take [`mad_sd`](super::robust::mad_sd). An effect is
-//! *resolved* by a plan that rejects "no difference" with probability 80 %, in normal noise. FASTER asks besides for an
-//! estimate of at least ε, so smaller effects than ε are not worth asking for, and SAME for an interval inside ±ε, which
-//! is the distance from the effect to ε resolved.
+//! `sd` is the standard deviation of d over pairs; of measured pairs take [`mad_sd`](super::robust::mad_sd). An effect
+//! is *resolved* by a plan that rejects "no difference" with probability 80 %, in normal noise. FASTER also needs an
+//! estimate of at least ε, so effects smaller than ε are not worth resolving. SAME needs an interval inside ±ε, that
+//! is, the distance from the effect to ε resolved.
 
 use super::{
     Interval,
@@ -11,7 +11,7 @@ use super::{
     signed_rank::WalshAverages,
 };
 
-/// Below this conditional power, going on is futile.
+/// Below this conditional power, continuing is futile.
 pub const FUTILE: f64 = 0.05;
 
 /// effect · √pairs / sd that every plan resolves: by simulation the plan of 20 pairs needs 3.4, those of 40 and 80 a little
@@ -26,7 +26,7 @@ pub fn smallest_effect(sd: f64, plan: Plan) -> f64 {
     RESOLVED * sd / (plan.pairs() as f64).sqrt()
 }
 
-/// How many pairs resolve `effect`, be it more than any plan has. Infinite for an effect of zero.
+/// How many pairs resolve `effect`, even if no plan has as many. Infinite for an effect of zero.
 pub fn pairs_needed(sd: f64, effect: f64) -> f64 {
     (RESOLVED * sd / effect).powi(2).ceil()
 }
@@ -34,7 +34,7 @@ pub fn pairs_needed(sd: f64, effect: f64) -> f64 {
 /// Probability that `plan`, after the pairs `d`, still ends in an answer, if the true difference is `effect`.
 ///
 /// The pairs to come are drawn from those so far, moved from their estimate to `effect`, with fair signs around it, and
-/// each later look is judged as it will be, by the bounds of the table. 0 when no look is left or nothing was measured.
+/// each later look is judged by the bounds of the table. 0 when no look is left or nothing was measured.
 pub fn conditional_power(d: &[f64], plan: Plan, effect: f64, epsilon: f64, seed: u64) -> f64 {
     if d.is_empty() {
         return 0.0;
@@ -54,8 +54,9 @@ pub fn conditional_power(d: &[f64], plan: Plan, effect: f64, epsilon: f64, seed:
     (0..CONTINUATIONS).filter(&mut is_answered).count() as f64 / CONTINUATIONS as f64
 }
 
-/// Whether going on is futile: even if the truth is what an answer is likeliest for, an answer is improbable. That is an end
-/// of the interval for FASTER and SLOWER, and what lies nearest to zero for SAME. `evidence` is that of `d` at a look of `plan`.
+/// Whether continuing is futile: an answer is improbable even for the true effect that makes it likeliest. That effect
+/// is an end of the interval for FASTER and SLOWER, and the value nearest to zero for SAME. `evidence` is that of `d`
+/// at a look of `plan`.
 pub fn is_futile(d: &[f64], plan: Plan, evidence: Evidence, epsilon: f64, seed: u64) -> bool {
     let Interval { low, high } = evidence.interval;
     let effects = [high, low, if low > 0.0 { low } else { high.min(0.0) }];

@@ -1,8 +1,8 @@
-//! Location, spread and ranks that a few wild values do not move.
+//! Location, spread and ranks that a few outliers do not change.
 //!
-//! Of no values at all, every statistic is NaN, which no comparison accepts.
+//! Without values every statistic is NaN, which no comparison accepts.
 
-/// What the median absolute deviation of normal noise is multiplied by to give its standard deviation.
+/// The factor from the median absolute deviation of normal noise to its standard deviation.
 const MAD_TO_SD: f64 = 1.482_602_218_505_602;
 
 /// The middle value; of an even number, the mean of the middle two.
@@ -26,7 +26,7 @@ pub fn quantile(values: &[f64], fraction: f64) -> f64 {
     quantile_of_sorted(&sorted, fraction)
 }
 
-/// [`quantile`] of values that ascend.
+/// [`quantile`] of sorted values.
 pub(super) fn quantile_of_sorted(sorted: &[f64], fraction: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let position = last as f64 * fraction.clamp(0.0, 1.0);
@@ -41,7 +41,7 @@ pub fn mid_ranks(values: &[f64]) -> Vec<f64> {
     order.sort_unstable_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
     let mut below = 0;
-    // In ascending order, not less is equal.
+    // In ascending order, values that are not less are equal.
     for equal in order.chunk_by(|&a, &b| values[a] >= values[b]) {
         for &index in equal {
             ranks[index] = below as f64 + (equal.len() + 1) as f64 / 2.0;

@@ -1,22 +1,23 @@
 //! The group-sequential signed-rank test: a fixed number of pairs, fixed looks, and at each look a bound on W⁺.
 //!
-//! A plan looks at the pairs so far at a few numbers of pairs that are fixed beforehand and rejects where W⁺, or for the
-//! other side W⁻, reaches the bound of the look. Under no difference each side rejects anywhere with probability at most
-//! 2.5 %; of that, the first n of N pairs may use up n/N (linear error spending: Jennison and Turnbull, Group Sequential
-//! Methods (2000), §7.2). Ties and zeros count against rejection, because what decides is the interval (see
-//! [`signed_rank`](super::signed_rank)). The interval at a look inverts the test with the bound of that look, and all intervals of a plan hold at once with
-//! 95 % (repeated confidence intervals: Jennison and Turnbull, JRSS B 51 (1989)). Between looks nothing may be said.
+//! A plan looks at the pairs so far at a few numbers of pairs that are fixed beforehand and rejects where W⁺, or for
+//! the other side W⁻, reaches the bound of the look. Under no difference each side rejects anywhere with probability at
+//! most 2.5 %; of that, the first n of N pairs may spend n/N (linear error spending: Jennison and Turnbull, Group
+//! Sequential Methods (2000), §7.2). Ties and zeros count against rejection, because what decides is the interval (see
+//! [`signed_rank`](super::signed_rank)). The interval at a look inverts the test with the bound of that look, and all
+//! intervals of a plan hold at once with 95 % (repeated confidence intervals: Jennison and Turnbull, JRSS B 51 (1989)).
+//! Between looks there is no answer.
 //!
-//! The bounds of the tables come from the joint law of W⁺ over the looks under fair signs *and* magnitudes |d| that come
-//! in random order. At one look the order does not matter; over several it does: where noise grows during a comparison,
-//! late pairs take the high ranks, the looks agree less with each other, and a table alone rejects up to 7 % of the time.
-//! So a look also derives what the magnitudes at hand demand, by flipping signs, and takes the higher bound
-//! ([`Plan::bounds_for`]). With that, 2.5 % a side holds whatever the noise does, as long as the signs are fair.
+//! The bounds of the tables come from the joint law of W⁺ over the looks under fair signs *and* magnitudes |d| that
+//! come in random order. At one look the order does not matter; over several it does: where noise grows during a
+//! comparison, late pairs take the high ranks, the looks agree less with each other, and a table alone rejects up to 7
+//! % of the time. So a look also derives the bound that the magnitudes at hand demand, by flipping signs, and takes the
+//! higher one ([`Plan::bounds_for`]). With that, 2.5 % a side holds for any noise, as long as the signs are fair.
 //!
-//! A comparison that ends undecided can go on, and does so within the same 2.5 %: of them the plan keeps a 25th back at
-//! its last look. The pairs after it spend that, linearly again, at looks half a plan apart, by bounds from flipping signs
-//! alone, up to four plans or 160 pairs. Simulated, normal noise with an sd of 3.5 % a pair, per cent that is called faster
-//! by the plan / after going on to 80, 160 and 160 pairs:
+//! A comparison that ends undecided can continue within the same 2.5 %: the plan reserves a 25th of it at its last
+//! look. The pairs after that spend the reserve, linearly again, at looks half a plan apart, by bounds from flipping
+//! signs alone, up to four plans or 160 pairs. Simulated with normal noise with an sd of 3.5 % a pair, the per cent of
+//! comparisons called faster by the plan / after continuing to 80, 160 and 160 pairs:
 //!
 //! | what | pairs | +0 % | +1 % | +2 % |
 //! | --- | --- | --- | --- | --- |
@@ -41,29 +42,30 @@ use super::{Interval, signed_rank::WalshAverages};
 /// Probability of rejecting on one side, anywhere in a plan and after it, under no difference.
 pub const LEVEL: f64 = 0.025;
 
-/// Share of the level that is kept for going on after the plan.
+/// Share of the level that is reserved for continuing after the plan.
 const RESERVED: f64 = 0.04;
 
-/// Pairs after which nothing goes on: as many rows, and as many again to confirm them, fit into a record.
+/// The most pairs of a comparison: these rows, and as many again to confirm them, fit into a record.
 const MOST_PAIRS: usize = 160;
 
-/// How a comparison goes on after its plan.
+/// How a comparison continues after its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Continuation {
-    /// The plan spends its 5 %, and bets over all pairs spend another 5 %. So were comparisons judged whose records do not say.
+    /// The plan spends its 5 %, and bets over all pairs spend another 5 %. Comparisons whose records name no
+    /// continuation were judged so.
     #[default]
     Bets,
-    /// Looks after the plan spend what the plan kept back: 5 % in all.
+    /// Looks after the plan spend what the plan reserved: 5 % in all.
     Reserve,
 }
 
-/// A number of pairs after which a plan looks, and from which W⁺ on it rejects there.
+/// A number of pairs after which a plan looks, and the smallest W⁺ that it rejects there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     /// Pairs so far.
     pub pairs: usize,
-    /// W⁺ that rejects, and every larger one.
+    /// This W⁺ and every larger one reject.
     pub bound: u32,
 }
 
@@ -74,7 +76,7 @@ pub struct Plan {
     continuation: Continuation,
 }
 
-/// What the pairs say at a look.
+/// What the pairs show at a look.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
     /// Hodges–Lehmann estimate of the difference.
@@ -163,18 +165,18 @@ impl Plan {
         Plan::ALL.into_iter().find(|plan| plan.pairs() == pairs)
     }
 
-    /// The same looks, going on in this way.
+    /// The same looks, with this continuation.
     #[must_use]
     pub fn with(self, continuation: Continuation) -> Plan {
         Plan { continuation, ..self }
     }
 
-    /// How it goes on after its last look.
+    /// How it continues after its last look.
     pub fn continuation(self) -> Continuation {
         self.continuation
     }
 
-    /// How many pairs it can have when it goes on; bets never end.
+    /// How many pairs it can have when it continues; bets never end.
     pub fn most_pairs(self) -> usize {
         match self.continuation {
             Continuation::Bets => usize::MAX,
@@ -197,12 +199,12 @@ impl Plan {
         self.looks
     }
 
-    /// Whether it looks after this many pairs, going on included.
+    /// Whether it looks after this many pairs, including looks after the plan.
     pub fn is_look(self, pairs: usize) -> bool {
         self.all_looks().any(|(look, _)| look == pairs)
     }
 
-    /// The first look after more than so many pairs, going on included.
+    /// The first look after more than `pairs` pairs, including looks after the plan.
     pub fn next_look(self, pairs: usize) -> Option<usize> {
         self.all_looks().map(|(look, _)| look).find(|look| *look > pairs)
     }
@@ -217,7 +219,7 @@ impl Plan {
         self.looks.iter().map(|look| (look.pairs, Some(look.bound))).chain(after.map(|pairs| (pairs, None)))
     }
 
-    /// Probability of rejecting on one side that the first so many pairs may use up.
+    /// Probability of rejecting on one side that the first `pairs` pairs may spend.
     fn granted(self, pairs: usize) -> f64 {
         let (planned, pairs, most) = (self.pairs() as f64, pairs as f64, self.most_pairs() as f64);
         match self.continuation {
@@ -232,14 +234,14 @@ impl Plan {
         self.looks.iter().find(|look| look.pairs == pairs).map(|look| look.bound)
     }
 
-    /// The bounds that hold for these pairs, one for each look so far: the table's, or what the order of their magnitudes
-    /// demands where that is higher.
+    /// The bounds for these pairs, one for each look so far: the table's, or the bound that the order of their
+    /// magnitudes demands where that is higher.
     ///
-    /// All signs are drawn anew many times. Each look may reject as many of those paths as linear spending grants, less
+    /// All signs are redrawn many times. Each look may reject as many of those paths as linear spending grants, less
     /// those that were rejected before. The measured path is one of them and, with the magnitudes given, as probable as
-    /// any other; so it is rejected with at most the probability spent, on average over draws (Hemerik and Goeman, TEST 27
-    /// (2018)). The one draw that is used, always the same, errs by about 0.06 percentage points of the 2.5. Of each path
-    /// there is the mirror image, so that one bound serves both sides.
+    /// any other; so it is rejected with at most the probability spent, on average over draws (Hemerik and Goeman, TEST
+    /// 27 (2018)). The draw that is used is always the same; its error is about 0.06 percentage points of the 2.5.
+    /// Every path also counts mirrored, so that one bound serves both sides.
     pub fn bounds_for(self, d: &[f64]) -> Vec<u32> {
         let looks: Vec<(usize, Option<u32>)> = self.all_looks().take_while(|(pairs, _)| *pairs <= d.len()).collect();
         let steps: Vec<(usize, f64)> = looks.iter().map(|(pairs, _)| (*pairs, self.granted(*pairs))).collect();
@@ -247,23 +249,24 @@ impl Plan {
         sign_flip_bounds(d, &steps, &table)
     }
 
-    /// What the pairs so far say; none between looks.
+    /// What the pairs so far show; none between looks.
     pub fn evidence(self, d: &[f64]) -> Option<Evidence> {
         self.is_look(d.len()).then(|| Some(Evidence::of(d, *self.bounds_for(d).last()?)))?
     }
 
-    /// [`Plan::evidence`] with the table's bound, for those who simulate many comparisons: not for a verdict.
+    /// [`Plan::evidence`] with the table's bound, for simulations of many comparisons: not for a verdict.
     pub(super) fn evidence_of_table(self, d: &[f64]) -> Option<Evidence> {
         Some(Evidence::of(d, self.bound(d.len())?))
     }
 }
 
-/// For each of `looks` (pairs so far, and the probability of rejecting on one side that these may use up) the bound on W⁺ that
-/// the magnitudes at hand demand, or that of `least` where it is higher. The looks ascend, at most to `d.len()` pairs.
+/// For each of `looks` (pairs so far, and the probability of rejecting on one side that they may spend) the bound on W⁺
+/// that the magnitudes at hand demand, or that of `least` where it is higher. The looks ascend, at most to `d.len()`
+/// pairs.
 pub(super) fn sign_flip_bounds(d: &[f64], looks: &[(usize, f64)], least: &[u32]) -> Vec<u32> {
     let Some((last, _)) = looks.last() else { return Vec::new() };
     let signs = sign_paths(&d[..*last]);
-    // One path for each side of each assignment of signs.
+    // A path for each side of each assignment of signs.
     let mut stands = vec![true; 2 * ASSIGNMENTS];
     let mut bound_at = |(&(pairs, granted), least): (&(usize, f64), &u32)| {
         let ranks = ranks_by_time(&d[..pairs]);
@@ -291,7 +294,8 @@ pub(super) fn sign_flip_bounds(d: &[f64], looks: &[(usize, f64)], least: &[u32])
 /// Assignments of signs that are tried. Their rank sums fit 16 bits for up to 361 pairs.
 const ASSIGNMENTS: usize = 1 << 15;
 
-/// For each pair its signs in all assignments, as masks: all bits where positive. The first assignment is the measured.
+/// For each pair its signs in all assignments, as masks: all bits set where positive. The first assignment is the
+/// measured one.
 fn sign_paths(d: &[f64]) -> Vec<Vec<u16>> {
     let mut rng = fastrand::Rng::with_seed(0);
     let mask = |is_positive: u64| (is_positive as u16).wrapping_neg();
@@ -313,7 +317,7 @@ const fn look(pairs: usize, bound: u32) -> Look {
     Look { pairs, bound }
 }
 
-/// Ranks of the magnitudes from 1; among equal ones the earlier pair comes first, whatever the signs.
+/// Ranks of the magnitudes from 1; among equal magnitudes the earlier pair comes first, whatever the signs.
 fn ranks_by_time(d: &[f64]) -> Vec<u16> {
     let mut order: Vec<usize> = (0..d.len()).collect();
     order.sort_by(|&a, &b| d[a].abs().total_cmp(&d[b].abs()));
@@ -430,7 +434,8 @@ mod tests {
         (0..1 << 20).filter(rejects).count() as f64 / f64::from(1 << 20)
     }
 
-    /// Signs drawn by another generator state than the bounds': up to each look, going on included, no more than is granted.
+    /// With signs from another generator state than the bounds', no more than is granted is spent up to each look,
+    /// including those after the plan.
     #[test]
     fn going_on_spends_what_the_plan_kept_back() {
         let plan = Plan::ALL[0];
@@ -463,7 +468,7 @@ mod tests {
         }
         assert!((plan.granted(20) - 0.024).abs() < 1e-15 && (plan.granted(plan.most_pairs()) - LEVEL).abs() < 1e-15);
         assert_eq!(Plan::ALL.map(Plan::most_pairs), [80, 160, 160]);
-        // Who keeps nothing back spends it all in the plan.
+        // Without a reserve all of it is spent in the plan.
         assert!((plan.with(Continuation::Bets).granted(20) - LEVEL).abs() < 1e-15);
     }
 

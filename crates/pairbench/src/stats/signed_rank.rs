@@ -5,10 +5,10 @@
 //! every non-zero difference is positive with probability ½. They are therefore exact with ties and zeros too, and for
 //! any distribution of |d|, provided that the sign of each difference is a fair coin.
 //!
-//! Estimate and interval rest on the Walsh averages (dᵢ + dⱼ)/2, i ≤ j: without ties and zeros, W⁺ is the number of those
-//! above zero. With them, the number of those *strictly* above zero is W⁺ with every tie broken against the positive side
-//! and zeros counted as negative: the least that breaking ties at random could give. So "the interval lies above zero" is
-//! never easier than the test with all ties broken by fair draws.
+//! Estimate and interval rest on the Walsh averages (dᵢ + dⱼ)/2, i ≤ j: without ties and zeros, W⁺ is the number of
+//! those above zero. With them, the number of those *strictly* above zero is W⁺ with every tie broken against the
+//! positive side and zeros counted as negative: the smallest W⁺ that breaking ties at random could give. So "the
+//! interval lies above zero" is never easier to reach than the test with all ties broken by fair draws.
 //!
 //! Wilcoxon, Biometrics Bulletin 1 (1945); Pratt, JASA 54 (1959) for ranking zeros; Hodges and Lehmann, Annals of
 //! Mathematical Statistics 34 (1963); Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (2014), §3.1–3.3.
@@ -34,7 +34,7 @@ pub fn walsh_above_zero(d: &[f64]) -> u32 {
 
 /// Probability of a W⁺ at least as large as this one, if all signs were fair draws.
 pub fn p_greater(d: &[f64]) -> f64 {
-    // Twice a mid-rank is an integer. Zeros give the same to every outcome and so do not matter.
+    // Twice a mid-rank is an integer. Zeros add the same to every outcome and so do not matter.
     let doubled: Vec<(usize, bool)> = ranks_of_magnitudes(d)
         .iter()
         .zip(d)
@@ -52,8 +52,8 @@ pub fn p_two_sided(d: &[f64]) -> f64 {
     (2.0 * p_greater(d).min(p_greater(&negated))).min(1.0)
 }
 
-/// The smallest c with P(W⁺ ≥ c) ≤ `level` for `pairs` differences without ties; none where even the largest W⁺ is
-/// more probable than that.
+/// The smallest c with P(W⁺ ≥ c) ≤ `level` for `pairs` differences without ties; none if even the largest W⁺ is more
+/// probable.
 pub fn critical_value(pairs: usize, level: f64) -> Option<u32> {
     let mass = null_distribution(1..=pairs);
     let mut tail = 0.0;
@@ -67,12 +67,12 @@ pub fn critical_value(pairs: usize, level: f64) -> Option<u32> {
     }
 }
 
-/// The means of all pairs of differences, each with itself included, in ascending order.
+/// The means of all pairs of differences, including each with itself, in ascending order.
 #[derive(Debug, Clone)]
 pub struct WalshAverages(Vec<f64>);
 
 impl WalshAverages {
-    /// Of n differences there are n(n + 1)/2.
+    /// Computes all n(n + 1)/2 averages of n differences.
     pub fn of(d: &[f64]) -> WalshAverages {
         let mut averages = Vec::with_capacity(d.len() * (d.len() + 1) / 2);
         for (index, a) in d.iter().enumerate() {
@@ -93,7 +93,7 @@ impl WalshAverages {
     pub fn interval(&self, critical: u32) -> Interval {
         let critical = critical.max(1) as usize;
         match self.0.len().checked_sub(critical) {
-            // Of an estimate that is less certain than a coin the ends would cross.
+            // Below even odds the ends would cross.
             Some(low) if low < critical => Interval { low: self.0[low], high: self.0[critical - 1] },
             Some(_) => Interval { low: self.estimate(), high: self.estimate() },
             None => Interval::UNBOUNDED,
@@ -105,7 +105,7 @@ fn ranks_of_magnitudes(d: &[f64]) -> Vec<f64> {
     mid_ranks(&d.iter().map(|d| d.abs()).collect::<Vec<_>>())
 }
 
-/// Probability of each sum of `ranks` when every rank is in it with probability ½. No table: one rank after the other.
+/// Probability of each sum of `ranks` when every rank is in it with probability ½. Computed one rank after the other.
 fn null_distribution(ranks: impl Iterator<Item = usize>) -> Vec<f64> {
     let mut mass = vec![1.0];
     for rank in ranks {

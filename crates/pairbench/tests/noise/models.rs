@@ -31,7 +31,7 @@ pub(crate) fn measured(text: &str) -> Vec<f64> {
     rows.chunk_by(|a, b| a.0 == b.0).flat_map(in_units_of_spread).collect()
 }
 
-/// What a machine does to two runs of one program.
+/// The noise of a machine in two runs of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     /// Measured pairs, drawn independently.
@@ -114,8 +114,8 @@ pub(crate) fn normal(rng: &mut fastrand::Rng) -> f64 {
     Normal::standard().inverse_cdf((f64::from(rng.u32(..)) + 0.5) / 2.0_f64.powi(32))
 }
 
-/// A plan with what W⁺ must reach at each of its looks, later ones included, before the plan's own and slower bound is
-/// worth asking for.
+/// A plan, with the W⁺ that each of its looks, including later ones, must reach before the plan's own and slower bound
+/// is worth computing.
 pub(crate) struct Looks {
     /// The plan.
     pub(crate) plan: Plan,
@@ -132,8 +132,8 @@ impl Looks {
         Looks { plan, looks }
     }
 
-    /// A whole comparison, with all the pairs that it may have. What is answered earlier is not asked for first, so
-    /// SAME and SLOWER do not end it: the rates of FASTER are a little too high, never too low.
+    /// A whole comparison, with all the pairs that it may have. SAME and SLOWER do not end it, so the rates of FASTER
+    /// are a little too high, never too low.
     pub(crate) fn compare(&self, mut next_d: impl FnMut() -> f64, goes_on: bool, epsilon: f64) -> Comparison {
         let looks = || self.looks.iter().filter(|(pairs, _)| goes_on || *pairs <= self.plan.pairs());
         let most = looks().map(|(pairs, _)| *pairs).next_back().unwrap_or(0);
@@ -158,7 +158,7 @@ impl Looks {
     }
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Comparison {
     /// Pairs after which "no difference" was rejected.

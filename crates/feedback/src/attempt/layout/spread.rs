@@ -1,21 +1,21 @@
-//! How much the layouts of one source differ in speed, from every layout beside every other one.
+//! How much the layouts of one source differ in speed, from comparisons of each with every other.
 //!
-//! ln t of a run is taken for a truth, an effect of its layout (variance σ²) and noise. In a full round robin of m
-//! layouts, with pairs of variance s², the least-squares estimate of an effect is the mean of the layout's d over all of
-//! them, itself included; its variance is σ² + s²/m. Two unknown layouts differ by √2 σ times a Student's t of m − 1 degrees
-//! of freedom. What is called faster must exceed that at 5 %, by the estimate of σ: what passes is confirmed over other
-//! layouts, so that a floor that is a little low costs a confirmation and nothing else. What is believed without other
-//! layouts must exceed it at 0.05 % of σ² + s²/m, noise included: a self-test that sees little asks for more.
+//! ln t of a run is modelled as a constant, an effect of its layout (variance σ²) and noise. In a full round robin of m
+//! layouts, with pairs of variance s², the least-squares estimate of an effect is the mean of the layout's d over all
+//! of them, itself included; its variance is σ² + s²/m. Two unknown layouts differ by √2 σ times a Student's t of m − 1
+//! degrees of freedom. A gain is called faster if it exceeds that at 5 %, by the estimate of σ: it is then confirmed
+//! over other layouts, so a floor that is a little low costs only a confirmation. A gain is accepted without other
+//! layouts if it exceeds that at 0.05 % by σ² + s²/m, noise included: a noisy self-test demands more.
 
 use pairbench::verdict::{log_of_pct, pct_of_log};
 use serde::{Deserialize, Serialize};
 
-/// Fewest layouts that say how much layouts differ.
+/// Fewest layouts that show how much layouts differ.
 pub const FEWEST: u32 = 5;
 /// Most that the self-test builds.
 pub const MOST: u32 = 12;
 
-/// Noise of a layout's mean, in per cent, that floors can bear: more would ask for gains that have nothing to do with layouts.
+/// The most noise of a layout's mean, in per cent: with more, the floors would depend on noise rather than layouts.
 const MOST_NOISE_PCT: f64 = 0.5;
 
 /// One-sided quantiles of Student's t for 4 to 11 degrees of freedom, at 5 and at 0.05 %.
@@ -25,17 +25,17 @@ const T_0_05_PCT: [f64; 8] = [8.610, 6.869, 5.959, 5.408, 5.041, 4.781, 4.587, 4
 /// How much speed changes between layouts of the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayoutNoise {
-    /// Layouts that ran. The written one is not among them: its order is not a draw, and may be the better for it.
+    /// Layouts that ran, without the written one, whose order is not random and may be better.
     pub layouts: u32,
-    /// Standard deviation of log time between layouts, in per cent, the pairs' noise taken out.
+    /// Standard deviation of log time between layouts, in per cent, without the pairs' noise.
     pub sd_pct: f64,
-    /// The same with the noise that is left in each layout's mean.
+    /// The same with the noise in each layout's mean.
     pub spread_pct: f64,
-    /// Standard deviation of a pair, layouts taken out.
+    /// Standard deviation of a pair, without the effect of layouts.
     pub pair_sd_pct: f64,
     /// Seconds of pairs.
     pub seconds: f64,
-    /// Seconds of builds that were not there.
+    /// Seconds of builds that were not stored.
     pub build_s: f64,
 }
 
@@ -70,12 +70,12 @@ impl LayoutNoise {
         self.pair_sd_pct / f64::from(self.layouts).sqrt() <= MOST_NOISE_PCT
     }
 
-    /// What the luck of two layouts alone exceeds once in twenty times: less is not called faster.
+    /// The difference that two layouts exceed by luck once in twenty times: a smaller gain is not called faster.
     pub fn faster_floor_pct(&self) -> f64 {
         self.floor_pct(self.sd_pct, &T_5_PCT)
     }
 
-    /// What it exceeds once in two thousand times: more needs no other layouts to be believed.
+    /// The difference that they exceed once in two thousand times: a larger gain needs no other layouts.
     pub fn sure_floor_pct(&self) -> f64 {
         self.floor_pct(self.spread_pct, &T_0_05_PCT)
     }
@@ -87,13 +87,13 @@ impl LayoutNoise {
     }
 }
 
-/// How many layouts can all run beside each other within a time; none where that is too few to say anything.
+/// How many layouts can all be compared with each other within a time; none if too few to show anything.
 pub fn layouts_within(seconds: f64, seconds_per_pair: f64) -> Option<u32> {
     let fits = |layouts: &u32| f64::from(layouts * (layouts - 1) / 2) * seconds_per_pair <= seconds;
     (FEWEST..=MOST).rev().find(fits)
 }
 
-/// A floor in per cent as a log ratio, which is what estimates are.
+/// A floor in per cent as a log ratio, as estimates are.
 pub fn log_floor(pct: f64) -> f64 {
     log_of_pct(pct)
 }

@@ -1,8 +1,8 @@
 //! The numbers of a safetensors file, a chunk at a time.
 //!
-//! The checks of types, shapes, gaps and overlaps are those of the format's own crate; it would want the whole file in
-//! memory for the numbers themselves. Files are read with ordinary reads rather than a memory map, so that one that
-//! shrinks meanwhile is an error and not a signal.
+//! The checks of types, shapes, gaps and overlaps are those of the format's own crate; to read the numbers it would
+//! need the whole file in memory. Files are read with ordinary reads rather than a memory map, so that a file that
+//! shrinks meanwhile gives an error and not a signal.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ use crate::LoopError;
 pub(super) struct WeightsFile {
     pub(super) path: PathBuf,
     file: File,
-    pub(super) tensors: BTreeMap<String, Place>,
+    pub(super) tensors: BTreeMap<String, StoredTensor>,
     data_start: u64,
     bytes: Vec<u8>,
 }
 
-/// Where a tensor lies.
+/// Where a tensor is in the file, and how it is stored.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct StoredTensor {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     /// Counted from the end of the header.
@@ -38,16 +38,16 @@ pub(super) struct Place {
     decode: Decoder,
 }
 
-impl Place {
+impl StoredTensor {
     pub(super) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
-/// The number in the bytes of one element.
+/// Decodes the bytes of one element.
 type Decoder = fn(&[u8]) -> f64;
 
-/// As the format's own reader.
+/// The same limit as the format's own reader has.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 impl WeightsFile {
@@ -58,31 +58,35 @@ impl WeightsFile {
         let file_bytes = file.metadata().map_err(|error| LoopError::io("read", path, &error))?.len();
         let mut weights =
             WeightsFile { path: path.into(), file, tensors: BTreeMap::new(), data_start: 0, bytes: Vec::new() };
-        weights.read_header(file_bytes).map_err(|why| weights.broken(&why))?;
+        weights.read_header(file_bytes)?;
         Ok(weights)
     }
 
-    fn read_header(&mut self, file_bytes: u64) -> Result<(), String> {
+    fn read_header(&mut self, file_bytes: u64) -> Result<(), LoopError> {
         let mut length = [0; 8];
-        self.file.read_exact(&mut length).map_err(|_| format!("has {file_bytes} bytes, expected at least 8"))?;
+        if self.file.read_exact(&mut length).is_err() {
+            return Err(self.broken(&format!("has {file_bytes} bytes, expected at least 8")));
+        }
         let length = u64::from_le_bytes(length);
         let available = file_bytes.saturating_sub(8).min(MAX_HEADER_BYTES);
         if length > available {
-            return Err(format!("its header claims {length} bytes, expected at most {available}"));
+            return Err(self.broken(&format!("its header claims {length} bytes, expected at most {available}")));
         }
         let mut json = vec![0; length as usize];
-        self.file.read_exact(&mut json).map_err(|error| format!("its header cannot be read: {error}"))?;
+        let read = self.file.read_exact(&mut json);
+        read.map_err(|error| self.broken(&format!("its header cannot be read: {error}")))?;
         let header: Metadata = serde_json::from_slice(&json)
-            .map_err(|error| format!("its header is not what safetensors has: {error}"))?;
+            .map_err(|error| self.broken(&format!("its header is not what safetensors has: {error}")))?;
         self.data_start = 8 + length;
         let (found, expected) = (file_bytes - self.data_start, header.data_len() as u64);
         if found != expected {
-            return Err(format!("holds {found} bytes of tensors, its header says {expected}"));
+            return Err(self.broken(&format!("holds {found} bytes of tensors, its header says {expected}")));
         }
         for (name, info) in header.tensors() {
-            let place = place(info)
-                .ok_or_else(|| format!("tensor `{name}` is {}, expected F64, F32, F16 or BF16", info.dtype))?;
-            self.tensors.insert(name, place);
+            let stored = stored(info).ok_or_else(|| {
+                self.broken(&format!("tensor `{name}` is {}, expected F64, F32, F16 or BF16", info.dtype))
+            })?;
+            self.tensors.insert(name, stored);
         }
         Ok(())
     }
@@ -90,17 +94,17 @@ impl WeightsFile {
     /// Reads some elements of a tensor into `values`.
     pub(super) fn read(
         &mut self,
-        place: &Place,
+        tensor: &StoredTensor,
         first: usize,
         count: usize,
         values: &mut Vec<f64>,
     ) -> Result<(), LoopError> {
-        let start = self.data_start + (place.start + first * place.element_bytes) as u64;
-        self.bytes.resize(count * place.element_bytes, 0);
+        let start = self.data_start + (tensor.start + first * tensor.element_bytes) as u64;
+        self.bytes.resize(count * tensor.element_bytes, 0);
         let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut self.bytes));
         read.map_err(|error| LoopError::io("read", &self.path, &error))?;
         values.clear();
-        values.extend(self.bytes.chunks_exact(place.element_bytes).map(place.decode));
+        values.extend(self.bytes.chunks_exact(tensor.element_bytes).map(tensor.decode));
         Ok(())
     }
 
@@ -110,7 +114,7 @@ impl WeightsFile {
     }
 }
 
-fn place(info: &TensorInfo) -> Option<Place> {
+fn stored(info: &TensorInfo) -> Option<StoredTensor> {
     let (element_bytes, decode): (usize, Decoder) = match info.dtype {
         Dtype::F64 => (8, |bytes| f64::from_le_bytes(array(bytes))),
         Dtype::F32 => (4, |bytes| f64::from(f32::from_le_bytes(array(bytes)))),
@@ -118,7 +122,13 @@ fn place(info: &TensorInfo) -> Option<Place> {
         Dtype::BF16 => (2, |bytes| f64::from(f32::from_bits(u32::from(u16::from_le_bytes(array(bytes))) << 16))),
         _ => return None,
     };
-    Some(Place { dtype: info.dtype, shape: info.shape.clone(), start: info.data_offsets.0, element_bytes, decode })
+    Some(StoredTensor {
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        start: info.data_offsets.0,
+        element_bytes,
+        decode,
+    })
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -161,7 +171,7 @@ mod tests {
         let path = folder.path().join("weights");
         std::fs::write(&path, bytes).unwrap();
         let mut file = WeightsFile::open(&path).map_err(|error| error.to_string())?;
-        let places: Vec<Place> = file.tensors.values().cloned().collect();
+        let places: Vec<StoredTensor> = file.tensors.values().cloned().collect();
         let numbers = places.iter().map(|place| {
             let mut values = Vec::new();
             file.read(place, 0, place.len(), &mut values).unwrap();

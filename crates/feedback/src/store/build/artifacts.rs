@@ -1,7 +1,7 @@
-//! What a build made: copied out of the stage, hashed, counted.
+//! The artifacts of a build: checked, and copied out of the stage.
 //!
-//! Everything that an artifact needs of the stage must be an artifact too: the stage holds another
-//! build soon. A link into it would let one arm run the other's files.
+//! Everything in the stage that an artifact needs must be an artifact too: soon the stage holds another build. A link
+//! into it would let one arm run the other's files.
 
 use std::{
     collections::VecDeque,
@@ -15,11 +15,11 @@ use pairbench::folder_content::{self, below};
 
 use crate::LoopError;
 
-/// Links that lead to links, at most.
+/// Most links that lead to links.
 const MOST_LINKS: usize = 40;
 
-/// Copies artifacts of a tree into a folder, under their relative paths. One that is a link itself is what the link
-/// leads to; links inside stay links. The tree lies at `place`; its build knew it as `path`, as absolute links do.
+/// Copies artifacts of a tree into a folder, under their relative paths. An artifact that is a link is replaced by its
+/// target; links inside stay links. The tree is at `place`; its build, and so absolute links, saw it as `path`.
 pub(super) fn take(place: &Path, path: &Path, artifacts: &[PathBuf], into: &Path) -> Result<(), LoopError> {
     let real = fs::canonicalize(path).map_err(|error| LoopError::io("read", path, &error))?;
     let tree = Tree { place, paths: [path, &real] };
@@ -48,14 +48,14 @@ pub(super) fn take(place: &Path, path: &Path, artifacts: &[PathBuf], into: &Path
     Ok(())
 }
 
-/// A tree that lies at another place than its build knew.
+/// A tree at another place than its build saw.
 struct Tree<'a> {
     place: &'a Path,
-    /// As the build was told, and with all links above it followed.
+    /// The path that the build saw, and the same with all links above it resolved.
     paths: [&'a Path; 2],
 }
 
-/// What a path leads to, with all links followed.
+/// The target of a path, with all links followed.
 enum Target {
     /// A file or folder, relative to the tree.
     Inside(PathBuf),
@@ -64,7 +64,7 @@ enum Target {
 }
 
 impl Tree<'_> {
-    /// Follows a path from a folder of the tree. Step by step, because links mean the tree as its build saw it.
+    /// Follows a path from a folder of the tree, step by step, because links refer to the tree as its build saw it.
     fn resolve(&self, from: &Path, path: &Path) -> io::Result<Target> {
         let mut real = from.to_owned();
         let mut ahead: VecDeque<OsString> = VecDeque::new();
@@ -112,7 +112,7 @@ impl Tree<'_> {
         Ok(Target::Inside(real))
     }
 
-    /// Refuses what a copy of the artifacts would not be the same with.
+    /// Refuses files and links that would differ in a copy of the artifacts.
     fn check(&self, path: &Path, roots: &[PathBuf]) -> Result<(), LoopError> {
         let at = self.place.join(path);
         let failed = |error: io::Error| LoopError::io("read", &at, &error);
@@ -123,7 +123,7 @@ impl Tree<'_> {
             let stays = match self.resolve(folder, Path::new(path.file_name().unwrap_or_default())).map_err(failed)? {
                 Target::Nowhere => true, // here and there
                 Target::Outside => text.is_absolute(),
-                // In the copy, a relative link leads to the copy of what it leads to here, if that is copied.
+                // In the copy, a relative link leads to the copy of its target, if the target is copied.
                 Target::Inside(target) => !text.is_absolute() && roots.iter().any(|root| target.starts_with(root)),
             };
             if !stays {

@@ -1,9 +1,9 @@
-//! What a build sees of its surroundings: a few variables, and a home of its own.
+//! The environment of a build: a few variables, and its own home.
 //!
-//! A build that read the user's settings would make another trainer when they change, and the kept baseline would still be
-//! the old one. So it gets `PATH`, `LC_ALL`, the variables that `build.environment` names, and a home that is made anew
-//! each time, always at the same path. All that a build gets is part of the key that it is kept under. Of cargo's real
-//! home it sees the downloaded packages, never its `config.toml` or credentials.
+//! A build that read the user's settings would make another trainer when they change, while the stored baseline would
+//! still be the old one. So it gets `PATH`, `LC_ALL`, the variables that `build.environment` names, and a home that is
+//! new each time, always at the same path. All of this is part of the key of a stored build. Of cargo's real home it
+//! sees the downloaded packages, never its `config.toml` or credentials.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// As `build.environment` asks for it, with a home at `home`, which is not made yet.
+    /// The environment that `build.environment` asks for, with a home at `home`, which is not made yet.
     pub fn new(config: &BuildConfig, home: PathBuf) -> Environment {
         let mut variables = BTreeMap::from([("LC_ALL".to_owned(), OsString::from("C.UTF-8"))]);
         for name in config.environment.iter().map(String::as_str).chain(["PATH"]) {
@@ -44,7 +44,7 @@ impl Environment {
         Environment { variables, home }
     }
 
-    /// Names and values, but for those that name places in the fresh home.
+    /// Names and values, except those that name places in the fresh home.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.variables.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
     }
@@ -67,14 +67,14 @@ impl Environment {
         Ok(())
     }
 
-    /// Gives it, and nothing else, to a command.
+    /// Sets it as a command's whole environment.
     pub(super) fn apply(&self, command: &mut Command) {
         command.env_clear().envs(&self.variables);
         command.env("HOME", &self.home).env("TMPDIR", self.home.join("tmp"));
     }
 }
 
-/// What of the user's own home a build can read, and at which places of its home: (source, place).
+/// The parts of the user's home that a build can read, with their places in its own home: (source, place).
 pub fn home_binds() -> Vec<(PathBuf, PathBuf)> {
     let Some(cargo) = tool_home("CARGO_HOME", ".cargo") else { return Vec::new() };
     let binds = OF_CARGO.map(|name| (cargo.join(name), Path::new(".cargo").join(name)));

@@ -1,11 +1,12 @@
-//! A layer on top of a folder, thrown away after use: what is built in it leaves the folder as it was.
+//! A layer on top of a folder, discarded after use: a build in it leaves the folder unchanged.
 //!
-//! An overlay mount in a mount namespace of its own, at the folder's own path, so that paths make no difference. Nobody
-//! outside sees it there; a process that only holds the namespace makes it reachable as `/proc/<its number>/root/<path>`,
+//! It is an overlay mount in its own mount namespace, at the folder's own path, so that paths make no difference. It is
+//! not visible outside; a process that only holds the namespace makes it reachable as `/proc/<its number>/root/<path>`,
 //! and commands enter it with `nsenter`. The mount vanishes with the holder, which ends when the pipe to it closes:
-//! nothing stays mounted, however the loop dies.
+//! nothing stays mounted, even if the loop is killed.
 //!
-//! Where the system has no such mounts, the folder itself is set aside and a copy takes its place until the layer goes.
+//! Where the system has no such mounts, the folder itself is set aside and a copy takes its place until the layer is
+//! discarded.
 
 use std::{
     ffi::OsString,
@@ -41,7 +42,7 @@ struct Holder {
 }
 
 impl Layer {
-    /// A layer on `folder`, which nobody changes as long as there is one.
+    /// A layer on `folder`, which must not change meanwhile.
     pub(super) fn over(folder: &Path) -> Result<Layer, LoopError> {
         recover(folder)?;
         let layer = beside(folder, ".layer");
@@ -71,7 +72,7 @@ impl Layer {
         }
     }
 
-    /// Where a path below the folder is, seen from here.
+    /// Where this process sees a path below the folder.
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         match &self.holder {
             None => path.to_owned(),
@@ -83,7 +84,7 @@ impl Layer {
         }
     }
 
-    /// The words that run a command in the layer, in the folder `path`, when its own follow.
+    /// The words that go before a command's own to run it in the layer, in the folder `path`.
     pub(super) fn wrapper(&self, path: &Path) -> Result<Vec<String>, LoopError> {
         let Some(holder) = &self.holder else { return Ok(Vec::new()) };
         let path = path.to_str().ok_or_else(|| {
@@ -95,7 +96,7 @@ impl Layer {
         Ok(enter.chain(["--", "sh", "-c", ENTER, path]).map(String::from).collect())
     }
 
-    /// Throws it away.
+    /// Discards it.
     pub(super) fn discard(mut self) -> Result<(), LoopError> {
         self.end()
     }
@@ -108,11 +109,11 @@ impl Layer {
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        let _ = self.end(); // what is left is found by the next one
+        let _ = self.end(); // the next layer finds what is left
     }
 }
 
-/// Removes a layer that a process has left when it died.
+/// Removes a layer that a dead process has left.
 pub(super) fn recover(folder: &Path) -> Result<(), LoopError> {
     files::remove(&beside(folder, ".layer"))?;
     let base = beside(folder, ".base");
@@ -127,7 +128,7 @@ impl Holder {
     /// None where the system does not allow it.
     fn start(folder: &Path) -> Option<Holder> {
         let as_root = Holder::try_start(folder, &["--mount"], "", &["-m"]);
-        // Others can do it in a user namespace: the build sees the same user, without any right of root.
+        // Other users can do it in a user namespace: the build sees the same user, without root's rights.
         let user = ["--user", "--map-current-user", "--keep-caps", "--mount"];
         as_root.or_else(|| Holder::try_start(folder, &user, ",userxattr", &["-U", "--preserve-credentials", "-m"]))
     }
@@ -140,7 +141,7 @@ impl Holder {
         let mut process = command.spawn().ok()?;
         let mut said = String::new();
         let read = process.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut said));
-        // Dropping it collects it, ready or not.
+        // Dropping it reaps it, ready or not.
         let holder = Holder { process, namespaces };
         (matches!(read, Some(Ok(_))) && said == "ready\n").then_some(holder)
     }

@@ -1,14 +1,14 @@
 //! Runs a build command: for a limited time, in a process group that does not outlive the loop.
 //!
-//! The group's leader is a guard of our own, a shell that waits on a pipe. When this process dies, however it
-//! dies, the pipe closes and the guard kills the group: a build that went on would write into the stage while the
-//! next loop builds there. As long as we have not collected the guard, the group's number is nobody else's.
+//! The group's leader is a guard, a shell that waits on a pipe. When this process dies, for whatever reason, the pipe
+//! closes and the guard kills the group: a surviving build would write into the stage while the next loop builds there.
+//! Until we reap the guard, the system cannot reuse the group's number.
 
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -30,10 +30,10 @@ use crate::{LoopError, Progress};
 
 const GUARD: &str = "trap '' HUP INT TERM; read -r line; kill -KILL 0";
 
-/// From the request to end until there is no choice left.
+/// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// For the remains of a killed group to be gone.
+/// Longest wait for a killed group to be gone.
 const SETTLE: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -45,7 +45,7 @@ const TAIL_BYTES: u64 = 64 << 10;
 pub(super) struct Ended {
     how: How,
     seconds: f64,
-    /// Whether its first process ended without being killed. Else files may be half written.
+    /// Whether its first process ended without being killed. If not, files may be half written.
     pub(super) is_orderly: bool,
 }
 
@@ -56,66 +56,82 @@ enum How {
     Stopped,
 }
 
-/// Runs a command in `stage`; what it prints goes to `log`. Afterwards no process of its group is left.
-pub(super) fn run(
-    words: &[String],
-    stage: &Path,
-    environment: &Environment,
-    log: &Path,
-    timeout: Duration,
-    progress: &dyn Progress,
-) -> Result<Ended, LoopError> {
-    let failed = |error: io::Error| LoopError::io("write", log, &error);
-    let out = File::create(log).map_err(failed)?;
-    let group = Group::start()?;
-    // A program of the stage, or one of the system's.
-    let program = if words[0].contains('/') { stage.join(&words[0]) } else { PathBuf::from(&words[0]) };
-    let mut command = Command::new(program);
-    command.args(&words[1..]).current_dir(stage);
-    environment.apply(&mut command);
-    command.env("PWD", stage);
-    // A repository further up is not what is built.
-    if let Some(above) = stage.parent() {
-        command.env("GIT_CEILING_DIRECTORIES", above);
-    }
-    command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
-    let began = Instant::now();
-    let spawned = before_exec::give_up_inherited(&mut command)
-        .and_then(|()| command.process_group(group.leader.as_raw()).spawn());
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => {
-            let error = LoopError::failed(format!("cannot start `{}`: {error}", words[0]))
-                .hint("`build.command` of `loop.toml` is run in the root of a checkout of what git tracks");
-            return Ok(Ended { how: How::NotStarted(error), seconds: 0.0, is_orderly: true });
-        }
-    };
-    let how = loop {
-        if let Some(exit) = ended(&mut child)? {
-            break How::Exit(exit);
-        }
-        if progress.is_stop_requested() {
-            break How::Stopped;
-        }
-        if began.elapsed() >= timeout {
-            break How::TimedOut;
-        }
-        thread::sleep(POLL);
-    };
-    let seconds = began.elapsed().as_secs_f64();
-    // The system, too, may have killed it.
-    let mut is_orderly = matches!(&how, How::Exit(exit) if exit.code().is_some());
-    if !matches!(how, How::Exit(_)) {
-        group.signal(Signal::SIGTERM);
-        let deadline = Instant::now() + GRACE;
-        while !is_orderly && Instant::now() < deadline {
-            is_orderly = ended(&mut child)?.is_some();
+/// A build command that is ready to run.
+pub(super) struct BuildCommand<'a> {
+    /// The program and its arguments, with the walls around them.
+    pub(super) words: &'a [String],
+    /// Where it runs: the root of the tree.
+    pub(super) folder: &'a Path,
+    /// Its whole environment.
+    pub(super) environment: &'a Environment,
+    /// Where its output goes.
+    pub(super) log: &'a Path,
+    /// The time after which it is killed.
+    pub(super) timeout: Duration,
+}
+
+impl BuildCommand<'_> {
+    /// Runs the command. Afterwards no process of its group is left.
+    pub(super) fn run(&self, progress: &dyn Progress) -> Result<Ended, LoopError> {
+        let mut command = self.command()?;
+        let group = Group::start()?;
+        let began = Instant::now();
+        let spawned = before_exec::give_up_inherited(&mut command)
+            .and_then(|()| command.process_group(group.leader.as_raw()).spawn());
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                let error = LoopError::failed(format!("cannot start `{}`: {error}", self.words[0]))
+                    .hint("`build.command` of `loop.toml` is run in the root of a checkout of what git tracks");
+                return Ok(Ended { how: How::NotStarted(error), seconds: 0.0, is_orderly: true });
+            }
+        };
+        let how = loop {
+            if let Some(exit) = ended(&mut child)? {
+                break How::Exit(exit);
+            }
+            if progress.is_stop_requested() {
+                break How::Stopped;
+            }
+            if began.elapsed() >= self.timeout {
+                break How::TimedOut;
+            }
             thread::sleep(POLL);
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        // The system may have killed it, too.
+        let mut is_orderly = matches!(&how, How::Exit(exit) if exit.code().is_some());
+        if !matches!(how, How::Exit(_)) {
+            group.signal(Signal::SIGTERM);
+            let deadline = Instant::now() + GRACE;
+            while !is_orderly && Instant::now() < deadline {
+                is_orderly = ended(&mut child)?.is_some();
+                thread::sleep(POLL);
+            }
         }
+        drop(group);
+        let _ = child.wait(); // killed with its group, if it was still there
+        Ok(Ended { how, seconds, is_orderly })
     }
-    drop(group);
-    let _ = child.wait(); // killed with its group, if it was still there
-    Ok(Ended { how, seconds, is_orderly })
+
+    /// The command, with its folder, environment and log.
+    fn command(&self) -> Result<Command, LoopError> {
+        let failed = |error: io::Error| LoopError::io("write", self.log, &error);
+        let out = File::create(self.log).map_err(failed)?;
+        let program = Path::new(&self.words[0]);
+        // A program of the tree, or one of the system's.
+        let program = if self.words[0].contains('/') { self.folder.join(program) } else { program.to_owned() };
+        let mut command = Command::new(program);
+        command.args(&self.words[1..]).current_dir(self.folder);
+        self.environment.apply(&mut command);
+        command.env("PWD", self.folder);
+        // Hides a repository further up from git.
+        if let Some(above) = self.folder.parent() {
+            command.env("GIT_CEILING_DIRECTORIES", above);
+        }
+        command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
+        Ok(command)
+    }
 }
 
 fn ended(child: &mut Child) -> Result<Option<ExitStatus>, LoopError> {
@@ -123,7 +139,7 @@ fn ended(child: &mut Child) -> Result<Option<ExitStatus>, LoopError> {
 }
 
 impl Ended {
-    /// The time it took, if it came to a good end; else an error with the end of the log.
+    /// The time it took, if it succeeded; else an error with the end of the log.
     pub(super) fn into_seconds(self, log: &Path, timeout: Duration) -> Result<f64, LoopError> {
         let last_words = || -> Result<String, LoopError> {
             let tail = tail(log).map_err(|error| LoopError::io("read", log, &error))?;
@@ -181,13 +197,13 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// Kills what is left of it, and returns when it is gone.
+    /// Kills the rest of the group, and returns when it is gone.
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.guard.wait();
         let deadline = Instant::now() + SETTLE;
         while killpg(self.leader, None) != Err(Errno::ESRCH) && Instant::now() < deadline {
-            // Orphans are our children where the loop adopts them; elsewhere the system collects them.
+            // Orphans are our children where the loop adopts them; elsewhere the system reaps them.
             let of_group = Pid::from_raw(-self.leader.as_raw());
             while matches!(waitpid(of_group, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
             {

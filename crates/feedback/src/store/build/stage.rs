@@ -1,8 +1,8 @@
-//! The folder in which trees are built, and what is known of the build that lies there.
+//! The folder in which trees are built, and a record of the last build there.
 //!
-//! What an incremental build leaves shapes the next. So only the accepted tree, HEAD's, is built in the stage itself, from
-//! one accepted commit to the next; everything else is built in a [`Layer`] on top of it, and no attempt leaves anything
-//! to another. A build that was cut off counts for nothing: what it left may be half written.
+//! An incremental build's leftovers affect the next build. So only the accepted tree, HEAD's, is built in the stage
+//! itself, from one accepted commit to the next; everything else is built in a [`Layer`] on top of it, so that no
+//! attempt affects another. After an interrupted build the stage is not used: its files may be half written.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use pairbench::files;
 
 use crate::{LoopError, Progress};
 
-/// Beside the tree; not there while a build works in it.
+/// The file beside the tree; it does not exist while a build works in the tree.
 const BASE: &str = "base.json";
 
-/// What was built in the stage last, to its end.
+/// The last build in the stage that completed.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Base {
-    /// Of this commit.
+    /// The commit that was built.
     pub(super) commit: String,
     /// Its measured tree; none where the build failed.
     pub(super) measured_tree: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// With the tree in `tree`; the folder above is the stage's own.
+    /// A stage with the tree in `tree`; the folder above belongs to the stage.
     pub(super) fn new(tree: PathBuf) -> Stage {
         let folder = tree.parent().map_or_else(|| tree.clone(), Path::to_owned);
         Stage { tree, folder }
@@ -46,7 +46,7 @@ impl Stage {
         &self.tree
     }
 
-    /// Empties it unless a build came to its end there that what is to be built may go on from.
+    /// Empties it unless it holds a completed build that the next build may continue from.
     pub(super) fn prepare(
         &self,
         is_usable: impl FnOnce(&Base) -> bool,
@@ -66,24 +66,24 @@ impl Stage {
         fs::create_dir_all(&self.folder).map_err(|error| LoopError::io("make", &self.folder, &error))
     }
 
-    /// What lies there, if a build came to its end. A torn file stands for one that did not.
+    /// The last build, if it completed. A torn file counts as a build that did not.
     pub(super) fn base(&self) -> Option<Base> {
         fs::read(self.folder.join(BASE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    /// A build begins in the stage itself.
+    /// Notes that a build starts in the stage itself.
     pub(super) fn begin(&self) -> Result<(), LoopError> {
         files::remove(&self.folder.join(BASE))
     }
 
-    /// It came to its end.
+    /// Notes that the build completed.
     pub(super) fn finish(&self, base: &Base) -> Result<(), LoopError> {
         let json = serde_json::to_vec(base)
             .map_err(|error| LoopError::failed(format!("a build cannot be written down: {error}")))?;
         files::write(&self.folder.join(BASE), &json)
     }
 
-    /// A layer on top of what lies there.
+    /// A layer on top of the stage.
     pub(super) fn layer(&self) -> Result<Layer, LoopError> {
         Layer::over(&self.folder)
     }

@@ -1,16 +1,16 @@
 //! The attribution as plain text of fixed width, for a commit's body.
 //!
-//! Names come from the candidate's trace: what could break a line, or pass for a comment or a trailer
-//! of the message, must not reach it. So rows are indented, and other than plain ASCII is `?`.
+//! Names come from the candidate's trace and must not break a line, or look like a comment or a trailer of the message.
+//! So rows are indented, and everything but plain ASCII becomes `?`.
 
 use super::{Attribution, Change};
 
-/// Rows at most, the whole step and the line of what was left out among them.
+/// Most rows, including the whole step and the row of omitted kernels.
 const MOST_ROWS: usize = 20;
 const MOST_PHASES: usize = 7;
 const NAME_WIDTH: usize = 26;
 
-/// The table with its header, or the explanation where nothing could be attributed. Ends with a newline.
+/// The table with its header, or the explanation if nothing could be attributed. Ends with a newline.
 pub fn table(attribution: &Attribution) -> String {
     let Some(step) = &attribution.step else { return format!("  {}\n", plain(&attribution.explanation)) };
     let mut lines = vec![format!(

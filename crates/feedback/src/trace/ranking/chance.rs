@@ -1,10 +1,9 @@
 //! How likely an attempt at a kernel succeeds, and what it risks.
 //!
-//! The chance is the mean of a Beta distribution: a prior for the kind of work, and the attempts in the
-//! ledger. The priors are judgements, none is measured: they weigh as much as four attempts, so that a
-//! few real ones outweigh them. They hold the loop's preference for what removes whole passes over
-//! tensors, dispatches, synchronisation and reading back, where less work is sooner done; a kernel that
-//! computes must be rewritten for the processor, which fails more often, most of all near the roofline.
+//! The chance is the mean of a Beta distribution: a prior for the kind of work, and the attempts in the ledger. The
+//! priors are judgements, not measurements: they weigh as much as four attempts, so that a few real ones outweigh them.
+//! They prefer removing whole passes over tensors, dispatches, synchronisation and reading back, which is easier; a
+//! kernel that computes must be rewritten for the processor, which fails more often, most of all near the roofline.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Area;
 
-/// What kind of work it is, and so what could make it faster.
+/// The kind of a kernel's work, which suggests what could make it faster.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Bound by bytes: passes over whole tensors, which fusing removes.
     Passes,
-    /// Many calls so short that starting them is most of it.
+    /// Many calls so short that starting them takes most of the time.
     Calls,
     /// Time that no kernel covers: waiting, synchronisation, reading back, the host's own work.
     Waiting,
-    /// Bound by operations.
+    /// Bound by floating-point operations.
     Compute,
-    /// At two thirds of the roofline or above, whatever bounds it.
+    /// At two thirds of the roofline or above, whichever limit it has.
     NearFloor,
     /// Not known: peaks or counters are missing.
     Unknown,
@@ -42,12 +41,12 @@ impl Kind {
     }
 }
 
-/// What the ledger knows of attempts in one area.
+/// The ledger's attempts in one area.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PastAttempts {
     /// The area that was declared.
     pub area: String,
-    /// What kind of work they were about, where it was recorded.
+    /// The kind of work that they were about, if it was recorded.
     pub kind: Option<Kind>,
     /// Attempts that came to an end.
     pub attempts: u32,
@@ -55,7 +54,7 @@ pub struct PastAttempts {
     pub accepted: u32,
 }
 
-/// What is known beforehand of an attempt at one kernel.
+/// The prospects of an attempt at one kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Outlook {
     /// Mean probability of success.
@@ -64,7 +63,7 @@ pub(super) struct Outlook {
     pub(super) risk: f64,
     pub(super) areas: Vec<String>,
     pub(super) files: Vec<String>,
-    /// In its areas, of any kind.
+    /// Attempts in its areas, of any kind.
     pub(super) attempts: u32,
     pub(super) accepted: u32,
 }
@@ -89,9 +88,8 @@ impl<'a> Prospects<'a> {
         Prospects { areas: areas.collect(), past }
     }
 
-    /// Attempts of the same kind anywhere, and those of unrecorded kind in the kernel's areas, count for
-    /// the chance. A kernel of no area is thought to span as many files as the widest area: nobody has
-    /// said that it is narrow.
+    /// Attempts of the same kind anywhere, and those of unrecorded kind in the kernel's areas, count for the chance. A
+    /// kernel of no area counts as spanning as many files as the widest area, because nothing says that it is narrow.
     pub(super) fn outlook(&self, name: &str, label: &str, kind: Kind) -> Outlook {
         let here: Vec<_> =
             self.areas.iter().filter(|(_, kernels, _)| kernels.is_match(name) || kernels.is_match(label)).collect();

@@ -1,16 +1,15 @@
-//! How fast a kernel could be at best on this machine (Williams, Waterman and Patterson, 2009): no
-//! faster than its floating-point operations at the measured peak, nor than its bytes at the measured
-//! bandwidth.
+//! The best possible time of a kernel on this machine (Williams, Waterman and Patterson, 2009): no less than its
+//! floating-point operations need at the measured peak, nor than its bytes need at the measured bandwidth.
 //!
-//! The bandwidth is that of memory: a kernel whose data stays in a cache may beat it, and then only
-//! its operations bound it. Nothing beats the peak of operations.
+//! The bandwidth is that of memory: a kernel whose data stays in a cache may exceed it, and then only its operations
+//! bound it. No kernel exceeds the peak of operations.
 
 use serde::{Deserialize, Serialize};
 
 use super::Kernel;
 use crate::LoopError;
 
-/// What was measured as the most that the machine can do.
+/// The measured peaks of the machine.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Peaks {
     /// 10⁹ floating-point operations a second.
@@ -44,12 +43,12 @@ pub enum Bound {
     Memory,
 }
 
-/// What the roofline says of a kernel.
+/// A kernel's least time by the roofline.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Floor {
     /// Peaks or counters are missing.
     Unknown,
-    /// It cannot take less.
+    /// It cannot take less time.
     Known { floor_ms: f64, bound: Bound },
     /// Faster than memory: only its operations say how fast it could be.
     Cached { floor_ms: f64 },
@@ -57,7 +56,7 @@ pub(super) enum Floor {
     Beyond { floor_ms: f64 },
 }
 
-/// `kernel` holds totals of any number of steps; so is the floor.
+/// The floor of `kernel`, for as many steps as its totals are of.
 pub(super) fn floor(kernel: &Kernel, peaks: Option<Peaks>) -> Floor {
     let (Some(peaks), Some(flops), Some(bytes)) = (peaks, kernel.flops, kernel.bytes) else { return Floor::Unknown };
     let (compute_ms, memory_ms) = (flops / peaks.gflops / 1e6, bytes / peaks.gb_s / 1e6);

@@ -1,4 +1,4 @@
-//! A step as a sum of parts: the mean of each kernel over the processes, and what no kernel covers.
+//! A step as a sum of parts: the mean of each kernel over the processes, and the time that no kernel covers.
 //!
 //! A process counts once, however many steps it traced. Its step is the recorded wall time; where
 //! that is missing in one process, or less than its kernels together, the step is the kernels' sum.
@@ -84,7 +84,7 @@ impl<'a> Steps<'a> {
         self.share_of(name, self.runs.iter().map(|run| per_step(run, &is_part)).collect())
     }
 
-    /// What no kernel covers; none where it is nothing.
+    /// The time that no kernel covers; none if there is none.
     pub(super) fn rest(&self) -> Option<Share> {
         let rests_ms: Vec<f64> = self
             .runs
@@ -95,7 +95,7 @@ impl<'a> Steps<'a> {
         rests_ms.iter().any(|ms| *ms > 0.0).then(|| self.share_of(REST, rests_ms))
     }
 
-    /// Phases and the rest, the longest first.
+    /// The phases and the rest, the longest first.
     pub(super) fn phases(&self) -> Vec<Share> {
         let kernels = self.mean_kernels();
         let mut names: Vec<&str> = kernels.iter().map(|kernel| kernel.phase.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What a traced run says about its kernels: times are wall time, totals over all traced steps.
+//! The kernels of a traced run: times are wall time, totals over all traced steps.
 //!
 //! Counters that a trainer does not write are `None`, which is not 0.
 
@@ -11,7 +11,7 @@ use crate::LoopError;
 /// Totals of the kernels of one process, each phase and kernel once, in the order of their names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// Steps that the totals are of.
+    /// Number of traced steps.
     pub steps: u64,
     /// The totals.
     pub kernels: Vec<Kernel>,
@@ -31,7 +31,7 @@ pub struct Kernel {
     pub calls: Option<f64>,
     /// Floating-point operations.
     pub flops: Option<f64>,
-    /// Bytes that it must read and write at least.
+    /// The fewest bytes that it must read and write.
     pub bytes: Option<f64>,
 }
 
@@ -51,7 +51,7 @@ pub struct TracedRun {
     pub step_ms: Option<f64>,
 }
 
-/// Larger numbers are not measurements, and sums of smaller ones stay finite.
+/// Larger numbers are not measurements, and sums of smaller numbers stay finite.
 const LARGEST: f64 = 1e30;
 
 /// Reads `{"steps":…,"kernels":[{"name","phase","calls","time_ms","flops","bytes"}…]}`; other keys are
