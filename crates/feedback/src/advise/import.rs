@@ -18,6 +18,7 @@ pub use self::{
     judge::{ClaimsReport, judge},
     noise::{Noise, noise},
     rows::{Row, Rows, Status},
+    table::HeaderError,
 };
 use pairbench::stats::robust::median;
 

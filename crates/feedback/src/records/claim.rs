@@ -117,10 +117,9 @@ impl Claim {
     }
 
     /// Whether this says nothing that `supported` does not: numbers are compared as they are written.
-    /// The error says what differs, as the rest of a sentence about the message.
-    pub fn check_against(&self, supported: &Claim) -> Result<(), String> {
-        let same = |said: String, found: String| {
-            (said == found).then_some(()).ok_or_else(|| format!("claims {said}, the record has {found}"))
+    pub fn check_against(&self, supported: &Claim) -> Result<(), Difference> {
+        let same = |claimed: String, recorded: String| {
+            if claimed == recorded { Ok(()) } else { Err(Difference { claimed, recorded }) }
         };
         same(Percent(self.speedup_pct).to_string(), Percent(supported.speedup_pct).to_string())?;
         if let (Some(said), Some(found)) = (self.interval_pct, supported.interval_pct) {
@@ -130,6 +129,48 @@ impl Claim {
             same(pairs_text(said), pairs_text(found))?;
         }
         Ok(())
+    }
+}
+
+/// Where a message and its record differ, as the rest of a sentence about the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// As the message has it.
+    pub claimed: String,
+    /// As the record has it.
+    pub recorded: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "claims {}, the record has {}", self.claimed, self.recorded)
+    }
+}
+
+/// Why an attempt supports no claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// Its verdict is not FASTER.
+    Verdict(Option<Verdict>),
+    /// It was not confirmed.
+    Unconfirmed,
+    /// Fresh pairs did not confirm it.
+    Failed,
+    /// It takes back a slowdown.
+    NotAGain,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Unsupported::Verdict(found) => {
+                let found = found.map_or("none", Verdict::name);
+                write!(f, "its verdict is {found}, a gain needs {}", Verdict::Faster.name())
+            }
+            Unsupported::Unconfirmed => f.write_str("it was not confirmed"),
+            Unsupported::Failed => f.write_str("its confirmation failed"),
+            Unsupported::NotAGain => f.write_str("it takes back a slowdown, which is not a gain"),
+        }
     }
 }
 
@@ -224,19 +265,18 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
 }
 
 impl AttemptClaim {
-    /// The claim that the attempt recorded as `record` supports; the error says why it supports none.
-    pub fn supported(&self, record: RecordId) -> Result<Claim, String> {
+    /// The claim that the attempt recorded as `record` supports.
+    pub fn supported(&self, record: RecordId) -> Result<Claim, Unsupported> {
         if self.verdict != Some(Verdict::Faster) {
-            let found = self.verdict.map_or("none", Verdict::name);
-            return Err(format!("its verdict is {found}, a gain needs {}", Verdict::Faster.name()));
+            return Err(Unsupported::Verdict(self.verdict));
         }
-        let confirmation = self.confirmation.ok_or("it was not confirmed")?;
-        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
+        let confirmation = self.confirmation.ok_or(Unsupported::Unconfirmed)?;
+        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or(Unsupported::Failed)?;
         // The first records do not say apart what may be claimed.
         let estimate = match (self.claim, self.attempt.rules) {
             (Some(claim), _) => claim,
             (None, 0) => confirmed,
-            (None, _) => return Err("it takes back a slowdown, which is not a gain".into()),
+            (None, _) => return Err(Unsupported::NotAGain),
         };
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,
@@ -358,7 +398,7 @@ mod tests {
             ("14+10", "14+14", "claims 14+14, the record has 14+10"),
         ] {
             let other = Claim::parse(&written.replace(from, to)).unwrap();
-            assert_eq!(other.check_against(&claim()), Err(differs.to_owned()));
+            assert_eq!(other.check_against(&claim()).unwrap_err().to_string(), differs);
         }
         for (from, to, reason) in [
             (r#""FASTER""#, r#""LEANER""#, "its verdict is LEANER, a gain needs FASTER"),
@@ -366,7 +406,7 @@ mod tests {
             ("confirmation", "else", "it was not confirmed"),
             ("true", "false", "its confirmation failed"),
         ] {
-            assert_eq!(supported(&faster.replace(from, to)), Err(reason.to_owned()));
+            assert_eq!(supported(&faster.replace(from, to)).unwrap_err().to_string(), reason);
         }
     }
 

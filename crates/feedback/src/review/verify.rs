@@ -326,21 +326,21 @@ fn config_text(session: &Session, tree: &str) -> Result<String, LoopError> {
 }
 
 /// The configuration that a record was measured under: its parent's, where that is the baseline, else the one with its
-/// hash in the baseline's tree. The error says why there is none.
-fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, String> {
+/// hash in the baseline's tree.
+fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, LoopError> {
     let target = record.attempt.manifest.target.as_deref();
     let asked = &record.attempt.manifest.config;
     let trees = parent.into_iter().chain([record.baseline.tree.as_str()]);
     for tree in trees {
         let Ok(text) = config_text(session, tree) else { continue };
         if blake3::hash(text.as_bytes()).to_hex().as_str() == asked {
-            return LoopConfig::parse(&text, target).map_err(|error| first_line(&error));
+            return LoopConfig::parse(&text, target);
         }
         if parent == Some(tree) {
-            return Err(format!("it was not measured under the `{FILE_NAME}` of its parent"));
+            return Err(LoopError::refused(format!("it was not measured under the `{FILE_NAME}` of its parent")));
         }
     }
-    Err(format!("the `{FILE_NAME}` that it was measured under is not in this repository"))
+    Err(LoopError::refused(format!("the `{FILE_NAME}` that it was measured under is not in this repository")))
 }
 
 fn first_line(error: &LoopError) -> String {
@@ -359,7 +359,7 @@ fn recompute(
     let attempt = &record.attempt;
     let config = match config_of(session, record, parent) {
         Ok(config) => config,
-        Err(why) => return vec![why],
+        Err(error) => return vec![first_line(&error)],
     };
     let lands = Lands::of(record.verdict, claim.is_some_and(Claim::is_gain));
     let earlier_attempts = recompute::earlier_attempts(&session.ledger, attempt);

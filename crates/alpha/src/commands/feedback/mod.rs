@@ -24,6 +24,7 @@ use clap::{Args, Subcommand};
 use feedback::{
     ErrorKind, LoopError, Progress,
     compare::{CompareOptions, built_arms},
+    config::parse_duration as duration,
     store::session::Session,
     visible,
 };
@@ -224,15 +225,13 @@ fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     }
 }
 
-/// `90s`, `5m`, for clap.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    feedback::config::parse_duration(text)
-}
-
 /// `0.5%` or `0.5`, for clap.
-fn percentage(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| format!("`{text}` is not a percentage"))?;
-    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(format!("`{text}`: 0.01 % to 50 % can be asked for")) }
+fn percentage(text: &str) -> Result<f64, LoopError> {
+    match text.trim_end_matches('%').trim().parse::<f64>() {
+        Ok(number) if (0.01..=50.0).contains(&number) => Ok(number),
+        Ok(_) => Err(LoopError::usage(format!("`{text}`: 0.01 % to 50 % can be asked for"))),
+        Err(_) => Err(LoopError::usage(format!("`{text}` is not a percentage"))),
+    }
 }
 
 /// Set in the process that judges in another's place.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     rows::{finite, shown},
-    table::Table,
+    table::{HeaderError, Table},
 };
 use crate::LoopError;
 
@@ -64,9 +64,7 @@ impl Claims {
 }
 
 /// Reads `commit,time,claim_pct` and, if it is there, `only_benchmark_script`.
-///
-/// The error says what is wrong with the header; below it, any bytes will do.
-pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, String> {
+pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, HeaderError> {
     let table = Table::read(bytes, &["commit", "time", "claim_pct"])?;
     let mut flaws: Vec<_> = table.torn.iter().map(|line| format!("line {line} of the claims is cut short")).collect();
     let mut claims = Vec::with_capacity(table.records.len());
@@ -239,7 +237,7 @@ mod tests {
                 "line 5 of the claims: `-100` is not a gain in per cent",
             ]
         );
-        assert_eq!(claims_from_csv(b"commit,when").unwrap_err(), "has no column `time`, `claim_pct`");
+        assert_eq!(claims_from_csv(b"commit,when").unwrap_err().to_string(), "has no column `time`, `claim_pct`");
     }
 
     fn git(folder: &Path, arguments: &[&str]) {

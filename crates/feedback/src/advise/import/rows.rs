@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use jiff::Timestamp;
 
-use super::table::Table;
+use super::table::{HeaderError, Table};
 use crate::{
     LoopError,
     advise::series::{Configuration, Measurement},
@@ -82,8 +82,8 @@ impl Rows {
         })
     }
 
-    /// The error says what is wrong with the header; below it, any bytes will do.
-    pub fn parse(bytes: &[u8]) -> Result<Rows, String> {
+    /// Fails if the header lacks a needed column.
+    pub fn parse(bytes: &[u8]) -> Result<Rows, HeaderError> {
         let table = Table::read(bytes, &NEEDED)?;
         let mut flaws: Vec<_> =
             table.torn.iter().map(|line| format!("line {line} of the history is cut short")).collect();
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn missing_columns_are_named() {
         let error = Rows::parse(b"timestamp,git_commit,steps,backend,run_ms,avg_tok_s,speedup_pct").unwrap_err();
-        assert_eq!(error, "has no column `compile_ms`, `status`");
+        assert_eq!(error.to_string(), "has no column `compile_ms`, `status`");
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn files_that_will_not_do_are_named() {
 }
 
 /// Without files, for many cases.
-fn reported(history: &[u8], claims: &[u8]) -> Result<ImportReport, String> {
+fn reported(history: &[u8], claims: &[u8]) -> Result<ImportReport, HeaderError> {
     Ok(report(Rows::parse(history)?, claims_from_csv(claims)?))
 }
 
