@@ -33,15 +33,14 @@ use pairbench::{
         timed_command::Sharing,
     },
     process::sandbox::SandboxSpec,
-    progress::PairProgress,
     stats::{power, sequential::Plan},
-    verdict::{self, Judgement, Verdict},
+    verdict::{self, Verdict},
 };
 
 use crate::{
     ErrorKind, LoopError, Progress,
     attempt::{
-        Attempt, Manifest, PairRow, RULES, Seconds,
+        Attempt, Manifest, RULES, Seconds,
         bookkeeping::{Bookkeeping, Series},
         gaming,
         layout::{Floors, Needs},
@@ -128,19 +127,9 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
 
 /// The open attempt of these two, or a new one.
 fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOptions) -> Result<Attempt, LoopError> {
-    let config = &session.config;
     let cycle = session.state.cycle()?;
     let draws = Randomization::fresh();
-    let manifest = Manifest {
-        target: config.target.clone(),
-        command: config.workload.command.clone(),
-        tokens: config.workload.steps * config.workload.tokens_per_step,
-        config: session.config_hash(),
-        judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
-        toolchain: built_arms.builds[0].toolchain.clone(),
-        protection: session.isolation.protection(),
-    };
-    let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
+    let epsilon_pct = options.epsilon_pct.unwrap_or(session.config.epsilon_pct);
     // A program is compared with itself again and again, each time anew.
     let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
     let key = key(session, built_arms, tier, options.is_identical.then_some(draws));
@@ -167,7 +156,7 @@ fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOpti
         baseline,
         candidate,
         machine: session.machine.clone(),
-        manifest,
+        manifest: manifest(session, built_arms)?,
         epsilon_pct,
         draws,
         plan: None,
@@ -191,6 +180,20 @@ fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOpti
         leaner: None,
         reference: None,
         rules: RULES,
+    })
+}
+
+/// What an attempt that begins now is measured with.
+fn manifest(session: &Session, built_arms: &BuiltArms) -> Result<Manifest, LoopError> {
+    let config = &session.config;
+    Ok(Manifest {
+        target: config.target.clone(),
+        command: config.workload.command.clone(),
+        tokens: config.workload.steps * config.workload.tokens_per_step,
+        config: session.config_hash(),
+        judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
+        toolchain: built_arms.builds[0].toolchain.clone(),
+        protection: session.isolation.protection(),
     })
 }
 
@@ -497,48 +500,5 @@ impl PairSource for GuardSource<'_, '_> {
 
     fn is_stop_requested(&self) -> bool {
         self.progress.is_stop_requested()
-    }
-}
-
-/// The numbers of a pair.
-pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
-    let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
-    let of = |value: fn(&pair::ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));
-    PairRow {
-        number,
-        seed: run.seed,
-        baseline_first: run.baseline_first,
-        log_ratio: verdict::round_log(run.log_ratio()),
-        run_log_ratio: verdict::round_log(run.whole_log_ratio()),
-        ready_ms: of(|arm| arm.ready_ms, 1e1),
-        finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
-        peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
-        foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
-        seconds: rounded(run.seconds, 1e2),
-        turns_s: rounded(run.turns_s, 1e3),
-    }
-}
-
-/// Where a series of pairs stands.
-pub fn report_pairs(
-    stage: &str,
-    d: &[f64],
-    planned: usize,
-    attempt: &Attempt,
-    judgement: &Judgement,
-    began: Instant,
-) -> PairProgress {
-    let elapsed_s = began.elapsed().as_secs_f64();
-    let seconds_per_pair = attempt.plan.map_or(0.0, |plan| plan.seconds_per_pair);
-    PairProgress {
-        stage: stage.to_owned(),
-        pairs: d.len(),
-        planned,
-        estimate_pct: (!d.is_empty())
-            .then(|| verdict::pct_of_log(pairbench::stats::signed_rank::WalshAverages::of(d).estimate())),
-        interval_pct: attempt.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
-        elapsed_s,
-        left_s: planned.saturating_sub(d.len()) as f64 * seconds_per_pair,
-        needs: judgement.reason.clone(),
     }
 }

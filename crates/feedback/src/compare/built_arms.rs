@@ -35,8 +35,6 @@ pub struct BuiltArms {
     pub specs: [SandboxSpec; 2],
     /// Measured files in which the candidate differs.
     pub changed: Vec<PathBuf>,
-    /// Untracked files that are part of the candidate.
-    pub untracked: Vec<PathBuf>,
     /// Hash of all inputs, which are the baseline's.
     pub inputs: String,
     /// Seconds of builds that were not cached.
@@ -66,14 +64,13 @@ pub fn of_working_tree(
     options: &CompareOptions,
     progress: &dyn Progress,
 ) -> Result<BuiltArms, LoopError> {
-    let (revisions, untracked) = working_tree(session, options, progress)?;
-    let configs = [&session.config; 2];
-    build(session, revisions, untracked, configs, &all_inputs(&session.config), progress)
+    let revisions = working_tree(session, options, progress)?;
+    build(session, revisions, [&session.config; 2], &all_inputs(&session.config), progress)
 }
 
 /// The same for a change of the instrument, whose inputs the baseline may not have yet.
 pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<BuiltArms, LoopError> {
-    let (revisions, untracked) = working_tree(session, &CompareOptions::default(), progress)?;
+    let revisions = working_tree(session, &CompareOptions::default(), progress)?;
     only_instrument(&changed(session, &revisions)?, &session.config.sealed())?;
     // The new instrument says how its own tree is built.
     let text = config_text(&session.repository, &revisions[1].tree)?;
@@ -84,7 +81,7 @@ pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<Built
             inputs.push(path);
         }
     }
-    build(session, revisions, untracked, [&session.config, &new], &inputs, progress)
+    build(session, revisions, [&session.config, &new], &inputs, progress)
 }
 
 /// Refuses other changes, before anything is built.
@@ -101,17 +98,17 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
     }
 }
 
-/// The baseline and the working tree, and which of its files are untracked.
+/// The baseline and the working tree.
 fn working_tree(
     session: &Session,
     options: &CompareOptions,
     progress: &dyn Progress,
-) -> Result<([Revision; 2], Vec<PathBuf>), LoopError> {
+) -> Result<[Revision; 2], LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let baseline = revision_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
     if options.is_identical {
-        return Ok(([baseline.clone(), baseline], Vec::new()));
+        return Ok([baseline.clone(), baseline]);
     }
     let snapshot = repository.snapshot(&unmeasured)?;
     if let Some(note) = untracked_note(&snapshot.untracked) {
@@ -134,7 +131,7 @@ fn working_tree(
         measured_tree,
         binary: String::new(),
     };
-    Ok(([baseline, candidate], snapshot.untracked))
+    Ok([baseline, candidate])
 }
 
 /// Which files become part of the candidate although nobody added them.
@@ -156,8 +153,7 @@ pub fn of_commits(
     progress: &dyn Progress,
 ) -> Result<BuiltArms, LoopError> {
     let revisions = [revision_of(session, baseline)?, revision_of(session, candidate)?];
-    let configs = [&session.config; 2];
-    build(session, revisions, Vec::new(), configs, &all_inputs(&session.config), progress)
+    build(session, revisions, [&session.config; 2], &all_inputs(&session.config), progress)
 }
 
 /// The baseline's program that is to judge, where the configuration names one and this process is not it.
@@ -197,7 +193,6 @@ fn revision_of(session: &Session, revision: &str) -> Result<Revision, LoopError>
 fn build(
     session: &Session,
     mut revisions: [Revision; 2],
-    untracked: Vec<PathBuf>,
     configs: [&LoopConfig; 2],
     inputs: &[PathBuf],
     progress: &dyn Progress,
@@ -235,7 +230,7 @@ fn build(
         isolation: Arc::clone(&session.isolation),
     });
     let inputs = repository.hash_of(&revisions[0].tree, inputs)?;
-    Ok(BuiltArms { revisions, builds, specs, changed, untracked, inputs, build_s })
+    Ok(BuiltArms { revisions, builds, specs, changed, inputs, build_s })
 }
 
 /// The measured files in which two trees differ.

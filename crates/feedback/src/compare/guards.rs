@@ -122,8 +122,9 @@ pub fn run(
         Guard::Workload { workload, .. } => by_workload(&looks, workload, request, pairs),
         Guard::Command { command, inputs, .. } => {
             let mut answers = Answers::new(name, request.tier);
-            let mut time = |arm, place| {
-                let ended = run_command(command, inputs, request, arm, place, progress)?;
+            let specs = request.specs.map(|spec| SandboxSpec { inputs: inputs.clone(), ..spec.clone() });
+            let mut time = |arm: Arm, place| {
+                let ended = run_command(command, request, (arm, &specs[arm.index()]), place, progress)?;
                 answers.compare(arm, &ended.stdout)?;
                 Ok(ended.seconds)
             };
@@ -255,19 +256,17 @@ fn pair_of(
 /// Runs a guard's command in a fresh process.
 fn run_command(
     command: &str,
-    inputs: &[std::path::PathBuf],
     request: &GuardRequest<'_>,
-    arm: Arm,
+    (arm, spec): (Arm, &SandboxSpec),
     place: usize,
     progress: &dyn Progress,
 ) -> Result<command::Ended, LoopError> {
-    let spec = SandboxSpec { inputs: inputs.to_vec(), ..request.specs[arm.index()].clone() };
-    let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), &spec)?;
+    let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), spec)?;
     let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = command::run(&folder, &spec, &words, limit, progress)?.success(arm.name(), command);
+    let ended = command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 

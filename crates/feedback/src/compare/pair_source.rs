@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use pairbench::{
     files,
-    pair::{Outcome, PairRun, plan::PairPlan},
-    verdict::Judgement,
+    pair::{ArmRun, Outcome, PairRun, plan::PairPlan},
+    progress::PairProgress,
+    stats::signed_rank::WalshAverages,
+    verdict::{Judgement, pct_of_log, round_log},
 };
 
 use crate::{
     LoopError, Progress,
     attempt::{Attempt, PairRow, bookkeeping::Series},
-    compare::{
-        PairRunner, driver::PairSource, layout::LayoutSpecs, pair_row, report_pairs, same_training::SameTraining,
-    },
+    compare::{PairRunner, driver::PairSource, layout::LayoutSpecs, same_training::SameTraining},
     store::session::Session,
 };
 
@@ -104,7 +104,36 @@ impl PairSource for TrainerPairs<'_> {
             Some(confirmation) => ("confirm", confirmation.d()),
             None => ("compare", attempt.d()),
         };
-        self.progress.pairs(&report_pairs(stage, &d, planned, attempt, judgement, self.began));
+        let seconds_per_pair = attempt.plan.map_or(0.0, |plan| plan.seconds_per_pair);
+        self.progress.pairs(&PairProgress {
+            stage: stage.to_owned(),
+            pairs: d.len(),
+            planned,
+            estimate_pct: (!d.is_empty()).then(|| pct_of_log(WalshAverages::of(&d).estimate())),
+            interval_pct: attempt.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
+            elapsed_s: self.began.elapsed().as_secs_f64(),
+            left_s: planned.saturating_sub(d.len()) as f64 * seconds_per_pair,
+            needs: judgement.reason.clone(),
+        });
+    }
+}
+
+/// The numbers of a pair.
+fn pair_row(number: u64, run: &PairRun) -> PairRow {
+    let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
+    let of = |value: fn(&ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));
+    PairRow {
+        number,
+        seed: run.seed,
+        baseline_first: run.baseline_first,
+        log_ratio: round_log(run.log_ratio()),
+        run_log_ratio: round_log(run.whole_log_ratio()),
+        ready_ms: of(|arm| arm.ready_ms, 1e1),
+        finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
+        peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
+        foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
+        seconds: rounded(run.seconds, 1e2),
+        turns_s: rounded(run.turns_s, 1e3),
     }
 }
 

@@ -183,7 +183,10 @@ impl<'a> SameTraining<'a> {
         let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
         let is_looked_at = is_first || attempt.draws.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
         let updates = match attempt.plan.filter(|_| is_looked_at) {
-            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.draws, number)?,
+            Some(plan) => {
+                let pair = TimedPair { run, blocks: &plan.blocks, draws: attempt.draws, number };
+                pair.updates(workload, &self.exempt)?
+            }
             None => Vec::new(),
         };
         let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
@@ -328,7 +331,8 @@ impl<'a> SameTraining<'a> {
         values: &[(&str, &str)],
         progress: &dyn Progress,
     ) -> Result<command::Ended, LoopError> {
-        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), progress)
+        let command = OnCheckpoint { arm, command, checkpoint, values };
+        command.run(self.session, &self.spec(arm), progress)
     }
 
     fn spec(&self, arm: Arm) -> SandboxSpec {
@@ -351,75 +355,78 @@ pub(crate) fn held_out_of(
     let of = |arm: Arm| -> Result<f64, LoopError> {
         let found = checkpoint_of(workload, folders[arm.index()], steps);
         let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
-        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), progress)?;
-        loss(command, &ended.stdout)
+        let eval = OnCheckpoint { arm: Arm::Baseline, command, checkpoint: &checkpoint, values: &[] };
+        loss(command, &eval.run(session, spec, progress)?.stdout)
     };
     Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
 }
 
-/// Runs a command of an arm on a checkpoint, in a clean folder.
-fn on_checkpoint(
-    session: &Session,
-    spec: &SandboxSpec,
+/// A command of an arm on a checkpoint.
+struct OnCheckpoint<'a> {
     arm: Arm,
-    command: &str,
-    (checkpoint, values): (&Path, &[(&str, &str)]),
-    progress: &dyn Progress,
-) -> Result<command::Ended, LoopError> {
-    let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
-    let given = folder.give(checkpoint).display().to_string();
-    let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
-    let words = timed_command::fill(command, &values)?;
-    let limit = session.config.workload.turn_timeout;
-    command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command)
+    command: &'a str,
+    checkpoint: &'a Path,
+    /// Of its other placeholders.
+    values: &'a [(&'a str, &'a str)],
 }
 
-/// How far the weights of both arms moved in a pair: in single steps and over the whole run.
-fn updates(
-    workload: &Workload,
-    exempt: &[Exempt],
-    run: &PairRun,
-    blocks: &Blocks,
-    draws: Randomization,
-    number: u64,
-) -> Result<Vec<UpdateEvidence>, LoopError> {
-    let Some(name) = &workload.weights else { return Ok(Vec::new()) };
-    let seed = draws.bits(Purpose::Projection, run.seed, 0);
-    let drawn = blocks.step_before(drawn_block(blocks, draws, number));
-    let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
-    let weights = |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
-    alone
-        .chain([(0, blocks.steps - 1)])
-        .map(|(from, to)| {
-            let of = |arm: Arm| {
-                let ran = &run.arms[arm.index()];
-                let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
-                moved().map_err(|error: LoopError| error.of_trainer(arm))
-            };
-            Ok(UpdateEvidence {
-                from,
-                to,
-                moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? },
+impl OnCheckpoint<'_> {
+    /// Runs it in a clean folder.
+    fn run(&self, session: &Session, spec: &SandboxSpec, progress: &dyn Progress) -> Result<command::Ended, LoopError> {
+        let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
+        let given = folder.give(self.checkpoint).display().to_string();
+        let values: Vec<(&str, &str)> = self.values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
+        let words = timed_command::fill(self.command, &values)?;
+        let limit = session.config.workload.turn_timeout;
+        command::run(&folder, spec, &words, limit, progress)?.success(self.arm.name(), self.command)
+    }
+}
+
+/// A pair that has run, and what decides which of its steps are looked at alone.
+pub struct TimedPair<'a> {
+    /// Both runs.
+    pub run: &'a PairRun,
+    /// How they were cut.
+    pub blocks: &'a Blocks,
+    /// Draws the step.
+    pub draws: Randomization,
+    /// The pair's.
+    pub number: u64,
+}
+
+impl TimedPair<'_> {
+    /// How far the weights of both arms moved: in single steps and over the whole run.
+    fn updates(&self, workload: &Workload, exempt: &[Exempt]) -> Result<Vec<UpdateEvidence>, LoopError> {
+        let TimedPair { run, blocks, draws, number } = *self;
+        let Some(name) = &workload.weights else { return Ok(Vec::new()) };
+        let seed = draws.bits(Purpose::Projection, run.seed, 0);
+        let drawn = blocks.step_before(drawn_block(blocks, draws, number));
+        let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
+        let weights =
+            |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
+        alone
+            .chain([(0, blocks.steps - 1)])
+            .map(|(from, to)| {
+                let of = |arm: Arm| {
+                    let ran = &run.arms[arm.index()];
+                    let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
+                    moved().map_err(|error: LoopError| error.of_trainer(arm))
+                };
+                let moved = Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? };
+                Ok(UpdateEvidence { from, to, moved })
             })
-        })
-        .collect()
+            .collect()
+    }
 }
 
-/// Takes a pair of the baseline's own runs into how far it is from itself.
-pub fn include_in_floor(
-    session: &Session,
-    run: &PairRun,
-    blocks: &Blocks,
-    draws: Randomization,
-    number: u64,
-    floor: &mut Floor,
-) -> Result<(), LoopError> {
+/// Adds a pair of the baseline's own runs to the floor: how far the baseline is from itself.
+pub fn include_in_floor(session: &Session, pair: &TimedPair<'_>, floor: &mut Floor) -> Result<(), LoopError> {
     let workload = &session.config.workload;
     let counters = counters(workload);
     let [one, other] =
-        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
+        pair.run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
     floor.include_runs(&one?, &other?);
-    for update in updates(workload, &exempt(workload)?, run, blocks, draws, number)? {
+    for update in pair.updates(workload, &exempt(workload)?)? {
         floor.include_updates(&update.moved.baseline, &update.moved.candidate);
     }
     Ok(())

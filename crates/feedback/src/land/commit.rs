@@ -38,6 +38,8 @@ use crate::{
 pub const SCHEMA: &str = "alpha.loop.commit/1";
 /// Characters of a line of the body, before it is wrapped.
 const MAX_LINE_CHARS: usize = 2_000;
+/// What to do with a change that does not land.
+const HOW_TO_END: &str = "`alpha loop drop` ends the cycle and keeps its record";
 
 /// What is to be committed, and how.
 #[derive(Clone, Debug, Default)]
@@ -100,30 +102,8 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
     stand_on_head(session, &mut built_arms)?;
     untouched(session, &attempt)?;
     same_walls(session, &attempt)?;
+    may_land(session, &built_arms, &mut attempt, options, progress)?;
     let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
-    match attempt.verdict {
-        None => {
-            return Err(LoopError::refused("the comparison has not ended").hint("`alpha loop compare` goes on"));
-        }
-        Some(Verdict::Faster | Verdict::Leaner) => {}
-        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
-            let refusal = same_training::without_a_gain(session, &built_arms, &mut attempt, progress)?;
-            session.attempts().save(&attempt)?;
-            if let Some(refusal) = refusal {
-                return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
-            }
-        }
-        Some(verdict) => {
-            let refused = LoopError::refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
-            return Err(match verdict {
-                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
-                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
-                }
-                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
-                _ => refused.hint("`alpha loop drop` ends the cycle and keeps its record"),
-            });
-        }
-    }
     let lands = Lands::of(attempt.verdict, claims);
     let passed = match lands {
         Lands::Claim => gates(session, &built_arms, &mut attempt, options, progress),
@@ -150,8 +130,39 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
         return Err(not_confirmed(&attempt));
     }
     let record = record.ok_or_else(|| LoopError::failed("the attempt has no record"))?;
-    let is_claim = claims && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
-    land(session, &built_arms, &attempt, options, is_claim, record)
+    land(session, &built_arms, &attempt, options, record)
+}
+
+/// Refuses a verdict that does not land. One without a gain lands without a claim, if the training is the same.
+fn may_land(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &mut Attempt,
+    options: &CommitOptions,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
+    match attempt.verdict {
+        None => Err(LoopError::refused("the comparison has not ended").hint("`alpha loop compare` goes on")),
+        Some(Verdict::Faster | Verdict::Leaner) => Ok(()),
+        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
+            let refusal = same_training::without_a_gain(session, built_arms, attempt, progress)?;
+            session.attempts().save(attempt)?;
+            match refusal {
+                None => Ok(()),
+                Some(refusal) => Err(LoopError::refused(refusal).hint(HOW_TO_END)),
+            }
+        }
+        Some(verdict) => {
+            let refused = LoopError::refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
+            Err(match verdict {
+                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
+                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
+                }
+                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
+                _ => refused.hint(HOW_TO_END),
+            })
+        }
+    }
 }
 
 /// What confirms a gain runs behind the walls that the record says the comparison had.
@@ -242,7 +253,7 @@ fn beside_others(
     progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     if let Some(refusal) = anchor::judge(session, built_arms, attempt, progress)? {
-        return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+        return Err(LoopError::refused(refusal).hint(HOW_TO_END));
     }
     if claims { reference::measure(session, built_arms, attempt, progress) } else { Ok(()) }
 }
@@ -307,9 +318,11 @@ fn land(
     built_arms: &BuiltArms,
     attempt: &Attempt,
     options: &CommitOptions,
-    claims: bool,
     record: RecordId,
 ) -> Result<Landed, LoopError> {
+    let claims = !options.no_claim
+        && attempt.verdict == Some(Verdict::Faster)
+        && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
     let estimate = claimed(attempt).filter(|_| claims);
     let weaker =
         weakened::at(&session.repository, &built_arms.revisions[0].commit, attempt.manifest.target.as_deref())?;

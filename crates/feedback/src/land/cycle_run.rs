@@ -7,7 +7,13 @@ use serde::Serialize;
 
 use crate::{
     ErrorKind, LoopError, Progress,
-    compare::{self, CompareOptions, built_arms, report::CompareReport, smoke::SmokeVerdict, smoke_test, trace_runs},
+    compare::{
+        self, CompareOptions,
+        built_arms::{self, BuiltArms},
+        report::CompareReport,
+        smoke::SmokeVerdict,
+        smoke_test, trace_runs,
+    },
     land::commit::{self, CommitOptions, Landed},
     records::claim,
     store::session::Session,
@@ -90,7 +96,10 @@ pub fn run(
     let compare_options = CompareOptions { budget, ..CompareOptions::default() };
     let built_arms = built_arms::of_working_tree(session, &compare_options, progress)?;
     done.seconds.build = began.elapsed().as_secs_f64();
-    let ended = stages(session, &built_arms, options, &compare_options, &mut done, progress);
+    let ended = match smoke(session, &built_arms, &mut done, progress) {
+        Ok(true) => stages(session, options, &compare_options, &mut done, progress),
+        other => other.map(drop),
+    };
     done.seconds.total = began.elapsed().as_secs_f64();
     match ended {
         Ok(()) => Ok(done),
@@ -104,26 +113,36 @@ pub fn run(
     }
 }
 
+/// Runs the 5-step test, where there is one; whether the cycle goes on.
+fn smoke(
+    session: &Session,
+    built_arms: &BuiltArms,
+    done: &mut CycleRun,
+    progress: &dyn Progress,
+) -> Result<bool, LoopError> {
+    if session.config.smoke.is_none() {
+        return Ok(true);
+    }
+    let started = Instant::now();
+    let smoke = smoke_test::run(session, built_arms, progress)?;
+    done.seconds.smoke = started.elapsed().as_secs_f64();
+    let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
+    done.smoke = Some(smoke);
+    if !passed {
+        done.refusal = Some("the smoke test is not passed".to_owned());
+        done.exit_code = if failed { 1 } else { 4 };
+    }
+    Ok(passed)
+}
+
+/// Compares, commits and ranks.
 fn stages(
     session: &mut Session,
-    built_arms: &built_arms::BuiltArms,
     options: &CommitOptions,
     compare_options: &CompareOptions,
     done: &mut CycleRun,
     progress: &dyn Progress,
 ) -> Result<(), LoopError> {
-    if session.config.smoke.is_some() {
-        let started = Instant::now();
-        let smoke = smoke_test::run(session, built_arms, progress)?;
-        done.seconds.smoke = started.elapsed().as_secs_f64();
-        let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
-        done.smoke = Some(smoke);
-        if !passed {
-            done.refusal = Some("the smoke test is not passed".to_owned());
-            done.exit_code = if failed { 1 } else { 4 };
-            return Ok(());
-        }
-    }
     let started = Instant::now();
     let attempt = compare::compare(session, compare_options, progress)?;
     done.seconds.compare = started.elapsed().as_secs_f64();

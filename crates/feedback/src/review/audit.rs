@@ -11,7 +11,7 @@ use crate::{
     compare::built_arms,
     records::registry::Registry,
     review::{
-        measure::{self, Measurement},
+        measure::{self, Measurement, Question},
         verify::{self, Agreement, Rerun, Verification},
         weakened::{self, Weakened},
     },
@@ -99,8 +99,8 @@ pub fn audit(
     let (measured, agreement) = if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
         (None, None)
     } else {
-        let Measurement { estimate, verdict, .. } =
-            measure::run(session, &built_arms, "audit", budget, session.config.epsilon_pct, progress)?;
+        let question = Question { purpose: "audit", budget, epsilon_pct: session.config.epsilon_pct };
+        let Measurement { estimate, verdict, .. } = measure::run(session, &built_arms, &question, progress)?;
         let claimed = claims.iter().map(|(pct, claim)| (*pct, verify::claimed_interval(session, claim)));
         let mut agreement = verify::agreement(together(claimed, claims_pct), estimate);
         if claims.is_empty() && verdict == Verdict::Same {

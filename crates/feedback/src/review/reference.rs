@@ -19,7 +19,7 @@ use crate::{
     git::LogEntry,
     ledger::Record,
     records::{claim::Claim, evidence::AttemptRecord},
-    review::measure::{self, Measurement},
+    review::measure::{self, Measurement, Question},
     store::session::Session,
     visible::short,
 };
@@ -146,8 +146,8 @@ fn beside(
     if let Some(known) = known(session, &binaries, epsilon_pct) {
         return Ok(Some(known));
     }
-    let budget = session.config.budget.min(BUDGET);
-    let found = measure::run(session, &built_arms, PURPOSE, budget, epsilon_pct, progress)?;
+    let question = Question { purpose: PURPOSE, budget: session.config.budget.min(BUDGET), epsilon_pct };
+    let found = measure::run(session, &built_arms, &question, progress)?;
     let record = session.ledger.records().last().map_or_else(String::new, |record| record.id.to_string());
     Ok(Some(Beside { record, verdict: found.verdict, estimate: found.estimate }))
 }

@@ -26,7 +26,7 @@ use crate::{
         evidence::{self, AttemptRecord},
     },
     review::{
-        measure,
+        measure::{self, Question},
         recompute::{self, Asked, Lands},
         reference, weakened,
     },
@@ -216,46 +216,65 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         verification.problems.push("the message names no record (`Alpha-Record: …`)".to_owned());
         return Ok(verification);
     };
-    let record = session.ledger.get(&name);
-    if let Ok(record) = &record {
-        verification.record = Some(record.id.to_string());
-    }
-    let body = match record {
-        // A change of the instrument, whose record is of both instruments.
-        Ok(record) if claim.is_none() && record.kind != evidence::KIND => return Ok(verification),
-        Ok(record) => record.body::<AttemptRecord>(),
-        Err(error) => Err(error),
+    let (id, body) = match session.ledger.get(&name) {
+        Ok(record) => {
+            verification.record = Some(record.id.to_string());
+            // A change of the instrument, whose record is of both instruments.
+            if claim.is_none() && record.kind != evidence::KIND {
+                return Ok(verification);
+            }
+            (record.id, record.body::<AttemptRecord>())
+        }
+        Err(error) => {
+            verification.problems.push(error.to_string());
+            return Ok(verification);
+        }
     };
     match body {
         Err(error) => verification.problems.push(error.to_string()),
-        Ok(record) => {
-            verification.target.clone_from(&record.attempt.manifest.target);
-            let id = session.ledger.get(&name).ok().map(|record| record.id);
-            let Some(of_commit) = trees(session, entry)? else {
-                let what = "it has no parent here: it is the first commit, or the clone is shallow";
-                verification.problems.push(what.to_owned());
-                return Ok(verification);
-            };
-            verification.measured_here = record.candidate.measured_tree == of_commit.measured_tree
-                && record.baseline.measured_tree == of_commit.parent_measured_tree;
-            let is_same_patch =
-                !record.candidate.patch_id.is_empty() && record.candidate.patch_id == of_commit.patch_id;
-            let parent_tree = verification.measured_here.then_some(of_commit.parent_tree.as_str());
-            verification.problems = recompute(session, &record, id, claim, &entry.message(), parent_tree);
-            if !verification.measured_here && !is_same_patch {
-                verification.problems.push("the commit holds neither the tree that was measured nor its patch".into());
-            }
-            let is_gain = claim.is_some_and(Claim::is_gain);
-            if let Some(parent) = entry.parents.first().filter(|_| verification.measured_here) {
-                verification.problems.extend(on_its_parent(session, entry, parent, &record.attempt, is_gain)?);
-            }
-            if record.attempt.rules == 0 && is_outdated(session, &of_commit.parent_tree)? {
-                verification.problems.push("it has the form of older records, and newer ones came before it".into());
-            }
-            verification.notes = notes(session, entry, &record.attempt)?;
-        }
+        Ok(record) => against_record(session, entry, claim, &Recorded { id, record }, &mut verification)?,
     }
     Ok(verification)
+}
+
+/// An attempt's record, and its id.
+struct Recorded {
+    id: RecordId,
+    record: AttemptRecord,
+}
+
+/// Checks a commit against the attempt that its record holds.
+fn against_record(
+    session: &Session,
+    entry: &LogEntry,
+    claim: Option<&Claim>,
+    recorded: &Recorded,
+    verification: &mut Verification,
+) -> Result<(), LoopError> {
+    let record = &recorded.record;
+    verification.target.clone_from(&record.attempt.manifest.target);
+    let Some(of_commit) = trees(session, entry)? else {
+        let what = "it has no parent here: it is the first commit, or the clone is shallow";
+        verification.problems.push(what.to_owned());
+        return Ok(());
+    };
+    verification.measured_here = record.candidate.measured_tree == of_commit.measured_tree
+        && record.baseline.measured_tree == of_commit.parent_measured_tree;
+    let is_same_patch = !record.candidate.patch_id.is_empty() && record.candidate.patch_id == of_commit.patch_id;
+    let parent_tree = verification.measured_here.then_some(of_commit.parent_tree.as_str());
+    verification.problems = recompute(session, recorded, claim, &entry.message(), parent_tree);
+    if !verification.measured_here && !is_same_patch {
+        verification.problems.push("the commit holds neither the tree that was measured nor its patch".into());
+    }
+    let is_gain = claim.is_some_and(Claim::is_gain);
+    if let Some(parent) = entry.parents.first().filter(|_| verification.measured_here) {
+        verification.problems.extend(on_its_parent(session, entry, parent, &record.attempt, is_gain)?);
+    }
+    if record.attempt.rules == 0 && is_outdated(session, &of_commit.parent_tree)? {
+        verification.problems.push("it has the form of older records, and newer ones came before it".into());
+    }
+    verification.notes = notes(session, entry, &record.attempt)?;
+    Ok(())
 }
 
 /// The record that a message names.
@@ -350,8 +369,7 @@ fn first_line(error: &LoopError) -> String {
 /// Everything of a record again, from its rows.
 fn recompute(
     session: &Session,
-    record: &AttemptRecord,
-    id: Option<RecordId>,
+    Recorded { id, record }: &Recorded,
     claim: Option<&Claim>,
     message: &str,
     parent: Option<&str>,
@@ -376,8 +394,7 @@ fn recompute(
             problems.push(format!("its pairs give {found}, the message says {:+.2} %", claim.speedup_pct));
         }
     }
-    let missing = id.map(|id| session.ledger.before(id).1).unwrap_or_default();
-    if let Some(gone) = missing.first() {
+    if let Some(gone) = session.ledger.before(*id).1.first() {
         problems.push(format!("a record before it is gone: `{}`; attempts may have gone with it", gone.short()));
     }
     problems
@@ -439,8 +456,8 @@ pub fn rerun(
     }
     let parent = format!("{}^", verification.commit);
     let built_arms = built_arms::of_commits(session, &parent, &verification.commit, progress)?;
-    let epsilon_pct = session.config.epsilon_pct;
-    let measured = measure::run(session, &built_arms, "rerun", budget, epsilon_pct, progress)?;
+    let question = Question { purpose: "rerun", budget, epsilon_pct: session.config.epsilon_pct };
+    let measured = measure::run(session, &built_arms, &question, progress)?;
     let claimed = claimed_interval(session, verification);
     verification.rerun = Some(agreement(claimed, measured.estimate));
     Ok(())
