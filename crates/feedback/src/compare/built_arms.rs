@@ -1,4 +1,4 @@
-//! Who meets whom: two trees, built at the same path by the same command, with the baseline's inputs.
+//! The two arms of a comparison: two trees, built at the same path by the same command, with the baseline's inputs.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     visible::short,
 };
 
-/// So many untracked files are listed by name.
+/// At most this many untracked files are listed by name.
 const SHOWN_UNTRACKED: usize = 100;
 
 /// Both revisions, built, with everything their runs need.
@@ -35,7 +35,7 @@ pub struct BuiltArms {
     pub specs: [SandboxSpec; 2],
     /// Measured files in which the candidate differs.
     pub changed: Vec<PathBuf>,
-    /// Hash of all inputs, which are the baseline's.
+    /// Hash of the inputs of both arms, which are the baseline's.
     pub inputs: String,
     /// Seconds of builds that were not cached.
     pub build_s: f64,
@@ -48,7 +48,7 @@ impl BuiltArms {
     }
 }
 
-/// The commit that a comparison is against: the one that is named, else the open cycle's, else HEAD.
+/// The commit to compare with: the named one, else the open cycle's baseline, else HEAD.
 pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String, LoopError> {
     let repository = &session.repository;
     match (named, session.state.cycle()?) {
@@ -72,7 +72,7 @@ pub fn of_working_tree(
 pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<BuiltArms, LoopError> {
     let revisions = working_tree(session, &CompareOptions::default(), progress)?;
     only_instrument(&changed(session, &revisions)?, &session.config.sealed())?;
-    // The new instrument says how its own tree is built.
+    // The new instrument's configuration builds its own tree.
     let text = config_text(&session.repository, &revisions[1].tree)?;
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?;
     let mut inputs = Vec::new();
@@ -84,7 +84,7 @@ pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<Built
     build(session, revisions, [&session.config, &new], &inputs, progress)
 }
 
-/// Refuses other changes, before anything is built.
+/// Refuses a change that is not of the instrument alone, before anything is built.
 fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopError> {
     let (of_instrument, others): (Vec<_>, Vec<_>) = changed.iter().partition(|path| sealed.is_match(path));
     if of_instrument.is_empty() {
@@ -134,7 +134,7 @@ fn working_tree(
     Ok([baseline, candidate])
 }
 
-/// Which files become part of the candidate although nobody added them.
+/// Lists files that become part of the candidate without having been added.
 fn untracked_note(untracked: &[PathBuf]) -> Option<String> {
     if untracked.is_empty() {
         return None;
@@ -156,7 +156,7 @@ pub fn of_commits(
     build(session, revisions, [&session.config; 2], &all_inputs(&session.config), progress)
 }
 
-/// The baseline's program that is to judge, where the configuration names one and this process is not it.
+/// The baseline's program, where the configuration has it judge and this process is another program.
 pub fn judge(
     session: &Session,
     options: &CompareOptions,
@@ -168,11 +168,11 @@ pub fn judge(
     let unmeasured = session.config.unmeasured();
     let snapshot = session.repository.snapshot(&unmeasured)?;
     if !is_identical && session.repository.measured_tree(&snapshot.tree, &unmeasured)? == revision.measured_tree {
-        // There is nothing to judge, which anybody can say.
+        // There is nothing to judge, and this program can say so.
         return Ok(None);
     }
     let baseline_build = {
-        // There is one stage for all who build.
+        // All builds share one stage.
         let _lock = session.state.lock()?;
         session.builds.build(&session.repository, &revision.tree, &session.config, progress)?
     };

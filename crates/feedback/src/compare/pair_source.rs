@@ -1,4 +1,5 @@
-//! Pairs of two real trainers, for the [`driver`](crate::compare::driver): run in turns, asked whether they train the same, kept.
+//! Pairs of two real trainers, for the [`driver`](crate::compare::driver): run in turns, checked for
+//! parity, and recorded.
 
 use std::time::{Duration, Instant};
 
@@ -19,27 +20,27 @@ use crate::{
 
 /// The pairs of a comparison, or of its confirmation.
 pub struct TrainerPairs<'a> {
-    /// What it runs with.
+    /// The session.
     pub session: &'a Session,
     /// Runs a pair.
     pub runner: PairRunner<'a>,
-    /// Asks a pair whether both trained the same.
+    /// Judges whether both arms of a pair trained the same.
     pub same_training: SameTraining<'a>,
-    /// How a run is cut.
+    /// How a run is cut into blocks.
     pub plan: PairPlan,
     /// [`Series::Comparison`] or [`Series::Confirmation`].
     pub series: Series,
-    /// Layouts that the pairs run in, one after the other; none: the written ones.
+    /// Layouts that the pairs run in, one after the other; none means layout 0.
     pub layouts: Option<LayoutSpecs>,
-    /// Rows of the series before the pair that is next.
+    /// Rows of the series before the next pair.
     pub index: usize,
-    /// Longest comparison; none for a confirmation, which has a fixed number of pairs.
+    /// Time limit of a comparison; none for a confirmation, which has a fixed number of pairs.
     pub budget: Option<Duration>,
     /// When it began.
     pub began: Instant,
-    /// Trainers' seconds of pairs that are not yet in the attempt.
+    /// Trainer seconds of pairs that are not in the attempt yet.
     pub spent_s: f64,
-    /// Who watches.
+    /// Where progress is reported.
     pub progress: &'a dyn Progress,
 }
 
@@ -118,7 +119,7 @@ impl PairSource for TrainerPairs<'_> {
     }
 }
 
-/// The numbers of a pair.
+/// The row of a pair.
 fn pair_row(number: u64, run: &PairRun) -> PairRow {
     let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
     let of = |value: fn(&ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));

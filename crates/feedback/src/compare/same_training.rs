@@ -1,9 +1,9 @@
-//! Whether both arms of a comparison train the same, asked of its pairs as they come.
+//! Whether both arms of a comparison train the same, judged pair by pair.
 //!
-//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. Of the first pair and of some drawn
-//! ones the updates of single steps and of the whole run are too, and the trained weights are evaluated, by the
-//! baseline's program. All pairs have the same turns, and which are looked at is drawn when they have run: a trainer
-//! cannot tell. Sampling is asked for at the end, from weights that the baseline trained.
+//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. For the first pair and some drawn
+//! ones, the updates of single steps and of the whole run are compared too, and the baseline's program evaluates the
+//! trained weights. All pairs have the same turns, and the closer look is drawn after a pair has run, so that a trainer
+//! cannot tell. Sampling is compared at the end, from weights that the baseline trained.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ use crate::{
     store::session::Session,
 };
 
-/// Of so many pairs after the first, one is looked at more closely.
+/// After the first pair, one pair in this many is looked at more closely.
 const LOOKED_AT_ONE_IN: u64 = 6;
 /// Rules that only a trainer that writes its weights on request can pass.
 const OF_WEIGHTS: [&str; 2] = ["updates", "zero_gradient"];
@@ -66,13 +66,13 @@ fn drawn_block(blocks: &Blocks, draws: Randomization, number: u64) -> u64 {
 /// Begins the names of the rules about sampling.
 const SAMPLING: &str = "sampling";
 
-/// Whether sampling was looked at, which is left for the end.
+/// Whether sampling was compared already, which happens at the end.
 fn has_sampling(parity: &Parity) -> bool {
     parity.checks.iter().any(|check| check.name.starts_with(SAMPLING))
 }
 
-/// Parity of what is to be committed without a claim: what the pairs showed, and sampling, which a comparison without a gain
-/// leaves out. The refusal, if it is not the same training.
+/// Parity of a change that is to be committed without a claim: that of its pairs, and of sampling, which a comparison
+/// without a gain leaves out. Returns a refusal if the training is not the same.
 pub fn without_a_gain(
     session: &Session,
     built_arms: &BuiltArms,
@@ -88,8 +88,7 @@ pub fn without_a_gain(
     SameTraining::new(session, built_arms, attempt, progress)?.judge_all(attempt, progress)
 }
 
-/// Judges what the records show, and the loss on other data where it was measured: losses, norms and tokens. For runs whose
-/// weights nobody asked for.
+/// Judges losses, norms and tokens, and the loss on other data where it was measured: for runs that did not save weights.
 pub fn of_records(evidence: &Evidence) -> Parity {
     let judged = Parity::judge(evidence);
     let is_evaluated = evidence.pairs.iter().any(|pair| pair.held_out.is_some());
@@ -101,7 +100,7 @@ pub fn of_records(evidence: &Evidence) -> Parity {
     Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
 }
 
-/// Judges again what the pairs showed; the refusal, if it is not the same training.
+/// Judges the pairs' evidence again; returns a refusal if the training is not the same.
 pub fn again(
     session: &Session,
     built_arms: &BuiltArms,
@@ -109,12 +108,12 @@ pub fn again(
     progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let same_training = SameTraining::new(session, built_arms, attempt, progress)?;
-    // An attempt that is known from the ledger alone has only the judgement that stands there.
+    // An attempt that only the ledger knows has no evidence left: its recorded judgement stands.
     let is_kept = !same_training.evidence.pairs.is_empty();
     Ok(is_kept.then(|| first_failure(&same_training.parity())).flatten())
 }
 
-/// Collects what pairs show.
+/// Collects the evidence of pairs and judges it.
 pub struct SameTraining<'a> {
     session: &'a Session,
     built_arms: &'a BuiltArms,
@@ -125,7 +124,7 @@ pub struct SameTraining<'a> {
 }
 
 impl<'a> SameTraining<'a> {
-    /// Begins with what the attempt's pairs showed before.
+    /// Begins with the evidence of the attempt's earlier pairs.
     pub fn new(
         session: &'a Session,
         built_arms: &'a BuiltArms,
@@ -167,7 +166,7 @@ impl<'a> SameTraining<'a> {
         })
     }
 
-    /// Takes in a pair that has run; the refusal, if it shows that the training is not the same.
+    /// Adds a pair that has run; returns a refusal if the training is not the same.
     pub fn judge(
         &mut self,
         number: u64,
@@ -210,7 +209,7 @@ impl<'a> SameTraining<'a> {
         Ok(if self.evidence.tier == Tier::T2 { None } else { refusal })
     }
 
-    /// What only the end shows: equivalence over seeds, and sampling.
+    /// The checks at the end: equivalence over seeds, and sampling.
     pub fn judge_all(&mut self, attempt: &mut Attempt, progress: &dyn Progress) -> Result<Option<String>, LoopError> {
         let mut parity = if self.evidence.pairs.is_empty() {
             attempt.parity.clone().unwrap_or_else(|| self.parity())
@@ -225,7 +224,7 @@ impl<'a> SameTraining<'a> {
         Ok(refusal)
     }
 
-    /// Judges what there is; rules that ask for weights are left out where the trainer writes none.
+    /// Judges the evidence so far; rules about weights are left out where the trainer saves none.
     fn parity(&self) -> Parity {
         let judged = Parity::judge(&self.evidence);
         let workload = &self.session.config.workload;
@@ -239,7 +238,7 @@ impl<'a> SameTraining<'a> {
         Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
     }
 
-    /// What a pair of other trees than the attempt's showed of what was learned.
+    /// Evidence of what was learned, from a pair of other trees than the attempt's.
     pub fn learned(
         session: &'a Session,
         built_arms: &'a BuiltArms,
@@ -261,7 +260,7 @@ impl<'a> SameTraining<'a> {
         Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, progress)? })
     }
 
-    /// What both arms wrote down of their steps.
+    /// Both arms' records of their steps.
     fn records(&self, run: &PairRun) -> Result<Arms<Trajectory>, LoopError> {
         let metrics = &self.session.config.workload.metrics;
         let read = |arm: Arm| {
@@ -286,7 +285,7 @@ impl<'a> SameTraining<'a> {
         folder_content::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
     }
 
-    /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
+    /// Compares continuations of both arms from the same weights, and a training with sampling on with one with it off.
     fn sampling(&self, progress: &dyn Progress) -> Result<Vec<Check>, LoopError> {
         let Some(configured) = &self.session.config.sampling else { return Ok(Vec::new()) };
         let Some(kept) = kept_checkpoint(self.session) else {
@@ -340,8 +339,8 @@ impl<'a> SameTraining<'a> {
     }
 }
 
-/// The loss of both arms' trained weights, after so many steps, on other data, by the baseline's program; none where nothing
-/// evaluates.
+/// Both arms' loss on other data after `steps` steps, by the baseline's program; none where the configuration has no
+/// evaluation.
 pub(crate) fn held_out_of(
     session: &Session,
     built_arms: &BuiltArms,
@@ -444,10 +443,10 @@ fn first_failure(parity: &Parity) -> Option<String> {
     parity.failures().next().map(|check| format!("parity: {check}"))
 }
 
-/// Exact counts that differ, summed over the run, and the operations of a baseline's step. Where only one of them counts
-/// something, nothing is said: what is not counted any more may have grown.
+/// Notes counters that differ, summed over the run, and the operations of a step of the baseline. Where only one arm has
+/// a counter, none are noted: one that is no longer counted may have grown.
 fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
-    // The last step but one: the first sets up, and the last may save.
+    // The last step but one: the first step sets things up, and the last may save.
     attempt.flops = records.baseline.rows.iter().rev().nth(1).and_then(|row| row.counters.get("flops").copied());
     let (baseline, candidate) = (totals(&records.baseline), totals(&records.candidate));
     attempt.counters = if baseline.keys().eq(candidate.keys()) {
@@ -462,7 +461,8 @@ fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
     };
 }
 
-/// By counter: its sum over the run. A counter that some steps lack is another one.
+/// The sum of each counter over the run. The key holds the number of steps that have it: one that some steps lack is
+/// another counter.
 fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
     let mut totals: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
     for (name, count) in trajectory.rows.iter().flat_map(|row| &row.counters) {

@@ -1,8 +1,7 @@
-//! The instrument's proof on this machine: it finds nothing where there is nothing, and finds what is there.
+//! The instrument's self-test on this machine: it finds no effect where there is none, and finds a known effect.
 //!
-//! The baseline runs against itself, and against itself held up by a known share of each turn. An
-//! instrument that fails refuses to judge. The result is kept for a week, for this machine, kernel,
-//! toolchain and workload.
+//! The baseline runs against itself, and against itself with a known delay injected into each turn. An instrument that
+//! fails refuses to judge. The result holds for a week, for this machine, kernel, toolchain and workload.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -56,25 +55,26 @@ const PAIRS: u64 = 8;
 const FLOOR_PAIRS: u64 = 2;
 /// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
 const LEVEL: f64 = 0.025;
-/// Smallest hold-up, in per cent of a turn.
+/// Smallest injected delay, in per cent of a turn.
 const INJECTED_DELAY_PCT: f64 = 3.0;
-/// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
+/// The delay is at least this many standard deviations of a pair: the test is of the instrument, not of how quiet the
+/// machine is.
 const INJECTED_DELAY_SD: f64 = 4.0;
-/// The largest hold-up that is tried before the instrument counts as blind.
+/// Largest delay that is tried before the instrument counts as blind.
 const MAX_INJECTED_DELAY_PCT: f64 = 100.0;
-/// The known effect is not found where the estimate is off by more than this many standard errors.
+/// The known effect counts as not found if the estimate is off by more than this many standard errors.
 const MAX_ERRORS: f64 = 6.0;
 /// Numbers of the pairs that run in several layouts begin here, past all others.
 const FIRST_LAYOUT_PAIR: u64 = 1000;
-/// How long the proof holds.
+/// How long a result holds.
 const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the instrument showed.
+/// The result of a self-test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What it holds for.
+    /// Hash of everything that it depends on.
     pub holds_for: String,
     /// When it ran.
     pub time: Timestamp,
@@ -91,11 +91,11 @@ pub struct SelfTest {
     pub found_pct: f64,
     /// One-sided p of it.
     pub found_p: f64,
-    /// What a pair takes.
+    /// Time of a pair.
     pub seconds_per_pair: f64,
     /// Smallest effects that 1, 5 and 20 minutes of pairs resolve, in per cent, with a chance of 80 %.
     pub resolves: Vec<Resolution>,
-    /// How far the baseline's losses and norms are from themselves.
+    /// How far losses and norms of two runs of the baseline differ.
     #[serde(default)]
     pub floor: Floor,
     /// How much layouts of the baseline differ; none where the build command cannot vary them, or pairs take too long.
@@ -103,18 +103,18 @@ pub struct SelfTest {
     pub layout: Option<LayoutNoise>,
     /// The machine's peaks, where the configuration says how to measure them.
     pub peaks: Option<Peaks>,
-    /// What refuses, if something does.
+    /// Why the instrument refuses to judge, if it does.
     pub failure: Option<String>,
 }
 
-/// What a self-test does beyond the usual.
+/// How thorough a self-test is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelfTestOptions {
     /// Layouts that are measured, however long it takes.
     pub layouts: Option<u32>,
 }
 
-/// What a time resolves.
+/// The effect that a time of pairs resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolution {
     /// Of pairs.
@@ -125,17 +125,17 @@ pub struct Resolution {
     pub effect_pct: f64,
 }
 
-/// The proof that holds now, if there is one.
+/// The result that holds now, if there is one.
 pub fn cached(session: &Session) -> Result<Option<SelfTest>, LoopError> {
     let Ok(bytes) = fs::read(path(session)) else { return Ok(None) };
     let Ok(kept) = serde_json::from_slice::<SelfTest>(&bytes) else { return Ok(None) };
     let age = Timestamp::now().duration_since(kept.time);
-    // A clock that was set back makes it as worthless as one that ran on.
+    // A result from the future, after the clock was set back, is as worthless as an old one.
     let is_fresh = !age.is_negative() && age.unsigned_abs() < HOLDS;
     Ok((is_fresh && kept.schema == SCHEMA && kept.holds_for == holds_for(session)?).then_some(kept))
 }
 
-/// The proof that holds, made now if there is none. An instrument that fails is an error.
+/// The result that holds; runs the test if there is none. An instrument that fails is an error.
 pub fn ensure(session: &Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<SelfTest, LoopError> {
     if let Some(kept) = cached(session)?.filter(|kept| kept.failure.is_none()) {
         return Ok(kept);
@@ -192,7 +192,7 @@ pub fn run(
     Ok(made)
 }
 
-/// What the parts of the test run with.
+/// Context of the parts of the test.
 struct Test<'a> {
     session: &'a Session,
     built_arms: &'a BuiltArms,
@@ -202,7 +202,7 @@ struct Test<'a> {
     progress: &'a dyn Progress,
 }
 
-/// A known delay, and what was found of it.
+/// A known delay and its estimate.
 struct Delay {
     /// In per cent of a turn.
     injected_pct: f64,
@@ -215,7 +215,7 @@ struct Delay {
 }
 
 impl Test<'_> {
-    /// `PAIRS` pairs from number `first`; `slowed` is the arm that is delayed, and by what share of a turn.
+    /// Runs [`PAIRS`] pairs from number `first`; `slowed` names the delayed arm and the share of a turn.
     fn series(&self, first: u64, slowed: Option<(Arm, f64)>) -> Result<Vec<f64>, LoopError> {
         (first..first + PAIRS)
             .map(|number| {
@@ -226,7 +226,7 @@ impl Test<'_> {
             .collect()
     }
 
-    /// How far the baseline's losses and norms are from themselves.
+    /// How far losses and norms of two runs of the baseline differ.
     fn floor(&self) -> Result<Floor, LoopError> {
         let mut floor = Floor::default();
         for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
@@ -239,7 +239,7 @@ impl Test<'_> {
         Ok(floor)
     }
 
-    /// The failure, if the program differs from itself twice, to the same side.
+    /// The failure, if the program differs from itself twice in the same direction.
     fn differs_from_itself(&self, identical: &[f64]) -> Result<Option<String>, LoopError> {
         if p_two_sided(identical) > LEVEL {
             return Ok(None);
@@ -253,7 +253,7 @@ impl Test<'_> {
         }))
     }
 
-    /// Delays the candidate by a known share of each turn, twice as much each time, until that is found.
+    /// Delays the candidate by a known share of each turn and doubles it until it is found.
     fn find_delay(&self, sd: f64) -> Result<Delay, LoopError> {
         let mut injected_pct = INJECTED_DELAY_PCT.max(INJECTED_DELAY_SD * pct_of_log(sd)).min(MAX_INJECTED_DELAY_PCT);
         let mut first = 1 + 4 * PAIRS;
@@ -308,7 +308,7 @@ impl Test<'_> {
 }
 
 impl SelfTest {
-    /// What a gain must exceed, as far as layouts go.
+    /// The smallest gain that cannot be luck of layout.
     pub fn floors(&self, config: &LoopConfig) -> Floors {
         Floors::of(config, self.layout)
     }
@@ -319,7 +319,7 @@ impl SelfTest {
     }
 }
 
-/// Runs a pair, again where something disturbed it, as comparisons do.
+/// Runs a pair; repeats it where it is void, as comparisons do.
 ///
 /// # Errors
 /// [`LoopError::refused`] where it is void [`MAX_VOIDS`] times in a row.
@@ -347,7 +347,7 @@ fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {
         .collect()
 }
 
-/// What the proof depends on.
+/// Hash of everything that a result depends on.
 fn holds_for(session: &Session) -> Result<String, LoopError> {
     let config = &session.config;
     let parts = [
@@ -361,13 +361,13 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
 
-/// Each target has a proof of its own.
+/// Each target has a file of its own.
 fn path(session: &Session) -> PathBuf {
     let of_target = session.config.target.as_ref().map_or(String::new(), |target| format!("-{target}"));
     session.state.folder().join(format!("selftest{of_target}.json"))
 }
 
-/// Runs the configuration's command for peaks with the baseline's program.
+/// Runs the configuration's command that measures peaks, with the baseline's program.
 pub(crate) fn peaks(
     session: &Session,
     built_arms: &BuiltArms,

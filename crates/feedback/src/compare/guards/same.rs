@@ -1,5 +1,5 @@
-//! Guards look at what they run: both arms train the same on a guard's workload, and give the same answers to its command.
-//! A trainer that is quick because it does less there passes no guard.
+//! Guards check what they run: both arms must train the same on a guard's workload, and give the same answers to its
+//! command. A trainer that is faster because it does less work there passes no guard.
 
 use super::GuardRequest;
 use pairbench::{Arm, pair::PairRun};
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Whether both arms train the same on a guard's workload, by the records of its pairs.
+/// Judges whether both arms train the same on a guard's workload, from the records of its pairs.
 pub(super) struct GuardTraining<'a> {
     name: &'a str,
     workload: &'a Workload,
@@ -26,7 +26,7 @@ pub(super) struct GuardTraining<'a> {
 }
 
 impl<'a> GuardTraining<'a> {
-    /// Begins with what `known` pairs showed before an interruption.
+    /// Begins with the evidence of `known` pairs from before an interruption.
     pub(super) fn new(
         name: &'a str,
         workload: &'a Workload,
@@ -59,7 +59,7 @@ impl<'a> GuardTraining<'a> {
         let shown = PairObservation { number, pair, updates: Vec::new() };
         self.kept.append(&shown, "")?;
         self.evidence.pairs.push(shown.pair);
-        // Another precision is judged over all seeds at the end.
+        // A T2 is judged over all seeds at the end.
         if self.evidence.tier == Tier::T2 { Ok(()) } else { self.judge_all() }
     }
 
@@ -71,7 +71,7 @@ impl<'a> GuardTraining<'a> {
     }
 }
 
-/// What a guard's command prints, of both arms: it is the same, or as near as the tier lets samples be.
+/// The output of a guard's command in both arms: it must be the same, or as near as the tier allows for samples.
 pub(super) struct Answers<'a> {
     name: &'a str,
     tier: Tier,
