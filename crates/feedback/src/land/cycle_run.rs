@@ -23,20 +23,20 @@ use crate::{
 /// Version of [`CycleRun`].
 pub const SCHEMA: &str = "alpha.loop.run/1";
 
-/// What came of a whole cycle.
+/// The outcome of a whole cycle.
 #[derive(Debug, Serialize)]
 pub struct CycleRun {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The 5-step test, where the configuration has one.
+    /// The 5-step test, if the configuration has one.
     pub smoke: Option<SmokeVerdict>,
-    /// The comparison, if it came to that.
+    /// The comparison, if it was reached.
     pub compare: Option<CompareReport>,
     /// The commit, if it was made.
     pub landed: Option<Landed>,
-    /// Why there is none.
+    /// Why there is no commit.
     pub refusal: Option<String>,
-    /// The bottlenecks of what is accepted now.
+    /// The bottlenecks of the accepted trainer.
     pub next: Option<ranking::Report>,
     /// Where the time went.
     pub seconds: RunSeconds,
@@ -47,7 +47,7 @@ pub struct CycleRun {
 /// Where the time of a cycle went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct RunSeconds {
-    /// Both builds, as far as they were not cached.
+    /// Builds of both arms that were not cached.
     pub build: f64,
     /// The 5-step test.
     pub smoke: f64,
@@ -57,12 +57,12 @@ pub struct RunSeconds {
     pub commit: f64,
     /// Ranking.
     pub next: f64,
-    /// From the command to its end.
+    /// From the start of the command to its end.
     pub total: f64,
 }
 
 impl RunSeconds {
-    /// With their names.
+    /// The parts with their names.
     pub fn parts(&self) -> [(&'static str, f64); 5] {
         [
             ("build", self.build),
@@ -74,7 +74,7 @@ impl RunSeconds {
     }
 }
 
-/// Runs the cycle as far as it gets.
+/// Runs the cycle until it ends or a gate refuses.
 pub fn run(
     session: &mut Session,
     options: &CommitOptions,
@@ -103,7 +103,7 @@ pub fn run(
     done.seconds.total = began.elapsed().as_secs_f64();
     match ended {
         Ok(()) => Ok(done),
-        // A gate that refuses is an answer; the report says which and keeps what was measured before.
+        // A refusal by a gate is an answer; the report names it and keeps earlier measurements.
         Err(error) if error.kind == ErrorKind::Refused => {
             done.refusal = Some(error.to_string());
             done.exit_code = 4;
@@ -113,7 +113,7 @@ pub fn run(
     }
 }
 
-/// Runs the 5-step test, where there is one; whether the cycle goes on.
+/// Runs the 5-step test, if there is one; returns whether the cycle continues.
 fn smoke(
     session: &Session,
     built_arms: &BuiltArms,
@@ -160,7 +160,7 @@ fn stages(
     done.landed = Some(landed?);
     if session.config.trace.is_some() {
         let started = Instant::now();
-        // It has landed: what is next can be asked again.
+        // The commit is made; `alpha loop next` can rank again.
         match trace_runs::rank_baseline(session, progress) {
             Ok(report) => done.next = Some(report),
             Err(error) => progress.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),

@@ -1,4 +1,4 @@
-//! A change of the instrument, measured by both instruments, so that the series can be joined.
+//! A change of the instrument: a measurement with both instruments, so that the series can be joined.
 
 use pairbench::{
     Arm,
@@ -27,18 +27,18 @@ pub const KIND: &str = "bridge";
 /// Runs under each instrument.
 const RUNS: u64 = 6;
 
-/// Old and new instrument beside each other.
+/// A measurement with the old and the new instrument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bridge {
-    /// Before.
+    /// The commit before the change.
     pub baseline: Revision,
-    /// After.
+    /// The commit with the change.
     pub candidate: Revision,
     /// The workload before.
     pub old_command: String,
     /// The workload after.
     pub new_command: String,
-    /// ln(seconds a token before / after), a pair of runs each.
+    /// ln(seconds per token before / after), for each pair of runs.
     pub d: Vec<f64>,
 }
 
@@ -47,7 +47,7 @@ pub struct Bridge {
 pub struct Recorded {
     /// Its record.
     pub id: RecordId,
-    /// In a sentence.
+    /// Its result, in a sentence.
     pub text: String,
 }
 

@@ -1,7 +1,7 @@
 //! `alpha loop bisect`: which commit lost speed.
 //!
-//! Every commit in the middle is measured against the good end directly, so errors do not add up. The
-//! question is always the same: is it slower than the good end by half of what was lost?
+//! Every commit in the middle is measured directly against the good end, so that errors do not add up. The question is
+//! always the same: is it slower than the good end by at least half of the loss?
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 /// Version of [`Bisection`].
 pub const SCHEMA: &str = "alpha.loop.bisect/1";
 
-/// What was found.
+/// The result of a bisection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bisection {
     /// [`SCHEMA`].
@@ -28,11 +28,11 @@ pub struct Bisection {
     pub culprit: String,
     /// Its subject.
     pub subject: String,
-    /// What was lost from the good end to the bad, in per cent of speed.
+    /// The loss from the good end to the bad end, in per cent of speed.
     pub lost_pct: f64,
-    /// The commits that were measured, against the good end.
+    /// The commits that were measured against the good end.
     pub measured: Vec<Measured>,
-    /// Commits that cannot be built or run: the loss may be theirs where they come right before the culprit.
+    /// Commits that cannot be built or run: one of them may be the culprit if it is right before the reported one.
     pub skipped: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct Bisection {
 pub struct Measured {
     /// The commit.
     pub commit: String,
-    /// Beside the good end.
+    /// Its estimate against the good end.
     pub estimate: Option<Estimate>,
     /// Whether it has lost the speed.
     pub is_slow: bool,

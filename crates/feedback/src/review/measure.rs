@@ -1,4 +1,4 @@
-//! Two commits measured against each other now: for audits, reruns and bisection. Never a claim.
+//! Measures two commits against each other: for audits, reruns and bisection. Never a claim.
 
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,15 @@ pub const KIND: &str = "measurement";
 /// One commit against another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measurement {
-    /// What for: `audit`, `rerun`, `bisect`, `reference`.
+    /// Its purpose: `audit`, `rerun`, `bisect`, `reference`.
     pub purpose: String,
-    /// A.
+    /// The first commit.
     pub baseline: Revision,
-    /// B.
+    /// The second commit.
     pub candidate: Revision,
-    /// Of the machine.
+    /// Fingerprint of the machine.
     pub fingerprint: String,
-    /// Of all draws.
+    /// Seed of all draws.
     #[serde(rename = "coins")]
     pub draws: Randomization,
     /// Fixed before the first pair.
@@ -47,22 +47,22 @@ pub struct Measurement {
     /// The smallest difference that counted.
     #[serde(default)]
     pub epsilon_pct: f64,
-    /// What they say.
+    /// The verdict of the pairs.
     pub verdict: Verdict,
-    /// In a sentence.
+    /// Its reason, in a sentence.
     pub reason: String,
-    /// B beside A.
+    /// The second commit against the first.
     pub estimate: Option<Estimate>,
 }
 
 impl Measurement {
-    /// The same from its pairs alone; none where its plan is not known.
+    /// Judges its pairs again; none where its plan is not known.
     pub fn judged(&self) -> Option<Judgement> {
         Some(judge(&self.d, self.plan.looks()?, self.epsilon_pct))
     }
 }
 
-/// What is asked of two commits.
+/// A question about two commits.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// As in [`Measurement::purpose`].

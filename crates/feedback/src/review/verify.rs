@@ -1,8 +1,7 @@
-//! What a claim is worth: recomputed from its record, or measured again.
+//! Verifies claims: recomputes them from their records, or measures them again.
 //!
-//! A record proves that the numbers follow from the data, not that the data are true: for that,
-//! measure again. What follows is computed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the commit
-//! that the claim stands on.
+//! A record proves that the numbers follow from the data, not that the data are true; only a new measurement shows that.
+//! Numbers are recomputed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the claim's parent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,39 +38,39 @@ pub const SCHEMA: &str = "alpha.loop.verify/1";
 /// A claim has two decimals.
 const ROUNDING_PCT: f64 = 0.0051;
 
-/// What became of one claim.
+/// The result for one claim.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
     /// The commit.
     pub commit: String,
     /// Its subject.
     pub subject: String,
-    /// What it claims, in per cent of speed; none if it claims nothing.
+    /// The claimed gain, in per cent of speed; none if it claims nothing.
     pub claim_pct: Option<f64>,
-    /// The record, if there is one: its whole id where the ledger has it, else as the message names it.
+    /// The record, if there is one: its full id if the ledger has it, else as the message names it.
     pub record: Option<String>,
-    /// The earlier commit of the history that names the same record: the gain is that one's.
+    /// An earlier commit of the history with the same record: the gain belongs to that commit.
     pub repeats: Option<String>,
     /// The target of `loop.toml` that it was measured for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Whether this very tree was measured; a claim that was rebased or picked keeps its record by its patch.
     pub measured_here: bool,
-    /// What does not fit; empty if the claim follows from its record.
+    /// The problems; empty if the claim follows from its record.
     pub problems: Vec<String>,
-    /// What a reader should know all the same.
+    /// What a reader should know of a claim even if it holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What measuring again said.
+    /// The result of measuring again.
     pub rerun: Option<Rerun>,
 }
 
-/// What measuring again said.
+/// The result of measuring again.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rerun {
     /// Whether it agrees.
     pub outcome: Agreement,
-    /// In a sentence.
+    /// The outcome in a sentence.
     pub reason: String,
     /// The new estimate.
     pub estimate: Option<Estimate>,
@@ -83,7 +82,7 @@ pub struct Rerun {
 pub enum Agreement {
     /// The intervals overlap, and the new one lies above zero.
     Agrees,
-    /// They do not.
+    /// The intervals do not overlap.
     Disagrees,
     /// The new interval is too wide to tell.
     CannotResolve,
@@ -100,7 +99,7 @@ impl Agreement {
     }
 }
 
-/// What became of all claims that were asked for.
+/// The result for all requested claims.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
     /// [`SCHEMA`].
@@ -109,12 +108,12 @@ pub struct VerifyReport {
     pub holds: bool,
     /// One for each commit, the oldest first.
     pub claims: Vec<Verification>,
-    /// Records that a commit of this history held and that are gone.
+    /// Records that an earlier commit of this history held and that are now missing.
     pub dropped_records: Vec<String>,
 }
 
 impl VerifyReport {
-    /// Of these.
+    /// A report of these.
     pub fn new(claims: Vec<Verification>, dropped_records: Vec<String>) -> VerifyReport {
         let holds = dropped_records.is_empty() && claims.iter().all(Verification::holds);
         VerifyReport { schema: SCHEMA, holds, claims, dropped_records }
@@ -175,8 +174,8 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     Ok(found)
 }
 
-/// By attempt, the first commit that names one of its records: of the history that ends in the last of these commits, the
-/// oldest first, and of themselves.
+/// For each attempt, the first commit that names one of its records, in the history of the last of these commits and in
+/// these commits themselves.
 fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<String, String>, LoopError> {
     let Some(newest) = entries.last() else { return Ok(BTreeMap::new()) };
     let mut first = BTreeMap::new();
@@ -190,7 +189,7 @@ fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<Stri
     Ok(first)
 }
 
-/// What a record is one of: the same pairs may be recorded again and again. Other records stand for themselves.
+/// The attempt that a record is of: one attempt may have several records. Records of other kinds stand for themselves.
 fn attempt_of(record: &Record) -> String {
     record.body::<AttemptRecord>().map_or_else(|_| record.id.to_string(), |body| body.attempt.key)
 }
@@ -209,7 +208,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         rerun: None,
     };
     let Some(name) = verification.record.clone() else {
-        // Who claims nothing, or admits a loss, needs no evidence.
+        // A commit that claims nothing, or admits a loss, needs no evidence.
         if !claim.is_some_and(Claim::is_gain) {
             return Ok(verification);
         }
@@ -219,7 +218,7 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
     let (id, body) = match session.ledger.get(&name) {
         Ok(record) => {
             verification.record = Some(record.id.to_string());
-            // A change of the instrument, whose record is of both instruments.
+            // The record of a change of the instrument is not one of an attempt.
             if claim.is_none() && record.kind != evidence::KIND {
                 return Ok(verification);
             }
@@ -312,11 +311,11 @@ struct Trees {
     patch_id: String,
 }
 
-/// None of a commit without a parent.
+/// None for a commit without a parent.
 fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError> {
     let (repository, unmeasured) = (&session.repository, session.config.unmeasured());
     let tree = repository.tree_of(&entry.id)?;
-    // In a shallow clone a commit can name a parent that is not there.
+    // In a shallow clone the parent may be missing.
     let Some(parent) = entry.parents.first().and_then(|parent| repository.tree_of(parent).ok()) else {
         return Ok(None);
     };
@@ -344,8 +343,8 @@ fn config_text(session: &Session, tree: &str) -> Result<String, LoopError> {
     }
 }
 
-/// The configuration that a record was measured under: its parent's, where that is the baseline, else the one with its
-/// hash in the baseline's tree.
+/// The configuration that a record was measured under: its parent's, if the parent is the baseline, else the one in the
+/// baseline's tree, if it has the recorded hash.
 fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, LoopError> {
     let target = record.attempt.manifest.target.as_deref();
     let asked = &record.attempt.manifest.config;
@@ -366,7 +365,7 @@ fn first_line(error: &LoopError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Everything of a record again, from its rows.
+/// Recomputes everything in a record from its rows; returns the problems.
 fn recompute(
     session: &Session,
     Recorded { id, record }: &Recorded,
@@ -400,7 +399,7 @@ fn recompute(
     problems
 }
 
-/// What only holds where the commit stands on the baseline that it was measured beside.
+/// Checks that apply only if the commit's parent is the baseline that it was measured against; returns the problems.
 fn on_its_parent(
     session: &Session,
     entry: &LogEntry,

@@ -1,4 +1,4 @@
-//! The words and numbers of a subject in plain signs, and what a reader of speed-ups takes them for.
+//! The words and numbers of a subject in plain signs, and their meaning for a reader of speed-ups.
 
 /// A word, a number or a sign, with its place in the text.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +11,7 @@ pub(super) struct Token<'t> {
     pub(super) end: usize,
 }
 
-/// What a token says about speed.
+/// What a token means for speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     /// A number, in digits or words, without a unit.
@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Percent,
     /// `x`, `times`, `fold` behind a number; `x` before one.
     Times,
-    /// `twice`, `tenfold`: a factor by itself. `double` and `triple` ask for a noun of speed right behind them.
+    /// `twice`, `tenfold`: a factor by itself. `double` and `triple` need a noun of speed right behind them.
     Multiple,
     /// `half`, `a third`.
     Share,
@@ -34,9 +34,9 @@ pub(super) enum Kind {
     Rate,
     /// `faster`, `speed-up`: says the direction, too.
     Faster,
-    /// `speed`, `throughput`: more of it is better.
+    /// `speed`, `throughput`: higher is better.
     Speed,
-    /// `step time`, `latency`: less of it is better.
+    /// `step time`, `latency`: lower is better.
     Duration,
     /// `per step`, behind a time.
     PerStep,
@@ -48,15 +48,15 @@ pub(super) enum Kind {
     Loss,
     /// `not`, `without`.
     Negation,
-    /// `about`, `by`: may stand between a quantity and what it is one of.
+    /// `about`, `by`: may stand between a quantity and its noun.
     Filler,
-    /// `for`, `with`, `and`: what follows is about something else.
+    /// `for`, `with`, `and`: the words that follow are about something else.
     Break,
     /// `on`, `over`: may follow a quantity that ends its phrase.
     Preposition,
     /// `memory`, `coverage`: a quantity of something that is not speed.
     Other,
-    /// `tiles`, `unrolled`: a factor of them is a shape.
+    /// `tiles`, `unrolled`: a factor beside them is a shape.
     Shape,
     /// `build`, `tests`: speed, but not of training.
     Elsewhere,
@@ -68,7 +68,7 @@ pub(super) enum Kind {
     Sign(char),
 }
 
-/// Words by what they are; phrases are joined by a space. The first line that has a word holds.
+/// Words by kind; phrases are joined by a space. The first line that has a word counts.
 const WORDS: &[(Kind, &str)] = &[
     (
         Kind::Percent,
@@ -196,7 +196,7 @@ const UNITS: &[&str] = &[
 ];
 const SECONDS: &[&str] = &["s", "sec", "secs", "second", "seconds", "min", "minute", "h", "hr", "hour", "day", "ms"];
 
-/// Number words, with what they are worth at least; the last stand for several.
+/// Number words with their value; vague ones have a lower bound.
 const NUMBERS: &[(&str, f64)] = &[
     ("one", 1.0),
     ("two", 2.0),
@@ -256,7 +256,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// Numbers, words and single signs, by their places. A word that hangs on a number is one of its own.
+/// The places of numbers, words and single signs. A word right behind a number is a piece of its own.
 fn pieces(text: &str) -> Vec<(usize, usize)> {
     let is_letter = |c: char| c.is_alphabetic() || c == '_';
     let mut pieces = Vec::new();
@@ -282,7 +282,7 @@ fn pieces(text: &str) -> Vec<(usize, usize)> {
     pieces
 }
 
-/// Digits, with points and commas between them. A letter that looks like a digit is one among digits.
+/// Length of a number: digits, with points and commas between them. The letter `o` counts as a zero among digits.
 fn number_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut end = 0;
@@ -312,12 +312,12 @@ impl<'t> Ahead<'t, '_> {
         self.pieces.get(index).map_or("", |(start, end)| &self.text[*start..*end])
     }
 
-    /// Whether nothing stands between a piece and the next.
+    /// Whether a piece ends where the next one begins.
     fn touches(&self, index: usize) -> bool {
         self.pieces.get(index + 1).is_some_and(|next| next.0 == self.pieces[index].1)
     }
 
-    /// Whether a number stands before, with a hyphen between them at most.
+    /// Whether a number comes before, with at most a hyphen in between.
     fn is_behind_number(&self) -> bool {
         match self.before {
             [.., last] if matches!(last.kind, Kind::Number(_)) => true,
@@ -326,7 +326,7 @@ impl<'t> Ahead<'t, '_> {
         }
     }
 
-    /// What the first pieces are, and how many of them.
+    /// The kind of the next token, and how many pieces it takes.
     fn classify(&self) -> (Kind, usize) {
         let found = self.number().or_else(|| self.unit()).or_else(|| self.sign()).or_else(|| self.power());
         // The longest phrase that the lists have, with hyphens or spaces between its words.
@@ -346,7 +346,7 @@ impl<'t> Ahead<'t, '_> {
         Some(if is_share { (Kind::Share, 3) } else { (Kind::Number(value(word)), 1) })
     }
 
-    /// A rate, a time with what it is of, or `/step`.
+    /// A rate, a time per unit, or `/step`.
     fn unit(&self) -> Option<(Kind, usize)> {
         let [word, second, third] = [0, 1, 2].map(|index| self.piece(index));
         if UNITS.contains(&word) {
@@ -360,7 +360,7 @@ impl<'t> Ahead<'t, '_> {
         }
         let is_time = SECONDS.contains(&word) || matches!(word, "us" | "ns");
         if is_time && matches!(second, "/" | "per" | "a") && third.len() > 1 && UNITS.contains(&third) {
-            // `5 ms/step` is a time and what it is of; `ms/step` alone is the name of a duration.
+            // `5 ms/step` is a time followed by its unit; `ms/step` alone names a duration.
             return Some(if self.is_behind_number() { (Kind::Time, 1) } else { (Kind::Duration, 3) });
         }
         (word == "/" && second.len() > 1 && UNITS.contains(&second)).then_some((Kind::PerStep, 2))
@@ -382,7 +382,7 @@ impl<'t> Ahead<'t, '_> {
         (touches_number && matches!(self.piece(0), "k" | "m" | "g")).then_some((Kind::Filler, 1))
     }
 
-    /// The first so many words, if a list has them as a phrase.
+    /// The next `words` words, if a list has them as a phrase.
     fn listed(&self, words: usize) -> Option<(Kind, usize)> {
         let (phrase, taken) = self.phrase(words)?;
         let entry = WORDS.iter().find(|(_, list)| list.split('|').any(|entry| entry == phrase));
@@ -405,7 +405,7 @@ impl<'t> Ahead<'t, '_> {
         SHARES.contains(&&*phrase).then_some((share, taken))
     }
 
-    /// Whether a listed word means something else, because no number stands beside it.
+    /// Whether a listed word means something else because it lacks a number beside it.
     fn lacks_number(&self, kind: Kind, phrase: &str) -> bool {
         let is_behind_number = self.is_behind_number();
         match kind {
@@ -420,7 +420,7 @@ impl<'t> Ahead<'t, '_> {
         }
     }
 
-    /// The first so many words as one phrase, and the pieces that it takes.
+    /// The next `words` words as one phrase, and how many pieces it takes.
     fn phrase(&self, words: usize) -> Option<(String, usize)> {
         let mut phrase = self.piece(0).to_owned();
         let mut taken = 1;
@@ -447,7 +447,7 @@ fn is_number(piece: &str) -> bool {
     piece.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Good enough to tell more from less.
+/// The value of a number, exact enough to tell more from less.
 fn value(number: &str) -> f64 {
     let point = number.rfind(['.', ',']).filter(|&at| number.len() - at != 4 || number.starts_with('0'));
     let digits = |text: &str| {
