@@ -1,8 +1,8 @@
 //! A comparison from the working tree to its verdict.
 //!
 //! The steps: snapshot, build, check for equal binaries, the instrument's self-test, plan, pairs with a look after each
-//! (parity is judged with each pair), guards after FASTER. Every pair is on disk before the next begins. An attempt that
-//! has an answer keeps it.
+//! (parity is judged with each pair), guards after FASTER. Every pair is on disk before the next begins. An attempt
+//! that has an answer keeps it.
 
 pub mod built_arms;
 pub mod identity;
@@ -197,8 +197,8 @@ fn manifest(session: &Session, built_arms: &BuiltArms) -> Result<Manifest, LoopE
     })
 }
 
-/// Runs pairs until there is an answer, the plan ends, or the budget is spent; then makes the checks that need all pairs.
-/// The attempt gets its verdict only after all of that, so that an interrupted one can continue.
+/// Runs pairs until there is an answer, the plan ends, or the budget is spent; then makes the checks that need all
+/// pairs. The attempt gets its verdict only after all of that, so that an interrupted one can continue.
 fn measure(
     session: &Session,
     built_arms: &BuiltArms,

@@ -1,5 +1,5 @@
-//! The confirmation after FASTER: a number of fresh pairs that is fixed beforehand, with one look. Their estimate is the
-//! claim, and their training must be the same too.
+//! The confirmation after FASTER: a number of fresh pairs that is fixed beforehand, with one look. Their estimate is
+//! the claim, and their training must be the same too.
 
 pub mod anchor;
 pub mod plain;

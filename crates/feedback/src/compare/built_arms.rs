@@ -94,7 +94,7 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
     match others.first() {
         None => Ok(()),
         Some(other) => Err(LoopError::refused(format!("`{}` is not a file of the instrument", other.display()))
-            .hint("commit the instrument's change by itself: what else changes is to be measured with it")),
+            .hint("commit the instrument's change by itself: other changes are then measured with it")),
     }
 }
 

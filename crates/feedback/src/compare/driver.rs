@@ -1,8 +1,8 @@
 //! Which pair runs next, what became of it, and when there is an answer: the loop's decisions without its processes.
 //!
 //! Pairs come through [`PairSource`]: from two trainers ([`compare`](crate::compare), [`confirm`](crate::confirm),
-//! [`guards`](crate::compare::guards)), or from numbers in a test. Nothing here starts a process, reads a clock or knows of git.
-//! A pair stands on disk as begun before it runs, and what became of it before the next one begins
+//! [`guards`](crate::compare::guards)), or from numbers in a test. Nothing here starts a process, reads a clock or
+//! knows of git. A pair stands on disk as begun before it runs, and what became of it before the next one begins
 //! ([`bookkeeping`](crate::attempt::bookkeeping)).
 
 use pairbench::{
@@ -175,8 +175,8 @@ fn most_pairs(attempt: &Attempt, plan: &PairPlan, looks: Plan) -> usize {
     (so_far + plan.pairs).min(looks.most_pairs()).min(MOST_PAIRS).max(so_far)
 }
 
-/// Runs the missing pairs of the confirmation; returns a refusal if they cannot be judged. Where pairs were lost, as many
-/// more are run as a gain needs to be shown in spite of them, by a rule that is fixed beforehand.
+/// Runs the missing pairs of the confirmation; returns a refusal if they cannot be judged. Where pairs were lost, as
+/// many more are run as a gain needs to be shown in spite of them, by a rule that is fixed beforehand.
 ///
 /// # Errors
 /// As [`run_pair`]. The confirmation then stays open, and the next call continues.

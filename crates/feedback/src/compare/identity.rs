@@ -10,8 +10,8 @@ use crate::{
     store::{session::Session, state::Cycle},
 };
 
-/// The attempt at these two programs, open or ended, if there is one. It may have been of other trees that build the same
-/// programs; it now gets these trees and the open cycle.
+/// The attempt at these two programs, open or ended, if there is one. It may have been of other trees that build the
+/// same programs; it now gets these trees and the open cycle.
 pub fn known(session: &Session, built_arms: &BuiltArms) -> Result<Option<Attempt>, LoopError> {
     let cycle = session.state.cycle()?;
     let tiers = match &cycle {

@@ -1,11 +1,11 @@
 //! Luck of layout: the place of functions and data in memory changes speed, whatever the change is, and fresh pairs of
-//! the same two programs cannot tell it from a gain. Mytkowicz et al., Producing wrong data without doing anything obviously wrong, ASPLOS 2009;
-//! Curtsinger and Berger, Stabilizer, ASPLOS 2013.
+//! the same two programs cannot tell it from a gain. Mytkowicz et al., Producing wrong data without doing anything
+//! obviously wrong, ASPLOS 2009; Curtsinger and Berger, Stabilizer, ASPLOS 2013.
 //!
 //! A build command with `{layout}` can build the same source in other layouts; 0 is the source's own order. The
-//! self-test measures how much they differ. A gain must exceed what two layouts may differ by. One beyond all doubt needs
-//! nothing more; any other is confirmed over several layouts of both sides, and so is every gain where noise hides how much
-//! layouts differ. Where layouts cannot be varied, a fixed floor takes their place.
+//! self-test measures how much they differ. A gain must exceed what two layouts may differ by. One beyond all doubt
+//! needs nothing more; any other is confirmed over several layouts of both sides, and so is every gain where noise
+//! hides how much layouts differ. Where layouts cannot be varied, a fixed floor takes their place.
 
 use std::{
     collections::BTreeSet,
@@ -36,9 +36,9 @@ pub enum Stage {
     Confirmation,
 }
 
-/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order, so that
-/// they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source that does
-/// well in them. No two stages share one.
+/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order,
+/// so that they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source
+/// that does well in them. No two stages share one.
 pub fn drawn(draws: Randomization, stage: Stage) -> [Vec<u32>; 2] {
     let stage = stage as u32;
     let mut of_baseline: Vec<u32> = (1..=CONFIRMED_OVER as u32).map(|layout| layout + stage * MOST).collect();

@@ -1,9 +1,9 @@
 //! Whether both arms of a comparison train the same, judged pair by pair.
 //!
-//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. For the first pair and some drawn
-//! ones, the updates of single steps and of the whole run are compared too, and the baseline's program evaluates the
-//! trained weights. All pairs have the same turns, and the closer look is drawn after a pair has run, so that a trainer
-//! cannot tell. Sampling is compared at the end, from weights that the baseline trained.
+//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. For the first pair and some
+//! drawn ones, the updates of single steps and of the whole run are compared too, and the baseline's program evaluates
+//! the trained weights. All pairs have the same turns, and the closer look is drawn after a pair has run, so that a
+//! trainer cannot tell. Sampling is compared at the end, from weights that the baseline trained.
 
 use std::{
     collections::BTreeMap,
@@ -88,7 +88,8 @@ pub fn without_a_gain(
     SameTraining::new(session, built_arms, attempt, progress)?.judge_all(attempt, progress)
 }
 
-/// Judges losses, norms and tokens, and the loss on other data where it was measured: for runs that did not save weights.
+/// Judges losses, norms and tokens, and the loss on other data where it was measured: for runs that did not save
+/// weights.
 pub fn of_records(evidence: &Evidence) -> Parity {
     let judged = Parity::judge(evidence);
     let is_evaluated = evidence.pairs.iter().any(|pair| pair.held_out.is_some());
@@ -443,8 +444,8 @@ fn first_failure(parity: &Parity) -> Option<String> {
     parity.failures().next().map(|check| format!("parity: {check}"))
 }
 
-/// Notes counters that differ, summed over the run, and the operations of a step of the baseline. Where only one arm has
-/// a counter, none are noted: one that is no longer counted may have grown.
+/// Notes counters that differ, summed over the run, and the operations of a step of the baseline. Where only one arm
+/// has a counter, none are noted: one that is no longer counted may have grown.
 fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
     // The last step but one: the first step sets things up, and the last may save.
     attempt.flops = records.baseline.rows.iter().rev().nth(1).and_then(|row| row.counters.get("flops").copied());

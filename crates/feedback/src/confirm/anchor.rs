@@ -62,7 +62,7 @@ pub fn judge(
     let shown = trained(session, &anchor, &built_arms.revisions[1].commit, progress).map_err(|error| match error.kind {
         ErrorKind::Failed | ErrorKind::Usage => {
             LoopError::refused(format!("T2 cannot be judged beside the commit before the first, `{}`: {}", short(&anchor), error.message))
-                .hint("without it nobody knows what all of them do together; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
+                .hint("all T2s together cannot be judged without it; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
         }
         _ => error,
     })?;

@@ -1,11 +1,11 @@
 //! Plain runs after the confirmation: the gain must also be there without turns.
 //!
 //! Both arms run as a user starts them, without the turn protocol, for more steps than the workload has; the number of
-//! steps is drawn now, as the seeds are. Whole processes are timed from outside ([`pair::plain`]). First they run in slices
-//! of the loop's clock, which is about as quiet as turns: the gain must be shown, and if it is smaller than was confirmed,
-//! less is claimed. Then some runs follow one after the other, in which nothing is stopped: they are noisier, and only
-//! refuse a gain that is clearly absent. Both arms must train the same in all of them, by the same rules as before: a
-//! trainer that stops learning after the workload's last step is found here.
+//! steps is drawn now, as the seeds are. Whole processes are timed from outside ([`pair::plain`]). First they run in
+//! slices of the loop's clock, which is about as quiet as turns: the gain must be shown, and if it is smaller than was
+//! confirmed, less is claimed. Then some runs follow one after the other, in which nothing is stopped: they are
+//! noisier, and only refuse a gain that is clearly absent. Both arms must train the same in all of them, by the same
+//! rules as before: a trainer that stops learning after the workload's last step is found here.
 
 use std::time::Instant;
 
@@ -117,7 +117,7 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
     }
     // A T2 is judged over all seeds together.
     if source.evidence.tier == Tier::T2 && !source.has_all_seeds() {
-        return Ok(Some("plain runs of a T2 were interrupted, so that nobody knows what they learned".to_owned()));
+        return Ok(Some("plain runs of a T2 were interrupted, so that it is not known what they learned".to_owned()));
     }
     if let Some(check) =
         same_training::of_records(&source.evidence).failures().next().filter(|_| source.has_all_seeds())

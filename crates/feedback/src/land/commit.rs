@@ -1,8 +1,8 @@
 //! Landing: runs the remaining gates on exactly the tree that was compared, then commits it.
 //!
-//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation, whose estimate is the number
-//! in the subject. A commit without a claim (LEANER, or on request) has no percentage. A change of the instrument has its
-//! own kind of commit.
+//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation, whose estimate is the
+//! number in the subject. A commit without a claim (LEANER, or on request) has no percentage. A change of the
+//! instrument has its own kind of commit.
 
 use std::time::Instant;
 
@@ -172,7 +172,7 @@ fn same_walls(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
         return Ok(());
     }
     Err(LoopError::refused(format!("the walls of the comparison were {then}, here they are {now}"))
-        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare anew here"))
+        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare again here"))
 }
 
 /// The attempt on disk must be the one that the ledger has, with rows added.
@@ -296,8 +296,8 @@ fn not_confirmed(attempt: &Attempt) -> LoopError {
         .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
 }
 
-/// The parent must be the baseline, which the gain was measured against. Where the baseline was another commit with the same
-/// measured tree, HEAD takes its place, because earlier claims are looked for in HEAD's history.
+/// The parent must be the baseline, which the gain was measured against. Where the baseline was another commit with the
+/// same measured tree, HEAD takes its place, because earlier claims are looked for in HEAD's history.
 fn stand_on_head(session: &Session, built_arms: &mut BuiltArms) -> Result<(), LoopError> {
     let head = session.repository.head()?;
     let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
@@ -457,7 +457,8 @@ fn body(
     Ok(text)
 }
 
-/// Commits a change of the instrument: no claim, but a measurement with both instruments, so that the series can be joined.
+/// Commits a change of the instrument: no claim, but a measurement with both instruments, so that the series can be
+/// joined.
 fn instrument(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
     let mut built_arms = built_arms::of_instrument(session, progress)?;
     stand_on_head(session, &mut built_arms)?;

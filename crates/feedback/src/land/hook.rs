@@ -1,9 +1,9 @@
 //! The `commit-msg` hook: a gain is claimed with the record of its measurement, or not at all.
 //!
 //! A subject that reads as a claim of speed but has another form is refused, with the right form as a hint; all other
-//! commits pass. The hook guards against mistakes, not against intent (`git commit --no-verify`): `alpha loop audit` and
-//! `verify` read the history by the same rules. A merge, a rebase or an amended commit is judged like any other: by the
-//! staged tree.
+//! commits pass. The hook guards against mistakes, not against intent (`git commit --no-verify`): `alpha loop audit`
+//! and `verify` read the history by the same rules. A merge, a rebase or an amended commit is judged like any other: by
+//! the staged tree.
 
 use std::{
     env, fmt, fs,
@@ -49,8 +49,8 @@ pub struct Installed {
     pub hook: String,
     /// Path of the hook that was there before; it is called first.
     pub kept: Option<String>,
-    /// Whether other repositories may share that folder of hooks (`core.hooksPath`). In those without a `loop.toml`, every
-    /// commit passes.
+    /// Whether other repositories may share that folder of hooks (`core.hooksPath`). In those without a `loop.toml`,
+    /// every commit passes.
     pub shared: bool,
 }
 
@@ -337,7 +337,8 @@ mod tests {
         Staged { measured_tree: tree.into(), measured_parents: vec!["eeee".into(), "cccc".into()], patch_ids }
     }
 
-    /// Checks a message, in which `@` stands for the id of a record. Without `staged`, the staged tree must not be read.
+    /// Checks a message, in which `@` stands for the id of a record. Without `staged`, the staged tree must not be
+    /// read.
     #[track_caller]
     fn check_message(kind: &str, body: &Value, message: &str, staged: Option<Staged>) -> Result<(), String> {
         let dir = tempfile::tempdir().unwrap();

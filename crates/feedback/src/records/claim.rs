@@ -2,9 +2,10 @@
 //! record behind the number.
 //!
 //! Writing is strict, reading is lenient: anything that a person would take for a claim of speed is one, however it is
-//! spelled, and one of another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers, as
-//! the loop's own do. Number and interval are the confirmation's, so the comparison did not select them. The confirmation's
-//! own test did, since only a gain that passes is published; that is corrected for, see [`pairbench::stats::conditional`].
+//! spelled, and one of another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers,
+//! as the loop's own do. Number and interval are the confirmation's, so the comparison did not select them. The
+//! confirmation's own test did, since only a gain that passes is published; that is corrected for, see
+//! [`pairbench::stats::conditional`].
 
 mod plain;
 mod speedup;
@@ -256,7 +257,7 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     } else if text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("perf:")) {
         ("begins with `perf:`".to_owned(), "leave it out: it is put before the summary")
     } else if chars > MAX_SUMMARY_CHARS {
-        (format!("has {chars} characters, room is for {MAX_SUMMARY_CHARS}"), "shorten it; details belong in the body")
+        (format!("has {chars} characters, at most {MAX_SUMMARY_CHARS} fit"), "shorten it; details belong in the body")
     } else {
         return Ok(text);
     };

@@ -25,7 +25,8 @@ pub struct AttemptRecord {
     pub estimate: Option<Estimate>,
     /// Result of the fresh pairs, if there were any.
     pub confirmation: Option<ConfirmationOutcome>,
-    /// The claim of its commit, if it was confirmed. The first records lack it: there it is the confirmation's estimate.
+    /// The claim of its commit, if it was confirmed. The first records lack it: there it is the confirmation's
+    /// estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Estimate>,
     /// The baseline.
@@ -105,7 +106,7 @@ pub struct BenchmarkRecorded {
 /// Records a row of the benchmark's history, given as a line of names and a line of values.
 pub fn record_benchmark(session: &mut Session, text: &str) -> Result<BenchmarkRecorded, LoopError> {
     let wrong = |what: &str| {
-        LoopError::usage(format!("no row of a benchmark: {what}"))
+        LoopError::usage(format!("not a row of a benchmark: {what}"))
             .hint("a line of column names and a line of values, as `perf/compiled-loop-history.csv` has them")
     };
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());

@@ -1,8 +1,8 @@
 //! Fits an attempt into a record: texts that are too long are cut, and show it.
 //!
-//! An attempt that cannot be recorded would not be counted, so no text may keep it out of the ledger. Texts and names of
-//! kernels come from trainers, builds and configurations and can have any length; pairs, hashes and numbers are evidence
-//! and stay. An attempt that fits is recorded unchanged.
+//! An attempt that cannot be recorded would not be counted, so no text may keep it out of the ledger. Texts and names
+//! of kernels come from trainers, builds and configurations and can have any length; pairs, hashes and numbers are
+//! evidence and stay. An attempt that fits is recorded unchanged.
 
 use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! The registry of attempts: every attempt counts, and no `git clean`, new cycle or lost record removes it.
 //!
 //! An attempt is registered before its first pair, in the repository's common git folder and in the tree of
-//! `refs/alpha-loop/attempts`, both shared by linked worktrees. Attempts of other clones are read where they were fetched
-//! as `refs/alpha-loop/remotes/<remote>/attempts`; `git push <remote> refs/alpha-loop/attempts` shares ours. Records of the
-//! ledger count too. The registry is the union of all these, with each attempt once, by its key.
+//! `refs/alpha-loop/attempts`, both shared by linked worktrees. Attempts of other clones are read where they were
+//! fetched as `refs/alpha-loop/remotes/<remote>/attempts`; `git push <remote> refs/alpha-loop/attempts` shares ours.
+//! Records of the ledger count too. The registry is the union of all these, with each attempt once, by its key.
 //!
 //! Attempts are counted by target, over all baselines: a branch that was amended, rebased or left keeps its count.
 
@@ -53,8 +53,8 @@ pub struct Entry {
     pub command: String,
     /// When it was registered, before its first pair.
     pub began: Timestamp,
-    /// Chances that it had to be called faster: one more if it continued after its plan, and one more for each time that
-    /// its state was lost and it started over.
+    /// Chances that it had to be called faster: one more if it continued after its plan, and one more for each time
+    /// that its state was lost and it started over.
     pub chances: usize,
     /// How its comparison ended; none while it is open.
     pub verdict: Option<Verdict>,
@@ -180,7 +180,8 @@ impl Registry {
         self.entries.get(key)
     }
 
-    /// Chances that the known attempts on the session's target had; at least the highest count in a record of the ledger.
+    /// Chances that the known attempts on the session's target had; at least the highest count in a record of the
+    /// ledger.
     pub fn attempts(&self, session: &Session) -> usize {
         self.present(session).max(recorded(session))
     }
@@ -201,8 +202,9 @@ impl Registry {
         })
     }
 
-    /// Another attempt at the same two programs on this machine, or this one with its state lost, whose confirmation was
-    /// begun. One under another key counts even if it was confirmed: a later gate refused it, and it is not tried again.
+    /// Another attempt at the same two programs on this machine, or this one with its state lost, whose confirmation
+    /// was begun. One under another key counts even if it was confirmed: a later gate refused it, and it is not tried
+    /// again.
     pub fn asked_before(&self, attempt: &Attempt) -> Option<(&Entry, Asked)> {
         let own = Entry::of(attempt, Timestamp::UNIX_EPOCH);
         let is_same = |entry: &&Entry| {
@@ -245,8 +247,8 @@ fn recorded(session: &Session) -> usize {
     of_target.filter_map(|(_, record)| record.attempt.bookkeeping.attempts_known).max().unwrap_or(0)
 }
 
-/// Registers the state of an attempt in the common git folder and the shared reference, and notes the count of attempts in
-/// the attempt. A comparison of a program with itself does not count.
+/// Registers the state of an attempt in the common git folder and the shared reference, and notes the count of attempts
+/// in the attempt. A comparison of a program with itself does not count.
 pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
     if attempt.is_identical {
         return Ok(());

@@ -1,8 +1,8 @@
 //! Recomputes everything in an attempt from its rows: no derived number in a file is trusted.
 //!
-//! `commit` does this with the attempt on disk right before landing, and `verify` with records. The requirements come from
-//! the configuration of the baseline's own commit: its guards, its rules of parity, the area. This finds edits that are
-//! inconsistent; rows that were invented consistently are only found by measuring again.
+//! `commit` does this with the attempt on disk right before landing, and `verify` with records. The requirements come
+//! from the configuration of the baseline's own commit: its guards, its rules of parity, the area. This finds edits
+//! that are inconsistent; rows that were invented consistently are only found by measuring again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,8 +72,8 @@ pub struct Asked<'a> {
     pub message: Option<&'a str>,
 }
 
-/// What is missing or does not follow from the attempt's rows; empty if everything holds. Records from before a rule are not
-/// checked for what they could not hold.
+/// What is missing or does not follow from the attempt's rows; empty if everything holds. Records from before a rule
+/// are not checked for what they could not hold.
 pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     let mut problems = Vec::new();
     let is_older = attempt.rules == 0;
@@ -351,8 +351,8 @@ fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
     outside.interval_ms.0 > 0.0 && outside.saved_ms > LET_THROUGH * gain_ms + ROUNDING
 }
 
-/// Attempts on the same baseline that the ledger had when this one was first recorded, this one included; one that continued
-/// after its plan had two chances.
+/// Attempts on the same baseline that the ledger had when this one was first recorded, this one included; one that
+/// continued after its plan had two chances.
 pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
     let records = ledger.records().iter().filter(|record| record.kind == evidence::KIND);
     // This program cannot read attempts of another format.

@@ -1,10 +1,10 @@
-//! A gain counts against the best accepted commit, not only against the last commit: compares a claim's parent with the last
-//! accepted claim, the reference.
+//! A gain counts against the best accepted commit, not only against the last commit: compares a claim's parent with the
+//! last accepted claim, the reference.
 //!
-//! Ordinary commits between the two may have made the parent slower than the reference, and a gain over the parent may only
-//! take that back. So parent and reference are measured against each other, in turns; if the parent is slower by more than
-//! ε, the candidate is measured against the reference too, and the smaller gain is the claim. If no gain is left, the commit
-//! says that it takes back a slowdown, without a percentage.
+//! Ordinary commits between the two may have made the parent slower than the reference, and a gain over the parent may
+//! only take that back. So parent and reference are measured against each other, in turns; if the parent is slower by
+//! more than ε, the candidate is measured against the reference too, and the smaller gain is the claim. If no gain is
+//! left, the commit says that it takes back a slowdown, without a percentage.
 
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ const BUDGET: Duration = Duration::from_secs(60);
 /// The purpose of its measurements.
 const PURPOSE: &str = "reference";
 
-/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest of
-/// the last [`WITHOUT_A_CLAIM`] with a `loop.toml`. None where it has the parent's measured tree: nothing came between.
+/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest
+/// of the last [`WITHOUT_A_CLAIM`] with a `loop.toml`. None where it has the parent's measured tree: nothing came
+/// between.
 pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
@@ -72,8 +73,8 @@ fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Op
     Some(record.candidate.measured_tree)
 }
 
-/// A claim's record: from the ledger, else from the claim's own commit, since a revert removes it from the tree but not from
-/// the history.
+/// A claim's record: from the ledger, else from the claim's own commit, since a revert removes it from the tree but not
+/// from the history.
 fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
     if let Ok(record) = session.ledger.get(id) {
         return Some(record.clone());
@@ -99,7 +100,7 @@ pub fn measure(
     // A larger ε on the command line must not hide what was lost.
     let epsilon_pct = attempt.epsilon_pct.min(session.config.epsilon_pct);
     progress.note(&format!(
-        "commits came between `{}`, the best accepted before, and the baseline: beside each other",
+        "commits came between `{}`, the best accepted before, and the baseline: measuring the two",
         short(&commit)
     ));
     let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };

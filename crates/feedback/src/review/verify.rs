@@ -1,7 +1,8 @@
 //! Verifies claims: recomputes them from their records, or measures them again.
 //!
-//! A record proves that the numbers follow from the data, not that the data are true; only a new measurement shows that.
-//! Numbers are recomputed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the claim's parent.
+//! A record proves that the numbers follow from the data, not that the data are true; only a new measurement shows
+//! that. Numbers are recomputed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the claim's
+//! parent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

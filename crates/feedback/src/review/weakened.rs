@@ -1,8 +1,8 @@
-//! Rules of `loop.toml` that are weaker than they once were, each with its reason: shown with every claim until the rule is
-//! restored.
+//! Rules of `loop.toml` that are weaker than they once were, each with its reason: shown with every claim until the
+//! rule is restored.
 //!
-//! A commit of the instrument that weakens a rule needs a reason (`--weakens`), which goes into its message, with a trailer
-//! for each rule. A rule that a plain commit weakened is found too, without a reason.
+//! A commit of the instrument that weakens a rule needs a reason (`--weakens`), which goes into its message, with a
+//! trailer for each rule. A rule that a plain commit weakened is found too, without a reason.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -139,7 +139,7 @@ fn check_reason(reason: &str) -> Result<&str, LoopError> {
     } else if reason.contains(char::is_control) {
         "has a line end or another control character".to_owned()
     } else if reason.chars().count() > MAX_REASON_CHARS {
-        format!("has {} characters, room is for {MAX_REASON_CHARS}", reason.chars().count())
+        format!("has {} characters, at most {MAX_REASON_CHARS} fit", reason.chars().count())
     } else {
         return Ok(reason);
     };

@@ -1,4 +1,4 @@
-//! `alpha loop`: one file a command. Everything is done by the crate `feedback`; here it is asked for and shown.
+//! `alpha loop`: one file for each command. The crate `feedback` does the work; the commands call it and print reports.
 
 mod audit;
 mod bisect;
@@ -95,14 +95,14 @@ enum Action {
     Hook(hook::Action),
 }
 
-/// What a command works with.
+/// Context of a command.
 struct Context {
     console: Console,
     json: bool,
     target: Option<String>,
 }
 
-/// Runs the command. With `--json`, what goes wrong is an object on stdout too.
+/// Runs the command. With `--json`, an error is an object on stdout too.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let stop = StopRequest::install()?;
     stop.hold(); // an attempt that was begun is closed
@@ -135,7 +135,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-/// A command that came to its end, with the exit code that its answer asks for; none is 0.
+/// A command that has ended, with the exit code of its answer; none means 0.
 struct Done {
     exit: Option<Exit>,
 }
@@ -155,7 +155,7 @@ impl Done {
     }
 }
 
-/// A report that has no `schema` of its own.
+/// A report without a `schema` of its own.
 #[derive(Serialize)]
 struct Versioned<'a, T> {
     schema: &'static str,
@@ -163,7 +163,7 @@ struct Versioned<'a, T> {
     report: &'a T,
 }
 
-/// What an error looks like with `--json`.
+/// An error with `--json`.
 #[derive(Serialize)]
 struct ErrorReport<'a> {
     schema: &'static str,
@@ -173,7 +173,7 @@ struct ErrorReport<'a> {
 }
 
 impl Context {
-    /// Opens the repository that the command was typed in.
+    /// Opens the repository of the current folder.
     fn session(&self) -> Result<Session, LoopError> {
         self.session_against(None)
     }
@@ -187,7 +187,7 @@ impl Context {
         Ok(session)
     }
 
-    /// Prints the report: as an object with `--json`, else as text, in which nothing steers the terminal.
+    /// Prints the report: as an object with `--json`, else as text without control characters.
     fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), LoopError> {
         self.console.finish();
         let shown = if self.json { to_json(report)? } else { visible::lines(&text(report)) };
@@ -206,7 +206,7 @@ impl Context {
         if self.json {
             let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
             if let Ok(json) = to_json(&report) {
-                // Stdout that cannot be written to takes no error either; stderr has it.
+                // If stdout cannot be written to, stderr still has the error.
                 let _ = output::print(&json);
             }
         }
@@ -234,10 +234,11 @@ fn percentage(text: &str) -> Result<f64, LoopError> {
     }
 }
 
-/// Set in the process that judges in another's place.
+/// Set for the baseline's program, which judges in place of this process.
 const JUDGING: &str = "ALPHA_LOOP_JUDGING";
 
-/// Where the trainer is the loop's own program, the baseline's judges: this process becomes it, unless it is it.
+/// Where the trainer is the loop's own program, the baseline's program judges: unless this process is that program, it
+/// becomes it.
 fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
     let Some(judge) = built_arms::judge(session, options, console)? else { return Ok(()) };
@@ -246,7 +247,7 @@ fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Co
     }
     console.note("the baseline's program judges");
     console.finish();
-    // Only returns if it fails. The baseline's program takes the lock itself.
+    // `exec` only returns if it fails. The baseline's program takes the lock itself.
     let error = std::process::Command::new(&judge).args(std::env::args_os().skip(1)).env(JUDGING, "1").exec();
     Err(LoopError::failed(format!("cannot start the baseline's `{}`: {error}", judge.display())))
 }

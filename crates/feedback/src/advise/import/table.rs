@@ -1,18 +1,18 @@
 //! A CSV file with named columns, whatever its bytes.
 //!
-//! Read line by line: no field of ours spans two, and so a quote that is never closed spoils its own line and not the
-//! rest of the file. Bytes that are not UTF-8 become U+FFFD.
+//! It is read line by line: no field spans two lines, so a quote that is never closed spoils only its own line. Bytes
+//! that are not UTF-8 become U+FFFD.
 
 use std::{collections::HashMap, fmt};
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
-/// What a file holds below its header.
+/// The content of a file below its header.
 pub(super) struct Table {
     columns: HashMap<String, usize>,
-    /// Lines that reach to the last of the needed columns.
+    /// Lines that have all needed columns.
     pub(super) records: Vec<Record>,
-    /// Numbers of the lines that do not.
+    /// Numbers of the lines that lack some.
     pub(super) torn: Vec<usize>,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Record {
     fields: Vec<String>,
 }
 
-/// What is wrong with a header, as the rest of a sentence about the file. Below the header, any bytes will do.
+/// The fault of a header, as the rest of a sentence about the file. Below the header, any bytes are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderError {
     /// The file has no line.
@@ -70,7 +70,7 @@ impl Table {
         Ok(table)
     }
 
-    /// A field without the spaces around it; empty also where the file has no such column or the line ends before it.
+    /// A field without spaces around it; also empty if the file has no such column or the line ends before it.
     pub(super) fn get<'a>(&self, record: &'a Record, column: &str) -> &'a str {
         self.columns.get(column).and_then(|&index| record.fields.get(index)).map_or("", String::as_str)
     }
@@ -84,7 +84,7 @@ fn fields(line: &[u8]) -> Vec<String> {
         .buffer_capacity(line.len() + 1)
         .from_reader(line);
     let mut record = ByteRecord::new();
-    // Reading from memory into a record of any width cannot fail; if it did, the line would count as torn.
+    // Reading from memory into a record of any width cannot fail; a failure would make the line count as torn.
     match reader.read_byte_record(&mut record) {
         Ok(true) => record.iter().map(|field| String::from_utf8_lossy(field).trim().to_owned()).collect(),
         _ => Vec::new(),

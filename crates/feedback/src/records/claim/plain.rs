@@ -1,4 +1,5 @@
-//! A subject in plain signs: lower case, without invisible characters, look-alikes replaced by the signs they look like.
+//! A subject in plain signs: lower case, without invisible characters, look-alikes replaced by the signs they look
+//! like.
 //!
 //! Only for reading. Of what is shown, only the words that a refusal quotes are made of it.
 

@@ -1,9 +1,9 @@
 //! Finds a speed-up in a subject: a quantity beside a word of speed or time, with a direction.
 //!
 //! The grammar is small on purpose. A subject is cut into phrases at commas and words such as `for` or `with`. Within a
-//! phrase, a quantity belongs to the next word about speed behind it, else to the last one before it. It is a claim if it
-//! means more speed, less time, or stands beside a word such as `faster`. It is not a claim if words about something else
-//! are in between, after `not`, or if it is a loss.
+//! phrase, a quantity belongs to the next word about speed behind it, else to the last one before it. It is a claim if
+//! it means more speed, less time, or stands beside a word such as `faster`. It is not a claim if words about something
+//! else are in between, after `not`, or if it is a loss.
 
 use super::words::{Kind, Token, tokens};
 

@@ -32,8 +32,8 @@ pub fn read(subject: &str) -> Reading {
     }
 }
 
-/// The number of a claim in the loop's form, with or without a scope and a reference behind it, and the texts before and
-/// behind it.
+/// The number of a claim in the loop's form, with or without a scope and a reference behind it, and the texts before
+/// and behind it.
 fn of_form(subject: &str) -> Option<(f64, &str, &str)> {
     let (kind, rest) = speedup::split_kind(subject);
     if !kind.eq_ignore_ascii_case("perf") {
