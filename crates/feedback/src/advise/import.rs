@@ -94,7 +94,9 @@ fn report(history: Rows, claims: Claims) -> ImportReport {
     if let Some((first, last)) = ends(&measurements)
         && first.iter().chain(last).any(|end| end.configuration != first[0].configuration)
     {
-        notes.push("the first and the last rows differ in configuration: their ratio does not compare like with like".into());
+        notes.push(
+            "the first and the last rows differ in configuration: their ratio does not compare like with like".into(),
+        );
     }
     let other = rows.iter().filter_map(|row| if let Status::Other(name) = &row.status { Some(name) } else { None });
     let mut other_statuses = BTreeMap::new();
