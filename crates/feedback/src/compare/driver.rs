@@ -2,7 +2,7 @@
 //!
 //! Pairs come through [`PairSource`]: from two trainers ([`compare`](crate::compare), [`confirm`](crate::confirm),
 //! [`guards`](crate::compare::guards)), or from numbers in a test. Nothing here starts a process, reads a clock or
-//! knows of git. A pair stands on disk as begun before it runs, and what became of it before the next one begins
+//! knows of git. A pair is on disk as begun before it runs, and its outcome is on disk before the next one begins
 //! ([`bookkeeping`](crate::attempt::bookkeeping)).
 
 use pairbench::{

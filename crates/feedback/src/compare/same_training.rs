@@ -121,7 +121,7 @@ pub struct SameTraining<'a> {
     exempt: Vec<Exempt>,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: PairLog,
+    pair_log: PairLog,
 }
 
 impl<'a> SameTraining<'a> {
@@ -144,12 +144,12 @@ impl<'a> SameTraining<'a> {
             }
         }
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
-        let kept = session.attempts().pair_log(&attempt.key);
+        let pair_log = session.attempts().pair_log(&attempt.key);
         let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
         let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
         let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
         let (pairs, updates): (Vec<_>, Vec<_>) =
-            kept.read(&numbers, &attempt.evidence)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
+            pair_log.read(&numbers, &attempt.evidence)?.into_iter().map(|seen| (seen.pair, seen.updates)).unzip();
         Ok(SameTraining {
             session,
             built_arms,
@@ -163,7 +163,7 @@ impl<'a> SameTraining<'a> {
                 floor,
                 updates: updates.into_iter().flatten().collect(),
             },
-            kept,
+            pair_log,
         })
     }
 
@@ -194,10 +194,10 @@ impl<'a> SameTraining<'a> {
         if is_evaluated {
             self.keep_checkpoint(&run.arms[0])?;
         }
-        let shown = PairObservation { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
-        attempt.evidence = self.kept.append(&shown, &attempt.evidence)?;
-        self.evidence.updates.extend(shown.updates);
-        self.evidence.pairs.push(shown.pair);
+        let observation = PairObservation { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
+        attempt.evidence = self.pair_log.append(&observation, &attempt.evidence)?;
+        self.evidence.updates.extend(observation.updates);
+        self.evidence.pairs.push(observation.pair);
         let is_kept = |name: &str| name.starts_with(SAMPLING) || name.starts_with(parity::ANCHOR);
         let kept = attempt
             .parity
@@ -255,9 +255,9 @@ impl<'a> SameTraining<'a> {
             floor: Floor::default(),
             updates: Vec::new(),
         };
-        let kept = session.attempts().pair_log("");
+        let pair_log = session.attempts().pair_log("");
         let counters = counters(workload);
-        let judged = SameTraining { session, built_arms, exempt: Vec::new(), counters, evidence, kept };
+        let judged = SameTraining { session, built_arms, exempt: Vec::new(), counters, evidence, pair_log };
         Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, progress)? })
     }
 

@@ -29,7 +29,7 @@ const RUNS: u64 = 6;
 
 /// A measurement with the old and the new instrument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Bridge {
+pub struct InstrumentChange {
     /// The commit before the change.
     pub baseline: Revision,
     /// The commit with the change.
@@ -42,7 +42,7 @@ pub struct Bridge {
     pub d: Vec<f64>,
 }
 
-/// A bridge that was recorded.
+/// A change that was recorded.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// Its record.
@@ -90,8 +90,8 @@ pub fn measure(session: &mut Session, built_arms: &BuiltArms, progress: &dyn Pro
     }
     let [baseline, candidate] = built_arms.revisions.clone();
     let factor = WalshAverages::of(&d).estimate();
-    let bridge = Bridge { baseline, candidate, old_command: old.command, new_command: new.command, d };
-    let id = session.ledger.append(KIND, &bridge, None)?;
+    let change = InstrumentChange { baseline, candidate, old_command: old.command, new_command: new.command, d };
+    let id = session.ledger.append(KIND, &change, None)?;
     let text = format!("{:+.2} % tok/s under the new one, {RUNS} runs each", pct_of_log(factor));
     Ok(Recorded { id, text })
 }

@@ -148,7 +148,7 @@ mod tests {
     fn what_fits_is_recorded_as_it_is() {
         let attempt = real();
         let body: Value = serde_json::from_str::<Value>(REAL).unwrap()["body"].clone();
-        // Fields that came later stand in it too.
+        // The new record also has fields that were added later.
         assert_holds(&serde_json::to_value(AttemptRecord::of(&attempt)).unwrap(), &body);
     }
 

@@ -124,7 +124,7 @@ mod tests {
             eeeeeee1,never,2.00\n";
         let found = judged(rows, claims, &Noise::default());
         // `a` was the third of three, and unstable; `b` the first of two; `c` alone, marked, and at its own commit; `d`
-        // has no attempt at all, and nobody knows when `e` was.
+        // has no attempt at all, and the time of `e` is unknown.
         assert_eq!(found.claims_with_row, 3);
         assert_eq!(found.claims_last_attempt, 2);
         assert_eq!(found.claims_from_bad_rows, 2);

@@ -22,7 +22,7 @@ pub(super) struct GuardTraining<'a> {
     workload: &'a Workload,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: PairLog,
+    pair_log: PairLog,
 }
 
 impl<'a> GuardTraining<'a> {
@@ -33,11 +33,11 @@ impl<'a> GuardTraining<'a> {
         request: &GuardRequest<'_>,
         known: usize,
     ) -> Result<GuardTraining<'a>, LoopError> {
-        let kept = (request.evidence)(name);
+        let pair_log = (request.evidence)(name);
         if known == 0 {
-            kept.remove()?;
+            pair_log.remove()?;
         }
-        let pairs = kept.read_all()?.into_iter().map(|shown| shown.pair).collect();
+        let pairs = pair_log.read_all()?.into_iter().map(|observation| observation.pair).collect();
         let evidence = Evidence {
             tier: request.tier,
             steps: workload.steps,
@@ -46,7 +46,7 @@ impl<'a> GuardTraining<'a> {
             floor: Floor::default(),
             updates: Vec::new(),
         };
-        Ok(GuardTraining { name, workload, counters: same_training::counters(workload), evidence, kept })
+        Ok(GuardTraining { name, workload, counters: same_training::counters(workload), evidence, pair_log })
     }
 
     pub(super) fn judge(&mut self, number: u64, run: &PairRun) -> Result<(), LoopError> {
@@ -56,9 +56,9 @@ impl<'a> GuardTraining<'a> {
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         let pair = PairEvidence { seed: run.seed, records, held_out: None };
-        let shown = PairObservation { number, pair, updates: Vec::new() };
-        self.kept.append(&shown, "")?;
-        self.evidence.pairs.push(shown.pair);
+        let observation = PairObservation { number, pair, updates: Vec::new() };
+        self.pair_log.append(&observation, "")?;
+        self.evidence.pairs.push(observation.pair);
         // A T2 is judged over all seeds at the end.
         if self.evidence.tier == Tier::T2 { Ok(()) } else { self.judge_all() }
     }
