@@ -1,4 +1,4 @@
-//! What helps a user along: the story so far, other histories, this machine, a first `loop.toml`.
+//! Help for users: the history so far, histories of others, this machine, a first `loop.toml`.
 
 pub mod series;
 pub mod import;

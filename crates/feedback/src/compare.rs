@@ -1,7 +1,7 @@
 //! A comparison from the working tree to its verdict.
 //!
-//! Snapshot, build, equal binaries, the instrument's own test, plan, pairs with a look after each,
-//! parity on the way, guards after FASTER. Every pair is on disk before the next begins. An attempt
+//! The steps: snapshot, build, check for equal binaries, the instrument's self-test, plan, pairs with a look after each
+//! (parity is judged with each pair), guards after FASTER. Every pair is on disk before the next begins. An attempt
 //! that has an answer keeps it.
 
 pub mod built_arms;
@@ -33,15 +33,14 @@ use pairbench::{
         timed_command::Sharing,
     },
     process::sandbox::SandboxSpec,
-    progress::PairProgress,
     stats::{power, sequential::Plan},
-    verdict::{self, Judgement, Verdict},
+    verdict::{self, Verdict},
 };
 
 use crate::{
     ErrorKind, LoopError, Progress,
     attempt::{
-        Attempt, Manifest, PairRow, RULES, Seconds,
+        Attempt, Manifest, RULES, Seconds,
         bookkeeping::{Bookkeeping, Series},
         gaming,
         layout::{Floors, Needs},
@@ -62,25 +61,25 @@ use crate::{
 /// What is compared, and how long it may take.
 #[derive(Clone, Debug, Default)]
 pub struct CompareOptions {
-    /// A commit; none: that of the open cycle, else HEAD.
+    /// A commit; none means the open cycle's baseline, else HEAD.
     pub baseline: Option<String>,
-    /// The baseline against itself, on purpose.
+    /// Compare the baseline with itself, on purpose.
     pub is_identical: bool,
-    /// Instead of the configuration's.
+    /// Overrides the configuration's.
     pub budget: Option<Duration>,
-    /// Instead of the configuration's.
+    /// Overrides the configuration's.
     pub epsilon_pct: Option<f64>,
-    /// Instead of the cycle's.
+    /// Overrides the cycle's.
     pub tier: Option<crate::parity::Tier>,
 }
 
-/// Compares and records. The verdict is in the attempt; an error is something that kept it from being found.
+/// Compares and records. The verdict is in the attempt; an error means that no verdict could be found.
 pub fn compare(session: &mut Session, options: &CompareOptions, progress: &dyn Progress) -> Result<Attempt, LoopError> {
     let built_arms = built_arms::of_working_tree(session, options, progress)?;
     let mut attempt = open_attempt(session, &built_arms, options)?;
     if !options.is_identical {
         if let Some(finding) = built_arms.sealed(session) {
-            // Nothing was measured, and the same program may come with another change: not kept.
+            // Not saved: nothing was measured, and the same program may come again with another change.
             attempt.decide(Verdict::Refused, finding.to_string());
             return Ok(attempt);
         }
@@ -106,9 +105,9 @@ pub fn compare(session: &mut Session, options: &CompareOptions, progress: &dyn P
     close(session, attempt)
 }
 
-/// Writes the attempt down for good. A program beside itself is not an attempt at anything: it has no record.
+/// Records the final state of the attempt. A comparison of a program with itself gets no record.
 fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopError> {
-    // What may still go on needs what its pairs showed.
+    // Keep the evidence of attempts that may continue.
     let goes_on = matches!(attempt.verdict, Some(Verdict::Faster | Verdict::Leaner | Verdict::Undecided));
     let needs_evidence = goes_on && !attempt.is_identical;
     if !needs_evidence {
@@ -126,27 +125,17 @@ fn close(session: &mut Session, mut attempt: Attempt) -> Result<Attempt, LoopErr
     Ok(attempt)
 }
 
-/// The open attempt of these two, or a new one.
+/// The open attempt at these two programs, or a new one.
 fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOptions) -> Result<Attempt, LoopError> {
-    let config = &session.config;
     let cycle = session.state.cycle()?;
     let draws = Randomization::fresh();
-    let manifest = Manifest {
-        target: config.target.clone(),
-        command: config.workload.command.clone(),
-        tokens: config.workload.steps * config.workload.tokens_per_step,
-        config: session.config_hash(),
-        judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
-        toolchain: built_arms.builds[0].toolchain.clone(),
-        protection: session.isolation.protection(),
-    };
-    let epsilon_pct = options.epsilon_pct.unwrap_or(config.epsilon_pct);
-    // A program is compared with itself again and again, each time anew.
+    let epsilon_pct = options.epsilon_pct.unwrap_or(session.config.epsilon_pct);
+    // Each comparison of a program with itself is a new attempt.
     let tier = options.tier.or(cycle.as_ref().map(|cycle| cycle.tier)).unwrap_or_default();
     let key = key(session, built_arms, tier, options.is_identical.then_some(draws));
     if let Some(known) = by_key(session, &key)? {
         let mut known = for_cycle(known, cycle.as_ref());
-        // A smaller gain asked for: the same pairs are judged again, and the same plan goes on.
+        // With another ε the same pairs are judged again, and the same plan continues.
         if known.epsilon_pct.to_bits() != epsilon_pct.to_bits()
             && matches!(known.verdict, Some(Verdict::Same | Verdict::Undecided))
         {
@@ -156,7 +145,7 @@ fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOpti
         return Ok(known);
     }
     let [baseline, candidate] = built_arms.revisions.clone();
-    // Its state is gone, and it is known that there was one: each time counts.
+    // An attempt that is registered but has no state here was lost: each start counts as another chance.
     let restarts = Registry::read(session)?.get(&key).map_or(0, |entry| entry.chances);
     Ok(Attempt {
         key,
@@ -167,7 +156,7 @@ fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOpti
         baseline,
         candidate,
         machine: session.machine.clone(),
-        manifest,
+        manifest: manifest(session, built_arms)?,
         epsilon_pct,
         draws,
         plan: None,
@@ -194,8 +183,22 @@ fn open_attempt(session: &Session, built_arms: &BuiltArms, options: &CompareOpti
     })
 }
 
-/// Runs pairs until there is an answer, the plan ends, or the budget is spent; then asks what only the whole shows.
-/// The attempt has its verdict only when all of that is done: what is interrupted goes on.
+/// What a new attempt is measured with.
+fn manifest(session: &Session, built_arms: &BuiltArms) -> Result<Manifest, LoopError> {
+    let config = &session.config;
+    Ok(Manifest {
+        target: config.target.clone(),
+        command: config.workload.command.clone(),
+        tokens: config.workload.steps * config.workload.tokens_per_step,
+        config: session.config_hash(),
+        judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
+        toolchain: built_arms.builds[0].toolchain.clone(),
+        protection: session.isolation.protection(),
+    })
+}
+
+/// Runs pairs until there is an answer, the plan ends, or the budget is spent; then makes the checks that need all
+/// pairs. The attempt gets its verdict only after all of that, so that an interrupted one can continue.
 fn measure(
     session: &Session,
     built_arms: &BuiltArms,
@@ -254,7 +257,7 @@ fn measure(
     })
 }
 
-/// What only the whole comparison shows.
+/// The checks of training and gaming that need all pairs; returns the first refusal.
 fn whole_training(
     session: &Session,
     built_arms: &BuiltArms,
@@ -273,8 +276,8 @@ fn whole_training(
     Ok(refusal.or_else(|| findings.into_iter().flatten().next().map(|finding| finding.to_string())))
 }
 
-/// A step that seems faster than the machine can be. Peaks are measured again before that is said: in the hour of the
-/// self-test something else may have had the processors.
+/// Finds a step that seems faster than the machine can be. Peaks are measured again first: during the self-test another
+/// program may have used the processors.
 fn roofline(
     session: &Session,
     built_arms: &BuiltArms,
@@ -320,19 +323,19 @@ impl<'a> PairRunner<'a> {
         })
     }
 
-    /// Both arms the baseline, for the instrument's own test.
+    /// The same with the baseline as both arms, for the self-test.
     #[must_use]
     pub fn of_baseline(self) -> PairRunner<'a> {
         PairRunner { specs: [self.specs[0]; 2], ..self }
     }
 
-    /// What [`pair::run`] takes.
+    /// The request for [`pair::run`].
     pub fn request<'s>(&'s self, number: u64, script: &'s Script) -> PairRequest<'s> {
         let PairRunner { workload, specs, draws, work } = self;
         PairRequest { command: workload.timed(), specs: *specs, script, draws: *draws, number, work, slowed: None }
     }
 
-    /// The same with the files of other layouts.
+    /// The same with the programs of other layouts.
     #[must_use]
     pub fn with_specs<'k>(&self, specs: [&'k SandboxSpec; 2]) -> PairRunner<'k>
     where
@@ -341,18 +344,18 @@ impl<'a> PairRunner<'a> {
         PairRunner { workload: self.workload, specs, draws: self.draws, work: self.work.clone() }
     }
 
-    /// The turns of a pair: the same for a trainer, whatever the pair is for.
+    /// The turns of a pair. A trainer sees the same turns whatever the pair is for.
     pub fn script(&self, blocks: &Blocks, number: u64) -> Script {
         same_training::script(self.workload, blocks, self.draws, number)
     }
 
-    /// A pair.
+    /// Runs a pair.
     pub fn run(&self, number: u64, script: &Script, progress: &dyn Progress) -> Result<PairRun, LoopError> {
         pair::run(&self.request(number, script), progress)
     }
 }
 
-/// What is going to happen, before the first pair.
+/// Describes the plan, before the first pair.
 fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<String, LoopError> {
     let PairPlan { pairs, seconds_per_pair, blocks, .. } = plan;
     let resolves = crate::compare::selftest::cached(session)?.map_or_else(String::new, |proof| {
@@ -373,7 +376,7 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<Str
     ))
 }
 
-/// A gain that two layouts of the same program may differ by is not called one.
+/// Turns FASTER into UNDECIDED where two layouts of the same program may differ by as much.
 fn beyond_layouts(
     session: &Session,
     attempt: &mut Attempt,
@@ -392,7 +395,7 @@ fn beyond_layouts(
     })
 }
 
-/// Runs the configured guards, those that cost nothing first; the refusal of the first that fails.
+/// Runs the configured guards, those that cost nothing first; returns the refusal of the first that fails.
 fn guarded(
     session: &Session,
     built_arms: &BuiltArms,
@@ -428,7 +431,7 @@ fn guarded(
         let mut pairs = PairsOfGuard { session, attempt, name, progress };
         let result = match guards::run(name, guard, &request, &mut pairs, progress) {
             Ok(result) => result,
-            // What the guard's own pairs show of a trainer that plays is an answer, not to be asked for again.
+            // A refusal by the guard's own pairs is an answer: it is not asked for again.
             Err(error) if error.kind == ErrorKind::Refused => {
                 failed = Some(error.to_string());
                 break;
@@ -445,7 +448,7 @@ fn guarded(
     Ok(failed)
 }
 
-/// A guard's pairs, in the attempt.
+/// A guard's pairs, kept in the attempt.
 struct PairsOfGuard<'a> {
     session: &'a Session,
     attempt: &'a mut Attempt,
@@ -497,48 +500,5 @@ impl PairSource for GuardSource<'_, '_> {
 
     fn is_stop_requested(&self) -> bool {
         self.progress.is_stop_requested()
-    }
-}
-
-/// The numbers of a pair.
-pub fn pair_row(number: u64, run: &PairRun) -> PairRow {
-    let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
-    let of = |value: fn(&pair::ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));
-    PairRow {
-        number,
-        seed: run.seed,
-        baseline_first: run.baseline_first,
-        log_ratio: verdict::round_log(run.log_ratio()),
-        run_log_ratio: verdict::round_log(run.run_log_ratio()),
-        ready_ms: of(|arm| arm.ready_ms, 1e1),
-        finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
-        peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
-        foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
-        seconds: rounded(run.seconds, 1e2),
-        turns_s: rounded(run.turns_s, 1e3),
-    }
-}
-
-/// Where a series of pairs stands.
-pub fn report_pairs(
-    stage: &str,
-    d: &[f64],
-    planned: usize,
-    attempt: &Attempt,
-    judgement: &Judgement,
-    began: Instant,
-) -> PairProgress {
-    let elapsed_s = began.elapsed().as_secs_f64();
-    let seconds_per_pair = attempt.plan.map_or(0.0, |plan| plan.seconds_per_pair);
-    PairProgress {
-        stage: stage.to_owned(),
-        pairs: d.len(),
-        planned,
-        estimate_pct: (!d.is_empty())
-            .then(|| verdict::pct_of_log(pairbench::stats::signed_rank::WalshAverages::of(d).estimate())),
-        interval_pct: attempt.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
-        elapsed_s,
-        left_s: planned.saturating_sub(d.len()) as f64 * seconds_per_pair,
-        needs: judgement.reason.clone(),
     }
 }

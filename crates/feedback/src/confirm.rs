@@ -1,5 +1,5 @@
-//! After FASTER: fresh pairs, a number fixed beforehand, one look. Their estimate is the claim; that they train the
-//! same is asked of them too.
+//! The confirmation after FASTER: a number of fresh pairs that is fixed beforehand, with one look. Their estimate is
+//! the claim, and their training must be the same too.
 
 pub mod anchor;
 pub mod plain;
@@ -32,8 +32,8 @@ use crate::{
     store::session::Session,
 };
 
-/// Runs the confirmation's pairs, or those that are still missing, and judges them. These two programs are confirmed
-/// once: what failed under another tier of parity is not asked again.
+/// Runs the confirmation's pairs, or the missing ones, and judges them. Two programs are confirmed once: a confirmation
+/// that failed under another tier of parity is not repeated.
 pub fn run(
     session: &Session,
     built_arms: &BuiltArms,
@@ -68,7 +68,7 @@ pub fn run(
         });
         session.attempts().save(attempt)?;
     }
-    // Known before its first pair: what is asked once is not asked again elsewhere.
+    // Registered before the first pair, so that it is not begun again elsewhere.
     registry::note(session, attempt)?;
     let layouts = layouts(session, built_arms, attempt, progress)?;
     let mut pairs = TrainerPairs {
@@ -85,7 +85,7 @@ pub fn run(
         progress,
     };
     let refusal = driver::confirm(&mut pairs, attempt)?.or_else(|| {
-        // Another precision is judged by all seeds together.
+        // A T2 is judged over all seeds together.
         let parity = attempt.parity.as_ref();
         parity.and_then(|parity| parity.failures().next()).map(|check| format!("parity: {check}"))
     });
@@ -94,7 +94,7 @@ pub fn run(
     registry::note(session, attempt)
 }
 
-/// The layouts of both sides that a confirmation runs in; none where it runs in the written ones.
+/// The layouts of both arms that a confirmation runs in; none where it runs in layout 0.
 pub fn layouts(
     session: &Session,
     built_arms: &BuiltArms,
@@ -107,7 +107,7 @@ pub fn layouts(
     LayoutSpecs::build(session, built_arms, attempt.draws, layout::Stage::Confirmation, progress).map(Some)
 }
 
-/// Judges the pairs that there are, once.
+/// Judges the pairs, once.
 fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
     let Some(confirmation) = &mut attempt.confirmation else { return };
     let d = confirmation.d();
@@ -122,7 +122,7 @@ fn conclude(attempt: &mut Attempt, refusal: Option<String>) {
     confirmation.refusal = refusal;
 }
 
-/// A confirmation of the same two programs on this machine that failed.
+/// An earlier confirmation of the same two programs on this machine that failed.
 ///
 /// # Errors
 /// [`LoopError::refused`] where one was begun as another attempt, or where its pairs are gone.

@@ -15,10 +15,10 @@
 //! - [`store`]: what is kept between commands.
 //! - [`records`]: attempts in the ledger and in the repository, and claims.
 //! - [`compare`]: from the working tree to a verdict.
-//! - [`confirm`]: what a FASTER is asked before it lands.
-//! - [`review`]: what is asked of claims again.
+//! - [`confirm`]: what a FASTER must pass before it lands.
+//! - [`review`]: claims are checked again.
 //! - [`land`]: from a hypothesis to a commit.
-//! - [`advise`]: what helps a user along.
+//! - [`advise`]: help for users.
 
 pub mod visible;
 pub mod machine;

@@ -1,4 +1,4 @@
-//! What is asked of claims again: recomputed from their rows, measured, held against the best.
+//! Claims are checked again: recomputed from their rows, measured again, compared with the best accepted.
 
 pub mod weakened;
 pub mod recompute;

@@ -1,4 +1,4 @@
-//! What people write about speed, and what they write about everything else: subjects in two files.
+//! Subjects as people write them, about speed and about everything else, in two files.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use feedback::records::claim::{Claim, Reading, read, unclear};
@@ -10,7 +10,7 @@ fn subjects(file: &str) -> Vec<String> {
     file.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(unescaped).collect()
 }
 
-/// With the characters that are written as `\u{…}`.
+/// Replaces `\u{…}` by its character.
 fn unescaped(line: &str) -> String {
     let mut parts = line.split("\\u{");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -27,7 +27,7 @@ fn what_anybody_reads_as_a_claim_is_not_let_through() {
     let missed: Vec<_> = gains.iter().filter(|subject| !matches!(read(subject), Reading::Unclear(_))).collect();
     assert!(missed.is_empty(), "{missed:#?}");
     for subject in &gains {
-        // Neither line ends nor a body change what a subject says, and a record does not make a claim of another form.
+        // Line ends and a body do not change a subject's meaning, and a record does not excuse another form.
         let message = format!("\n{}\n\nbody\n\nAlpha-Record: {}\n", subject.replace(", ", ",\n"), "ab".repeat(32));
         assert_eq!(Claim::parse(&message), None, "{subject}");
         assert!(unclear(&message).unwrap().contains("`perf: <summary> (+X.XX% tok/s)`"), "{subject}");
@@ -48,7 +48,7 @@ fn honest_subjects_are_let_through() {
     assert!(alarms.is_empty(), "{alarms:#?}");
 }
 
-/// What the loop itself writes below a subject speaks of speed, as people do there.
+/// The bodies that the loop and people write below a subject may speak of speed.
 #[test]
 fn a_body_may_speak_of_speed() {
     let body = "Comparison: +4.54 % (+3.93 to +5.23) over 8 pairs in turns\n30% faster, twice the throughput\n\nperf: y (+3% tok/s)";

@@ -1,4 +1,4 @@
-//! The hook in real repositories. The program it runs is this test binary, behind a script named `alpha`.
+//! The hook in real repositories. It runs this test binary through a script named `alpha`.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const MESSAGE_VARIABLE: &str = "HOOK_TEST_MESSAGE";
 const CLAIM: &str = "perf: fewer passes (+1.57% tok/s)";
 
-/// What the script named `alpha` runs. By itself it checks that other commits are let through anywhere.
+/// The script named `alpha` runs this. Run as a test, it checks that other commits pass anywhere.
 #[test]
 fn program_of_the_hook() -> Result<(), LoopError> {
     if let Some(message) = env::var_os(MESSAGE_VARIABLE) {
@@ -70,7 +70,7 @@ impl Repository {
         fs::write(self.root.join(name), text).unwrap();
     }
 
-    /// Git as a user calls it, without an `alpha` in `PATH`.
+    /// Runs git as a user does, without an `alpha` in `PATH`.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         command.args(arguments).current_dir(&self.root).env("PATH", path_without_alpha());
@@ -108,7 +108,7 @@ impl Repository {
         self.root.join(".git/hooks")
     }
 
-    /// Records that the change from HEAD to what is staged was measured and confirmed, and returns the message.
+    /// Records that the change from HEAD to the staged tree was measured and confirmed, and returns the message.
     fn measured(&self, tree: &str, patch_id: &str) -> String {
         let side = |tree: &str, patch_id: &str| json!({"commit": "", "tree": "", "measured_tree": tree, "patch_id": patch_id, "binary": ""});
         let head = self.git(&["rev-parse", "HEAD^{tree}"]);
@@ -125,12 +125,12 @@ impl Repository {
         format!("{CLAIM}\n\nOne pass.\n\nAlpha-Interval: +1.10% .. +2.04%\nAlpha-Pairs: 2+10\nAlpha-Record: {record}\n")
     }
 
-    /// The same, where only the tree is what was measured.
+    /// The same, where only the tree is the measured one.
     fn measured_tree(&self) -> String {
         self.measured(&self.git(&["write-tree"]), "")
     }
 
-    /// The same, where only the change is what was measured.
+    /// The same, where only the change is the measured one.
     fn measured_patch(&self) -> String {
         let alias = "alias.patch=!git diff --cached --full-index | git patch-id --verbatim";
         let answer = self.git(&["-c", alias, "patch"]);
@@ -186,7 +186,7 @@ fn a_claim_of_another_form_is_refused_with_the_right_one() {
     let repository = Repository::with_hook();
     repository.write("a", "fast\n");
     repository.git(&["add", "a"]);
-    // Also where all else of a claim is there.
+    // Also if everything else of a claim is there.
     let trailers = repository.measured_tree().replace(CLAIM, "");
     for subject in [
         "docs: x (+1.57% tok/s)",
@@ -201,7 +201,7 @@ fn a_claim_of_another_form_is_refused_with_the_right_one() {
             repository.refused(&["commit", "--message", &message], "`perf: <summary> (+X.XX% tok/s)`");
         }
     }
-    // Elsewhere such a subject is none of the loop's.
+    // In a repository without a loop, such a subject passes.
     let other = Repository::new();
     fs::remove_file(other.root.join("loop.toml")).unwrap();
     other.git(&["commit", "--quiet", "--all", "--message=no loop any more"]);
@@ -241,7 +241,7 @@ fn a_message_may_come_from_a_file_or_an_editor() {
     let path = file.to_str().unwrap();
     for (message, is_good) in [(good.as_str(), true), (CLAIM, false)] {
         fs::write(&file, message).unwrap();
-        // As an editor leaves it: with the template's comments, here also above, and with the diff below.
+        // As an editor leaves it: with the template's comments, here also above, and the diff below.
         let edit = format!(
             "f() {{ {{ echo '# a comment'; echo; cat '{path}' \"$1\"; }} >'{path}.new'; mv '{path}.new' \"$1\"; }}; f"
         );
@@ -299,7 +299,7 @@ fn amended_and_picked_commits_keep_their_claim() {
     repository.refused(&["commit", "--all", "--amend", "--no-edit"], "neither the tree nor the change");
     repository.git(&["checkout", "--quiet", "b"]);
 
-    // Onto another commit, where the same lines stand elsewhere.
+    // On another commit, in which the same lines are at another place.
     repository.git(&["checkout", "--quiet", "-b", "other", "main^"]);
     repository.write("b", "other\n");
     repository.git(&["commit", "--quiet", "--all", "--message=other"]);
@@ -323,7 +323,7 @@ fn merges_are_judged_like_any_commit() {
     repository.git(&["commit", "--quiet", "--all", "--message=main"]);
     repository.refused(&["merge", "--quiet", "--no-ff", "--message", CLAIM, "topic"], "names no record");
     repository.git(&["merge", "--abort"]);
-    // What the merge changes on main is what was measured.
+    // The merge's change of main is the measured change.
     repository.git(&["merge", "--quiet", "--no-ff", "--message", &message, "topic"]);
     repository.git(&["reset", "--quiet", "--hard", "HEAD^"]);
     repository.git(&["merge", "--quiet", "--squash", "topic"]);
@@ -357,7 +357,7 @@ fn without_the_program_only_claims_are_refused() {
         repository
             .refused(&["commit", "--allow-empty", "--message", claim], "`alpha`, which checks claims, is not there");
     }
-    // One in `PATH` is taken first.
+    // A program in `PATH` comes first.
     let bin = repository.dir.path().join("bin");
     write_script(&bin.join("alpha"), "#!/bin/sh\necho \"in PATH: $1 $2 $3\"\n");
     let mut path = bin.into_os_string();
@@ -380,7 +380,7 @@ fn a_hook_that_is_there_is_called_first() {
     assert_eq!(first.kept.as_deref(), kept.to_str());
     assert!(first.to_string().contains("calls first"));
     let ours = fs::read(&theirs).unwrap();
-    // Done again, nothing changes.
+    // Installing again changes nothing.
     assert_eq!(hook::install(&repository.root, &repository.program).unwrap(), first);
     assert_eq!((fs::read(&theirs).unwrap(), fs::read_to_string(&kept).unwrap()), (ours, script.to_owned()));
 
@@ -389,7 +389,7 @@ fn a_hook_that_is_there_is_called_first() {
     repository.git(&["commit", "--quiet", "--allow-empty", "--message=docs: x\n\nticket"]);
     assert!(repository.git(&["log", "-1", "--format=%b"]).contains("checked"));
 
-    // Somebody put another hook in the place of ours.
+    // Another hook has replaced ours.
     write_script(&theirs, "#!/bin/sh\n");
     let error = hook::install(&repository.root, &repository.program).unwrap_err();
     assert_eq!(error.exit_code(), 2);
@@ -417,7 +417,7 @@ fn hooks_lie_where_git_looks_for_them() {
         [("git hooks", repository.root.join("git hooks")), (elsewhere.to_str().unwrap(), elsewhere.clone())]
     {
         repository.git(&["config", "core.hooksPath", value]);
-        // Also asked from below the root.
+        // Also from a folder below the root.
         fs::create_dir_all(repository.root.join("sub")).unwrap();
         let installed = hook::install(&repository.root.join("sub"), &repository.program).unwrap();
         assert_eq!(Some(installed.hook.as_str()), folder.join("commit-msg").to_str());

@@ -1,4 +1,4 @@
-//! Ledgers that were cut, changed, copied and merged.
+//! Ledgers that were truncated, changed, copied and merged.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
@@ -51,7 +51,7 @@ fn branches_merge_and_the_next_record_names_both() {
     assert_eq!(ledger.get(&next.to_string()).unwrap().parents, both);
     commit("next");
 
-    // A checkout on another machine has the same bytes, even if git changes line ends there.
+    // A checkout on another machine has the same bytes, though git changes line ends there.
     git(root, &["clone", "--quiet", "--config", "core.autocrlf=true", ".", "clone"]);
     let ledger = Ledger::open(&root.join("clone/perf/ledger")).unwrap();
     assert_eq!(ledger.problems(), []);
@@ -70,7 +70,7 @@ fn file_content() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    // Each case waits for a disk.
+    // Few cases: each waits for a disk.
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]

@@ -1,8 +1,8 @@
 //! What disturbs measurements on this machine, and what to do about it.
 //!
 //! [`Probes::take`] reads Linux's `/proc` and `/sys` twice, a while apart, and [`examine`] judges what
-//! it read: rules are pure functions of text. What the system does not show is a finding of its own.
-//! A guess at the cause of noise is not a measurement of it: that is the self-test's.
+//! it read: rules are pure functions of text. Files that the system does not show are a finding of their own.
+//! The doctor guesses at causes of noise; the self-test measures the noise.
 
 use serde::Serialize;
 
@@ -18,11 +18,11 @@ pub use self::probes::Probes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// To know.
+    /// Good to know.
     Info,
     /// Makes measurements take longer, or resolve less.
     Warning,
-    /// No measurement is worth much until it is mended.
+    /// No measurement is worth much until it is fixed.
     Severe,
 }
 

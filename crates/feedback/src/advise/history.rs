@@ -1,4 +1,4 @@
-//! `alpha loop history`: what was attempted, what was accepted, and how the benchmark's speed went.
+//! `alpha loop history`: all attempts, the accepted gains, and the benchmark's speed over time.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub const SCHEMA: &str = "alpha.loop.history/1";
 /// The benchmark's rows, beside the ledger's folder.
 const BENCHMARK: &str = "compiled-loop-history.csv";
 
-/// Everything that the ledger and the benchmark's file tell.
+/// The history in the ledger and the benchmark's file.
 #[derive(Clone, Debug, Serialize)]
 pub struct History {
     /// [`SCHEMA`].
@@ -33,20 +33,20 @@ pub struct History {
     pub accepted_product: f64,
     /// The benchmark's series, one for each configuration, with the levels between its change points.
     pub series: Vec<Levels>,
-    /// What of the benchmark's file could not be used.
+    /// Unusable parts of the benchmark's file.
     pub notes: Vec<String>,
 }
 
 /// One attempt.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// Its record.
+    /// Id of its record.
     pub record: String,
-    /// What it was to show.
+    /// Its hypothesis.
     pub hypothesis: Option<String>,
-    /// The part of the trainer.
+    /// Its declared area.
     pub area: Option<String>,
-    /// The target of `loop.toml`, if it was one.
+    /// Its target of `loop.toml`, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Its verdict.
@@ -61,7 +61,7 @@ pub struct Entry {
     pub subject: Option<String>,
 }
 
-/// Reads both.
+/// Reads the ledger and the benchmark's file.
 pub fn tell(session: &Session) -> Result<History, LoopError> {
     let log = session.repository.log("HEAD")?;
     let subject_of = |id: &str| {

@@ -1,7 +1,7 @@
-//! `alpha loop import`: what a benchmark history, and the claims made from it, are worth.
+//! `alpha loop import`: judges a benchmark history and the claims made from it.
 //!
-//! A claim is looked up among the rows between the claim before it and its own commit: those are the attempts. The row
-//! that it came from is the last one whose `speedup_pct` is the claimed figure.
+//! A claim is looked up among the rows between the previous claim and its own commit: those are its attempts. Its row
+//! is the last one whose `speedup_pct` is the claimed figure.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,6 +18,7 @@ pub use self::{
     judge::{ClaimsReport, judge},
     noise::{Noise, noise},
     rows::{Row, Rows, Status},
+    table::HeaderError,
 };
 use pairbench::stats::robust::median;
 
@@ -26,7 +27,7 @@ use crate::{
     advise::series::{Configuration, Level, Measurement, series},
 };
 
-/// What was found. Absent (`null`) is what the files do not tell; `notes` say why.
+/// The report. A figure that the files do not give is absent (`null`); `notes` say why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImportReport {
     /// Rows of the history, whatever their status.
@@ -43,37 +44,38 @@ pub struct ImportReport {
     pub compile_failed: usize,
     /// … with a status that this version does not know, by name.
     pub other_statuses: BTreeMap<String, usize>,
-    /// Lines that are cut short; no rows.
+    /// Lines that are cut short, which are not rows.
     pub torn_lines: usize,
-    /// How far two runs of one binary lie apart.
+    /// How far apart two runs of one binary are.
     #[serde(flatten)]
     pub noise: Noise,
-    /// Median speed of the last five `ok` rows over that of the first five; of fewer, where there are less than ten.
+    /// Median speed of the last five `ok` rows over that of the first five; of half the rows, where there are less than
+    /// ten.
     pub measured_ratio: Option<f64>,
     /// Each configuration's `ok` rows: where speed changed.
     pub series: Vec<Levels>,
-    /// What is claimed, and what of it the history bears out.
+    /// The claims, and how far the history supports them.
     #[serde(flatten)]
     pub claims: ClaimsReport,
-    /// What the reader should know: lines that could not be read, and why a figure is absent.
+    /// Notes for the reader: lines that could not be read, and why a figure is absent.
     pub notes: Vec<String>,
 }
 
 /// A series without its points.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Levels {
-    /// What the rows have in common.
+    /// The rows' common configuration.
     pub configuration: Configuration,
     /// `ok` rows.
     pub rows: usize,
-    /// Stretches without a change; ratios are to the first five rows.
+    /// Stretches without a change; ratios are relative to the first five rows.
     pub levels: Vec<Level>,
 }
 
-/// Flaws that are told one by one.
+/// At most this many flaws are listed.
 const TOLD_FLAWS: usize = 10;
 
-/// Reads a history and judges it, and the claims of `claims` by it.
+/// Reads and judges a history, and judges the claims by it.
 pub fn import(history: &Path, claims: Option<ClaimSource>) -> Result<ImportReport, LoopError> {
     let history = Rows::open(history)?;
     let claims = claims.map(Claims::open).transpose()?.unwrap_or_default();
@@ -92,7 +94,9 @@ fn report(history: Rows, claims: Claims) -> ImportReport {
     if let Some((first, last)) = ends(&measurements)
         && first.iter().chain(last).any(|end| end.configuration != first[0].configuration)
     {
-        notes.push("the first and the last rows differ in configuration: their ratio compares unlike things".into());
+        notes.push(
+            "the first and the last rows differ in configuration: their ratio does not compare like with like".into(),
+        );
     }
     let other = rows.iter().filter_map(|row| if let Status::Other(name) = &row.status { Some(name) } else { None });
     let mut other_statuses = BTreeMap::new();
@@ -124,7 +128,7 @@ fn report(history: Rows, claims: Claims) -> ImportReport {
     }
 }
 
-/// The first and the last five; the two do not overlap, so of fewer than ten it is less.
+/// The first and the last five, or fewer where they would overlap.
 fn ends(measurements: &[Measurement]) -> Option<(&[Measurement], &[Measurement])> {
     let count = 5.min(measurements.len() / 2);
     (count > 0).then(|| (&measurements[..count], &measurements[measurements.len() - count..]))

@@ -1,4 +1,4 @@
-//! `alpha loop init`: a `loop.toml` with what can be found out about a repository.
+//! `alpha loop init`: writes a `loop.toml` from what a repository looks like.
 
 use std::{fs, path::Path};
 
@@ -9,14 +9,14 @@ use crate::{
     config::{FILE_NAME, LoopConfig},
 };
 
-/// What was written, and what the user has to look at.
+/// The file that was written, and the parts that the user has to check.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Initialised {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// What the repository looks like: `alpha`, `cargo`, `make`, `python`, `unknown`.
+    /// The kind of repository: `alpha`, `cargo`, `make`, `python`, `unknown`.
     pub kind: &'static str,
-    /// What was guessed and should be read over.
+    /// Guesses that the user should check.
     pub guesses: Vec<String>,
     /// The file's text.
     pub text: String,
@@ -38,7 +38,7 @@ pub fn init(root: &Path) -> Result<Initialised, LoopError> {
     Ok(made)
 }
 
-/// What `init` would write.
+/// The file that `init` would write.
 pub fn describe(root: &Path) -> Initialised {
     let has = |name: &str| root.join(name).exists();
     let (kind, text, guesses): (_, String, &[&str]) = if has("crates/alpha") && has("scripts/build.sh") {
@@ -105,7 +105,7 @@ margin_pct = 5
     )
 }
 
-/// The file of this program's own repository.
+/// The `loop.toml` of this program's own repository.
 const ALPHA: &str = include_str!("init/alpha.toml");
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The series behind `alpha loop history`: speed as a ratio to an anchor, and where it changed.
 //!
-//! Runs are comparable only within one configuration. The anchor is a run measured at the same time, where a record has
-//! one: then another driver or a warmer room moves both and not the ratio. Otherwise it is the beginning of the series,
+//! Runs are only comparable within one configuration. The anchor is a run measured at the same time, if a record has
+//! one: a new driver or a warmer room then moves both and not the ratio. Otherwise it is the beginning of the series,
 //! and a change of the machine looks like a change of the program.
 
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ use serde::Serialize;
 pub struct Configuration {
     /// The hardware.
     pub machine: String,
-    /// The job, without its length.
+    /// The workload, without its length.
     pub workload: String,
-    /// What computed it.
+    /// The backend.
     pub backend: String,
-    /// On what.
+    /// The device.
     pub device: String,
     /// Length of the run, as written.
     pub steps: String,
@@ -29,9 +29,9 @@ pub struct Configuration {
 pub struct Measurement {
     /// Which series it belongs to.
     pub configuration: Configuration,
-    /// For the reader; the order is that of the measurements.
+    /// Only for the reader: it does not decide the order.
     pub time: String,
-    /// What was measured.
+    /// The commit that was measured.
     pub commit: String,
     /// Its speed, finite and above zero.
     pub tok_s: f64,
@@ -39,7 +39,7 @@ pub struct Measurement {
     pub anchor_tok_s: Option<f64>,
 }
 
-/// What the ratios of a series are ratios to.
+/// The denominator of a series' ratios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Anchor {
@@ -52,9 +52,9 @@ pub enum Anchor {
 /// The measurements of one configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
-    /// What they have in common.
+    /// Their configuration.
     pub configuration: Configuration,
-    /// What their ratios are ratios to.
+    /// The denominator of their ratios.
     pub anchor: Anchor,
     /// In the order given.
     pub points: Vec<Point>,
@@ -67,34 +67,34 @@ pub struct Series {
 pub struct Point {
     /// As given.
     pub time: String,
-    /// What was measured.
+    /// The commit that was measured.
     pub commit: String,
     /// Speed over that of the anchor.
     pub ratio: f64,
 }
 
-/// A stretch of a series in which nothing changed that could be told from noise.
+/// A stretch of a series without a change that could be told from noise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Level {
     /// Index of its first point.
     pub first: usize,
-    /// How many it has.
+    /// Number of its points.
     pub points: usize,
     /// When it began.
     pub time: String,
-    /// What was measured then: the change came with this commit or after the one of the point before.
+    /// The commit of its first point: the change came with this commit, or after the commit of the previous point.
     pub commit: String,
     /// Median speed over that of the anchor.
     pub ratio: f64,
-    /// Against the level before; absent for the first.
+    /// Relative to the previous level; absent for the first.
     pub change_pct: Option<f64>,
 }
 
-/// Measurements of the beginning that make its anchor.
+/// Number of first measurements that are an anchor.
 const BEGINNING: usize = 5;
 
-/// Series of measurements in order of time, by configuration and kind of anchor. What is not finite and above zero is left
-/// out.
+/// Series of measurements in order of time, by configuration and kind of anchor. Speeds that are not finite and above
+/// zero are left out.
 pub fn series<'a>(measurements: impl IntoIterator<Item = &'a Measurement>) -> Vec<Series> {
     let is_speed = |tok_s: f64| tok_s.is_finite() && tok_s > 0.0;
     let mut groups: BTreeMap<(&Configuration, Anchor), Vec<&Measurement>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Who meets whom: two trees, built at the same path by the same command, with the baseline's inputs.
+//! The two arms of a comparison: two trees, built at the same path by the same command, with the baseline's inputs.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     visible::short,
 };
 
-/// So many untracked files are listed by name.
+/// At most this many untracked files are listed by name.
 const SHOWN_UNTRACKED: usize = 100;
 
 /// Both revisions, built, with everything their runs need.
@@ -35,9 +35,7 @@ pub struct BuiltArms {
     pub specs: [SandboxSpec; 2],
     /// Measured files in which the candidate differs.
     pub changed: Vec<PathBuf>,
-    /// Untracked files that are part of the candidate.
-    pub untracked: Vec<PathBuf>,
-    /// Hash of all inputs, which are the baseline's.
+    /// Hash of the inputs of both arms, which are the baseline's.
     pub inputs: String,
     /// Seconds of builds that were not cached.
     pub build_s: f64,
@@ -50,7 +48,7 @@ impl BuiltArms {
     }
 }
 
-/// The commit that a comparison is against: the one that is named, else the open cycle's, else HEAD.
+/// The commit to compare with: the named one, else the open cycle's baseline, else HEAD.
 pub fn baseline_commit(session: &Session, named: Option<&str>) -> Result<String, LoopError> {
     let repository = &session.repository;
     match (named, session.state.cycle()?) {
@@ -66,16 +64,15 @@ pub fn of_working_tree(
     options: &CompareOptions,
     progress: &dyn Progress,
 ) -> Result<BuiltArms, LoopError> {
-    let (revisions, untracked) = working_tree(session, options, progress)?;
-    let configs = [&session.config; 2];
-    build(session, revisions, untracked, configs, &all_inputs(&session.config), progress)
+    let revisions = working_tree(session, options, progress)?;
+    build(session, revisions, [&session.config; 2], &all_inputs(&session.config), progress)
 }
 
 /// The same for a change of the instrument, whose inputs the baseline may not have yet.
 pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<BuiltArms, LoopError> {
-    let (revisions, untracked) = working_tree(session, &CompareOptions::default(), progress)?;
+    let revisions = working_tree(session, &CompareOptions::default(), progress)?;
     only_instrument(&changed(session, &revisions)?, &session.config.sealed())?;
-    // The new instrument says how its own tree is built.
+    // The new instrument's configuration builds its own tree.
     let text = config_text(&session.repository, &revisions[1].tree)?;
     let new = LoopConfig::parse(&text, session.config.target.as_deref())?;
     let mut inputs = Vec::new();
@@ -84,10 +81,10 @@ pub fn of_instrument(session: &Session, progress: &dyn Progress) -> Result<Built
             inputs.push(path);
         }
     }
-    build(session, revisions, untracked, [&session.config, &new], &inputs, progress)
+    build(session, revisions, [&session.config, &new], &inputs, progress)
 }
 
-/// Refuses other changes, before anything is built.
+/// Refuses a change that is not of the instrument alone, before anything is built.
 fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopError> {
     let (of_instrument, others): (Vec<_>, Vec<_>) = changed.iter().partition(|path| sealed.is_match(path));
     if of_instrument.is_empty() {
@@ -97,21 +94,21 @@ fn only_instrument(changed: &[PathBuf], sealed: &GlobSet) -> Result<(), LoopErro
     match others.first() {
         None => Ok(()),
         Some(other) => Err(LoopError::refused(format!("`{}` is not a file of the instrument", other.display()))
-            .hint("commit the instrument's change by itself: what else changes is to be measured with it")),
+            .hint("commit the instrument's change by itself: other changes are then measured with it")),
     }
 }
 
-/// The baseline and the working tree, and which of its files are untracked.
+/// The baseline and the working tree.
 fn working_tree(
     session: &Session,
     options: &CompareOptions,
     progress: &dyn Progress,
-) -> Result<([Revision; 2], Vec<PathBuf>), LoopError> {
+) -> Result<[Revision; 2], LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
     let baseline = revision_of(session, &baseline_commit(session, options.baseline.as_deref())?)?;
     if options.is_identical {
-        return Ok(([baseline.clone(), baseline], Vec::new()));
+        return Ok([baseline.clone(), baseline]);
     }
     let snapshot = repository.snapshot(&unmeasured)?;
     if let Some(note) = untracked_note(&snapshot.untracked) {
@@ -134,10 +131,10 @@ fn working_tree(
         measured_tree,
         binary: String::new(),
     };
-    Ok(([baseline, candidate], snapshot.untracked))
+    Ok([baseline, candidate])
 }
 
-/// Which files become part of the candidate although nobody added them.
+/// Lists files that become part of the candidate without having been added.
 fn untracked_note(untracked: &[PathBuf]) -> Option<String> {
     if untracked.is_empty() {
         return None;
@@ -156,11 +153,10 @@ pub fn of_commits(
     progress: &dyn Progress,
 ) -> Result<BuiltArms, LoopError> {
     let revisions = [revision_of(session, baseline)?, revision_of(session, candidate)?];
-    let configs = [&session.config; 2];
-    build(session, revisions, Vec::new(), configs, &all_inputs(&session.config), progress)
+    build(session, revisions, [&session.config; 2], &all_inputs(&session.config), progress)
 }
 
-/// The baseline's program that is to judge, where the configuration names one and this process is not it.
+/// The baseline's program, where the configuration has it judge and this process is another program.
 pub fn judge(
     session: &Session,
     options: &CompareOptions,
@@ -172,11 +168,11 @@ pub fn judge(
     let unmeasured = session.config.unmeasured();
     let snapshot = session.repository.snapshot(&unmeasured)?;
     if !is_identical && session.repository.measured_tree(&snapshot.tree, &unmeasured)? == revision.measured_tree {
-        // There is nothing to judge, which anybody can say.
+        // There is nothing to judge, and this program can say so.
         return Ok(None);
     }
     let baseline_build = {
-        // There is one stage for all who build.
+        // All builds share one stage.
         let _lock = session.state.lock()?;
         session.builds.build(&session.repository, &revision.tree, &session.config, progress)?
     };
@@ -197,7 +193,6 @@ fn revision_of(session: &Session, revision: &str) -> Result<Revision, LoopError>
 fn build(
     session: &Session,
     mut revisions: [Revision; 2],
-    untracked: Vec<PathBuf>,
     configs: [&LoopConfig; 2],
     inputs: &[PathBuf],
     progress: &dyn Progress,
@@ -238,7 +233,7 @@ fn build(
         isolation: Arc::clone(&session.isolation),
     });
     let inputs = repository.hash_of(&revisions[0].tree, inputs)?;
-    Ok(BuiltArms { revisions, builds, specs, changed, untracked, inputs, build_s })
+    Ok(BuiltArms { revisions, builds, specs, changed, inputs, build_s })
 }
 
 /// The measured files in which two trees differ.

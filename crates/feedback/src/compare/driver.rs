@@ -1,8 +1,8 @@
 //! Which pair runs next, what became of it, and when there is an answer: the loop's decisions without its processes.
 //!
 //! Pairs come through [`PairSource`]: from two trainers ([`compare`](crate::compare), [`confirm`](crate::confirm),
-//! [`guards`](crate::compare::guards)), or from numbers in a test. Nothing here starts a process, reads a clock or knows of git.
-//! A pair stands on disk as begun before it runs, and what became of it before the next one begins
+//! [`guards`](crate::compare::guards)), or from numbers in a test. Nothing here starts a process, reads a clock or
+//! knows of git. A pair is on disk as begun before it runs, and its outcome is on disk before the next one begins
 //! ([`bookkeeping`](crate::attempt::bookkeeping)).
 
 use pairbench::{
@@ -22,21 +22,21 @@ use crate::{
     },
 };
 
-/// Pairs of a comparison at most: with as many to confirm them they fit into a record.
+/// Most pairs of a comparison: with as many pairs of a confirmation they fit into a record.
 const MOST_PAIRS: usize = 160;
 
 /// Where pairs come from and where they are written.
 pub trait PairSource {
-    /// What a measured pair leaves.
+    /// The result of a measured pair.
     type Run;
 
     /// Runs the pair of this number.
     ///
     /// # Errors
-    /// [`ErrorKind::Trainer`] says who is to blame; [`ErrorKind::Refused`] is the candidate's doing.
+    /// [`ErrorKind::Trainer`] names the arm that failed; [`ErrorKind::Refused`] blames the candidate.
     fn run(&mut self, number: u64) -> Result<Outcome<Self::Run>, LoopError>;
 
-    /// Adds what was measured to the attempt; the refusal, if it shows that the training is not the same.
+    /// Adds the pair to the attempt; returns a refusal if the pair shows that the training is not the same.
     ///
     /// # Errors
     /// As [`PairSource::run`]: a pair whose records cannot be read was not measured.
@@ -45,7 +45,7 @@ pub trait PairSource {
     /// Writes the attempt to disk, whole or not at all.
     fn save(&mut self, attempt: &Attempt) -> Result<(), LoopError>;
 
-    /// Says a line.
+    /// Reports a line.
     fn note(&mut self, line: &str);
 
     /// Whether the user asked to stop.
@@ -62,10 +62,10 @@ pub trait PairSource {
     fn show(&mut self, _attempt: &Attempt, _planned: usize, _judgement: &Judgement) {}
 }
 
-/// Runs one pair of a series and writes down what became of it. The refusal, if it ends the series.
+/// Runs one pair of a series and records its outcome; returns a refusal if that ends the series.
 ///
 /// # Errors
-/// What kept the pair from being measured. It is written down all the same, and calling again goes on with the next.
+/// What kept the pair from being measured. That is recorded too, and the next call continues with the next pair.
 pub fn run_pair<S: PairSource>(
     source: &mut S,
     attempt: &mut Attempt,
@@ -107,7 +107,7 @@ pub fn run_pair<S: PairSource>(
     }
 }
 
-/// Writes down a pair that an error ended.
+/// Records a pair that an error ended.
 fn write_off(attempt: &mut Attempt, pair: PairOf, error: &LoopError) {
     let why = error.to_string();
     let of = |arm: Arm| why.strip_prefix(&format!("the {} ", arm.name())).unwrap_or(&why);
@@ -115,18 +115,18 @@ fn write_off(attempt: &mut Attempt, pair: PairOf, error: &LoopError) {
         ErrorKind::Interrupted => attempt.interrupt(pair),
         ErrorKind::Trainer(arm) => attempt.spoil(pair, arm, of(arm)),
         ErrorKind::Refused => attempt.spoil(pair, Arm::Candidate, of(Arm::Candidate)),
-        // What is typed or configured wrongly is found before a trainer starts.
+        // Mistakes in the command line or configuration are found before a trainer starts.
         ErrorKind::Usage => attempt.bookkeeping.begun = None,
-        // Nobody knows whose doing it is that the loop cannot go on.
+        // Neither arm can be blamed for an error of the loop itself.
         ErrorKind::Failed | ErrorKind::Undecided => attempt.lose(pair, &why),
     }
 }
 
 /// Runs pairs of the comparison until there is an answer, the plan ends, or the budget is spent. A plan that is used up
-/// goes on, as many pairs again, within the same error.
+/// is extended by as many pairs again, within the same error rate.
 ///
 /// # Errors
-/// As [`run_pair`]. The attempt has no verdict then, and calling again goes on.
+/// As [`run_pair`]. The attempt then has no verdict, and the next call continues.
 pub fn compare<S: PairSource>(
     source: &mut S,
     attempt: &mut Attempt,
@@ -135,13 +135,13 @@ pub fn compare<S: PairSource>(
     let looks = plan
         .looks()
         .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
-    // Before what is unsettled counts: a plan that it completes has had its say.
+    // Computed before unsettled pairs count: a plan that they complete has been judged.
     let most = most_pairs(attempt, plan, looks);
     attempt.settle();
     let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
     loop {
         let is_planned_end = attempt.pairs.len() == plan.pairs && most > plan.pairs;
-        // Where counters fell, pairs go on until it is shown that nothing was lost for it.
+        // Where counters fell, pairs continue until it is shown that speed was not lost.
         let may_be_leaner =
             judgement.verdict == Some(Verdict::Same) && attempt.counters_only_fell() && !attempt.is_leaner();
         let goes_on = is_planned_end || may_be_leaner && attempt.pairs.len() < plan.pairs;
@@ -166,7 +166,7 @@ pub fn compare<S: PairSource>(
     }
 }
 
-/// The pairs after which a comparison that begins or goes on now ends.
+/// The number of pairs at which a comparison ends that begins or continues now.
 fn most_pairs(attempt: &Attempt, plan: &PairPlan, looks: Plan) -> usize {
     let so_far = attempt.pairs.len();
     if so_far < plan.pairs {
@@ -175,11 +175,11 @@ fn most_pairs(attempt: &Attempt, plan: &PairPlan, looks: Plan) -> usize {
     (so_far + plan.pairs).min(looks.most_pairs()).min(MOST_PAIRS).max(so_far)
 }
 
-/// Runs the pairs of the confirmation that are still missing; why they prove nothing, if they do not. Where pairs were
-/// lost there are as many more as a gain needs to be shown in spite of them, by a rule that is fixed beforehand.
+/// Runs the missing pairs of the confirmation; returns a refusal if they cannot be judged. Where pairs were lost, as
+/// many more are run as a gain needs to be shown in spite of them, by a rule that is fixed beforehand.
 ///
 /// # Errors
-/// As [`run_pair`]. The confirmation is open then, and calling again goes on.
+/// As [`run_pair`]. The confirmation then stays open, and the next call continues.
 pub fn confirm<S: PairSource>(source: &mut S, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
     attempt.settle();
     loop {
@@ -203,7 +203,8 @@ pub fn confirm<S: PairSource>(source: &mut S, attempt: &mut Attempt) -> Result<O
     }
 }
 
-/// Pairs that the baseline spoiled say that the instrument does not work here; those of the candidate, that it plays.
+/// Too many pairs that the baseline spoiled mean that the instrument does not work here; too many that the candidate
+/// spoiled refuse it.
 pub fn too_many_voids(voids: &[VoidPair]) -> Result<Option<String>, LoopError> {
     if let Some(finding) = gaming::voids(voids) {
         return Ok(Some(finding.to_string()));

@@ -1,9 +1,8 @@
-//! What must not become worse: non-inferiority tests on the same binaries after FASTER.
+//! Guards: non-inferiority tests on the same binaries after FASTER.
 //!
-//! A guard's numbers are d = ln(baseline / candidate) of something of which less is better, time or
-//! memory: positive is better. It holds when the exact signed-rank test shows d above −margin, one-sided
-//! 2.5 %. What is not shown does not hold: a guard that cannot see does not guard. One that measures for itself
-//! looks up to three times, after few pairs first, and shares that level among its looks.
+//! A guard's numbers are d = ln(baseline / candidate) of time or memory, where lower is better: positive d is better. A
+//! guard holds when the exact signed-rank test shows d above −margin, one-sided 2.5 %; without proof it does not hold.
+//! One that measures for itself looks up to three times, after few pairs first, and shares that level among its looks.
 
 mod same;
 
@@ -40,60 +39,60 @@ pub use self::again::again;
 
 /// Pairs of a workload at each look.
 const PAIRS: &[usize] = &[8, 14, 20];
-/// Pairs of single processes, which are uneven, the short ones more than others.
+/// Pairs of single processes, which are noisy, and more so if they are short.
 const PROCESS_PAIRS: &[usize] = &[8, 16, 24];
 const SHORT_PROCESS_PAIRS: &[usize] = &[8, 20, 60];
 /// Pairs of builds, which are long.
 const BUILD_PAIRS: &[usize] = &[8];
-/// A short process runs this often in a pair, and the shortest time counts: what disturbs only ever adds to it.
+/// A short process runs up to this often in a pair, and the shortest time counts: disturbances only add to it.
 const MOST_REPEATS: u64 = 4;
-/// So long that a process needs no repeats, in seconds.
+/// A process of at least this many seconds is not repeated.
 const LONG_S: f64 = 0.25;
 /// One-sided level.
 const LEVEL: f64 = 0.025;
-/// Above this p at a look more pairs would not help.
+/// Above this p at a look, more pairs would not help.
 const HOPELESS: f64 = 0.9;
-/// What guards measure with.
+/// Context of the guards of a comparison.
 pub struct GuardRequest<'a> {
     /// The whole configuration.
     pub config: &'a LoopConfig,
-    /// Both trainers' files, by [`Arm::index`]; inputs are set by the guard.
+    /// Sandboxes of both arms, by [`Arm::index`]; the guard sets the inputs.
     pub specs: [&'a SandboxSpec; 2],
     /// The comparison's draws.
     pub draws: Randomization,
     /// Where folders are made.
     pub work: &'a Path,
-    /// How equal training and answers must be.
+    /// Tier of parity for training and answers.
     pub tier: Tier,
     /// Weights that the baseline trained, for commands with `{checkpoint}`.
     pub checkpoint: Option<&'a Path>,
-    /// ln(baseline / candidate) of the primary workload's peak memory, a pair each.
+    /// ln(baseline / candidate) of the primary workload's peak memory, for each pair.
     pub memory: Vec<f64>,
-    /// Builds an arm's tree again after the other's, and returns the seconds it took.
+    /// Builds an arm's tree again after the other arm's, and returns the seconds it took.
     pub rebuild: &'a dyn Fn(Arm) -> Result<f64, LoopError>,
-    /// Where the losses of a guard's pairs are kept, by the guard's name.
+    /// The log with the losses of a guard's pairs, by the guard's name.
     pub evidence: &'a dyn Fn(&str) -> PairLog,
 }
 
-/// Measures the pair of a number: ln(baseline / candidate) of something of which less is better.
+/// Measures the pair of a number: ln(baseline / candidate) of a quantity where lower is better.
 pub type Measure<'a> = dyn FnMut(u64) -> Result<Outcome<f64>, LoopError> + 'a;
 
-/// A guard's pairs, which an interruption does not lose.
+/// A guard's pairs, which survive an interruption.
 pub trait GuardPairs {
-    /// The numbers of those that count.
+    /// d of the pairs that count.
     fn d(&self) -> &[f64];
 
-    /// Measures one more, unless it is spoiled, and keeps what became of it.
+    /// Measures one more pair and keeps its outcome; a void pair adds no number.
     ///
     /// # Errors
-    /// [`LoopError::refused`] where too many are spoiled by the candidate.
+    /// [`LoopError::refused`] where the candidate spoils too many.
     fn measure(&mut self, measure: &mut Measure<'_>) -> Result<(), LoopError>;
 }
 
-/// Runs the guard, or goes on with it.
+/// Runs the guard, or continues it.
 ///
 /// # Errors
-/// [`LoopError::refused`] where a trainer plays in so many pairs that the guard has no answer.
+/// [`LoopError::refused`] where a trainer spoils so many pairs that the guard has no answer.
 pub fn run(
     name: &str,
     guard: &Guard,
@@ -122,8 +121,9 @@ pub fn run(
         Guard::Workload { workload, .. } => by_workload(&looks, workload, request, pairs),
         Guard::Command { command, inputs, .. } => {
             let mut answers = Answers::new(name, request.tier);
-            let mut time = |arm, place| {
-                let ended = run_command(command, inputs, request, arm, place, progress)?;
+            let specs = request.specs.map(|spec| SandboxSpec { inputs: inputs.clone(), ..spec.clone() });
+            let mut time = |arm: Arm, place| {
+                let ended = run_command(command, request, (arm, &specs[arm.index()]), place, progress)?;
                 answers.compare(arm, &ended.stdout)?;
                 Ok(ended.seconds)
             };
@@ -136,7 +136,7 @@ pub fn run(
     }
 }
 
-/// A guard that measures, and when it looks at what it found.
+/// The looks of a guard that measures pairs.
 struct Looks<'a> {
     name: &'a str,
     margin_pct: f64,
@@ -144,8 +144,8 @@ struct Looks<'a> {
 }
 
 impl Looks<'_> {
-    /// Measures pairs until the guard holds, clearly does not, or has had its pairs. Where some are lost, a look is after
-    /// as many as can show in spite of them that it holds.
+    /// Measures pairs until the guard holds, clearly does not hold, or has used its pairs. Where some are lost, a look
+    /// waits for as many pairs as can still show that the guard holds.
     fn at(
         &self,
         counts: &[usize],
@@ -165,7 +165,7 @@ impl Looks<'_> {
         for count in counts {
             let planned = loop {
                 let lost = pairs.d().iter().filter(|d| **d <= LOST_D).count();
-                // Beyond so many nothing makes up for them, and the guard does not hold.
+                // Beyond MAX_LOST no number of pairs makes up for the lost ones, and the guard does not hold.
                 let made_up = if (1..=MAX_LOST).contains(&lost) { fewest_that_pass(level, lost) } else { 0 };
                 let planned = made_up.max(*count);
                 if pairs.d().len() >= planned {
@@ -214,7 +214,7 @@ fn by_workload(
     Ok(found)
 }
 
-/// By single processes; how many is known once one has run.
+/// Compares single processes; the first run decides how many pairs there are.
 fn by_process(
     looks: &Looks<'_>,
     request: &GuardRequest<'_>,
@@ -231,7 +231,7 @@ fn repeats(seconds: f64) -> u64 {
     ((LONG_S / seconds.max(1e-3)).ceil() as u64).clamp(1, MOST_REPEATS)
 }
 
-/// ln(baseline / candidate) of the shortest of so many measurements each, who goes first being a coin each time.
+/// ln(baseline / candidate) of the shortest of `repeats` measurements each; a coin decides each time who goes first.
 fn pair_of(
     request: &GuardRequest<'_>,
     number: u64,
@@ -255,19 +255,17 @@ fn pair_of(
 /// Runs a guard's command in a fresh process.
 fn run_command(
     command: &str,
-    inputs: &[std::path::PathBuf],
     request: &GuardRequest<'_>,
-    arm: Arm,
+    (arm, spec): (Arm, &SandboxSpec),
     place: usize,
     progress: &dyn Progress,
 ) -> Result<command::Ended, LoopError> {
-    let spec = SandboxSpec { inputs: inputs.to_vec(), ..request.specs[arm.index()].clone() };
-    let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), &spec)?;
+    let mut folder = Sandbox::create(&request.work.join(["a", "b"][place]), spec)?;
     let checkpoint = request.checkpoint.map(|path| folder.give(path).display().to_string()).unwrap_or_default();
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = command::run(&folder, &spec, &words, limit, progress)?.success(arm.name(), command);
+    let ended = command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 
@@ -306,7 +304,7 @@ mod tests {
         assert!(!judge(&[]).holds);
     }
 
-    /// Pairs in memory.
+    /// Pairs that are kept in memory.
     struct Kept(Vec<f64>);
 
     impl GuardPairs for Kept {
@@ -323,7 +321,7 @@ mod tests {
         }
     }
 
-    /// After how many pairs a guard of 5 % ends, and whether it holds.
+    /// After how many pairs a guard with a margin of 5 % ends, and whether it holds.
     fn looked(d: impl Fn(u64) -> f64) -> (usize, bool) {
         let looks = Looks { name: "decode", margin_pct: 5.0, progress: &pairbench::progress::Quiet };
         let mut measure = |number| Ok(Outcome::Measured(log_of_pct(d(number - FIRST_NUMBER))));

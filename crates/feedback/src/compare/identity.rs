@@ -1,4 +1,4 @@
-//! Which attempt is meant: what two programs are asked once, under one configuration, is not asked again.
+//! Which attempt a comparison continues: two programs are compared once under one configuration.
 
 use pairbench::draws::Randomization;
 
@@ -10,8 +10,8 @@ use crate::{
     store::{session::Session, state::Cycle},
 };
 
-/// The attempt of these two, if there is one, open or ended. It may have been of other trees that build the same
-/// programs; what it is of now are these, for the cycle that is open now.
+/// The attempt at these two programs, open or ended, if there is one. It may have been of other trees that build the
+/// same programs; it now gets these trees and the open cycle.
 pub fn known(session: &Session, built_arms: &BuiltArms) -> Result<Option<Attempt>, LoopError> {
     let cycle = session.state.cycle()?;
     let tiers = match &cycle {
@@ -27,7 +27,7 @@ pub fn known(session: &Session, built_arms: &BuiltArms) -> Result<Option<Attempt
     Ok(None)
 }
 
-/// An attempt as one of the open cycle: where its gain is is asked again if another area was declared meanwhile.
+/// An attempt as one of the open cycle: if another area was declared meanwhile, attribution is computed again.
 pub(super) fn for_cycle(known: Attempt, cycle: Option<&Cycle>) -> Attempt {
     let Some(cycle) = cycle else { return known };
     let is_of_area = known.area == cycle.area;
@@ -49,12 +49,12 @@ pub fn last(session: &Session, cycle: Option<&Cycle>) -> Result<Option<Attempt>,
 pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, LoopError> {
     let Some(known) = session.attempts().load(key)? else {
         return Ok(crate::records::evidence::find(session, key)?.map(|known| {
-            // Where the state folder is gone, so is what its pairs showed.
+            // Without the state folder, the evidence of its pairs is gone too.
             let is_gone = !session.attempts().pair_log(key).exists();
             Attempt { evidence: if is_gone { String::new() } else { known.evidence.clone() }, ..known }
         }));
     };
-    // The key holds the workload's steps: a plan of others was not made by the loop.
+    // The key covers the workload's steps: a plan with other steps was not made by the loop.
     match known.plan.filter(|plan| plan.blocks.steps != session.config.workload.steps) {
         None => Ok(Some(known)),
         Some(plan) => Err(LoopError::failed(format!(
@@ -65,14 +65,14 @@ pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, Lo
     }
 }
 
-/// What makes two comparisons the same: what ran, on what, where, and by which rules. Not the smallest gain that counts:
-/// asking for less is not a reason to start over.
+/// What identifies a comparison: programs, inputs, machine and rules. ε is not part of it: another ε is not a reason to
+/// start over.
 pub(super) fn key(session: &Session, built_arms: &BuiltArms, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
     let mut parts = built_arms.revisions.each_ref().map(|side| side.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
     parts.extend([built_arms.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
-    // Two targets may run the same command behind other guards; trainers may read a variable.
+    // Two targets may run the same command with other guards, and trainers may read environment variables.
     parts.push(format!("target {:?}", session.config.target));
     parts.extend(workload_environment(session));
     parts.extend(anew.map(|draws| draws.seed.to_string()));

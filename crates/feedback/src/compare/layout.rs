@@ -1,11 +1,11 @@
-//! Luck of layout: where functions and data lie changes speed, whatever the change is, and fresh pairs of the same two
-//! programs agree about it. Mytkowicz et al., Producing wrong data without doing anything obviously wrong, ASPLOS 2009;
-//! Curtsinger and Berger, Stabilizer, ASPLOS 2013.
+//! Luck of layout: the place of functions and data in memory changes speed, whatever the change is, and fresh pairs of
+//! the same two programs cannot tell it from a gain. Mytkowicz et al., Producing wrong data without doing anything
+//! obviously wrong, ASPLOS 2009; Curtsinger and Berger, Stabilizer, ASPLOS 2013.
 //!
-//! A build command that has `{layout}` can make the same source in other layouts; 0 is the one that is written. The
-//! self-test measures how much they differ. A gain must exceed what two layouts may differ by. One beyond all doubt needs
-//! nothing more; any other is confirmed over several layouts of both sides, and so is every gain where noise hides how much
-//! layouts differ. Where layouts cannot be varied, a fixed floor takes their place.
+//! A build command with `{layout}` can build the same source in other layouts; 0 is the source's own order. The
+//! self-test measures how much they differ. A gain must exceed what two layouts may differ by. One beyond all doubt
+//! needs nothing more; any other is confirmed over several layouts of both sides, and so is every gain where noise
+//! hides how much layouts differ. Where layouts cannot be varied, a fixed floor takes their place.
 
 use std::{
     collections::BTreeSet,
@@ -25,9 +25,9 @@ use crate::{
     store::{build::Built, session::Session},
 };
 
-/// Longest measurement of layouts in a self-test, builds aside.
+/// Time limit for measuring layouts in a self-test, builds aside.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// What layouts are drawn for: a confirmation in those of the comparison would confirm their luck.
+/// What layouts are drawn for: a confirmation in the comparison's layouts would confirm their luck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// A comparison over several layouts.
@@ -36,9 +36,9 @@ pub enum Stage {
     Confirmation,
 }
 
-/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order, so that
-/// they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source that does
-/// well in them. No two stages share one.
+/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order,
+/// so that they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source
+/// that does well in them. No two stages share one.
 pub fn drawn(draws: Randomization, stage: Stage) -> [Vec<u32>; 2] {
     let stage = stage as u32;
     let mut of_baseline: Vec<u32> = (1..=CONFIRMED_OVER as u32).map(|layout| layout + stage * MOST).collect();
@@ -60,17 +60,17 @@ pub fn drawn(draws: Randomization, stage: Stage) -> [Vec<u32>; 2] {
     [of_baseline, of_candidate]
 }
 
-/// What both sides of a stage run, layout by layout.
+/// What both arms run in a stage, layout by layout.
 #[derive(Debug)]
 pub struct LayoutSpecs {
     layouts: [Vec<u32>; 2],
     specs: [Vec<SandboxSpec>; 2],
-    /// Seconds of builds that were not there.
+    /// Seconds of builds that were not cached.
     pub build_s: f64,
 }
 
 impl LayoutSpecs {
-    /// Builds all of them, one after the other: there is one stage, and nothing is timed meanwhile.
+    /// Builds all of them, one after the other: builds share one stage folder, and nothing is timed meanwhile.
     ///
     /// # Errors
     /// [`LoopError::refused`] where the candidate's build makes the same program in two layouts.
@@ -103,7 +103,7 @@ impl LayoutSpecs {
     }
 }
 
-/// Builds one side in some layouts; their specs, and seconds of builds that were not there.
+/// Builds one arm in some layouts; returns their specs, and the seconds of builds that were not cached.
 ///
 /// # Errors
 /// Where two layouts are the same program: nothing was varied.
@@ -135,10 +135,10 @@ pub fn specs_of(
     Ok((specs, seconds))
 }
 
-/// The d of a pair of specs, with the number of the pair.
+/// Measures d of a pair of specs, given the number of the pair.
 pub type RunPair<'a> = &'a dyn Fn([&SandboxSpec; 2], u64) -> Result<f64, LoopError>;
 
-/// Runs layouts of the baseline beside each other and says how much they differ. None where the layouts cannot be built.
+/// Measures how much layouts of the baseline differ. None where the layouts cannot be built.
 pub fn measure(
     session: &Session,
     built_arms: &BuiltArms,
@@ -147,7 +147,7 @@ pub fn measure(
     run: RunPair<'_>,
 ) -> Result<Option<LayoutNoise>, LoopError> {
     progress.note(&format!("building {layouts} layouts of the baseline, to see how much they differ"));
-    // The baseline's of a confirmation begin with the same numbers.
+    // A confirmation's layouts of the baseline begin with the same numbers.
     let numbers: Vec<u32> = (1..=layouts).collect();
     let (specs, build_s) = match specs_of(session, built_arms, Arm::Baseline, &numbers, progress) {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
@@ -160,7 +160,7 @@ pub fn measure(
     let began = Instant::now();
     let count = specs.len();
     let mut d = vec![vec![0.0; count]; count];
-    // In rounds, each layout at most once in each: what the machine does for a while is not one layout's.
+    // In rounds, each layout at most once a round: a slow spell of the machine then hits no single layout.
     for (number, (i, j)) in rounds(count).into_iter().enumerate() {
         d[i][j] = run([&specs[i], &specs[j]], number as u64)?;
     }
@@ -169,7 +169,7 @@ pub fn measure(
 
 /// All pairs (i, j), i < j, of so many, by the circle method.
 fn rounds(count: usize) -> Vec<(usize, usize)> {
-    // Who meets the last of an odd number rests.
+    // With an odd count, the layout that meets the last one sits out the round.
     let even = count.next_multiple_of(2);
     let rounds = (0..even - 1).flat_map(|round| {
         (0..even / 2).map(move |place| {

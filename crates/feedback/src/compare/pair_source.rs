@@ -1,45 +1,46 @@
-//! Pairs of two real trainers, for the [`driver`](crate::compare::driver): run in turns, asked whether they train the same, kept.
+//! Pairs of two real trainers, for the [`driver`](crate::compare::driver): run in turns, checked for
+//! parity, and recorded.
 
 use std::time::{Duration, Instant};
 
 use pairbench::{
     files,
-    pair::{Outcome, PairRun, plan::PairPlan},
-    verdict::Judgement,
+    pair::{ArmRun, Outcome, PairRun, plan::PairPlan},
+    progress::PairProgress,
+    stats::signed_rank::WalshAverages,
+    verdict::{Judgement, pct_of_log, round_log},
 };
 
 use crate::{
     LoopError, Progress,
     attempt::{Attempt, PairRow, bookkeeping::Series},
-    compare::{
-        PairRunner, driver::PairSource, layout::LayoutSpecs, pair_row, report_pairs, same_training::SameTraining,
-    },
+    compare::{PairRunner, driver::PairSource, layout::LayoutSpecs, same_training::SameTraining},
     store::session::Session,
 };
 
 /// The pairs of a comparison, or of its confirmation.
 pub struct TrainerPairs<'a> {
-    /// What it runs with.
+    /// The session.
     pub session: &'a Session,
     /// Runs a pair.
     pub runner: PairRunner<'a>,
-    /// Asks a pair whether both trained the same.
+    /// Judges whether both arms of a pair trained the same.
     pub same_training: SameTraining<'a>,
-    /// How a run is cut.
+    /// How a run is cut into blocks.
     pub plan: PairPlan,
     /// [`Series::Comparison`] or [`Series::Confirmation`].
     pub series: Series,
-    /// Layouts that the pairs run in, one after the other; none: the written ones.
+    /// Layouts that the pairs run in, one after the other; none means layout 0.
     pub layouts: Option<LayoutSpecs>,
-    /// Rows of the series before the pair that is next.
+    /// Rows of the series before the next pair.
     pub index: usize,
-    /// Longest comparison; none for a confirmation, which has a fixed number of pairs.
+    /// Time limit of a comparison; none for a confirmation, which has a fixed number of pairs.
     pub budget: Option<Duration>,
     /// When it began.
     pub began: Instant,
-    /// Trainers' seconds of pairs that are not yet in the attempt.
+    /// Trainer seconds of pairs that are not in the attempt yet.
     pub spent_s: f64,
-    /// Who watches.
+    /// Where progress is reported.
     pub progress: &'a dyn Progress,
 }
 
@@ -104,7 +105,36 @@ impl PairSource for TrainerPairs<'_> {
             Some(confirmation) => ("confirm", confirmation.d()),
             None => ("compare", attempt.d()),
         };
-        self.progress.pairs(&report_pairs(stage, &d, planned, attempt, judgement, self.began));
+        let seconds_per_pair = attempt.plan.map_or(0.0, |plan| plan.seconds_per_pair);
+        self.progress.pairs(&PairProgress {
+            stage: stage.to_owned(),
+            pairs: d.len(),
+            planned,
+            estimate_pct: (!d.is_empty()).then(|| pct_of_log(WalshAverages::of(&d).estimate())),
+            interval_pct: attempt.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
+            elapsed_s: self.began.elapsed().as_secs_f64(),
+            left_s: planned.saturating_sub(d.len()) as f64 * seconds_per_pair,
+            needs: judgement.reason.clone(),
+        });
+    }
+}
+
+/// The row of a pair.
+fn pair_row(number: u64, run: &PairRun) -> PairRow {
+    let rounded = |value: f64, digits: f64| (value * digits).round() / digits;
+    let of = |value: fn(&ArmRun) -> f64, digits| run.arms.each_ref().map(|arm| rounded(value(arm), digits));
+    PairRow {
+        number,
+        seed: run.seed,
+        baseline_first: run.baseline_first,
+        log_ratio: round_log(run.log_ratio()),
+        run_log_ratio: round_log(run.run_log_ratio()),
+        ready_ms: of(|arm| arm.ready_ms, 1e1),
+        finish_ms: of(|arm| arm.finish_ms + arm.saves_ms, 1e1),
+        peak_memory_bytes: run.arms.each_ref().map(|arm| arm.peak_memory_bytes),
+        foreign_cpu_share: of(|arm| arm.foreign_cpu_share, 1e3),
+        seconds: rounded(run.seconds, 1e2),
+        turns_s: rounded(run.turns_s, 1e3),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What commands hand to scripts: objects with a versioned schema (docs/loop-json.md).
+//! Reports for scripts: objects with a versioned schema (docs/loop-json.md).
 
 use pairbench::verdict::Verdict;
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub struct CompareReport {
     pub schema: &'static str,
     /// `FASTER`, `LEANER`, `SLOWER`, `SAME`, `UNDECIDED`, `REFUSED`.
     pub verdict: Verdict,
-    /// In a sentence.
+    /// The verdict's reason, in a sentence.
     pub reason: String,
     /// Whether both sides were the same program on purpose.
     pub identical: bool,
@@ -32,32 +32,32 @@ pub struct CompareReport {
     pub ci_high_pct: Option<f64>,
     /// Pairs that count.
     pub pairs: usize,
-    /// Pairs that do not.
+    /// Void pairs.
     pub voids: usize,
-    /// Pairs among those that count that have no number of their own and count against the candidate.
+    /// Of the pairs that count, those that were lost: they have no measurement and count against the candidate.
     pub lost: usize,
     /// Standard deviation of a pair, per cent.
     pub pair_sd_pct: Option<f64>,
     /// Wall time of planning, pairs, parity and guards.
     pub seconds: f64,
-    /// Of it the loop's own work: neither trainers nor builds.
+    /// The part of it that is the loop's own work: neither trainers nor builds.
     pub own_seconds: f64,
-    /// Whether it is the same training.
+    /// Whether both arms train the same.
     pub parity: Option<Parity>,
     /// Exact counters that differ.
     pub counters: Vec<CounterRow>,
-    /// What must not become worse.
+    /// Results of the guards.
     pub guards: Vec<GuardResult>,
-    /// A.
+    /// The baseline.
     pub baseline: Revision,
-    /// B.
+    /// The candidate.
     pub candidate: Revision,
-    /// The ledger's record.
+    /// Id of the ledger's record.
     pub record: Option<String>,
 }
 
 impl CompareReport {
-    /// Of an attempt as it stands.
+    /// Reports an attempt as it stands.
     pub fn of(session: &Session, attempt: &Attempt) -> CompareReport {
         let record = evidence::attempts(session)
             .into_iter()

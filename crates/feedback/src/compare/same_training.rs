@@ -1,9 +1,9 @@
-//! Whether both arms of a comparison train the same, asked of its pairs as they come.
+//! Whether both arms of a comparison train the same, judged pair by pair.
 //!
-//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. Of the first pair and of some drawn
-//! ones the updates of single steps and of the whole run are too, and the trained weights are evaluated, by the
-//! baseline's program. All pairs have the same turns, and which are looked at is drawn when they have run: a trainer
-//! cannot tell. Sampling is asked for at the end, from weights that the baseline trained.
+//! Every pair's losses, norms and tokens are compared, in comparison and confirmation. For the first pair and some
+//! drawn ones, the updates of single steps and of the whole run are compared too, and the baseline's program evaluates
+//! the trained weights. All pairs have the same turns, and the closer look is drawn after a pair has run, so that a
+//! trainer cannot tell. Sampling is compared at the end, from weights that the baseline trained.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ use crate::{
     store::session::Session,
 };
 
-/// Of so many pairs after the first, one is looked at more closely.
+/// After the first pair, one pair in this many is looked at more closely.
 const LOOKED_AT_ONE_IN: u64 = 6;
 /// Rules that only a trainer that writes its weights on request can pass.
 const OF_WEIGHTS: [&str; 2] = ["updates", "zero_gradient"];
@@ -66,13 +66,13 @@ fn drawn_block(blocks: &Blocks, draws: Randomization, number: u64) -> u64 {
 /// Begins the names of the rules about sampling.
 const SAMPLING: &str = "sampling";
 
-/// Whether sampling was looked at, which is left for the end.
+/// Whether sampling was compared already, which happens at the end.
 fn has_sampling(parity: &Parity) -> bool {
     parity.checks.iter().any(|check| check.name.starts_with(SAMPLING))
 }
 
-/// Parity of what is to be committed without a claim: what the pairs showed, and sampling, which a comparison without a gain
-/// leaves out. The refusal, if it is not the same training.
+/// Parity of a change that is to be committed without a claim: that of its pairs, and of sampling, which a comparison
+/// without a gain leaves out. Returns a refusal if the training is not the same.
 pub fn without_a_gain(
     session: &Session,
     built_arms: &BuiltArms,
@@ -88,8 +88,8 @@ pub fn without_a_gain(
     SameTraining::new(session, built_arms, attempt, progress)?.judge_all(attempt, progress)
 }
 
-/// Judges what the records show, and the loss on other data where it was measured: losses, norms and tokens. For runs whose
-/// weights nobody asked for.
+/// Judges losses, norms and tokens, and the loss on other data where it was measured: for runs that did not save
+/// weights.
 pub fn of_records(evidence: &Evidence) -> Parity {
     let judged = Parity::judge(evidence);
     let is_evaluated = evidence.pairs.iter().any(|pair| pair.held_out.is_some());
@@ -101,7 +101,7 @@ pub fn of_records(evidence: &Evidence) -> Parity {
     Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
 }
 
-/// Judges again what the pairs showed; the refusal, if it is not the same training.
+/// Judges the pairs' evidence again; returns a refusal if the training is not the same.
 pub fn again(
     session: &Session,
     built_arms: &BuiltArms,
@@ -109,23 +109,23 @@ pub fn again(
     progress: &dyn Progress,
 ) -> Result<Option<String>, LoopError> {
     let same_training = SameTraining::new(session, built_arms, attempt, progress)?;
-    // An attempt that is known from the ledger alone has only the judgement that stands there.
+    // An attempt that only the ledger knows has no evidence left: its recorded judgement stands.
     let is_kept = !same_training.evidence.pairs.is_empty();
     Ok(is_kept.then(|| first_failure(&same_training.parity())).flatten())
 }
 
-/// Collects what pairs show.
+/// Collects the evidence of pairs and judges it.
 pub struct SameTraining<'a> {
     session: &'a Session,
     built_arms: &'a BuiltArms,
     exempt: Vec<Exempt>,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: PairLog,
+    pair_log: PairLog,
 }
 
 impl<'a> SameTraining<'a> {
-    /// Begins with what the attempt's pairs showed before.
+    /// Begins with the evidence of the attempt's earlier pairs.
     pub fn new(
         session: &'a Session,
         built_arms: &'a BuiltArms,
@@ -144,12 +144,12 @@ impl<'a> SameTraining<'a> {
             }
         }
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
-        let kept = session.attempts().pair_log(&attempt.key);
+        let pair_log = session.attempts().pair_log(&attempt.key);
         let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
         let measured = attempt.pairs.iter().chain(confirmation).filter(|pair| !pair.is_lost());
         let numbers: Vec<u64> = measured.map(|pair| pair.number).collect();
         let (pairs, updates): (Vec<_>, Vec<_>) =
-            kept.read(&numbers, &attempt.evidence)?.into_iter().map(|shown| (shown.pair, shown.updates)).unzip();
+            pair_log.read(&numbers, &attempt.evidence)?.into_iter().map(|seen| (seen.pair, seen.updates)).unzip();
         Ok(SameTraining {
             session,
             built_arms,
@@ -163,11 +163,11 @@ impl<'a> SameTraining<'a> {
                 floor,
                 updates: updates.into_iter().flatten().collect(),
             },
-            kept,
+            pair_log,
         })
     }
 
-    /// Takes in a pair that has run; the refusal, if it shows that the training is not the same.
+    /// Adds a pair that has run; returns a refusal if the training is not the same.
     pub fn judge(
         &mut self,
         number: u64,
@@ -183,7 +183,10 @@ impl<'a> SameTraining<'a> {
         let is_first = self.evidence.pairs.is_empty() || workload.weights.is_some() && self.evidence.updates.is_empty();
         let is_looked_at = is_first || attempt.draws.below(LOOKED_AT_ONE_IN, Purpose::CheckedPair, number, 0) == 0;
         let updates = match attempt.plan.filter(|_| is_looked_at) {
-            Some(plan) => updates(workload, &self.exempt, run, &plan.blocks, attempt.draws, number)?,
+            Some(plan) => {
+                let pair = TimedPair { run, blocks: &plan.blocks, draws: attempt.draws, number };
+                pair.updates(workload, &self.exempt)?
+            }
             None => Vec::new(),
         };
         let is_evaluated = is_looked_at || self.evidence.tier == Tier::T2;
@@ -191,10 +194,10 @@ impl<'a> SameTraining<'a> {
         if is_evaluated {
             self.keep_checkpoint(&run.arms[0])?;
         }
-        let shown = PairObservation { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
-        attempt.evidence = self.kept.append(&shown, &attempt.evidence)?;
-        self.evidence.updates.extend(shown.updates);
-        self.evidence.pairs.push(shown.pair);
+        let observation = PairObservation { number, pair: PairEvidence { seed: run.seed, records, held_out }, updates };
+        attempt.evidence = self.pair_log.append(&observation, &attempt.evidence)?;
+        self.evidence.updates.extend(observation.updates);
+        self.evidence.pairs.push(observation.pair);
         let is_kept = |name: &str| name.starts_with(SAMPLING) || name.starts_with(parity::ANCHOR);
         let kept = attempt
             .parity
@@ -207,7 +210,7 @@ impl<'a> SameTraining<'a> {
         Ok(if self.evidence.tier == Tier::T2 { None } else { refusal })
     }
 
-    /// What only the end shows: equivalence over seeds, and sampling.
+    /// The checks at the end: equivalence over seeds, and sampling.
     pub fn judge_all(&mut self, attempt: &mut Attempt, progress: &dyn Progress) -> Result<Option<String>, LoopError> {
         let mut parity = if self.evidence.pairs.is_empty() {
             attempt.parity.clone().unwrap_or_else(|| self.parity())
@@ -222,7 +225,7 @@ impl<'a> SameTraining<'a> {
         Ok(refusal)
     }
 
-    /// Judges what there is; rules that ask for weights are left out where the trainer writes none.
+    /// Judges the evidence so far; rules about weights are left out where the trainer saves none.
     fn parity(&self) -> Parity {
         let judged = Parity::judge(&self.evidence);
         let workload = &self.session.config.workload;
@@ -236,7 +239,7 @@ impl<'a> SameTraining<'a> {
         Parity { passed: checks.iter().all(|check| check.passed), checks, tier: judged.tier }
     }
 
-    /// What a pair of other trees than the attempt's showed of what was learned.
+    /// Evidence of what was learned, from a pair of other trees than the attempt's.
     pub fn learned(
         session: &'a Session,
         built_arms: &'a BuiltArms,
@@ -252,13 +255,13 @@ impl<'a> SameTraining<'a> {
             floor: Floor::default(),
             updates: Vec::new(),
         };
-        let kept = session.attempts().pair_log("");
+        let pair_log = session.attempts().pair_log("");
         let counters = counters(workload);
-        let judged = SameTraining { session, built_arms, exempt: Vec::new(), counters, evidence, kept };
+        let judged = SameTraining { session, built_arms, exempt: Vec::new(), counters, evidence, pair_log };
         Ok(PairEvidence { seed: run.seed, records: judged.records(run)?, held_out: judged.held_out(run, progress)? })
     }
 
-    /// What both arms wrote down of their steps.
+    /// Both arms' records of their steps.
     fn records(&self, run: &PairRun) -> Result<Arms<Trajectory>, LoopError> {
         let metrics = &self.session.config.workload.metrics;
         let read = |arm: Arm| {
@@ -283,7 +286,7 @@ impl<'a> SameTraining<'a> {
         folder_content::copy(&checkpoint_of(workload, &arm.folder, workload.steps)?, &kept)
     }
 
-    /// Continuations of both arms from the same weights, and a training with sampling on beside one with it off.
+    /// Compares continuations of both arms from the same weights, and a training with sampling on with one with it off.
     fn sampling(&self, progress: &dyn Progress) -> Result<Vec<Check>, LoopError> {
         let Some(configured) = &self.session.config.sampling else { return Ok(Vec::new()) };
         let Some(kept) = kept_checkpoint(self.session) else {
@@ -328,7 +331,8 @@ impl<'a> SameTraining<'a> {
         values: &[(&str, &str)],
         progress: &dyn Progress,
     ) -> Result<command::Ended, LoopError> {
-        on_checkpoint(self.session, &self.spec(arm), arm, command, (checkpoint, values), progress)
+        let command = OnCheckpoint { arm, command, checkpoint, values };
+        command.run(self.session, &self.spec(arm), progress)
     }
 
     fn spec(&self, arm: Arm) -> SandboxSpec {
@@ -336,8 +340,8 @@ impl<'a> SameTraining<'a> {
     }
 }
 
-/// The loss of both arms' trained weights, after so many steps, on other data, by the baseline's program; none where nothing
-/// evaluates.
+/// Both arms' loss on other data after `steps` steps, by the baseline's program; none where the configuration has no
+/// evaluation.
 pub(crate) fn held_out_of(
     session: &Session,
     built_arms: &BuiltArms,
@@ -351,75 +355,78 @@ pub(crate) fn held_out_of(
     let of = |arm: Arm| -> Result<f64, LoopError> {
         let found = checkpoint_of(workload, folders[arm.index()], steps);
         let checkpoint = found.map_err(|error| error.of_trainer(arm))?;
-        let ended = on_checkpoint(session, spec, Arm::Baseline, command, (checkpoint.as_path(), &[][..]), progress)?;
-        loss(command, &ended.stdout)
+        let eval = OnCheckpoint { arm: Arm::Baseline, command, checkpoint: &checkpoint, values: &[] };
+        loss(command, &eval.run(session, spec, progress)?.stdout)
     };
     Ok(Some(Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? }))
 }
 
-/// Runs a command of an arm on a checkpoint, in a clean folder.
-fn on_checkpoint(
-    session: &Session,
-    spec: &SandboxSpec,
+/// A command of an arm on a checkpoint.
+struct OnCheckpoint<'a> {
     arm: Arm,
-    command: &str,
-    (checkpoint, values): (&Path, &[(&str, &str)]),
-    progress: &dyn Progress,
-) -> Result<command::Ended, LoopError> {
-    let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
-    let given = folder.give(checkpoint).display().to_string();
-    let values: Vec<(&str, &str)> = values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
-    let words = timed_command::fill(command, &values)?;
-    let limit = session.config.workload.turn_timeout;
-    command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command)
+    command: &'a str,
+    checkpoint: &'a Path,
+    /// Of its other placeholders.
+    values: &'a [(&'a str, &'a str)],
 }
 
-/// How far the weights of both arms moved in a pair: in single steps and over the whole run.
-fn updates(
-    workload: &Workload,
-    exempt: &[Exempt],
-    run: &PairRun,
-    blocks: &Blocks,
-    draws: Randomization,
-    number: u64,
-) -> Result<Vec<UpdateEvidence>, LoopError> {
-    let Some(name) = &workload.weights else { return Ok(Vec::new()) };
-    let seed = draws.bits(Purpose::Projection, run.seed, 0);
-    let drawn = blocks.step_before(drawn_block(blocks, draws, number));
-    let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
-    let weights = |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
-    alone
-        .chain([(0, blocks.steps - 1)])
-        .map(|(from, to)| {
-            let of = |arm: Arm| {
-                let ran = &run.arms[arm.index()];
-                let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
-                moved().map_err(|error: LoopError| error.of_trainer(arm))
-            };
-            Ok(UpdateEvidence {
-                from,
-                to,
-                moved: Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? },
+impl OnCheckpoint<'_> {
+    /// Runs it in a clean folder.
+    fn run(&self, session: &Session, spec: &SandboxSpec, progress: &dyn Progress) -> Result<command::Ended, LoopError> {
+        let mut folder = Sandbox::create(&session.work()?.join("e"), spec)?;
+        let given = folder.give(self.checkpoint).display().to_string();
+        let values: Vec<(&str, &str)> = self.values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
+        let words = timed_command::fill(self.command, &values)?;
+        let limit = session.config.workload.turn_timeout;
+        command::run(&folder, spec, &words, limit, progress)?.success(self.arm.name(), self.command)
+    }
+}
+
+/// A pair that has run, and what decides which of its steps are looked at alone.
+pub struct TimedPair<'a> {
+    /// Both runs.
+    pub run: &'a PairRun,
+    /// How they were cut.
+    pub blocks: &'a Blocks,
+    /// Draws the step.
+    pub draws: Randomization,
+    /// The pair's.
+    pub number: u64,
+}
+
+impl TimedPair<'_> {
+    /// How far the weights of both arms moved: in single steps and over the whole run.
+    fn updates(&self, workload: &Workload, exempt: &[Exempt]) -> Result<Vec<UpdateEvidence>, LoopError> {
+        let TimedPair { run, blocks, draws, number } = *self;
+        let Some(name) = &workload.weights else { return Ok(Vec::new()) };
+        let seed = draws.bits(Purpose::Projection, run.seed, 0);
+        let drawn = blocks.step_before(drawn_block(blocks, draws, number));
+        let alone = blocks.steps_alone().chain([drawn]).map(|step| (step - 1, step));
+        let weights =
+            |arm: &ArmRun, step: u64| arm.folder.written(Path::new(&name.replace("{step}", &step.to_string())));
+        alone
+            .chain([(0, blocks.steps - 1)])
+            .map(|(from, to)| {
+                let of = |arm: Arm| {
+                    let ran = &run.arms[arm.index()];
+                    let moved = || UpdateCheck::between(&weights(ran, from)?, &weights(ran, to)?, seed, exempt);
+                    moved().map_err(|error: LoopError| error.of_trainer(arm))
+                };
+                let moved = Arms { baseline: of(Arm::Baseline)?, candidate: of(Arm::Candidate)? };
+                Ok(UpdateEvidence { from, to, moved })
             })
-        })
-        .collect()
+            .collect()
+    }
 }
 
-/// Takes a pair of the baseline's own runs into how far it is from itself.
-pub fn include_in_floor(
-    session: &Session,
-    run: &PairRun,
-    blocks: &Blocks,
-    draws: Randomization,
-    number: u64,
-    floor: &mut Floor,
-) -> Result<(), LoopError> {
+/// Adds a pair of the baseline's own runs to the floor: how far the baseline is from itself.
+pub fn include_in_floor(session: &Session, pair: &TimedPair<'_>, floor: &mut Floor) -> Result<(), LoopError> {
     let workload = &session.config.workload;
     let counters = counters(workload);
     let [one, other] =
-        run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
+        pair.run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
     floor.include_runs(&one?, &other?);
-    for update in updates(workload, &exempt(workload)?, run, blocks, draws, number)? {
+    for update in pair.updates(workload, &exempt(workload)?)? {
         floor.include_updates(&update.moved.baseline, &update.moved.candidate);
     }
     Ok(())
@@ -437,10 +444,10 @@ fn first_failure(parity: &Parity) -> Option<String> {
     parity.failures().next().map(|check| format!("parity: {check}"))
 }
 
-/// Exact counts that differ, summed over the run, and the operations of a baseline's step. Where only one of them counts
-/// something, nothing is said: what is not counted any more may have grown.
+/// Notes counters that differ, summed over the run, and the operations of a step of the baseline. Where only one arm
+/// has a counter, none are noted: one that is no longer counted may have grown.
 fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
-    // The last step but one: the first sets up, and the last may save.
+    // The last step but one: the first step sets things up, and the last may save.
     attempt.flops = records.baseline.rows.iter().rev().nth(1).and_then(|row| row.counters.get("flops").copied());
     let (baseline, candidate) = (totals(&records.baseline), totals(&records.candidate));
     attempt.counters = if baseline.keys().eq(candidate.keys()) {
@@ -455,7 +462,8 @@ fn note_counters(attempt: &mut Attempt, records: &Arms<Trajectory>) {
     };
 }
 
-/// By counter: its sum over the run. A counter that some steps lack is another one.
+/// The sum of each counter over the run. The key holds the number of steps that have it: one that some steps lack is
+/// another counter.
 fn totals(trajectory: &Trajectory) -> BTreeMap<(String, usize), u64> {
     let mut totals: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
     for (name, count) in trajectory.rows.iter().flat_map(|row| &row.counters) {

@@ -1,8 +1,7 @@
-//! The instrument's proof on this machine: it finds nothing where there is nothing, and finds what is there.
+//! The instrument's self-test on this machine: it finds no effect where there is none, and finds a known effect.
 //!
-//! The baseline runs against itself, and against itself held up by a known share of each turn. An
-//! instrument that fails refuses to judge. The result is kept for a week, for this machine, kernel,
-//! toolchain and workload.
+//! The baseline runs against itself, and against itself with a known delay injected into each turn. An instrument that
+//! fails refuses to judge. The result holds for a week, for this machine, kernel, toolchain and workload.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -14,7 +13,7 @@ use pairbench::{
     pair::{
         self, PairRequest, PairRun,
         plan::{self, PairPlan},
-        schedule::{Blocks, Script},
+        schedule::Script,
         timed_command,
     },
     process::{
@@ -36,7 +35,12 @@ use crate::{
         gaming::MAX_VOIDS,
         layout::{Floors, LayoutNoise, layouts_within},
     },
-    compare::{PairRunner, built_arms::BuiltArms, layout, same_training},
+    compare::{
+        PairRunner,
+        built_arms::BuiltArms,
+        layout,
+        same_training::{self, TimedPair},
+    },
     config::{LoopConfig, is_layout_varied},
     parity::Floor,
     store::session::Session,
@@ -51,25 +55,26 @@ const PAIRS: u64 = 8;
 const FLOOR_PAIRS: u64 = 2;
 /// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
 const LEVEL: f64 = 0.025;
-/// Smallest hold-up, in per cent of a turn.
+/// Smallest injected delay, in per cent of a turn.
 const INJECTED_DELAY_PCT: f64 = 3.0;
-/// The hold-up is at least this many standard deviations of a pair: it proves the instrument, not the quiet of the hour.
+/// The delay is at least this many standard deviations of a pair: the test is of the instrument, not of how quiet the
+/// machine is.
 const INJECTED_DELAY_SD: f64 = 4.0;
-/// The largest hold-up that is tried before the instrument counts as blind.
+/// Largest delay that is tried before the instrument counts as blind.
 const MAX_INJECTED_DELAY_PCT: f64 = 100.0;
-/// The known effect is not found where the estimate is off by more than this many standard errors.
+/// The known effect counts as not found if the estimate is off by more than this many standard errors.
 const MAX_ERRORS: f64 = 6.0;
 /// Numbers of the pairs that run in several layouts begin here, past all others.
 const FIRST_LAYOUT_PAIR: u64 = 1000;
-/// How long the proof holds.
+/// How long a result holds.
 const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the instrument showed.
+/// The result of a self-test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What it holds for.
+    /// Hash of everything that it depends on.
     pub holds_for: String,
     /// When it ran.
     pub time: Timestamp,
@@ -86,11 +91,11 @@ pub struct SelfTest {
     pub found_pct: f64,
     /// One-sided p of it.
     pub found_p: f64,
-    /// What a pair takes.
+    /// Time of a pair.
     pub seconds_per_pair: f64,
     /// Smallest effects that 1, 5 and 20 minutes of pairs resolve, in per cent, with a chance of 80 %.
     pub resolves: Vec<Resolution>,
-    /// How far the baseline's losses and norms are from themselves.
+    /// How far losses and norms of two runs of the baseline differ.
     #[serde(default)]
     pub floor: Floor,
     /// How much layouts of the baseline differ; none where the build command cannot vary them, or pairs take too long.
@@ -98,18 +103,18 @@ pub struct SelfTest {
     pub layout: Option<LayoutNoise>,
     /// The machine's peaks, where the configuration says how to measure them.
     pub peaks: Option<Peaks>,
-    /// What refuses, if something does.
+    /// Why the instrument refuses to judge, if it does.
     pub failure: Option<String>,
 }
 
-/// What a self-test does beyond the usual.
+/// How thorough a self-test is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelfTestOptions {
     /// Layouts that are measured, however long it takes.
     pub layouts: Option<u32>,
 }
 
-/// What a time resolves.
+/// The effect that a time of pairs resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolution {
     /// Of pairs.
@@ -120,17 +125,17 @@ pub struct Resolution {
     pub effect_pct: f64,
 }
 
-/// The proof that holds now, if there is one.
+/// The result that holds now, if there is one.
 pub fn cached(session: &Session) -> Result<Option<SelfTest>, LoopError> {
     let Ok(bytes) = fs::read(path(session)) else { return Ok(None) };
     let Ok(kept) = serde_json::from_slice::<SelfTest>(&bytes) else { return Ok(None) };
     let age = Timestamp::now().duration_since(kept.time);
-    // A clock that was set back makes it as worthless as one that ran on.
+    // A result from the future, after the clock was set back, is as worthless as an old one.
     let is_fresh = !age.is_negative() && age.unsigned_abs() < HOLDS;
     Ok((is_fresh && kept.schema == SCHEMA && kept.holds_for == holds_for(session)?).then_some(kept))
 }
 
-/// The proof that holds, made now if there is none. An instrument that fails is an error.
+/// The result that holds; runs the test if there is none. An instrument that fails is an error.
 pub fn ensure(session: &Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<SelfTest, LoopError> {
     if let Some(kept) = cached(session)?.filter(|kept| kept.failure.is_none()) {
         return Ok(kept);
@@ -151,59 +156,19 @@ pub fn run(
     options: SelfTestOptions,
     progress: &dyn Progress,
 ) -> Result<SelfTest, LoopError> {
-    let draws = Randomization::fresh();
-    let runner = PairRunner::new(session, built_arms, draws)?.of_baseline();
-    let empty = Script::default();
-    let plan = plan::plan(&runner.request(0, &empty), Duration::ZERO, progress)?;
+    let runner = PairRunner::new(session, built_arms, Randomization::fresh())?.of_baseline();
+    let plan = plan::plan(&runner.request(0, &Script::default()), Duration::ZERO, progress)?;
     let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
     progress.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
-    let series = |first, slowed| series(&runner, &plan.blocks, first, slowed, progress);
+    let test = Test { session, built_arms, runner, plan, progress };
     let peaks = peaks(session, built_arms, progress)?;
-    let identical = series(1, None)?;
-    let mut floor = Floor::default();
-    for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
-        let script = runner.script(&plan.blocks, number);
-        let run = measured(&runner.request(number, &script), progress)?;
-        same_training::include_in_floor(session, &run, &plan.blocks, draws, number, &mut floor)?;
-    }
-    let mut failure = None;
-    if p_two_sided(&identical) <= LEVEL {
-        progress.note("the program differed from itself: once more");
-        let again = series(1 + PAIRS, None)?;
-        let same_side = (robust::median(&identical) > 0.0) == (robust::median(&again) > 0.0);
-        if p_two_sided(&again) <= LEVEL && same_side {
-            let pct = pct_of_log(WalshAverages::of(&again).estimate());
-            failure = Some(format!("the same program differed from itself twice, by {pct:+.2} %"));
-        }
-    }
+    let identical = test.series(1, None)?;
+    let floor = test.floor()?;
+    let mut failure = test.differs_from_itself(&identical)?;
     let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
-    let mut injected_delay_pct = INJECTED_DELAY_PCT.max(INJECTED_DELAY_SD * pct_of_log(sd)).min(MAX_INJECTED_DELAY_PCT);
-    let mut first = 1 + 4 * PAIRS;
-    let (found, found_p) = loop {
-        let slowed = series(first, Some((Arm::Candidate, injected_delay_pct / 100.0)))?;
-        let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
-        let found = WalshAverages::of(&slower).estimate();
-        let found_p = p_greater(&slower);
-        let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
-        let is_off = (found - log_of_pct(injected_delay_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
-        if found_p <= LEVEL && !is_off {
-            break (found, found_p);
-        }
-        let (expected, estimate) = (injected_delay_pct, pct_of_log(found));
-        if injected_delay_pct >= MAX_INJECTED_DELAY_PCT {
-            let what =
-                format!("a known slowdown of {expected:.1} % was estimated as {estimate:.1} % (p = {found_p:.3})");
-            failure = failure.or(Some(what));
-            break (found, found_p);
-        }
-        // Noise of the hour, or an instrument that is blind: a larger effect tells.
-        progress
-            .note(&format!("a slowdown of {expected:.1} % was found as {estimate:.1} %: once more with twice as much"));
-        injected_delay_pct = (2.0 * injected_delay_pct).min(MAX_INJECTED_DELAY_PCT);
-        first += PAIRS;
-    };
-    let layout =
-        if failure.is_none() { layouts(session, built_arms, &runner, &plan, options, progress)? } else { None };
+    let delay = test.find_delay(sd)?;
+    failure = failure.or(delay.failure);
+    let layout = if failure.is_none() { test.layouts(options)? } else { None };
     let made = SelfTest {
         schema: SCHEMA.to_owned(),
         holds_for: holds_for(session)?,
@@ -211,9 +176,9 @@ pub fn run(
         sd_pct: pct_of_log(sd),
         identical_pct: pct_of_log(WalshAverages::of(&identical).estimate()),
         identical_p: p_two_sided(&identical),
-        injected_delay_pct,
-        found_pct: pct_of_log(found),
-        found_p,
+        injected_delay_pct: delay.injected_pct,
+        found_pct: pct_of_log(delay.found),
+        found_p: delay.found_p,
         seconds_per_pair: plan.seconds_per_pair,
         resolves: resolutions(&plan, sd),
         floor,
@@ -227,8 +192,123 @@ pub fn run(
     Ok(made)
 }
 
+/// Context of the parts of the test.
+struct Test<'a> {
+    session: &'a Session,
+    built_arms: &'a BuiltArms,
+    /// Both arms are the baseline.
+    runner: PairRunner<'a>,
+    plan: PairPlan,
+    progress: &'a dyn Progress,
+}
+
+/// A known delay and its estimate.
+struct Delay {
+    /// In per cent of a turn.
+    injected_pct: f64,
+    /// Its estimate, as a logarithm.
+    found: f64,
+    /// One-sided p of it.
+    found_p: f64,
+    /// Set where even the largest delay was not found.
+    failure: Option<String>,
+}
+
+impl Test<'_> {
+    /// Runs [`PAIRS`] pairs from number `first`; `slowed` names the delayed arm and the share of a turn.
+    fn series(&self, first: u64, slowed: Option<(Arm, f64)>) -> Result<Vec<f64>, LoopError> {
+        (first..first + PAIRS)
+            .map(|number| {
+                let script = self.runner.script(&self.plan.blocks, number);
+                let request = PairRequest { slowed, ..self.runner.request(number, &script) };
+                Ok(measured(&request, self.progress)?.log_ratio())
+            })
+            .collect()
+    }
+
+    /// How far losses and norms of two runs of the baseline differ.
+    fn floor(&self) -> Result<Floor, LoopError> {
+        let mut floor = Floor::default();
+        for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
+            let script = self.runner.script(&self.plan.blocks, number);
+            let request = self.runner.request(number, &script);
+            let run = measured(&request, self.progress)?;
+            let pair = TimedPair { run: &run, blocks: &self.plan.blocks, draws: request.draws, number };
+            same_training::include_in_floor(self.session, &pair, &mut floor)?;
+        }
+        Ok(floor)
+    }
+
+    /// The failure, if the program differs from itself twice in the same direction.
+    fn differs_from_itself(&self, identical: &[f64]) -> Result<Option<String>, LoopError> {
+        if p_two_sided(identical) > LEVEL {
+            return Ok(None);
+        }
+        self.progress.note("the program differed from itself: once more");
+        let again = self.series(1 + PAIRS, None)?;
+        let same_side = (robust::median(identical) > 0.0) == (robust::median(&again) > 0.0);
+        Ok((p_two_sided(&again) <= LEVEL && same_side).then(|| {
+            let pct = pct_of_log(WalshAverages::of(&again).estimate());
+            format!("the same program differed from itself twice, by {pct:+.2} %")
+        }))
+    }
+
+    /// Delays the candidate by a known share of each turn and doubles it until it is found.
+    fn find_delay(&self, sd: f64) -> Result<Delay, LoopError> {
+        let mut injected_pct = INJECTED_DELAY_PCT.max(INJECTED_DELAY_SD * pct_of_log(sd)).min(MAX_INJECTED_DELAY_PCT);
+        let mut first = 1 + 4 * PAIRS;
+        loop {
+            let slowed = self.series(first, Some((Arm::Candidate, injected_pct / 100.0)))?;
+            let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
+            let (found, found_p) = (WalshAverages::of(&slower).estimate(), p_greater(&slower));
+            let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
+            let is_off = (found - log_of_pct(injected_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
+            if found_p <= LEVEL && !is_off {
+                return Ok(Delay { injected_pct, found, found_p, failure: None });
+            }
+            let estimate = pct_of_log(found);
+            if injected_pct >= MAX_INJECTED_DELAY_PCT {
+                let failure = Some(format!(
+                    "a known slowdown of {injected_pct:.1} % was estimated as {estimate:.1} % (p = {found_p:.3})"
+                ));
+                return Ok(Delay { injected_pct, found, found_p, failure });
+            }
+            // A noisy hour, or an instrument that is blind: a larger effect tells them apart.
+            self.progress.note(&format!(
+                "a slowdown of {injected_pct:.1} % was found as {estimate:.1} %: once more with twice as much"
+            ));
+            injected_pct = (2.0 * injected_pct).min(MAX_INJECTED_DELAY_PCT);
+            first += PAIRS;
+        }
+    }
+
+    /// How much layouts of the baseline differ.
+    fn layouts(&self, options: SelfTestOptions) -> Result<Option<LayoutNoise>, LoopError> {
+        let Test { session, built_arms, runner, plan, progress } = self;
+        if !is_layout_varied(&session.config) {
+            progress.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
+            return Ok(None);
+        }
+        let within = layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
+        let Some(layouts) = options.layouts.or(within) else {
+            progress.note(&format!(
+                "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",
+                plan.seconds_per_pair,
+                layout::LIMIT.as_secs_f64()
+            ));
+            return Ok(None);
+        };
+        let run = |specs: [&SandboxSpec; 2], number: u64| {
+            let number = FIRST_LAYOUT_PAIR + number;
+            let script = runner.script(&plan.blocks, number);
+            Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, *progress)?.log_ratio())
+        };
+        layout::measure(session, built_arms, layouts, *progress, &run)
+    }
+}
+
 impl SelfTest {
-    /// What a gain must exceed, as far as layouts go.
+    /// The smallest gain that cannot be luck of layout.
     pub fn floors(&self, config: &LoopConfig) -> Floors {
         Floors::of(config, self.layout)
     }
@@ -239,53 +319,7 @@ impl SelfTest {
     }
 }
 
-fn series(
-    runner: &PairRunner<'_>,
-    blocks: &Blocks,
-    first: u64,
-    slowed: Option<(Arm, f64)>,
-    progress: &dyn Progress,
-) -> Result<Vec<f64>, LoopError> {
-    (first..first + PAIRS)
-        .map(|number| {
-            let script = runner.script(blocks, number);
-            let request = PairRequest { slowed, ..runner.request(number, &script) };
-            Ok(measured(&request, progress)?.log_ratio())
-        })
-        .collect()
-}
-
-/// How much layouts of the baseline differ.
-fn layouts(
-    session: &Session,
-    built_arms: &BuiltArms,
-    runner: &PairRunner<'_>,
-    plan: &PairPlan,
-    options: SelfTestOptions,
-    progress: &dyn Progress,
-) -> Result<Option<LayoutNoise>, LoopError> {
-    if !is_layout_varied(&session.config) {
-        progress.note("layout is not varied: `build.command` has no `{layout}` (docs/loop.md says what it is for)");
-        return Ok(None);
-    }
-    let within = layouts_within(layout::LIMIT.as_secs_f64(), plan.seconds_per_pair);
-    let Some(layouts) = options.layouts.or(within) else {
-        progress.note(&format!(
-            "layout is not measured: with {:.0} s for a pair it would take longer than {:.0} s",
-            plan.seconds_per_pair,
-            layout::LIMIT.as_secs_f64()
-        ));
-        return Ok(None);
-    };
-    let run = |specs: [&SandboxSpec; 2], number: u64| {
-        let number = FIRST_LAYOUT_PAIR + number;
-        let script = runner.script(&plan.blocks, number);
-        Ok(measured(&PairRequest { specs, ..runner.request(number, &script) }, progress)?.log_ratio())
-    };
-    layout::measure(session, built_arms, layouts, progress, &run)
-}
-
-/// Runs a pair, again where something disturbed it, as comparisons do.
+/// Runs a pair; repeats it where it is void, as comparisons do.
 ///
 /// # Errors
 /// [`LoopError::refused`] where it is void [`MAX_VOIDS`] times in a row.
@@ -313,7 +347,7 @@ fn resolutions(plan: &PairPlan, sd: f64) -> Vec<Resolution> {
         .collect()
 }
 
-/// What the proof depends on.
+/// Hash of everything that a result depends on.
 fn holds_for(session: &Session) -> Result<String, LoopError> {
     let config = &session.config;
     let parts = [
@@ -327,13 +361,13 @@ fn holds_for(session: &Session) -> Result<String, LoopError> {
     Ok(blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned())
 }
 
-/// Each target has a proof of its own.
+/// Each target has a file of its own.
 fn path(session: &Session) -> PathBuf {
     let of_target = session.config.target.as_ref().map_or(String::new(), |target| format!("-{target}"));
     session.state.folder().join(format!("selftest{of_target}.json"))
 }
 
-/// Runs the configuration's command for peaks with the baseline's program.
+/// Runs the configuration's command that measures peaks, with the baseline's program.
 pub(crate) fn peaks(
     session: &Session,
     built_arms: &BuiltArms,

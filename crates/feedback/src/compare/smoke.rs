@@ -1,6 +1,6 @@
 //! The 5-step test: whether a candidate trains at all, and whether a phase of its step got slow.
 //!
-//! Pure logic on runs that the caller made, baseline and candidate alternately. Other load only ever
+//! Pure logic on runs that the caller has made, baseline and candidate alternately. Other load only ever
 //! adds time, so a phase's time is the median over the steps of the *quickest* run at each step, not
 //! the middle run. A slow phase counts when [`SmokeVerdict::unsettled`] is `None` or the time for
 //! smoke is spent; until then one more run of each arm is added and all are judged together.
@@ -17,13 +17,13 @@ pub use self::phases::PhaseChange;
 /// How a trainer's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with this code.
+    /// It exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// This signal killed it.
     Signalled(i32),
     /// It could not be started.
     NotStarted(String),
-    /// The caller ended it after so many seconds.
+    /// The caller ended it after this many seconds.
     TimedOut(u64),
 }
 
@@ -34,7 +34,7 @@ pub struct SmokeRun {
     pub ending: Ending,
     /// The last lines of its standard error.
     pub stderr_tail: String,
-    /// The rows that it wrote, in their order.
+    /// The rows that it wrote, in order.
     pub rows: Vec<SmokeRow>,
 }
 
@@ -43,7 +43,7 @@ pub struct SmokeRun {
 pub struct SmokeRow {
     /// Counted from 1.
     pub step: u64,
-    /// `None` where the record has none or `null`.
+    /// `None` where the record has no value or `null`.
     pub loss: Option<f64>,
     /// As the loss.
     pub grad_norm: Option<f64>,
@@ -51,41 +51,41 @@ pub struct SmokeRow {
     pub phases_ms: BTreeMap<String, f64>,
 }
 
-/// What kind of problem it is.
+/// Kinds of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
     /// No process, or no run at all.
     NotStarted,
-    /// Ended by a signal or with a code other than 0.
+    /// A signal killed it, or its exit code is not 0.
     Crashed,
-    /// The same, and it says that memory ran out.
+    /// The same, and its last words say that memory ran out.
     OutOfMemory,
-    /// Did not come to an end.
+    /// It did not end in time.
     TimedOut,
-    /// The records are not those of the steps 1, 2, … to the last.
+    /// The records are not those of the steps 1, 2, … up to the last.
     StepsMissing,
     /// A loss or grad norm that is not a finite number.
     NonFinite,
-    /// A phase got slower than noise and taste allow.
+    /// A phase became slower than the three criteria allow.
     PhaseRegressed,
 }
 
 impl ProblemKind {
-    /// Whether a trainer failed (exit code 1), rather than a gate refused (4).
+    /// Whether a trainer failed (exit code 1), as opposed to a gate that refused (4).
     pub fn is_failure(self) -> bool {
         !matches!(self, ProblemKind::NonFinite | ProblemKind::PhaseRegressed)
     }
 }
 
-/// Why the test is not passed.
+/// Why the test failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Whose run shows it.
+    /// The arm that shows it.
     pub arm: Arm,
-    /// Which of its runs, counted from 1; `None` where it is about all of them.
+    /// The run of that arm, counted from 1; `None` where it is about all of them.
     pub run: Option<usize>,
-    /// What kind it is.
+    /// Its kind.
     pub kind: ProblemKind,
     /// In words.
     pub what: String,
@@ -101,18 +101,18 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the 5-step test says.
+/// The result of the 5-step test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SmokeVerdict {
     /// Whether there is no problem.
     pub passed: bool,
-    /// Every problem, of the baseline too: with a baseline that does not train nothing can be compared.
+    /// Every problem, also of the baseline: nothing can be compared with a baseline that does not train.
     pub problems: Vec<Problem>,
     /// Every phase of both arms, the slowest first; empty without a baseline.
     pub phases: Vec<PhaseChange>,
-    /// What was not looked at, and why.
+    /// What was not checked, and why.
     pub notes: Vec<String>,
-    /// What another run of each arm may change; `None` where the runs agree or something failed.
+    /// What another run of each arm may decide; `None` where the runs agree or something failed.
     pub unsettled: Option<String>,
 }
 
@@ -171,7 +171,7 @@ fn problem_of_ending(run: &SmokeRun) -> Option<(ProblemKind, String)> {
     let (kind, mut what) = match &run.ending {
         Ending::Exited(0) => return None,
         Ending::Exited(code) => (ProblemKind::Crashed, format!("ended with exit code {code} {after}")),
-        // What else sends SIGKILL is rare enough to name this one.
+        // Other senders of SIGKILL are rare enough to name this one.
         Ending::Signalled(9) => {
             (ProblemKind::Crashed, format!("killed by signal 9 {after}, as the kernel does when memory runs out"))
         }

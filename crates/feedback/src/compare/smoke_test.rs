@@ -27,11 +27,11 @@ use crate::{
 
 /// Runs of each arm.
 const RUNS: usize = 3;
-/// Runs of each arm at most, where they disagree.
+/// Most runs of each arm, where they disagree.
 const MAX_RUNS: usize = 7;
 /// Longest run.
 const RUN_TIMEOUT: Duration = Duration::from_secs(60);
-/// No run more is begun after this time.
+/// No further run begins after this time.
 const TIME: Duration = Duration::from_secs(10);
 
 /// Runs the test on both arms.

@@ -30,14 +30,14 @@ use crate::{
 const PROCESSES: u64 = 4;
 /// Traced pairs of an attribution.
 const PAIRS: u64 = 5;
-/// Their numbers begin here, away from those of the comparison and of guards.
+/// Their numbers begin here, apart from those of the comparison and of guards.
 const FIRST_NUMBER: u64 = 2_000_000;
-/// Minutes of comparison that decide what is hidden: what one would wait for.
+/// A bottleneck is hidden if this many minutes of comparison could not resolve its gain.
 const PATIENCE_MINUTES: f64 = 5.0;
-/// The first step sets up what later ones use; it is left out of a step's mean time.
+/// The first step, which sets things up, is left out of the mean time of a step.
 const FIRST_STEADY: usize = 1;
 
-/// Ranks by traces of HEAD, made now.
+/// Ranks by new traces of HEAD.
 pub fn rank_baseline(session: &Session, progress: &dyn Progress) -> Result<Report, LoopError> {
     let trace = configured(session)?;
     let head = session.repository.head()?.commit;
@@ -63,7 +63,7 @@ pub fn rank_baseline(session: &Session, progress: &dyn Progress) -> Result<Repor
     rank(session, &runs)
 }
 
-/// Ranks by the trace of a run that somebody made.
+/// Ranks by the trace of an existing run.
 pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
     let name = Path::new("kernels.json");
     let path = folder.join(configured(session)?.kernels.file_name().map_or(name, Path::new));
@@ -74,7 +74,7 @@ pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
     rank(session, &[TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms }])
 }
 
-/// Asks the traces of both arms whether counters that fell are true.
+/// Checks fallen counters against the traces of both arms.
 pub fn corroborate(
     session: &Session,
     built_arms: &BuiltArms,
@@ -111,7 +111,7 @@ fn corroboration(counters: &[CounterRow], traces: [&Trace; 2]) -> Corroboration 
             "bytes_moved" => |kernel| kernel.bytes,
             _ => |_| None,
         };
-        // Of a step; none where a kernel lacks the number.
+        // For one step; none where a kernel lacks the number.
         let total = |trace: &Trace| -> Option<f64> {
             let sum: Option<f64> = trace.kernels.iter().map(of).sum();
             sum.filter(|_| !trace.kernels.is_empty()).map(|sum| sum / trace.steps.max(1) as f64)
@@ -218,7 +218,7 @@ fn rank(session: &Session, runs: &[TracedRun]) -> Result<Report, LoopError> {
     })
 }
 
-/// What the ledger knows of attempts, by the area that was declared.
+/// The ledger's attempts, by declared area.
 fn past(session: &Session) -> Vec<PastAttempts> {
     let mut past: Vec<PastAttempts> = Vec::new();
     for (_, record) in evidence::attempts(session) {

@@ -1,7 +1,7 @@
-//! Another precision may learn a little otherwise, but not a little more with each commit: a T2 is judged beside the anchor
-//! too, the commit before the first T2 of the workload. One limit holds for all of them together.
+//! A change of precision may change learning a little, but such changes must not add up commit by commit: a T2 is also
+//! judged against the anchor, the commit before the first T2 of the workload. One limit holds for all T2s together.
 //!
-//! A T0 or T1 in between does not move the anchor: it learns what its parent learns.
+//! A T0 or T1 in between does not move the anchor, because it learns what its parent learns.
 
 use pairbench::{
     draws::Randomization,
@@ -22,12 +22,12 @@ use crate::{
     visible::short,
 };
 
-/// Seeds that are trained by both.
+/// Seeds that both are trained with.
 const SEEDS: usize = 6;
-/// Ancestors that are looked at.
+/// Ancestors that are searched.
 const MOST_COMMITS: usize = 100_000;
 
-/// The commit that a T2 on top of `parent` is judged beside; none where the parent is that one.
+/// The anchor of a T2 on top of `parent`; none where the parent is the anchor.
 pub fn find(session: &Session, parent: &str, manifest: &Manifest) -> Result<Option<String>, LoopError> {
     let mut anchor = None;
     for entry in session.repository.ancestors(parent, MOST_COMMITS)? {
@@ -37,7 +37,7 @@ pub fn find(session: &Session, parent: &str, manifest: &Manifest) -> Result<Opti
             continue;
         };
         if record.attempt.manifest.command != manifest.command {
-            break; // another workload learns something else
+            break; // another workload has another anchor
         }
         if record.attempt.tier == Tier::T2 {
             anchor = entry.parents.first().cloned();
@@ -46,7 +46,7 @@ pub fn find(session: &Session, parent: &str, manifest: &Manifest) -> Result<Opti
     Ok(anchor)
 }
 
-/// Judges a T2 beside the anchor; the refusal, if all T2s together learn otherwise.
+/// Judges a T2 against the anchor; returns a refusal if all T2s together change learning.
 pub fn judge(
     session: &Session,
     built_arms: &BuiltArms,
@@ -62,7 +62,7 @@ pub fn judge(
     let shown = trained(session, &anchor, &built_arms.revisions[1].commit, progress).map_err(|error| match error.kind {
         ErrorKind::Failed | ErrorKind::Usage => {
             LoopError::refused(format!("T2 cannot be judged beside the commit before the first, `{}`: {}", short(&anchor), error.message))
-                .hint("without it nobody knows what all of them do together; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
+                .hint("all T2s together cannot be judged without it; a change of the workload in `loop.toml`, a commit of the instrument, starts over")
         }
         _ => error,
     })?;
@@ -102,7 +102,7 @@ fn trained(
     Ok(shown)
 }
 
-/// What does not fit of a T2's anchor: `parent` is the commit that it was measured beside.
+/// Problems with the anchor of a T2; `parent` is the commit that it was measured against.
 pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Vec<String>, LoopError> {
     let is_judged = attempt.parity.as_ref().is_some_and(parity::is_judged_beside_anchor);
     if attempt.tier != Tier::T2 || is_judged {

@@ -1,11 +1,11 @@
-//! After the confirmation: the gain must be there when nobody takes turns.
+//! Plain runs after the confirmation: the gain must also be there without turns.
 //!
-//! Both arms run as a user starts them, without the turn protocol, for more steps than the workload has, a number that is
-//! drawn now as the seeds are; whole processes are timed from outside ([`pair::plain`]). First in slices
-//! of the loop's clock, which is about as quiet as turns: the gain must be shown, and where less of it is there than was
-//! confirmed, less is claimed. Then some runs one after the other, in which nothing is stopped at all: noisier, so that
-//! they only find a gain that is far from being there. Both train the same in all of them, by the same rules as before:
-//! what stops learning after the workload's last step is found here.
+//! Both arms run as a user starts them, without the turn protocol, for more steps than the workload has; the number of
+//! steps is drawn now, as the seeds are. Whole processes are timed from outside ([`pair::plain`]). First they run in
+//! slices of the loop's clock, which is about as quiet as turns: the gain must be shown, and if it is smaller than was
+//! confirmed, less is claimed. Then some runs follow one after the other, in which nothing is stopped: they are
+//! noisier, and only refuse a gain that is clearly absent. Both arms must train the same in all of them, by the same
+//! rules as before: a trainer that stops learning after the workload's last step is found here.
 
 use std::time::Instant;
 
@@ -39,12 +39,13 @@ use crate::{
     store::session::Session,
 };
 
-/// Of so many pairs one is evaluated, drawn, beside the first.
+/// Besides the first pair, one pair in this many is drawn and evaluated.
 const EVALUATED_ONE_IN: u64 = 4;
-/// Runs the plain runs that are missing, and judges them. They are asked once, as the confirmation is.
+
+/// Runs the missing plain runs and judges them: once, like the confirmation.
 ///
 /// # Errors
-/// What kept a pair from being measured: calling again goes on.
+/// What kept a pair from being measured; the next call continues.
 pub fn run(
     session: &Session,
     built_arms: &BuiltArms,
@@ -95,7 +96,7 @@ pub fn run(
     session.attempts().save(attempt)
 }
 
-/// Both series; why the gain is not there, if it is not.
+/// Runs both series; returns a refusal if the gain is not there.
 fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) -> Result<Option<String>, LoopError> {
     let mut found = Found::Open;
     for look in LOOKS {
@@ -108,15 +109,15 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
             break;
         }
     }
-    // What is open after the last look is not shown.
+    // A gain that is still open after the last look is not shown.
     if found == Found::Shown
         && let Some(refusal) = pairs(source, attempt, PlainMode::Whole, WHOLE_PAIRS)?
     {
         return Ok(Some(refusal));
     }
-    // Another precision is judged by all seeds together.
+    // A T2 is judged over all seeds together.
     if source.evidence.tier == Tier::T2 && !source.has_all_seeds() {
-        return Ok(Some("plain runs of a T2 were interrupted, so that nobody knows what they learned".to_owned()));
+        return Ok(Some("plain runs of a T2 were interrupted, so that it is not known what they learned".to_owned()));
     }
     if let Some(check) =
         same_training::of_records(&source.evidence).failures().next().filter(|_| source.has_all_seeds())
@@ -126,7 +127,7 @@ fn series(source: &mut PlainPairs<'_>, attempt: &mut Attempt, confirmed: f64) ->
     Ok(finding(attempt, confirmed))
 }
 
-/// Runs the pairs of a series that are missing.
+/// Runs the missing pairs of a series.
 fn pairs(
     source: &mut PlainPairs<'_>,
     attempt: &mut Attempt,
@@ -167,7 +168,7 @@ struct PlainPairs<'a> {
 }
 
 impl PlainPairs<'_> {
-    /// Whether every pair ran in this call; those of an earlier one left their numbers, and were judged.
+    /// Whether every pair ran in this call. Pairs of an earlier call were judged then, and left only their numbers.
     fn has_all_seeds(&self) -> bool {
         self.evidence.pairs.len() >= LOOKS[0]
     }
@@ -218,7 +219,7 @@ impl PairSource for PlainPairs<'_> {
             path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
-        // What a user keeps of a run is its last checkpoint: of the first pair, of drawn ones, and of all of a T2.
+        // A user keeps the last checkpoint of a run: it is evaluated for the first pair, drawn ones, and all of a T2.
         let is_drawn = self.draws.below(EVALUATED_ONE_IN, Purpose::CheckedPair, number, 1) == 0;
         let is_evaluated = self.evidence.pairs.is_empty() || is_drawn || self.evidence.tier == Tier::T2;
         let held_out = if is_evaluated {

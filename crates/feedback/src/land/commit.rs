@@ -1,8 +1,8 @@
-//! Landing: the remaining gates on exactly the tree that was compared, then the commit.
+//! Landing: runs the remaining gates on exactly the tree that was compared, then commits it.
 //!
-//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation whose
-//! estimate is the number in the subject. Without a claim (LEANER, or on request) the commit carries
-//! no percentage. A change of the instrument has its own kind of commit.
+//! A claim needs FASTER, parity, guards, attribution to the declared area, and a confirmation, whose estimate is the
+//! number in the subject. A commit without a claim (LEANER, or on request) has no percentage. A change of the
+//! instrument has its own kind of commit.
 
 use std::time::Instant;
 
@@ -38,15 +38,17 @@ use crate::{
 pub const SCHEMA: &str = "alpha.loop.commit/1";
 /// Characters of a line of the body, before it is wrapped.
 const MAX_LINE_CHARS: usize = 2_000;
+/// The hint for a change that does not land.
+const HOW_TO_END: &str = "`alpha loop drop` ends the cycle and keeps its record";
 
-/// What is to be committed, and how.
+/// How to commit.
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {
-    /// What the change is, in a few words.
+    /// The change in a few words.
     pub summary: String,
-    /// Without a percentage.
+    /// Commit without a percentage.
     pub no_claim: bool,
-    /// As a change of the instrument.
+    /// Commit a change of the instrument.
     pub instrument: bool,
     /// Why gains outside the declared area are all right.
     pub widen: Option<String>,
@@ -65,16 +67,16 @@ pub struct Landed {
     pub subject: String,
     /// The gain that it claims, if it claims one.
     pub claim_pct: Option<f64>,
-    /// What it is beside the best that was accepted before, where that is not its parent.
+    /// How it compares with the best commit accepted before, where that is not its parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Its evidence.
+    /// Id of the record with its evidence.
     pub record: Option<String>,
-    /// Whether ten commits were accepted since the last audit.
+    /// Whether an audit is due: after every tenth accepted commit.
     pub audit_is_due: bool,
 }
 
-/// Runs what is missing and commits.
+/// Runs the missing gates and commits.
 pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
     claim::check_summary(&options.summary)?;
     if let Some(reason) = &options.widen {
@@ -88,7 +90,7 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
             .hint("`alpha loop commit --instrument --weakens=<why> -m …`; a gain outside its area takes `--widen`"));
     }
     let mut built_arms = built_arms::of_working_tree(session, &CompareOptions::default(), progress)?;
-    // The programs may be those that were compared, and what measures another.
+    // The programs may be those that were compared while the instrument has changed.
     if let Some(finding) = built_arms.sealed(session) {
         return Err(LoopError::refused(finding.to_string())
             .hint("`alpha loop commit --instrument -m …` commits it, without a claim; take it out of the working tree for the gain"));
@@ -100,30 +102,8 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
     stand_on_head(session, &mut built_arms)?;
     untouched(session, &attempt)?;
     same_walls(session, &attempt)?;
+    may_land(session, &built_arms, &mut attempt, options, progress)?;
     let claims = !options.no_claim && attempt.verdict == Some(Verdict::Faster);
-    match attempt.verdict {
-        None => {
-            return Err(LoopError::refused("the comparison has not ended").hint("`alpha loop compare` goes on"));
-        }
-        Some(Verdict::Faster | Verdict::Leaner) => {}
-        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
-            let refusal = same_training::without_a_gain(session, &built_arms, &mut attempt, progress)?;
-            session.attempts().save(&attempt)?;
-            if let Some(refusal) = refusal {
-                return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
-            }
-        }
-        Some(verdict) => {
-            let refused = LoopError::refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
-            return Err(match verdict {
-                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
-                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
-                }
-                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
-                _ => refused.hint("`alpha loop drop` ends the cycle and keeps its record"),
-            });
-        }
-    }
     let lands = Lands::of(attempt.verdict, claims);
     let passed = match lands {
         Lands::Claim => gates(session, &built_arms, &mut attempt, options, progress),
@@ -136,11 +116,11 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
         }
         passed => passed,
     };
-    // Before it is recorded: what was edited gets no record.
+    // Before it is recorded: an edited attempt gets no record.
     if passed.is_ok() && (!claims || attempt.is_confirmed()) {
         recomputed(session, &built_arms, &attempt, lands, progress)?;
     }
-    // What refuses leaves its record too.
+    // A refused attempt is recorded too.
     let record = match &passed {
         Err(error) if !matches!(error.kind, ErrorKind::Refused) => None,
         _ => Some(evidence::record(session, &attempt)?),
@@ -150,21 +130,52 @@ pub fn commit(session: &mut Session, options: &CommitOptions, progress: &dyn Pro
         return Err(not_confirmed(&attempt));
     }
     let record = record.ok_or_else(|| LoopError::failed("the attempt has no record"))?;
-    let is_claim = claims && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
-    land(session, &built_arms, &attempt, options, is_claim, record)
+    land(session, &built_arms, &attempt, options, record)
 }
 
-/// What confirms a gain runs behind the walls that the record says the comparison had.
+/// Refuses a verdict that does not land. One without a gain lands without a claim, if the training is the same.
+fn may_land(
+    session: &Session,
+    built_arms: &BuiltArms,
+    attempt: &mut Attempt,
+    options: &CommitOptions,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
+    match attempt.verdict {
+        None => Err(LoopError::refused("the comparison has not ended").hint("`alpha loop compare` goes on")),
+        Some(Verdict::Faster | Verdict::Leaner) => Ok(()),
+        Some(Verdict::Same | Verdict::Undecided) if options.no_claim => {
+            let refusal = same_training::without_a_gain(session, built_arms, attempt, progress)?;
+            session.attempts().save(attempt)?;
+            match refusal {
+                None => Ok(()),
+                Some(refusal) => Err(LoopError::refused(refusal).hint(HOW_TO_END)),
+            }
+        }
+        Some(verdict) => {
+            let refused = LoopError::refused(format!("the verdict is {}: {}", verdict.name(), attempt.reason));
+            Err(match verdict {
+                Verdict::Same | Verdict::Undecided if attempt.pairs.is_empty() => {
+                    refused.hint("both build the same program: `git commit` it, nothing is to be measured")
+                }
+                Verdict::Same | Verdict::Undecided => refused.hint("`--no-claim` commits it without a percentage"),
+                _ => refused.hint(HOW_TO_END),
+            })
+        }
+    }
+}
+
+/// The confirmation must run behind the same walls as the comparison that it is recorded with.
 fn same_walls(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
     let [then, now] = [&attempt.manifest.protection, &session.isolation.protection()];
     if (&then.walls, then.cgroup) == (&now.walls, now.cgroup) {
         return Ok(());
     }
     Err(LoopError::refused(format!("the walls of the comparison were {then}, here they are {now}"))
-        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare anew here"))
+        .hint("run `alpha loop commit` as `alpha loop compare` ran, or compare again here"))
 }
 
-/// What lies on disk must be what the ledger has of it, with rows added.
+/// The attempt on disk must be the one that the ledger has, with rows added.
 fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
     let mut departures = Vec::new();
     for record in session.ledger.records().iter().filter(|record| record.kind == evidence::KIND) {
@@ -177,7 +188,7 @@ fn untouched(session: &Session, attempt: &Attempt) -> Result<(), LoopError> {
     does_not_follow(&departures)
 }
 
-/// Everything again from the rows, and from what the pairs showed of the training.
+/// Recomputes everything from the rows, and parity from the pairs' evidence.
 fn recomputed(
     session: &Session,
     built_arms: &BuiltArms,
@@ -212,7 +223,7 @@ fn does_not_follow(problems: &[String]) -> Result<(), LoopError> {
         .hint("its file in the loop's state folder was changed; nothing of it lands. `alpha loop drop` ends the cycle"))
 }
 
-/// Whether traces of both arms show that counters fell.
+/// Checks with traces of both arms that counters fell.
 fn counted(
     session: &Session,
     built_arms: &BuiltArms,
@@ -233,7 +244,7 @@ fn counted(
     }
 }
 
-/// What the baseline alone does not show: how a gain is beside the best accepted tree, and what all T2s learn together.
+/// Compares with more than the baseline: all T2s together with their anchor, and a gain with the best accepted tree.
 fn beside_others(
     session: &mut Session,
     built_arms: &BuiltArms,
@@ -242,12 +253,12 @@ fn beside_others(
     progress: &dyn Progress,
 ) -> Result<(), LoopError> {
     if let Some(refusal) = anchor::judge(session, built_arms, attempt, progress)? {
-        return Err(LoopError::refused(refusal).hint("`alpha loop drop` ends the cycle and keeps its record"));
+        return Err(LoopError::refused(refusal).hint(HOW_TO_END));
     }
     if claims { reference::measure(session, built_arms, attempt, progress) } else { Ok(()) }
 }
 
-/// Attribution and confirmation, unless they are done already.
+/// Runs attribution and confirmation, unless they are done already.
 pub fn gates(
     session: &Session,
     built_arms: &BuiltArms,
@@ -285,8 +296,8 @@ fn not_confirmed(attempt: &Attempt) -> LoopError {
         .hint("these two trees cannot be confirmed again; `alpha loop drop` ends the cycle and keeps its record")
 }
 
-/// The parent must be the baseline: the gain was measured against that. Where another commit of the same measured tree was
-/// named, HEAD takes its place: the commit's history, in which earlier claims are looked for, is HEAD's.
+/// The parent must be the baseline, which the gain was measured against. Where the baseline was another commit with the
+/// same measured tree, HEAD takes its place, because earlier claims are looked for in HEAD's history.
 fn stand_on_head(session: &Session, built_arms: &mut BuiltArms) -> Result<(), LoopError> {
     let head = session.repository.head()?;
     let measured = session.repository.measured_tree(&head.tree, &session.config.unmeasured())?;
@@ -307,9 +318,11 @@ fn land(
     built_arms: &BuiltArms,
     attempt: &Attempt,
     options: &CommitOptions,
-    claims: bool,
     record: RecordId,
 ) -> Result<Landed, LoopError> {
+    let claims = !options.no_claim
+        && attempt.verdict == Some(Verdict::Faster)
+        && attempt.reference.as_ref().is_none_or(Reference::allows_a_claim);
     let estimate = claimed(attempt).filter(|_| claims);
     let weaker =
         weakened::at(&session.repository, &built_arms.revisions[0].commit, attempt.manifest.target.as_deref())?;
@@ -326,7 +339,7 @@ fn land(
     let accepted =
         log.iter().filter(|entry| Claim::parse(&entry.message()).is_some_and(|claim| claim.is_gain())).count();
     session.state.close_cycle()?;
-    // It has served; whoever commits the attempt again has the judgement that is recorded.
+    // The evidence has served its purpose; if the attempt is committed again, its recorded judgement stands.
     session.attempts().save(&Attempt { evidence: String::new(), ..attempt.clone() })?;
     session.attempts().remove_evidence(&attempt.key, session.config.guards.keys())?;
     Ok(Landed {
@@ -340,8 +353,8 @@ fn land(
     })
 }
 
-/// Commits the tree that was measured, and the ledger's records, if the working tree still is what was measured. Other
-/// unmeasured files, such as documents and runs, stay what they are: changes of the user's to commit.
+/// Commits the tree that was measured and the ledger's records, if the working tree is still the measured one. Other
+/// unmeasured files, such as documents and runs, are not committed.
 fn write(session: &Session, built_arms: &BuiltArms, message: &str, record: RecordId) -> Result<String, LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
@@ -387,7 +400,7 @@ fn trailers(
     trailers
 }
 
-/// What, why, command, results.
+/// The body: change, reason, command, results.
 fn body(
     session: &Session,
     built_arms: &BuiltArms,
@@ -434,7 +447,7 @@ fn body(
     if let Some(reason) = &options.widen {
         lines.push(format!("{WIDENED}{reason}"));
     }
-    // Names, reasons and words of trainers stay within their line, which begins with what it is about.
+    // Names, reasons and a trainer's own words stay within their line, so that they cannot pass for another one.
     let lines: Vec<String> = lines.iter().map(|line| visible::cut(&visible::line(line), MAX_LINE_CHARS)).collect();
     let mut text = lines.join("\n");
     if let Some(attribution) = &attempt.attribution {
@@ -444,7 +457,8 @@ fn body(
     Ok(text)
 }
 
-/// A change of the instrument: no claim, and both instruments on both binaries' behalf to bridge the series.
+/// Commits a change of the instrument: no claim, but a measurement with both instruments, so that the series can be
+/// joined.
 fn instrument(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
     let mut built_arms = built_arms::of_instrument(session, progress)?;
     stand_on_head(session, &mut built_arms)?;

@@ -1,4 +1,4 @@
-//! The open cycle: what is to be shown, what came of it so far, and what to type next.
+//! The open cycle: its hypothesis, its state, and the next command to type.
 
 use pairbench::verdict::Verdict;
 use serde::{Deserialize, Serialize};
@@ -22,31 +22,31 @@ pub const DROP_SCHEMA: &str = "alpha.loop.drop/1";
 /// The kind of the records of cycles that were dropped.
 pub const DROP_KIND: &str = "drop";
 
-/// Where a cycle stands.
+/// The state of a cycle.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// [`STATUS_SCHEMA`].
     pub schema: &'static str,
     /// The open cycle, if there is one.
     pub cycle: Option<Cycle>,
-    /// What the last comparison said, if there was one.
+    /// The outcome of the last comparison, if there was one.
     pub attempt: Option<String>,
     /// The newest commit of this branch that came through the gate.
     pub accepted: Option<Accepted>,
-    /// Attempts on this target so far, over all baselines; one that went on after its plan counts twice.
+    /// Attempts on this target so far, over all baselines; one that continued after its plan counts twice.
     pub attempts: usize,
-    /// That a record knows of more attempts than are known here.
+    /// A warning, where a record counts more attempts than are known here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts_missing: Option<String>,
-    /// False commits to expect of them, if none had an effect.
+    /// False commits to expect among them, if none had an effect.
     pub expected_false_commits: f64,
-    /// What a gain must exceed, since code that lies elsewhere runs at another speed; none before the first self-test.
+    /// What a gain must exceed because of luck of layout; none before the first self-test.
     pub layout: Option<String>,
-    /// Files of the ledger that cannot be used.
+    /// Files of the ledger that cannot be read.
     pub ledger_problems: Vec<String>,
-    /// What the instrument asks less strictly at the baseline than it once did.
+    /// Rules of the instrument that are weaker at the baseline than they once were.
     pub weaker: Vec<Weakened>,
-    /// What to type next.
+    /// The next command to type.
     pub next: String,
 }
 
@@ -55,7 +55,7 @@ pub struct Status {
 pub struct Accepted {
     /// Its name.
     pub commit: String,
-    /// Whether its build is there, so that a comparison with it starts at once.
+    /// Whether its build is cached, so that a comparison with it starts at once.
     pub built: bool,
 }
 
@@ -64,13 +64,13 @@ pub struct Accepted {
 pub struct Dropped {
     /// [`DROP_SCHEMA`].
     pub schema: String,
-    /// What it was to show.
+    /// Its hypothesis.
     pub hypothesis: String,
     /// Why it ended.
     pub reason: Option<String>,
-    /// The part of the trainer that it was about.
+    /// Its declared area.
     pub area: Option<String>,
-    /// Its record.
+    /// Id of its record.
     #[serde(default)]
     pub record: String,
 }
@@ -105,7 +105,7 @@ pub fn start(
     session.state.open_cycle(&Cycle { target, ..Cycle::new(hypothesis.trim(), area, tier, &baseline) })
 }
 
-/// Where the cycle stands. Builds nothing.
+/// The state of the cycle. Builds nothing.
 pub fn status(session: &Session) -> Result<Status, LoopError> {
     let cycle = session.state.cycle()?;
     let baseline = built_arms::baseline_commit(session, None)?;
@@ -152,7 +152,7 @@ fn accepted(session: &Session) -> Result<Option<Accepted>, LoopError> {
     Ok(Some(Accepted { commit: entry.id.clone(), built }))
 }
 
-/// Ends the cycle and writes down that and why. The working tree is not touched.
+/// Ends the cycle and records why. The working tree is not touched.
 pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, LoopError> {
     if let Some(reason) = reason {
         visible::check_length("the reason", reason)?;
@@ -160,7 +160,7 @@ pub fn drop(session: &mut Session, reason: Option<&str>) -> Result<Dropped, Loop
     let Some(cycle) = session.state.cycle()? else {
         return Err(LoopError::usage("no cycle is open").hint("`alpha loop start` opens one"));
     };
-    // What was measured of an attempt that has no answer yet is an attempt too.
+    // An attempt without an answer is recorded too, if it has pairs.
     if let Some(mut open) = compare::identity::last(session, Some(&cycle))?.filter(|open| open.verdict.is_none()) {
         open.settle();
         if !open.pairs.is_empty() {

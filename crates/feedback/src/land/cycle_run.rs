@@ -7,7 +7,13 @@ use serde::Serialize;
 
 use crate::{
     ErrorKind, LoopError, Progress,
-    compare::{self, CompareOptions, built_arms, report::CompareReport, smoke::SmokeVerdict, smoke_test, trace_runs},
+    compare::{
+        self, CompareOptions,
+        built_arms::{self, BuiltArms},
+        report::CompareReport,
+        smoke::SmokeVerdict,
+        smoke_test, trace_runs,
+    },
     land::commit::{self, CommitOptions, Landed},
     records::claim,
     store::session::Session,
@@ -17,20 +23,20 @@ use crate::{
 /// Version of [`CycleRun`].
 pub const SCHEMA: &str = "alpha.loop.run/1";
 
-/// What came of a whole cycle.
+/// The outcome of a whole cycle.
 #[derive(Debug, Serialize)]
 pub struct CycleRun {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The 5-step test, where the configuration has one.
+    /// The 5-step test, if the configuration has one.
     pub smoke: Option<SmokeVerdict>,
-    /// The comparison, if it came to that.
+    /// The comparison, if it was reached.
     pub compare: Option<CompareReport>,
     /// The commit, if it was made.
     pub landed: Option<Landed>,
-    /// Why there is none.
+    /// Why there is no commit.
     pub refusal: Option<String>,
-    /// The bottlenecks of what is accepted now.
+    /// The bottlenecks of the accepted trainer.
     pub next: Option<ranking::Report>,
     /// Where the time went.
     pub seconds: RunSeconds,
@@ -41,7 +47,7 @@ pub struct CycleRun {
 /// Where the time of a cycle went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct RunSeconds {
-    /// Both builds, as far as they were not cached.
+    /// Builds of both arms that were not cached.
     pub build: f64,
     /// The 5-step test.
     pub smoke: f64,
@@ -51,12 +57,12 @@ pub struct RunSeconds {
     pub commit: f64,
     /// Ranking.
     pub next: f64,
-    /// From the command to its end.
+    /// From the start of the command to its end.
     pub total: f64,
 }
 
 impl RunSeconds {
-    /// With their names.
+    /// The parts with their names.
     pub fn parts(&self) -> [(&'static str, f64); 5] {
         [
             ("build", self.build),
@@ -68,7 +74,7 @@ impl RunSeconds {
     }
 }
 
-/// Runs the cycle as far as it gets.
+/// Runs the cycle until it ends or a gate refuses.
 pub fn run(
     session: &mut Session,
     options: &CommitOptions,
@@ -90,11 +96,14 @@ pub fn run(
     let compare_options = CompareOptions { budget, ..CompareOptions::default() };
     let built_arms = built_arms::of_working_tree(session, &compare_options, progress)?;
     done.seconds.build = began.elapsed().as_secs_f64();
-    let ended = stages(session, &built_arms, options, &compare_options, &mut done, progress);
+    let ended = match smoke(session, &built_arms, &mut done, progress) {
+        Ok(true) => stages(session, options, &compare_options, &mut done, progress),
+        other => other.map(drop),
+    };
     done.seconds.total = began.elapsed().as_secs_f64();
     match ended {
         Ok(()) => Ok(done),
-        // A gate that refuses is an answer; the report says which and keeps what was measured before.
+        // A refusal by a gate is an answer; the report names it and keeps earlier measurements.
         Err(error) if error.kind == ErrorKind::Refused => {
             done.refusal = Some(error.to_string());
             done.exit_code = 4;
@@ -104,26 +113,36 @@ pub fn run(
     }
 }
 
+/// Runs the 5-step test, if there is one; returns whether the cycle continues.
+fn smoke(
+    session: &Session,
+    built_arms: &BuiltArms,
+    done: &mut CycleRun,
+    progress: &dyn Progress,
+) -> Result<bool, LoopError> {
+    if session.config.smoke.is_none() {
+        return Ok(true);
+    }
+    let started = Instant::now();
+    let smoke = smoke_test::run(session, built_arms, progress)?;
+    done.seconds.smoke = started.elapsed().as_secs_f64();
+    let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
+    done.smoke = Some(smoke);
+    if !passed {
+        done.refusal = Some("the smoke test is not passed".to_owned());
+        done.exit_code = if failed { 1 } else { 4 };
+    }
+    Ok(passed)
+}
+
+/// Compares, commits and ranks.
 fn stages(
     session: &mut Session,
-    built_arms: &built_arms::BuiltArms,
     options: &CommitOptions,
     compare_options: &CompareOptions,
     done: &mut CycleRun,
     progress: &dyn Progress,
 ) -> Result<(), LoopError> {
-    if session.config.smoke.is_some() {
-        let started = Instant::now();
-        let smoke = smoke_test::run(session, built_arms, progress)?;
-        done.seconds.smoke = started.elapsed().as_secs_f64();
-        let (passed, failed) = (smoke.passed, smoke.problems.iter().any(|problem| problem.kind.is_failure()));
-        done.smoke = Some(smoke);
-        if !passed {
-            done.refusal = Some("the smoke test is not passed".to_owned());
-            done.exit_code = if failed { 1 } else { 4 };
-            return Ok(());
-        }
-    }
     let started = Instant::now();
     let attempt = compare::compare(session, compare_options, progress)?;
     done.seconds.compare = started.elapsed().as_secs_f64();
@@ -141,7 +160,7 @@ fn stages(
     done.landed = Some(landed?);
     if session.config.trace.is_some() {
         let started = Instant::now();
-        // It has landed: what is next can be asked again.
+        // The commit is made; `alpha loop next` can rank again.
         match trace_runs::rank_baseline(session, progress) {
             Ok(report) => done.next = Some(report),
             Err(error) => progress.note(&format!("no ranking, which `alpha loop next` makes again: {error}")),

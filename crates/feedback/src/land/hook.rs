@@ -1,9 +1,9 @@
 //! The `commit-msg` hook: a gain is claimed with the record of its measurement, or not at all.
 //!
-//! A subject that reads as a claim of speed but has another form is refused with the right one; all other commits are let
-//! through. It is a guard against mistakes, not against intent (`git commit --no-verify`): `alpha loop audit` and `verify`
-//! read the history in the same way.
-//! What a merge, a rebase or an amended commit will hold is judged as any other: by what is staged.
+//! A subject that reads as a claim of speed but has another form is refused, with the right form as a hint; all other
+//! commits pass. The hook guards against mistakes, not against intent (`git commit --no-verify`): `alpha loop audit`
+//! and `verify` read the history by the same rules. A merge, a rebase or an amended commit is judged like any other: by
+//! the staged tree.
 
 use std::{
     env, fmt, fs,
@@ -34,32 +34,32 @@ pub const SCHEMA: &str = "alpha.loop.hook/1";
 
 /// `@PROGRAM@` stands for the program's path.
 const SCRIPT: &str = include_str!("hook/commit-msg.in");
-/// What tells our hook from others.
+/// Marks our hook.
 const MARK: &str = "# alpha loop hook:";
 const NAME: &str = "commit-msg";
 /// The hook that was there before ours.
 const KEPT_NAME: &str = "commit-msg.before-alpha";
 
-/// The hook is there.
+/// The result of installing the hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Installed {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// Path of the hook.
     pub hook: String,
-    /// Path of the one that was there before; it is called first.
+    /// Path of the hook that was there before; it is called first.
     pub kept: Option<String>,
-    /// Whether other repositories may use that folder of hooks too (`core.hooksPath`). Those without a `loop.toml` are let
-    /// through.
+    /// Whether other repositories may share that folder of hooks (`core.hooksPath`). In those without a `loop.toml`,
+    /// every commit passes.
     pub shared: bool,
 }
 
-/// The hook is gone.
+/// The result of removing the hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Uninstalled {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// Path of the hook that was removed; none if it was not there.
+    /// Path of the hook that was removed; none if there was none.
     pub removed: Option<String>,
     /// Path of the earlier hook that is in force again.
     pub restored: Option<String>,
@@ -70,10 +70,10 @@ pub struct Uninstalled {
 pub struct Staged {
     /// Its tree without unmeasured files.
     pub measured_tree: String,
-    /// The trees that it may come after, the same way: HEAD's, and its parent's where a commit is amended.
+    /// The trees that it may follow, without unmeasured files: HEAD's, and that of HEAD's parent, which counts when a
+    /// commit is amended.
     pub measured_parents: Vec<String>,
-    /// What it changes: in HEAD, and in HEAD's parent, which is the one that counts when a commit is amended. Git does
-    /// not tell a hook which it is.
+    /// Its changes to HEAD and to HEAD's parent. Git does not tell a hook whether a commit is amended.
     pub patch_ids: Vec<String>,
 }
 
@@ -112,8 +112,8 @@ impl fmt::Display for Uninstalled {
     }
 }
 
-/// Writes the hook into the repository that `path` lies in, where `core.hooksPath` says. A hook that is there is kept
-/// and called first. Done again, it only renews the hook.
+/// Writes the hook into the repository that contains `path`, where `core.hooksPath` says. An existing hook is kept and
+/// called first. Installing again only renews the hook.
 ///
 /// At commit time it runs `alpha`, or `program` where `PATH` has none.
 ///
@@ -131,7 +131,7 @@ pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
         .hint("move the program to another folder")
     })?;
 
-    // Whole and executable before it gets its name.
+    // The file is complete and executable before it gets its name.
     let new = folder.join("commit-msg.alpha-new");
     files::write(&new, SCRIPT.replace("@PROGRAM@", &quoted).as_bytes())?;
     let failed = |error: io::Error| LoopError::io("write", &hook, &error);
@@ -150,7 +150,7 @@ pub fn install(path: &Path, program: &Path) -> Result<Installed, LoopError> {
     Ok(Installed { schema: SCHEMA, hook: hook.display().to_string(), kept, shared })
 }
 
-/// Removes the hook, and puts back the one that was there before. Other hooks are left alone.
+/// Removes the hook and restores the one that was there before. Other hooks are left alone.
 pub fn uninstall(path: &Path) -> Result<Uninstalled, LoopError> {
     let folder = hooks_folder(path)?;
     let (hook, kept) = (folder.join(NAME), folder.join(KEPT_NAME));
@@ -166,7 +166,7 @@ pub fn uninstall(path: &Path) -> Result<Uninstalled, LoopError> {
     Ok(Uninstalled { schema: SCHEMA, removed: is_there.then(|| name.clone()), restored: is_kept.then_some(name) })
 }
 
-/// What the hook runs, in the folder that git runs it in: checks the message in the file `message`.
+/// Checks the message in the file `message`; the hook runs this in the folder where git runs the hook.
 ///
 /// # Errors
 /// [`LoopError::refused`] where the message claims a gain that its record does not support, or in another form.
@@ -180,12 +180,12 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
         return Ok(());
     }
     let repository = Repository::open(path)?;
-    // What judges is what the parent has; only the first commit that has one brings its own.
+    // The parent's `loop.toml` judges; only the first commit with a `loop.toml` is judged by its own.
     let text = match config_text(&repository, "HEAD") {
         Ok(text) => text,
         Err(_) => match plain_git(repository.root(), &["show", &format!(":{}", config::FILE_NAME)], &[], &[]) {
             Ok(text) => text,
-            // A folder of hooks for many repositories serves some that have no loop.
+            // A shared folder of hooks also serves repositories without a loop.
             Err(_) if !is_own(&hooks_folder(path)?, &repository) => return Ok(()),
             Err(_) => config_text(&repository, "HEAD")?,
         },
@@ -201,7 +201,7 @@ pub fn check_file(path: &Path, message: &Path) -> Result<(), LoopError> {
     check(&claim, &ledger, || staged(&repository, &config.unmeasured()))
 }
 
-/// Checks the claim of a gain against the record that it names. What is staged is only asked for if all else fits.
+/// Checks the claim of a gain against the record that it names. `staged` is only called if everything else fits.
 ///
 /// # Errors
 /// [`LoopError::refused`] with the reason and what to do.
@@ -242,11 +242,11 @@ pub fn check(
     Err(refused(why).hint("`alpha loop run -m \"<summary>\"` measures and commits what is there now"))
 }
 
-/// What git is about to commit: the index that it gives its hooks, which `git commit -a` and `git commit <file>` fill
-/// beside the user's.
+/// The tree that git is about to commit: from the index that it gives its hooks, which is not the user's for
+/// `git commit -a` and `git commit <file>`.
 fn staged(repository: &Repository, unmeasured: &GlobSet) -> Result<Staged, LoopError> {
     let index = env::var_os("GIT_INDEX_FILE").map_or_else(|| repository.git_dir().join("index"), PathBuf::from);
-    // Of a copy, because git writes into the index while it makes a tree of it. The name is one that is cleaned up.
+    // From a copy, because git writes into the index while it makes a tree of it. Files with this name are cleaned up.
     let copy = repository.git_dir().join(format!("alpha-loop-index-hook-{}", process::id()));
     fs::copy(&index, &copy).map_err(|error| LoopError::io("copy", &index, &error))?;
     let tree = plain_git(repository.root(), &["write-tree"], &[("GIT_INDEX_FILE", &copy)], &[]);
@@ -262,20 +262,20 @@ fn staged(repository: &Repository, unmeasured: &GlobSet) -> Result<Staged, LoopE
     Ok(Staged { measured_tree: repository.measured_tree(&tree, unmeasured)?, measured_parents, patch_ids })
 }
 
-/// Whether the hooks are this repository's alone.
+/// Whether the folder of hooks belongs to this repository alone.
 fn is_own(hooks: &Path, repository: &Repository) -> bool {
     hooks.starts_with(repository.common_dir()) || hooks.starts_with(repository.root())
 }
 
 fn hooks_folder(path: &Path) -> Result<PathBuf, LoopError> {
     let repository = Repository::open(path)?;
-    // Relative ones are meant from the root.
+    // A relative path starts at the root.
     let answer =
         plain_git(repository.root(), &["rev-parse", "--path-format=absolute", "--git-path", "hooks"], &[], &[])?;
     Ok(PathBuf::from(answer.trim_end_matches('\n')))
 }
 
-/// Git with the settings and the environment that it has in a hook, unlike what [`Repository`] runs.
+/// Runs git with the settings and the environment of a hook, unlike [`Repository`].
 fn plain_git(
     folder: &Path,
     arguments: &[&str],
@@ -293,7 +293,7 @@ fn plain_git(
         .spawn()
         .map_err(|error| failed(format!("cannot be run: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // What git does not read, it does not need.
+        // A failed write means that git does not need the input; its exit code counts.
         let _ = stdin.write_all(input);
     }
     let output = child.wait_with_output().map_err(|error| failed(format!("cannot be run: {error}")))?;
@@ -303,7 +303,7 @@ fn plain_git(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Also a symbolic link that leads nowhere.
+/// Also true for a broken symbolic link.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
@@ -337,7 +337,8 @@ mod tests {
         Staged { measured_tree: tree.into(), measured_parents: vec!["eeee".into(), "cccc".into()], patch_ids }
     }
 
-    /// Checks a message, in which `@` stands for the id of a record. Nothing is staged where that must not matter.
+    /// Checks a message, in which `@` stands for the id of a record. Without `staged`, the staged tree must not be
+    /// read.
     #[track_caller]
     fn check_message(kind: &str, body: &Value, message: &str, staged: Option<Staged>) -> Result<(), String> {
         let dir = tempfile::tempdir().unwrap();
@@ -386,12 +387,12 @@ mod tests {
         let check = |body: &Value, staged| check_message("attempt", body, good, Some(staged));
         assert_eq!(check(&attempt(), staged("aaaa", &[])), Ok(()));
         assert_eq!(check(&attempt(), staged("cccc", &["dddd", "bbbb"])), Ok(()));
-        // The same tree after another one is another change.
+        // The same tree on another parent is another change.
         let after_another = Staged { measured_parents: vec!["aaaa".into()], ..staged("aaaa", &[]) };
         assert!(check(&attempt(), after_another).is_err());
         let error = check(&attempt(), staged("bbbb", &["aaaa"])).unwrap_err();
         assert!(error.contains("neither the tree nor the change that record `@` measured"), "{error}");
-        // A record without a patch is not a record of an empty one.
+        // A record without a patch does not match an empty patch.
         let mut without_patch = attempt();
         without_patch["candidate"]["patch_id"] = json!("");
         assert!(check(&without_patch, staged("cccc", &[])).is_err());

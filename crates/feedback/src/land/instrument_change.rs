@@ -1,4 +1,4 @@
-//! A change of the instrument, measured by both instruments, so that the series can be joined.
+//! A change of the instrument: a measurement with both instruments, so that the series can be joined.
 
 use pairbench::{
     Arm,
@@ -27,27 +27,27 @@ pub const KIND: &str = "bridge";
 /// Runs under each instrument.
 const RUNS: u64 = 6;
 
-/// Old and new instrument beside each other.
+/// A measurement with the old and the new instrument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Bridge {
-    /// Before.
+pub struct InstrumentChange {
+    /// The commit before the change.
     pub baseline: Revision,
-    /// After.
+    /// The commit with the change.
     pub candidate: Revision,
     /// The workload before.
     pub old_command: String,
     /// The workload after.
     pub new_command: String,
-    /// ln(seconds a token before / after), a pair of runs each.
+    /// ln(seconds per token before / after), for each pair of runs.
     pub d: Vec<f64>,
 }
 
-/// A bridge that was recorded.
+/// A change that was recorded.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// Its record.
     pub id: RecordId,
-    /// In a sentence.
+    /// Its result, in a sentence.
     pub text: String,
 }
 
@@ -91,8 +91,8 @@ pub fn measure(session: &mut Session, built_arms: &BuiltArms, progress: &dyn Pro
     }
     let [baseline, candidate] = built_arms.revisions.clone();
     let factor = WalshAverages::of(&d).estimate();
-    let bridge = Bridge { baseline, candidate, old_command: old.command, new_command: new.command, d };
-    let id = session.ledger.append(KIND, &bridge, None)?;
+    let change = InstrumentChange { baseline, candidate, old_command: old.command, new_command: new.command, d };
+    let id = session.ledger.append(KIND, &change, None)?;
     let text = format!("{:+.2} % tok/s under the new one, {RUNS} runs each", pct_of_log(factor));
     Ok(Recorded { id, text })
 }

@@ -1,10 +1,11 @@
 //! The message of a performance commit: `perf: <summary> (+X.XX% tok/s)`, a body, and trailers that lead to the
 //! record behind the number.
 //!
-//! Writing is strict, reading is not: what a person would take for a claim of speed is one, however it is spelled. One of
-//! another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers, as the loop's own do.
-//! Number and interval are the confirmation's. The comparison did not select them; the confirmation's own test did, since
-//! only what passes is published: that is corrected for, see [`pairbench::stats::conditional`].
+//! Writing is strict, reading is lenient: anything that a person would take for a claim of speed is one, however it is
+//! spelled, and one of another form is refused, see [`unclear`]. Only the subject is read: a body may speak of numbers,
+//! as the loop's own do. Number and interval are the confirmation's, so the comparison did not select them. The
+//! confirmation's own test did, since only a gain that passes is published; that is corrected for, see
+//! [`pairbench::stats::conditional`].
 
 mod plain;
 mod speedup;
@@ -21,10 +22,10 @@ use pairbench::verdict::{Estimate, Verdict};
 
 use crate::{LoopError, attempt::Revision, ledger::RecordId, records::evidence::ConfirmationOutcome, visible};
 
-/// Characters of a summary, so that the subject keeps to 100 with any gain below 100 000 %.
+/// Most characters of a summary: the subject then has at most 100, with any gain below 100 000 %.
 pub const MAX_SUMMARY_CHARS: usize = 75;
 
-/// Characters of a line of the body.
+/// Most characters of a line of the body.
 const MAX_LINE_CHARS: usize = 100;
 
 /// The trailer that names the record.
@@ -32,12 +33,12 @@ pub const RECORD: &str = "Alpha-Record";
 const INTERVAL: &str = "Alpha-Interval";
 const PAIRS: &str = "Alpha-Pairs";
 
-/// What a commit says about speed, and where the evidence is.
+/// A commit's statement about speed, and where the evidence is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// Change of throughput in per cent; positive is faster. In a message it has two decimals.
     pub speedup_pct: f64,
-    /// Id of the record, or the digits that it begins with.
+    /// Id of the record, or its first digits.
     pub record: Option<String>,
     /// Interval of the confirmation, in per cent.
     pub interval_pct: Option<(f64, f64)>,
@@ -45,32 +46,32 @@ pub struct Claim {
     pub pairs: Option<(usize, usize)>,
 }
 
-/// A commit message, to be written.
+/// A commit message that is to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// What was done, see [`check_summary`].
+    /// The change in a few words, see [`check_summary`].
     pub summary: String,
     /// The gain, if one is claimed.
     pub speedup_pct: Option<f64>,
-    /// What changed, why, the command and its results. Lines above 100 characters are wrapped, others left alone.
+    /// The change, its reason, the command and its results. Only lines above 100 characters are wrapped.
     pub body: String,
-    /// `Name: value` lines for the end, such as [`Claim::trailers`].
+    /// Names and values of the last lines, such as [`Claim::trailers`].
     pub trailers: Vec<(String, String)>,
 }
 
 /// The part of an attempt's record that a claim rests on; see [`crate::records::evidence::AttemptRecord`].
 #[derive(Clone, Debug, Deserialize)]
 pub struct AttemptClaim {
-    /// A gain needs FASTER.
+    /// Must be FASTER for a gain.
     pub verdict: Option<Verdict>,
-    /// What fresh pairs said.
+    /// Result of the fresh pairs.
     pub confirmation: Option<ConfirmationOutcome>,
-    /// What may be claimed, where the record says it apart.
+    /// The estimate that may be claimed, if the record has a field for it.
     #[serde(default)]
     pub claim: Option<Estimate>,
-    /// What it was measured against.
+    /// The commit that it was measured against.
     pub baseline: Revision,
-    /// What was measured.
+    /// The commit that was measured.
     pub candidate: Revision,
     attempt: Compared,
 }
@@ -83,8 +84,8 @@ struct Compared {
 }
 
 impl Claim {
-    /// Reads a commit message; `None` if it claims nothing, or not in the form of a claim ([`unclear`]). Where a trailer
-    /// stands twice, the last holds.
+    /// Reads a commit message; `None` if it claims nothing, or not in the form of a claim ([`unclear`]). Of a repeated
+    /// trailer, the last counts.
     pub fn parse(message: &str) -> Option<Claim> {
         let Reading::Claim(speedup_pct) = read(&subject(message)) else { return None };
         let mut claim = Claim { speedup_pct, record: None, interval_pct: None, pairs: None };
@@ -111,16 +112,15 @@ impl Claim {
         [interval, pairs, record].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Whether it is a gain that is claimed.
+    /// Whether it claims a gain.
     pub fn is_gain(&self) -> bool {
         self.speedup_pct >= 0.0
     }
 
-    /// Whether this says nothing that `supported` does not: numbers are compared as they are written.
-    /// The error says what differs, as the rest of a sentence about the message.
-    pub fn check_against(&self, supported: &Claim) -> Result<(), String> {
-        let same = |said: String, found: String| {
-            (said == found).then_some(()).ok_or_else(|| format!("claims {said}, the record has {found}"))
+    /// Checks that this claims nothing beyond `supported`; numbers are compared as they are written.
+    pub fn check_against(&self, supported: &Claim) -> Result<(), Difference> {
+        let same = |claimed: String, recorded: String| {
+            if claimed == recorded { Ok(()) } else { Err(Difference { claimed, recorded }) }
         };
         same(Percent(self.speedup_pct).to_string(), Percent(supported.speedup_pct).to_string())?;
         if let (Some(said), Some(found)) = (self.interval_pct, supported.interval_pct) {
@@ -133,8 +133,50 @@ impl Claim {
     }
 }
 
-/// What is wrong with a message that reads as a claim of speed but does not have the form of one, as a sentence about its
-/// subject. None for a claim, and for a message that claims nothing.
+/// A difference between a message and its record, as the rest of a sentence about the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// As the message has it.
+    pub claimed: String,
+    /// As the record has it.
+    pub recorded: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "claims {}, the record has {}", self.claimed, self.recorded)
+    }
+}
+
+/// Why an attempt supports no claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// Its verdict is not FASTER.
+    Verdict(Option<Verdict>),
+    /// It was not confirmed.
+    Unconfirmed,
+    /// Fresh pairs did not confirm it.
+    Failed,
+    /// It takes back a slowdown.
+    NotAGain,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Unsupported::Verdict(found) => {
+                let found = found.map_or("none", Verdict::name);
+                write!(f, "its verdict is {found}, a gain needs {}", Verdict::Faster.name())
+            }
+            Unsupported::Unconfirmed => f.write_str("it was not confirmed"),
+            Unsupported::Failed => f.write_str("its confirmation failed"),
+            Unsupported::NotAGain => f.write_str("it takes back a slowdown, which is not a gain"),
+        }
+    }
+}
+
+/// The fault of a message that reads as a claim of speed but does not have the form of one, as a sentence about its
+/// subject. None for a claim in the right form, and for a message that claims nothing.
 pub fn unclear(message: &str) -> Option<String> {
     let Reading::Unclear(words) = read(&subject(message)) else { return None };
     let words = visible::line(&words);
@@ -177,8 +219,8 @@ impl Message {
     }
 }
 
-/// Breaks a line that is too long between words. What follows is indented further: a word that was broken off is no
-/// line of the message's own, such as a trailer.
+/// Breaks a line that is too long between words. The rest is indented further, so that it cannot pass for a line of its
+/// own, such as a trailer.
 fn wrapped(line: &str) -> String {
     let line = line.trim_end();
     if line.chars().count() <= MAX_LINE_CHARS {
@@ -199,8 +241,8 @@ fn wrapped(line: &str) -> String {
     lines.join("\n")
 }
 
-/// Checks the words between `perf:` and the gain, and trims them: one line, short, without a percentage of its own.
-/// Worth doing before anything is measured.
+/// Checks the words between `perf:` and the gain, and trims them: a short line without a percentage. Commands call this
+/// before they measure anything.
 pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     let text = text.trim();
     let chars = text.chars().count();
@@ -215,7 +257,7 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
     } else if text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("perf:")) {
         ("begins with `perf:`".to_owned(), "leave it out: it is put before the summary")
     } else if chars > MAX_SUMMARY_CHARS {
-        (format!("has {chars} characters, room is for {MAX_SUMMARY_CHARS}"), "shorten it; details belong in the body")
+        (format!("has {chars} characters, at most {MAX_SUMMARY_CHARS} fit"), "shorten it; details belong in the body")
     } else {
         return Ok(text);
     };
@@ -224,19 +266,18 @@ pub fn check_summary(text: &str) -> Result<&str, LoopError> {
 }
 
 impl AttemptClaim {
-    /// The claim that the attempt recorded as `record` supports; the error says why it supports none.
-    pub fn supported(&self, record: RecordId) -> Result<Claim, String> {
+    /// The claim that the attempt recorded as `record` supports.
+    pub fn supported(&self, record: RecordId) -> Result<Claim, Unsupported> {
         if self.verdict != Some(Verdict::Faster) {
-            let found = self.verdict.map_or("none", Verdict::name);
-            return Err(format!("its verdict is {found}, a gain needs {}", Verdict::Faster.name()));
+            return Err(Unsupported::Verdict(self.verdict));
         }
-        let confirmation = self.confirmation.ok_or("it was not confirmed")?;
-        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or("its confirmation failed")?;
-        // The first records do not say apart what may be claimed.
+        let confirmation = self.confirmation.ok_or(Unsupported::Unconfirmed)?;
+        let confirmed = confirmation.estimate.filter(|_| confirmation.accepted).ok_or(Unsupported::Failed)?;
+        // The first records have no field for the claim.
         let estimate = match (self.claim, self.attempt.rules) {
             (Some(claim), _) => claim,
             (None, 0) => confirmed,
-            (None, _) => return Err("it takes back a slowdown, which is not a gain".into()),
+            (None, _) => return Err(Unsupported::NotAGain),
         };
         Ok(Claim {
             speedup_pct: estimate.speedup_pct,
@@ -358,7 +399,7 @@ mod tests {
             ("14+10", "14+14", "claims 14+14, the record has 14+10"),
         ] {
             let other = Claim::parse(&written.replace(from, to)).unwrap();
-            assert_eq!(other.check_against(&claim()), Err(differs.to_owned()));
+            assert_eq!(other.check_against(&claim()).unwrap_err().to_string(), differs);
         }
         for (from, to, reason) in [
             (r#""FASTER""#, r#""LEANER""#, "its verdict is LEANER, a gain needs FASTER"),
@@ -366,7 +407,7 @@ mod tests {
             ("confirmation", "else", "it was not confirmed"),
             ("true", "false", "its confirmation failed"),
         ] {
-            assert_eq!(supported(&faster.replace(from, to)), Err(reason.to_owned()));
+            assert_eq!(supported(&faster.replace(from, to)).unwrap_err().to_string(), reason);
         }
     }
 

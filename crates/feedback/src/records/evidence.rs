@@ -19,29 +19,30 @@ pub const KIND: &str = "attempt";
 pub struct AttemptRecord {
     /// The verdict; none if it was ended before there was one.
     pub verdict: Option<Verdict>,
-    /// In a sentence.
+    /// The verdict's reason, in a sentence.
     pub reason: String,
-    /// Of the comparison.
+    /// Estimate of the comparison.
     pub estimate: Option<Estimate>,
-    /// What fresh pairs said, if there were any.
+    /// Result of the fresh pairs, if there were any.
     pub confirmation: Option<ConfirmationOutcome>,
-    /// What a commit of it claims, if it was confirmed; the first records leave it out: it is the confirmation's.
+    /// The claim of its commit, if it was confirmed. The first records lack it: there it is the confirmation's
+    /// estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Estimate>,
-    /// A.
+    /// The baseline.
     pub baseline: Revision,
-    /// B.
+    /// The candidate.
     pub candidate: Revision,
-    /// Everything.
+    /// The whole attempt.
     pub attempt: Attempt,
 }
 
-/// What fresh pairs said.
+/// Result of the fresh pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConfirmationOutcome {
-    /// Pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// The number that is claimed.
+    /// Estimate of the gain.
     pub estimate: Option<Estimate>,
     /// Exact, one-sided.
     pub p: f64,
@@ -50,7 +51,7 @@ pub struct ConfirmationOutcome {
 }
 
 impl AttemptRecord {
-    /// Of an attempt as it stands. Texts that a record has no room for are cut.
+    /// The record of an attempt as it stands. Texts that do not fit are cut.
     pub fn of(attempt: &Attempt) -> AttemptRecord {
         fitting::fitted(attempt)
     }
@@ -102,10 +103,10 @@ pub struct BenchmarkRecorded {
     pub record: String,
 }
 
-/// Writes a row of the benchmark's history to the ledger: a line of names, and a line of values.
+/// Records a row of the benchmark's history, given as a line of names and a line of values.
 pub fn record_benchmark(session: &mut Session, text: &str) -> Result<BenchmarkRecorded, LoopError> {
     let wrong = |what: &str| {
-        LoopError::usage(format!("no row of a benchmark: {what}"))
+        LoopError::usage(format!("not a row of a benchmark: {what}"))
             .hint("a line of column names and a line of values, as `perf/compiled-loop-history.csv` has them")
     };
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
@@ -120,7 +121,7 @@ pub fn record_benchmark(session: &mut Session, text: &str) -> Result<BenchmarkRe
     Ok(BenchmarkRecorded { schema: "alpha.loop.record-benchmark/1", record })
 }
 
-/// All attempts of the ledger, the oldest first; of one that has several records the last.
+/// All attempts of the ledger, the oldest first; of several records of an attempt, the last.
 pub fn attempts(session: &Session) -> Vec<(RecordId, AttemptRecord)> {
     let mut found: Vec<(RecordId, AttemptRecord)> = Vec::new();
     for record in session.ledger.records().iter().filter(|record| record.kind == KIND) {

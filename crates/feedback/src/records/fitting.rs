@@ -1,18 +1,18 @@
-//! An attempt that fits into a record: what is too long is cut, and says so.
+//! Fits an attempt into a record: texts that are too long are cut, and show it.
 //!
-//! An attempt that cannot be written down would not be counted, so no text may keep it out of the ledger. Texts and names
+//! An attempt that cannot be recorded would not be counted, so no text may keep it out of the ledger. Texts and names
 //! of kernels come from trainers, builds and configurations and can have any length; pairs, hashes and numbers are
-//! evidence and stay. Nothing of an attempt that fits as it is changes.
+//! evidence and stay. An attempt that fits is recorded unchanged.
 
 use serde_json::Value;
 
 use crate::{attempt::Attempt, ledger::MAX_RECORD_BYTES, records::evidence::AttemptRecord, visible};
 
-/// Bytes of a record beside its body: what it is, when it was, and the records before it.
+/// Bytes of a record besides its body: its kind, its time, and the records before it.
 const ENVELOPE_BYTES: usize = 2_000;
 
-/// Longest texts and lists of kernels, from generous to what is left if all else is as large as it can be. Texts in bytes
-/// of JSON, where a control character takes six.
+/// Limits for texts (in bytes of JSON, where a control character takes six) and for lists of kernels, from generous to
+/// what always fits.
 const LIMITS: &[(usize, usize)] = &[(4_000, 200), (1_000, 60), (300, 20), (100, 8), (40, 0)];
 
 /// Lists with an entry for each kernel or phase that a trainer names, the largest first.
@@ -27,7 +27,7 @@ pub(crate) fn fitted(attempt: &Attempt) -> AttemptRecord {
     if fits(&whole) {
         return whole;
     }
-    // Numbers that JSON cannot hold are for the ledger to name.
+    // The ledger reports numbers that JSON cannot hold.
     let Ok(json) = serde_json::to_value(attempt) else { return whole };
     let cut = |&(text_bytes, entries): &(usize, usize)| {
         let mut json = json.clone();
@@ -99,7 +99,7 @@ mod tests {
         serde_json::from_value(record["body"]["attempt"].clone()).unwrap()
     }
 
-    /// As many pairs, guards and void pairs as an attempt can have, each as long as it can be.
+    /// An attempt with as many pairs, guards and void pairs as it can have, each as long as it can be.
     fn fullest(text: &str) -> Attempt {
         let mut attempt = real();
         let pair = PairRow { run_log_ratio: -0.012_345, ..row() };
@@ -148,7 +148,7 @@ mod tests {
     fn what_fits_is_recorded_as_it_is() {
         let attempt = real();
         let body: Value = serde_json::from_str::<Value>(REAL).unwrap()["body"].clone();
-        // Fields that came later stand in it too.
+        // The new record also has fields that were added later.
         assert_holds(&serde_json::to_value(AttemptRecord::of(&attempt)).unwrap(), &body);
     }
 

@@ -1,11 +1,11 @@
-//! Every attempt counts: which there were, where no `git clean`, no new cycle and no lost record forgets them.
+//! The registry of attempts: every attempt counts, and no `git clean`, new cycle or lost record removes it.
 //!
-//! An attempt is written down before its first pair, in the repository's common git folder and in the tree of
-//! `refs/alpha-loop/attempts`, both shared by linked worktrees. Other clones' are read where they were fetched as
-//! `refs/alpha-loop/remotes/<remote>/attempts`; `git push <remote> refs/alpha-loop/attempts` gives ours. Records of the
-//! ledger count too. What is known is the union of all these, each attempt once, by its key.
+//! An attempt is registered before its first pair, in the repository's common git folder and in the tree of
+//! `refs/alpha-loop/attempts`, both shared by linked worktrees. Attempts of other clones are read where they were
+//! fetched as `refs/alpha-loop/remotes/<remote>/attempts`; `git push <remote> refs/alpha-loop/attempts` shares ours.
+//! Records of the ledger count too. The registry is the union of all these, with each attempt once, by its key.
 //!
-//! Attempts are counted by target, over all baselines: a line that was amended, rebased or left does not lose its count.
+//! Attempts are counted by target, over all baselines: a branch that was amended, rebased or left keeps its count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,12 +31,12 @@ use crate::{
 pub const NAME: &str = "attempts";
 const SCHEMA: &str = "alpha.loop.attempt/1";
 
-/// What stays known of an attempt.
+/// The registry's entry of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Version of this object.
     pub schema: String,
-    /// The attempt's.
+    /// The attempt's key.
     pub key: String,
     /// The target of `loop.toml`, if not its own workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,18 +47,18 @@ pub struct Entry {
     pub trees: [String; 2],
     /// Hashes of both programs.
     pub binaries: [String; 2],
-    /// Of the machine.
+    /// Fingerprint of the machine.
     pub machine: String,
     /// Hash of the workload's command.
     pub command: String,
-    /// Before its first pair.
+    /// When it was registered, before its first pair.
     pub began: Timestamp,
-    /// Chances to be called faster that it had: one more where it went on after its plan, and for each time that its state
-    /// was lost and it began again.
+    /// Chances that it had to be called faster: one more if it continued after its plan, and one more for each time
+    /// that its state was lost and it started over.
     pub chances: usize,
     /// How its comparison ended; none while it is open.
     pub verdict: Option<Verdict>,
-    /// What became of its confirmation, if it came to that.
+    /// The state of its confirmation, if it has one.
     pub confirmation: Option<Asked>,
 }
 
@@ -78,10 +78,10 @@ pub struct Asked {
 }
 
 impl Entry {
-    /// Of an attempt as it stands.
+    /// The entry of an attempt as it stands.
     pub fn of(attempt: &Attempt, began: Timestamp) -> Entry {
         let sides = [&attempt.baseline, &attempt.candidate];
-        // Another blank is not another command.
+        // White space does not make another command.
         let words: Vec<&str> = attempt.manifest.command.split_whitespace().collect();
         let hash = blake3::hash(words.join(" ").as_bytes()).to_hex();
         Entry {
@@ -106,14 +106,14 @@ impl Entry {
         }
     }
 
-    /// What two places know of one attempt, together: whichever order they are read in.
+    /// Merges two entries of one attempt; the order does not matter.
     fn with(self, other: Entry) -> Entry {
         let (first, second) = if rank(&self) >= rank(&other) { (self, other) } else { (other, self) };
         Entry { began: first.began.min(second.began), chances: first.chances.max(second.chances), ..first }
     }
 }
 
-/// What is known later comes first; a confirmation that failed before one that did not.
+/// Orders entries of one attempt: the later state is greater, and a failed confirmation is greater than any other.
 fn rank(entry: &Entry) -> (u8, usize, bool, String) {
     let asked = entry.confirmation.map_or(0, |asked| match asked.accepted {
         None => 1,
@@ -121,7 +121,7 @@ fn rank(entry: &Entry) -> (u8, usize, bool, String) {
         Some(false) => 3,
     });
     let pairs = entry.confirmation.map_or(0, |asked| asked.pairs);
-    // The text makes the order total: equal ranks are equal entries but for what is merged.
+    // The text makes the order total: entries of equal rank only differ in fields that are merged.
     let text = Entry { began: Timestamp::UNIX_EPOCH, chances: 0, ..entry.clone() };
     (asked, pairs, entry.verdict.is_some(), serde_json::to_string(&text).unwrap_or_default())
 }
@@ -130,12 +130,12 @@ fn rank(entry: &Entry) -> (u8, usize, bool, String) {
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     entries: BTreeMap<String, Entry>,
-    /// Files that should be attempts and cannot be read: each counts as one.
+    /// Files of attempts that cannot be read: each counts as one.
     unreadable: BTreeSet<String>,
 }
 
 impl Registry {
-    /// Reads what is known here.
+    /// Reads all attempts that are known here.
     ///
     /// # Errors
     /// Where git's folder cannot be read.
@@ -180,8 +180,8 @@ impl Registry {
         self.entries.get(key)
     }
 
-    /// Chances that the attempts on the session's target had, as far as they are known here, and at least as many as a
-    /// record of the ledger says that there were.
+    /// Chances that the known attempts on the session's target had; at least the highest count in a record of the
+    /// ledger.
     pub fn attempts(&self, session: &Session) -> usize {
         self.present(session).max(recorded(session))
     }
@@ -191,7 +191,7 @@ impl Registry {
         of_target.map(|entry| entry.chances).sum::<usize>() + self.unreadable.len()
     }
 
-    /// That attempts are missing here of which a record of the ledger knows.
+    /// A warning, where a record of the ledger counts more attempts than are known here.
     pub fn missing(&self, session: &Session) -> Option<String> {
         let (present, recorded) = (self.present(session), recorded(session));
         (present < recorded).then(|| {
@@ -202,8 +202,9 @@ impl Registry {
         })
     }
 
-    /// An attempt at the same two programs on this machine, under another key or with lost state, that was confirmed or
-    /// is to be. One under another key that was confirmed counts too: whatever refused it then is not asked again.
+    /// Another attempt at the same two programs on this machine, or this one with its state lost, whose confirmation
+    /// was begun. One under another key counts even if it was confirmed: a later gate refused it, and it is not tried
+    /// again.
     pub fn asked_before(&self, attempt: &Attempt) -> Option<(&Entry, Asked)> {
         let own = Entry::of(attempt, Timestamp::UNIX_EPOCH);
         let is_same = |entry: &&Entry| {
@@ -211,7 +212,7 @@ impl Registry {
         };
         let asked = self.entries.values().filter(is_same).filter_map(|entry| Some((entry, entry.confirmation?)));
         let counts = |(entry, asked): &(&Entry, Asked)| asked.accepted != Some(true) || entry.key != own.key;
-        // One that failed says more than one that is open.
+        // A failed one is reported before an open one.
         asked.filter(counts).min_by_key(|(_, asked)| (asked.accepted != Some(false), asked.accepted.is_none()))
     }
 }
@@ -239,15 +240,15 @@ impl Asked {
     }
 }
 
-/// The most attempts that a record on this target says there were.
+/// The highest count of attempts in a record on this target.
 fn recorded(session: &Session) -> usize {
     let attempts = evidence::attempts(session);
     let of_target = attempts.iter().filter(|(_, record)| record.attempt.manifest.target == session.config.target);
     of_target.filter_map(|(_, record)| record.attempt.bookkeeping.attempts_known).max().unwrap_or(0)
 }
 
-/// Writes down how an attempt stands, in the common git folder and the shared reference, and in the attempt how many there
-/// are now. A program beside itself is not an attempt at anything.
+/// Registers the state of an attempt in the common git folder and the shared reference, and notes the count of attempts
+/// in the attempt. A comparison of a program with itself does not count.
 pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
     if attempt.is_identical {
         return Ok(());
@@ -264,7 +265,7 @@ pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
         let mut files = SharedFiles::new();
         for theirs in &all {
             known.include(theirs);
-            // A file that cannot be read stays what it is.
+            // A file that cannot be read is kept as it is.
             files.extend(theirs.clone());
         }
         for (key, entry) in &known.entries {
@@ -276,7 +277,7 @@ pub fn note(session: &Session, attempt: &mut Attempt) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// How attempts are shared with the clones of each remote that does not bring them yet.
+/// For each remote whose attempts are not fetched yet, how to share attempts with its clones.
 pub fn how_to_share(repository: &Repository) -> Result<Vec<String>, LoopError> {
     let remotes = repository.remotes_without_shared(NAME)?;
     let text = |(remote, refspec)| {
@@ -372,7 +373,7 @@ mod tests {
     }
 
     proptest! {
-        /// Two histories of the reference have one union, whoever reads which first and how often.
+        /// The union of entries does not depend on their order or on repetitions.
         #[test]
         fn what_is_known_does_not_depend_on_the_order(
             entries in prop::collection::vec(any_entry(), 0..12),
@@ -394,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Who spoils a file takes nothing off the count.
+    /// A spoiled file does not reduce the count.
     #[test]
     fn a_file_that_cannot_be_read_counts() {
         let mut known = Registry::default();
@@ -403,7 +404,7 @@ mod tests {
         known.include(&file("k2", b"{"));
         known.include(&file("k3", &encoded(&entry("k1")).unwrap()));
         assert_eq!((known.entries.len(), known.unreadable.len()), (1, 2));
-        // One that is spoiled in one place and whole in another is one attempt.
+        // A file that is spoiled in one place and whole in another is one attempt.
         known.include(&file("k1", b""));
         known.include(&file("k2", &encoded(&entry("k2")).unwrap()));
         assert_eq!((known.entries.len(), known.unreadable.len()), (2, 1));

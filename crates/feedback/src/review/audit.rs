@@ -1,4 +1,4 @@
-//! Claims beside what is measured: HEAD against an anchor directly, and the product of the claims between.
+//! Audits claims: HEAD is measured directly against an anchor and compared with the product of the claims in between.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     compare::built_arms,
     records::registry::Registry,
     review::{
-        measure::{self, Measurement},
+        measure::{self, Measurement, Question},
         verify::{self, Agreement, Rerun, Verification},
         weakened::{self, Weakened},
     },
@@ -44,21 +44,21 @@ pub struct Audit {
     pub measured: Option<Estimate>,
     /// Whether the product lies within what was measured.
     pub agreement: Option<Rerun>,
-    /// Records that a commit of this history held and that are gone.
+    /// Records that an earlier commit of this history held and that are now missing.
     pub dropped_records: Vec<String>,
-    /// What the instrument asks less strictly at HEAD than it once did.
+    /// Rules of the instrument that are weaker at HEAD than they once were.
     pub weaker: Vec<Weakened>,
-    /// Attempts on this target that are known, over all baselines.
+    /// Known attempts on this target, over all baselines.
     pub attempts: usize,
-    /// That a record knows of more attempts than are known here.
+    /// A warning, where a record counts more attempts than are known here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts_missing: Option<String>,
-    /// False commits to expect of them, if none had an effect.
+    /// False commits to expect among them, if none had an effect.
     pub expected_false_commits: f64,
 }
 
-/// The interval of several claims together: each given as its number and its own interval, all in per cent. Errors of
-/// claims that were measured apart add up as squares.
+/// The interval of several claims together, each given as its number and interval in per cent. Errors of separate
+/// measurements add up as squares.
 fn together(claims: impl Iterator<Item = (f64, (f64, f64))>, product_pct: f64) -> (f64, f64) {
     let (mut below, mut above) = (0.0, 0.0);
     for (pct, (low, high)) in claims {
@@ -81,7 +81,7 @@ pub fn audit(
         Some(anchor) => verify::verify(session, &format!("{anchor}..HEAD"))?,
         None => verify::verify_all(session)?,
     };
-    // Gains of other targets are not multiplied with this one's, and a gain that is claimed again counts once.
+    // Gains of other targets do not count, and a gain that is claimed twice counts once.
     let of_target = |commit: &&Verification| commit.target == session.config.target && commit.repeats.is_none();
     let claims: Vec<(f64, &Verification)> =
         verifications.iter().filter(of_target).filter_map(|commit| Some((commit.claim_pct?, commit))).collect();
@@ -99,8 +99,8 @@ pub fn audit(
     let (measured, agreement) = if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
         (None, None)
     } else {
-        let Measurement { estimate, verdict, .. } =
-            measure::run(session, &built_arms, "audit", budget, session.config.epsilon_pct, progress)?;
+        let question = Question { purpose: "audit", budget, epsilon_pct: session.config.epsilon_pct };
+        let Measurement { estimate, verdict, .. } = measure::run(session, &built_arms, &question, progress)?;
         let claimed = claims.iter().map(|(pct, claim)| (*pct, verify::claimed_interval(session, claim)));
         let mut agreement = verify::agreement(together(claimed, claims_pct), estimate);
         if claims.is_empty() && verdict == Verdict::Same {

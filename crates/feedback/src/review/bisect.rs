@@ -1,7 +1,7 @@
 //! `alpha loop bisect`: which commit lost speed.
 //!
-//! Every commit in the middle is measured against the good end directly, so errors do not add up. The
-//! question is always the same: is it slower than the good end by half of what was lost?
+//! Every commit in the middle is measured directly against the good end, so that errors do not add up. The question is
+//! always the same: is it slower than the good end by at least half of the loss?
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     ErrorKind, LoopError, Progress,
     compare::built_arms,
-    review::measure::{self, Measurement},
+    review::measure::{self, Measurement, Question},
     store::session::Session,
     visible::short,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// Version of [`Bisection`].
 pub const SCHEMA: &str = "alpha.loop.bisect/1";
 
-/// What was found.
+/// The result of a bisection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bisection {
     /// [`SCHEMA`].
@@ -28,11 +28,11 @@ pub struct Bisection {
     pub culprit: String,
     /// Its subject.
     pub subject: String,
-    /// What was lost from the good end to the bad, in per cent of speed.
+    /// The loss from the good end to the bad end, in per cent of speed.
     pub lost_pct: f64,
-    /// The commits that were measured, against the good end.
+    /// The commits that were measured against the good end.
     pub measured: Vec<Measured>,
-    /// Commits that cannot be built or run: the loss may be theirs where they come right before the culprit.
+    /// Commits that cannot be built or run: one of them may be the culprit if it is right before the reported one.
     pub skipped: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct Bisection {
 pub struct Measured {
     /// The commit.
     pub commit: String,
-    /// Beside the good end.
+    /// Its estimate against the good end.
     pub estimate: Option<Estimate>,
     /// Whether it has lost the speed.
     pub is_slow: bool,
@@ -65,7 +65,8 @@ pub fn bisect(
         return Err(LoopError::usage("both ends are the same commit"));
     }
     let epsilon_pct = session.config.epsilon_pct;
-    let whole = measure_against(session, &good, &bad, budget, epsilon_pct, progress)?;
+    let question = Question { purpose: "bisect", budget, epsilon_pct };
+    let whole = measure_against(session, &good, &bad, &question, progress)?;
     let lost_pct = match (whole.verdict, whole.estimate) {
         (Verdict::Slower, Some(estimate)) => -estimate.speedup_pct,
         _ => {
@@ -74,6 +75,7 @@ pub fn bisect(
         }
     };
     let half_pct = pct_of_log(log_of_pct(lost_pct) / 2.0);
+    let question = Question { epsilon_pct: half_pct.max(epsilon_pct), ..question };
     let mut measured = vec![Measured { commit: bad, estimate: whole.estimate, is_slow: true }];
     // Everything before `low` is fast, the commit at `high` is slow.
     let (mut low, mut high) = (0, commits.len() - 1);
@@ -87,7 +89,7 @@ pub fn bisect(
             short(commit),
             commits[middle].subject
         ));
-        let found = match measure_against(session, &good, commit, budget, half_pct.max(epsilon_pct), progress) {
+        let found = match measure_against(session, &good, commit, &question, progress) {
             Err(error) if matches!(error.kind, ErrorKind::Failed | ErrorKind::Trainer(_)) => {
                 progress.note(&format!("`{}` is left out: {error}", short(commit)));
                 skipped.push(commit.clone());
@@ -119,15 +121,13 @@ fn measure_against(
     session: &mut Session,
     good: &str,
     commit: &str,
-    budget: Duration,
-    epsilon_pct: f64,
+    question: &Question<'_>,
     progress: &dyn Progress,
 ) -> Result<Found, LoopError> {
     let built_arms = built_arms::of_commits(session, good, commit, progress)?;
     if built_arms.revisions[0].binary == built_arms.revisions[1].binary {
         return Ok(Found { verdict: Verdict::Same, reason: "the same program".to_owned(), estimate: None });
     }
-    let Measurement { verdict, reason, estimate, .. } =
-        measure::run(session, &built_arms, "bisect", budget, epsilon_pct, progress)?;
+    let Measurement { verdict, reason, estimate, .. } = measure::run(session, &built_arms, question, progress)?;
     Ok(Found { verdict, reason, estimate })
 }

@@ -1,4 +1,4 @@
-//! Two commits measured against each other now: for audits, reruns and bisection. Never a claim.
+//! Measures two commits against each other: for audits, reruns and bisection. Never a claim.
 
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,15 @@ pub const KIND: &str = "measurement";
 /// One commit against another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measurement {
-    /// What for: `audit`, `rerun`, `bisect`, `reference`.
+    /// Its purpose: `audit`, `rerun`, `bisect`, `reference`.
     pub purpose: String,
-    /// A.
+    /// The first commit.
     pub baseline: Revision,
-    /// B.
+    /// The second commit.
     pub candidate: Revision,
-    /// Of the machine.
+    /// Fingerprint of the machine.
     pub fingerprint: String,
-    /// Of all draws.
+    /// Seed of all draws.
     #[serde(rename = "coins")]
     pub draws: Randomization,
     /// Fixed before the first pair.
@@ -47,92 +47,109 @@ pub struct Measurement {
     /// The smallest difference that counted.
     #[serde(default)]
     pub epsilon_pct: f64,
-    /// What they say.
+    /// The verdict of the pairs.
     pub verdict: Verdict,
-    /// In a sentence.
+    /// Its reason, in a sentence.
     pub reason: String,
-    /// B beside A.
+    /// The second commit against the first.
     pub estimate: Option<Estimate>,
 }
 
 impl Measurement {
-    /// The same from its pairs alone; none where its plan is not known.
+    /// Judges its pairs again; none where its plan is not known.
     pub fn judged(&self) -> Option<Judgement> {
         Some(judge(&self.d, self.plan.looks()?, self.epsilon_pct))
     }
+}
+
+/// A question about two commits.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// As in [`Measurement::purpose`].
+    pub purpose: &'a str,
+    /// Longest measurement.
+    pub budget: Duration,
+    /// The smallest difference that counts.
+    pub epsilon_pct: f64,
 }
 
 /// Runs pairs until there is an answer or the budget is spent, and records them.
 pub fn run(
     session: &mut Session,
     built_arms: &BuiltArms,
-    purpose: &str,
-    budget: Duration,
-    epsilon_pct: f64,
+    question: &Question<'_>,
     progress: &dyn Progress,
 ) -> Result<Measurement, LoopError> {
     crate::compare::selftest::ensure(session, built_arms, progress)?;
     let draws = Randomization::fresh();
     let began = Instant::now();
-    let measured = {
-        let runner = PairRunner::new(session, built_arms, draws)?;
-        let empty = Script::default();
-        let plan = plan::plan(&runner.request(0, &empty), budget, progress)?;
-        let looks = plan
-            .looks()
-            .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
-        let mut d = Vec::new();
-        let mut voids = 0;
-        let mut estimate = None;
-        let (verdict, reason) = loop {
-            let judgement = judge(&d, looks, epsilon_pct);
-            estimate = judgement.estimate.or(estimate);
-            if let Some(verdict) = judgement.verdict {
-                break (verdict, judgement.reason);
-            }
-            if began.elapsed() >= budget {
-                break (Verdict::Undecided, format!("the budget is spent; {}", judgement.reason));
-            }
-            let number = 1 + (d.len() + voids) as u64;
-            let run = runner.run(number, &runner.script(&plan.blocks, number), progress)?;
-            if let Some(void) = &run.void {
-                voids += 1;
-                progress.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));
-                if voids >= MAX_VOIDS {
-                    return Err(LoopError::refused(format!("the {} {}", void.arm.name(), void.why)));
-                }
-                continue;
-            }
-            d.push(round_log(run.log_ratio()));
-            progress.pairs(&PairProgress {
-                stage: purpose.to_owned(),
-                pairs: d.len(),
-                planned: plan.pairs,
-                estimate_pct: Some(pct_of_log(pairbench::stats::robust::median(&d))),
-                interval_pct: estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
-                elapsed_s: began.elapsed().as_secs_f64(),
-                left_s: (plan.pairs - d.len().min(plan.pairs)) as f64 * plan.seconds_per_pair,
-                needs: judgement.reason,
-            });
-        };
-        let [baseline, candidate] = built_arms.revisions.clone();
-        let (purpose, fingerprint) = (purpose.to_owned(), session.machine.fingerprint());
-        let command = session.config.workload.command.clone();
-        Measurement {
-            purpose,
-            baseline,
-            candidate,
-            fingerprint,
-            draws,
-            plan,
-            d,
-            command,
-            epsilon_pct,
-            verdict,
-            reason,
-            estimate,
-        }
+    let runner = PairRunner::new(session, built_arms, draws)?;
+    let plan = plan::plan(&runner.request(0, &Script::default()), question.budget, progress)?;
+    let [baseline, candidate] = built_arms.revisions.clone();
+    let mut measured = Measurement {
+        purpose: question.purpose.to_owned(),
+        baseline,
+        candidate,
+        fingerprint: session.machine.fingerprint(),
+        draws,
+        plan,
+        d: Vec::new(),
+        command: session.config.workload.command.clone(),
+        epsilon_pct: question.epsilon_pct,
+        verdict: Verdict::Undecided,
+        reason: String::new(),
+        estimate: None,
     };
+    run_pairs(&runner, &mut measured, began, question.budget, progress)?;
     session.ledger.append(KIND, &measured, None)?;
     Ok(measured)
+}
+
+/// Runs the pairs of a measurement and judges them after each.
+fn run_pairs(
+    runner: &PairRunner<'_>,
+    measured: &mut Measurement,
+    began: Instant,
+    budget: Duration,
+    progress: &dyn Progress,
+) -> Result<(), LoopError> {
+    let plan = measured.plan;
+    let looks = plan
+        .looks()
+        .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
+    let mut voids = 0;
+    loop {
+        let judgement = judge(&measured.d, looks, measured.epsilon_pct);
+        measured.estimate = judgement.estimate.or(measured.estimate);
+        if let Some(verdict) = judgement.verdict {
+            (measured.verdict, measured.reason) = (verdict, judgement.reason);
+            return Ok(());
+        }
+        if began.elapsed() >= budget {
+            measured.reason = format!("the budget is spent; {}", judgement.reason);
+            return Ok(());
+        }
+        let number = 1 + (measured.d.len() + voids) as u64;
+        let run = runner.run(number, &runner.script(&plan.blocks, number), progress)?;
+        if let Some(void) = &run.void {
+            voids += 1;
+            progress.note(&format!("a pair is void: the {} {}", void.arm.name(), void.why));
+            if voids >= MAX_VOIDS {
+                return Err(LoopError::refused(format!("the {} {}", void.arm.name(), void.why)));
+            }
+            continue;
+        }
+        measured.d.push(round_log(run.log_ratio()));
+        let pairs = measured.d.len();
+        progress.pairs(&PairProgress {
+            stage: measured.purpose.clone(),
+            pairs,
+            planned: plan.pairs,
+            estimate_pct: Some(pct_of_log(pairbench::stats::robust::median(&measured.d))),
+            interval_pct: measured.estimate.and_then(|estimate| estimate.ci_low_pct.zip(estimate.ci_high_pct)),
+            elapsed_s: began.elapsed().as_secs_f64(),
+            left_s: (plan.pairs - pairs.min(plan.pairs)) as f64 * plan.seconds_per_pair,
+            needs: judgement.reason,
+        });
+    }
 }

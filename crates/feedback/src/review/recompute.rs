@@ -1,8 +1,8 @@
-//! Everything that an attempt says, again from its rows: nothing that stands in a file is believed.
+//! Recomputes everything in an attempt from its rows: no derived number in a file is trusted.
 //!
-//! `commit` asks this of the attempt that it read from disk, right before landing, and `verify` of records. What is asked
-//! for comes from the configuration of the baseline's own commit: every guard of it, every rule of parity, the area. It
-//! finds what was edited and does not fit; rows that were invented as a whole fit, and only measuring again finds those.
+//! `commit` does this with the attempt on disk right before landing, and `verify` with records. The requirements come
+//! from the configuration of the baseline's own commit: its guards, its rules of parity, the area. This finds edits
+//! that are inconsistent; rows that were invented consistently are only found by measuring again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,11 +30,11 @@ use crate::{
     trace::attribution::{Attribution, Finding},
 };
 
-/// Numbers are written with all their digits; sums in another order differ in the last.
+/// Numbers are written with all their digits; sums in another order differ in the last digit.
 const ROUNDING: f64 = 1e-9;
 /// Begins the line of a message that says why a gain lies outside the declared area.
 pub const WIDENED: &str = "Wider than declared: ";
-/// Part of a gain that may be seen outside the declared area.
+/// The part of a gain that may lie outside the declared area.
 const LET_THROUGH: f64 = 0.25;
 
 /// How an attempt lands.
@@ -42,9 +42,9 @@ const LET_THROUGH: f64 = 0.25;
 pub enum Lands {
     /// With a percentage.
     Claim,
-    /// Without one, because counters fell.
+    /// Without a percentage, because counters fell.
     Leaner,
-    /// Without one.
+    /// Without a percentage.
     Plain,
 }
 
@@ -59,21 +59,21 @@ impl Lands {
     }
 }
 
-/// What is asked of an attempt.
+/// The requirements for an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The configuration of the baseline's commit.
     pub config: &'a LoopConfig,
     /// How it lands.
     pub lands: Lands,
-    /// Attempts on the same baseline that are known to have come before, those with two chances twice.
+    /// Known earlier attempts on the same baseline; those with two chances count twice.
     pub earlier_attempts: usize,
     /// The commit's message, if there is one.
     pub message: Option<&'a str>,
 }
 
-/// What does not follow from the attempt's rows, or is missing; empty where all of it holds. Records of before these rules
-/// are not asked for what they could not hold.
+/// What is missing or does not follow from the attempt's rows; empty if everything holds. Records from before a rule
+/// are not checked for what they could not hold.
 pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     let mut problems = Vec::new();
     let is_older = attempt.rules == 0;
@@ -106,7 +106,7 @@ pub fn problems(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     problems
 }
 
-/// Whether it ran what the configuration says.
+/// Checks that it ran the configured workload.
 fn of_instrument(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     let (manifest, workload) = (&attempt.manifest, &config.workload);
     let steps = attempt.plan.map(|plan| plan.blocks.steps);
@@ -123,7 +123,7 @@ fn of_instrument(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     problems
 }
 
-/// Order, draws, seeds, and that no pair is missing: numbers are used up one by one.
+/// Checks order, draws and seeds, and that no pair is missing: pairs are numbered without gaps.
 fn of_pairs(attempt: &Attempt) -> Vec<String> {
     let mut problems = Vec::new();
     let confirmation = attempt.confirmation.as_ref();
@@ -146,7 +146,7 @@ fn of_pairs(attempt: &Attempt) -> Vec<String> {
     }
     let void = attempt.voids.iter().chain(confirmation.map_or(&[][..], |confirmation| &confirmation.voids));
     for void in void {
-        // What the candidate spoiled counts as lost, and has a row; in older records it did not count and has none.
+        // A pair that the candidate spoiled is lost and has a row; in older records it did not count and has none.
         let is_new = used.insert(void.number);
         if void.arm == Arm::Baseline && !is_new {
             problems.push(format!("pair {} stands in it twice", void.number));
@@ -163,7 +163,7 @@ fn of_pairs(attempt: &Attempt) -> Vec<String> {
     problems
 }
 
-/// The comparison's answer again, and its estimate.
+/// Checks the comparison's verdict and estimate.
 fn of_verdict(attempt: &Attempt, looks: Plan, asked: &Asked<'_>, is_older: bool) -> Vec<String> {
     let mut problems = Vec::new();
     let epsilon_pct = attempt.epsilon_pct;
@@ -217,14 +217,14 @@ fn last_estimate(d: &[f64], looks: Plan, epsilon_pct: f64) -> Option<Estimate> {
     (0..=d.len()).rev().find_map(|pairs| at(pairs).estimate)
 }
 
-/// A fixed number of fresh pairs, at a level that the attempts before allow.
+/// Checks the confirmation: a fixed number of fresh pairs, at a level that the earlier attempts allow.
 fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usize) -> Vec<String> {
     let Some(confirmation) = &attempt.confirmation else { return vec!["there is no confirmation".to_owned()] };
     let Confirmation { planned, pairs, level: used, p, accepted, refusal, .. } = confirmation;
     let mut problems = Vec::new();
     let attempts = earlier_attempts.max(confirmation.attempts);
     let allowed = level(attempts, attempt);
-    // Written so that NaN is not allowed.
+    // Written so that NaN does not pass.
     let is_allowed = *used <= allowed * (1.0 + ROUNDING);
     if !is_allowed {
         problems.push(format!("its confirmation was judged at {used}, allowed is {allowed} after {attempts} attempts"));
@@ -254,7 +254,7 @@ fn of_confirmation(attempt: &Attempt, config: &LoopConfig, earlier_attempts: usi
     problems
 }
 
-/// The gain is there without the turn protocol, by the plain runs' own rows.
+/// Checks that the plain runs show the gain without the turn protocol.
 fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     let Some(plain) = &attempt.plain else { return vec!["there are no plain runs".to_owned()] };
     let mut problems: Vec<String> =
@@ -278,7 +278,7 @@ fn of_plain_runs(attempt: &Attempt, config: &LoopConfig) -> Vec<String> {
     problems
 }
 
-/// Every guard of the configuration, from its own numbers.
+/// Recomputes every configured guard from its own numbers.
 fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<String> {
     let memory = attempt.memory_d();
     let mut problems = Vec::new();
@@ -296,7 +296,7 @@ fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<Stri
             problems.push(format!("guard {name} does not hold"));
         }
         let own = attempt.guard_d.get(name).map_or(&[][..], Vec::as_slice);
-        // The first records did not keep what guards measured.
+        // The first records did not keep the guards' measurements.
         if is_older && own.is_empty() && !matches!(guard, crate::config::Guard::PeakMemory { .. }) {
             continue;
         }
@@ -311,14 +311,14 @@ fn of_guards(attempt: &Attempt, config: &LoopConfig, is_older: bool) -> Vec<Stri
     problems
 }
 
-/// What the rows show of ways to look faster.
+/// Checks the rows for gaming.
 fn of_gaming(attempt: &Attempt) -> Vec<String> {
     let moved = gaming::moved_work(attempt).filter(|_| attempt.verdict == Some(Verdict::Faster));
     let findings = [gaming::voids(&attempt.voids), moved, gaming::disturbed_baseline(attempt)];
     findings.into_iter().flatten().map(|finding| finding.to_string()).collect()
 }
 
-/// Whether the gain was attributed where the configuration can trace it, and to the area that was declared.
+/// Checks that the gain was attributed to the declared area, where the configuration has traces.
 fn of_attribution(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     if asked.config.trace.is_none() {
         return Vec::new();
@@ -343,7 +343,7 @@ fn of_attribution(attempt: &Attempt, asked: &Asked<'_>) -> Vec<String> {
     problems
 }
 
-/// Whether what lies outside got faster by more than it may, by the figures of the attribution.
+/// Whether more of the gain lies outside the area than is allowed, by the figures of the attribution.
 fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
     let (Some(step), Some(outside)) = (&attribution.step, &attribution.outside) else { return false };
     let gain_pct = attempt.estimate.map_or(0.0, |estimate| estimate.speedup_pct);
@@ -351,8 +351,8 @@ fn is_seen_outside(attempt: &Attempt, attribution: &Attribution) -> bool {
     outside.interval_ms.0 > 0.0 && outside.saved_ms > LET_THROUGH * gain_ms + ROUNDING
 }
 
-/// Attempts on the same baseline that the ledger had when this one was first recorded, and itself; one that went on after
-/// its plan had two chances.
+/// Attempts on the same baseline that the ledger had when this one was first recorded, this one included; one that
+/// continued after its plan had two chances.
 pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
     let records = ledger.records().iter().filter(|record| record.kind == evidence::KIND);
     // This program cannot read attempts of another format.
@@ -370,8 +370,8 @@ pub fn earlier_attempts(ledger: &Ledger, attempt: &Attempt) -> usize {
     chances.values().sum()
 }
 
-/// What an attempt on disk says otherwise than the record of it that the ledger has: rows may be added to it, none changed,
-/// and an answer stays.
+/// Where an attempt on disk departs from its record in the ledger: rows may be added but not changed, and a verdict
+/// stays.
 pub fn departures(attempt: &Attempt, recorded: &Attempt) -> Vec<String> {
     let mut problems = Vec::new();
     let stays = !matches!(recorded.verdict, None | Some(Verdict::Undecided | Verdict::Same));

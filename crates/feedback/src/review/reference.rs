@@ -1,9 +1,10 @@
-//! Gains are against the best, not the last: what a claim's parent is beside the last accepted claim.
+//! A gain counts against the best accepted commit, not only against the last commit: compares a claim's parent with the
+//! last accepted claim, the reference.
 //!
-//! Where ordinary commits came between the two, the parent may be slower than what was accepted, and a gain over it may do
-//! no more than take that back. So parent and reference are measured against each other, in turns; where the parent is
-//! slower by more than ε, the candidate is measured against the reference too, and the smaller gain is the claim. Where
-//! there is none, the commit says that it takes back a slowdown, without a percentage.
+//! Ordinary commits between the two may have made the parent slower than the reference, and a gain over the parent may
+//! only take that back. So parent and reference are measured against each other, in turns; if the parent is slower by
+//! more than ε, the candidate is measured against the reference too, and the smaller gain is the claim. If no gain is
+//! left, the commit says that it takes back a slowdown, without a percentage.
 
 use std::time::Duration;
 
@@ -19,22 +20,23 @@ use crate::{
     git::LogEntry,
     ledger::Record,
     records::{claim::Claim, evidence::AttemptRecord},
-    review::measure::{self, Measurement},
+    review::measure::{self, Measurement, Question},
     store::session::Session,
     visible::short,
 };
 
-/// Commits that are looked at for a claim.
+/// Commits that are searched for a claim.
 const WINDOW: usize = 10_000;
 /// Without a claim, the reference is the oldest of this many commits that has a loop.
 const WITHOUT_A_CLAIM: usize = 30;
-/// Longest comparison with it, builds aside.
+/// Time limit of a comparison with it, builds aside.
 const BUDGET: Duration = Duration::from_secs(60);
-/// What its measurements are for.
+/// The purpose of its measurements.
 const PURPOSE: &str = "reference";
 
-/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest of the
-/// last ones that has a loop. None where the parent's measured tree is that one's: nothing came between.
+/// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest
+/// of the last [`WITHOUT_A_CLAIM`] with a `loop.toml`. None where it has the parent's measured tree: nothing came
+/// between.
 pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
     let repository = &session.repository;
     let unmeasured = session.config.unmeasured();
@@ -42,7 +44,7 @@ pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Opt
     let measured = |commit: &str| repository.measured_tree(&repository.tree_of(commit)?, &unmeasured);
     let mut found = None;
     for entry in &ancestors {
-        // The tree that was measured: what was picked, or only names a record, is not a reference.
+        // Only a commit with the measured tree is a reference, not a cherry-pick or one that merely names a record.
         if let Some(tree) = claimed_tree(session, entry, target)
             && tree == measured(&entry.id)?
         {
@@ -62,7 +64,7 @@ pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Opt
     Ok((measured(&found.id)? != measured(parent)?).then(|| found.id.clone()))
 }
 
-/// The tree that a commit claims a gain of, if it is one of this target.
+/// The measured tree of a commit's claim, if it claims a gain on this target.
 fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Option<String> {
     let claim = Claim::parse(&entry.message()).filter(Claim::is_gain);
     let id = claim.and_then(|claim| claim.record);
@@ -71,8 +73,8 @@ fn claimed_tree(session: &Session, entry: &LogEntry, target: Option<&str>) -> Op
     Some(record.candidate.measured_tree)
 }
 
-/// A claim's record: the ledger's, else that of the claim's own commit, which a revert takes out of the tree and not out of
-/// the history.
+/// A claim's record: from the ledger, else from the claim's own commit, since a revert removes it from the tree but not
+/// from the history.
 fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
     if let Ok(record) = session.ledger.get(id) {
         return Some(record.clone());
@@ -83,7 +85,7 @@ fn record_of(session: &Session, entry: &LogEntry, id: &str) -> Option<Record> {
     Record::decode(id.parse().ok()?, &bytes).ok()
 }
 
-/// Measures what is needed for a claim on top of its parent; notes it in the attempt.
+/// Measures the reference, as far as a claim needs it, and notes the result in the attempt.
 pub fn measure(
     session: &mut Session,
     built_arms: &BuiltArms,
@@ -98,7 +100,7 @@ pub fn measure(
     // A larger ε on the command line must not hide what was lost.
     let epsilon_pct = attempt.epsilon_pct.min(session.config.epsilon_pct);
     progress.note(&format!(
-        "commits came between `{}`, the best accepted before, and the baseline: beside each other",
+        "commits came between `{}`, the best accepted before, and the baseline: measuring the two",
         short(&commit)
     ));
     let mut reference = Reference { commit, parent: None, candidate: None, unmeasured: None };
@@ -107,11 +109,11 @@ pub fn measure(
         Err(error) => reference.unmeasured = Some(unmeasured(error)?),
     }
     if reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(epsilon_pct)) {
-        // What was just measured runs here: this is not the time to give up.
+        // The reference has just run here, so an error is not a reason to go on without it.
         reference.candidate =
             match beside(session, &reference.commit, &built_arms.revisions[1].commit, epsilon_pct, progress)? {
                 Some(candidate) => Some(candidate),
-                // The very program that was accepted.
+                // The candidate is the very program that was accepted.
                 None => Some(Beside { record: String::new(), verdict: Verdict::Same, estimate: None }),
             };
     }
@@ -119,7 +121,7 @@ pub fn measure(
     session.attempts().save(attempt)
 }
 
-/// Why an old tree cannot be measured by today's instrument; other errors stay errors.
+/// Why today's instrument cannot measure an old tree; other errors stay errors.
 fn unmeasured(error: LoopError) -> Result<String, LoopError> {
     match error.kind {
         ErrorKind::Failed | ErrorKind::Usage => {
@@ -130,7 +132,7 @@ fn unmeasured(error: LoopError) -> Result<String, LoopError> {
     }
 }
 
-/// A commit beside another: what is known of these two programs, else measured now. None where they are one program.
+/// A commit against another, from the ledger or measured now. None where both build the same program.
 fn beside(
     session: &mut Session,
     reference: &str,
@@ -146,13 +148,13 @@ fn beside(
     if let Some(known) = known(session, &binaries, epsilon_pct) {
         return Ok(Some(known));
     }
-    let budget = session.config.budget.min(BUDGET);
-    let found = measure::run(session, &built_arms, PURPOSE, budget, epsilon_pct, progress)?;
+    let question = Question { purpose: PURPOSE, budget: session.config.budget.min(BUDGET), epsilon_pct };
+    let found = measure::run(session, &built_arms, &question, progress)?;
     let record = session.ledger.records().last().map_or_else(String::new, |record| record.id.to_string());
     Ok(Some(Beside { record, verdict: found.verdict, estimate: found.estimate }))
 }
 
-/// What the ledger knows of two programs on this machine.
+/// The ledger's last measurement of two programs on this machine.
 fn known(session: &Session, binaries: &[String; 2], epsilon_pct: f64) -> Option<Beside> {
     session.ledger.records().iter().rev().filter(|record| record.kind == measure::KIND).find_map(|record| {
         let found = record.body::<Measurement>().ok()?;
@@ -165,7 +167,7 @@ fn known(session: &Session, binaries: &[String; 2], epsilon_pct: f64) -> Option<
     })
 }
 
-/// What does not fit of an attempt's reference: `parent` is the commit that it was measured beside.
+/// Problems with an attempt's reference; `parent` is the commit that it was measured against.
 pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Vec<String>, LoopError> {
     let Some(commit) = find(session, parent, attempt.manifest.target.as_deref())? else {
         return Ok(Vec::new());
@@ -195,7 +197,7 @@ pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Ve
     Ok(problems)
 }
 
-/// A measurement again, from its record.
+/// Checks a measurement against its record; returns the problem.
 fn fault_of(session: &Session, beside: &Beside, binary: &str) -> Option<String> {
     if beside.record.is_empty() && beside.verdict == Verdict::Same {
         return None;

@@ -1,8 +1,8 @@
-//! What a claim is worth: recomputed from its record, or measured again.
+//! Verifies claims: recomputes them from their records, or measures them again.
 //!
-//! A record proves that the numbers follow from the data, not that the data are true: for that,
-//! measure again. What follows is computed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the commit
-//! that the claim stands on.
+//! A record proves that the numbers follow from the data, not that the data are true; only a new measurement shows
+//! that. Numbers are recomputed from the rows (see [`crate::review::recompute`]) under the `loop.toml` of the claim's
+//! parent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use crate::{
         evidence::{self, AttemptRecord},
     },
     review::{
-        measure,
+        measure::{self, Question},
         recompute::{self, Asked, Lands},
         reference, weakened,
     },
@@ -39,39 +39,39 @@ pub const SCHEMA: &str = "alpha.loop.verify/1";
 /// A claim has two decimals.
 const ROUNDING_PCT: f64 = 0.0051;
 
-/// What became of one claim.
+/// The result for one claim.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
     /// The commit.
     pub commit: String,
     /// Its subject.
     pub subject: String,
-    /// What it claims, in per cent of speed; none if it claims nothing.
+    /// The claimed gain, in per cent of speed; none if it claims nothing.
     pub claim_pct: Option<f64>,
-    /// The record, if there is one: its whole id where the ledger has it, else as the message names it.
+    /// The record, if there is one: its full id if the ledger has it, else as the message names it.
     pub record: Option<String>,
-    /// The earlier commit of the history that names the same record: the gain is that one's.
+    /// An earlier commit of the history with the same record: the gain belongs to that commit.
     pub repeats: Option<String>,
     /// The target of `loop.toml` that it was measured for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Whether this very tree was measured; a claim that was rebased or picked keeps its record by its patch.
     pub measured_here: bool,
-    /// What does not fit; empty if the claim follows from its record.
+    /// The problems; empty if the claim follows from its record.
     pub problems: Vec<String>,
-    /// What a reader should know all the same.
+    /// What a reader should know of a claim even if it holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What measuring again said.
+    /// The result of measuring again.
     pub rerun: Option<Rerun>,
 }
 
-/// What measuring again said.
+/// The result of measuring again.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rerun {
     /// Whether it agrees.
     pub outcome: Agreement,
-    /// In a sentence.
+    /// The outcome in a sentence.
     pub reason: String,
     /// The new estimate.
     pub estimate: Option<Estimate>,
@@ -83,7 +83,7 @@ pub struct Rerun {
 pub enum Agreement {
     /// The intervals overlap, and the new one lies above zero.
     Agrees,
-    /// They do not.
+    /// The intervals do not overlap.
     Disagrees,
     /// The new interval is too wide to tell.
     CannotResolve,
@@ -100,7 +100,7 @@ impl Agreement {
     }
 }
 
-/// What became of all claims that were asked for.
+/// The result for all requested claims.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
     /// [`SCHEMA`].
@@ -109,12 +109,12 @@ pub struct VerifyReport {
     pub holds: bool,
     /// One for each commit, the oldest first.
     pub claims: Vec<Verification>,
-    /// Records that a commit of this history held and that are gone.
+    /// Records that an earlier commit of this history held and that are now missing.
     pub dropped_records: Vec<String>,
 }
 
 impl VerifyReport {
-    /// Of these.
+    /// A report of these.
     pub fn new(claims: Vec<Verification>, dropped_records: Vec<String>) -> VerifyReport {
         let holds = dropped_records.is_empty() && claims.iter().all(Verification::holds);
         VerifyReport { schema: SCHEMA, holds, claims, dropped_records }
@@ -175,8 +175,8 @@ fn all(session: &Session, entries: &[LogEntry], is_range: bool) -> Result<Vec<Ve
     Ok(found)
 }
 
-/// By attempt, the first commit that names one of its records: of the history that ends in the last of these commits, the
-/// oldest first, and of themselves.
+/// For each attempt, the first commit that names one of its records, in the history of the last of these commits and in
+/// these commits themselves.
 fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<String, String>, LoopError> {
     let Some(newest) = entries.last() else { return Ok(BTreeMap::new()) };
     let mut first = BTreeMap::new();
@@ -190,7 +190,7 @@ fn first_claims(session: &Session, entries: &[LogEntry]) -> Result<BTreeMap<Stri
     Ok(first)
 }
 
-/// What a record is one of: the same pairs may be recorded again and again. Other records stand for themselves.
+/// The attempt that a record is of: one attempt may have several records. Records of other kinds stand for themselves.
 fn attempt_of(record: &Record) -> String {
     record.body::<AttemptRecord>().map_or_else(|_| record.id.to_string(), |body| body.attempt.key)
 }
@@ -209,53 +209,72 @@ fn one(session: &Session, entry: &LogEntry, claim: Option<&Claim>) -> Result<Ver
         rerun: None,
     };
     let Some(name) = verification.record.clone() else {
-        // Who claims nothing, or admits a loss, needs no evidence.
+        // A commit that claims nothing, or admits a loss, needs no evidence.
         if !claim.is_some_and(Claim::is_gain) {
             return Ok(verification);
         }
         verification.problems.push("the message names no record (`Alpha-Record: …`)".to_owned());
         return Ok(verification);
     };
-    let record = session.ledger.get(&name);
-    if let Ok(record) = &record {
-        verification.record = Some(record.id.to_string());
-    }
-    let body = match record {
-        // A change of the instrument, whose record is of both instruments.
-        Ok(record) if claim.is_none() && record.kind != evidence::KIND => return Ok(verification),
-        Ok(record) => record.body::<AttemptRecord>(),
-        Err(error) => Err(error),
+    let (id, body) = match session.ledger.get(&name) {
+        Ok(record) => {
+            verification.record = Some(record.id.to_string());
+            // The record of a change of the instrument is not one of an attempt.
+            if claim.is_none() && record.kind != evidence::KIND {
+                return Ok(verification);
+            }
+            (record.id, record.body::<AttemptRecord>())
+        }
+        Err(error) => {
+            verification.problems.push(error.to_string());
+            return Ok(verification);
+        }
     };
     match body {
         Err(error) => verification.problems.push(error.to_string()),
-        Ok(record) => {
-            verification.target.clone_from(&record.attempt.manifest.target);
-            let id = session.ledger.get(&name).ok().map(|record| record.id);
-            let Some(of_commit) = trees(session, entry)? else {
-                let what = "it has no parent here: it is the first commit, or the clone is shallow";
-                verification.problems.push(what.to_owned());
-                return Ok(verification);
-            };
-            verification.measured_here = record.candidate.measured_tree == of_commit.measured_tree
-                && record.baseline.measured_tree == of_commit.parent_measured_tree;
-            let is_same_patch =
-                !record.candidate.patch_id.is_empty() && record.candidate.patch_id == of_commit.patch_id;
-            let parent_tree = verification.measured_here.then_some(of_commit.parent_tree.as_str());
-            verification.problems = recompute(session, &record, id, claim, &entry.message(), parent_tree);
-            if !verification.measured_here && !is_same_patch {
-                verification.problems.push("the commit holds neither the tree that was measured nor its patch".into());
-            }
-            let is_gain = claim.is_some_and(Claim::is_gain);
-            if let Some(parent) = entry.parents.first().filter(|_| verification.measured_here) {
-                verification.problems.extend(on_its_parent(session, entry, parent, &record.attempt, is_gain)?);
-            }
-            if record.attempt.rules == 0 && is_outdated(session, &of_commit.parent_tree)? {
-                verification.problems.push("it has the form of older records, and newer ones came before it".into());
-            }
-            verification.notes = notes(session, entry, &record.attempt)?;
-        }
+        Ok(record) => against_record(session, entry, claim, &Recorded { id, record }, &mut verification)?,
     }
     Ok(verification)
+}
+
+/// An attempt's record, and its id.
+struct Recorded {
+    id: RecordId,
+    record: AttemptRecord,
+}
+
+/// Checks a commit against the attempt that its record holds.
+fn against_record(
+    session: &Session,
+    entry: &LogEntry,
+    claim: Option<&Claim>,
+    recorded: &Recorded,
+    verification: &mut Verification,
+) -> Result<(), LoopError> {
+    let record = &recorded.record;
+    verification.target.clone_from(&record.attempt.manifest.target);
+    let Some(of_commit) = trees(session, entry)? else {
+        let what = "it has no parent here: it is the first commit, or the clone is shallow";
+        verification.problems.push(what.to_owned());
+        return Ok(());
+    };
+    verification.measured_here = record.candidate.measured_tree == of_commit.measured_tree
+        && record.baseline.measured_tree == of_commit.parent_measured_tree;
+    let is_same_patch = !record.candidate.patch_id.is_empty() && record.candidate.patch_id == of_commit.patch_id;
+    let parent_tree = verification.measured_here.then_some(of_commit.parent_tree.as_str());
+    verification.problems = recompute(session, recorded, claim, &entry.message(), parent_tree);
+    if !verification.measured_here && !is_same_patch {
+        verification.problems.push("the commit holds neither the tree that was measured nor its patch".into());
+    }
+    let is_gain = claim.is_some_and(Claim::is_gain);
+    if let Some(parent) = entry.parents.first().filter(|_| verification.measured_here) {
+        verification.problems.extend(on_its_parent(session, entry, parent, &record.attempt, is_gain)?);
+    }
+    if record.attempt.rules == 0 && is_outdated(session, &of_commit.parent_tree)? {
+        verification.problems.push("it has the form of older records, and newer ones came before it".into());
+    }
+    verification.notes = notes(session, entry, &record.attempt)?;
+    Ok(())
 }
 
 /// The record that a message names.
@@ -293,11 +312,11 @@ struct Trees {
     patch_id: String,
 }
 
-/// None of a commit without a parent.
+/// None for a commit without a parent.
 fn trees(session: &Session, entry: &LogEntry) -> Result<Option<Trees>, LoopError> {
     let (repository, unmeasured) = (&session.repository, session.config.unmeasured());
     let tree = repository.tree_of(&entry.id)?;
-    // In a shallow clone a commit can name a parent that is not there.
+    // In a shallow clone the parent may be missing.
     let Some(parent) = entry.parents.first().and_then(|parent| repository.tree_of(parent).ok()) else {
         return Ok(None);
     };
@@ -325,33 +344,32 @@ fn config_text(session: &Session, tree: &str) -> Result<String, LoopError> {
     }
 }
 
-/// The configuration that a record was measured under: its parent's, where that is the baseline, else the one with its
-/// hash in the baseline's tree. The error says why there is none.
-fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, String> {
+/// The configuration that a record was measured under: its parent's, if the parent is the baseline, else the one in the
+/// baseline's tree, if it has the recorded hash.
+fn config_of(session: &Session, record: &AttemptRecord, parent: Option<&str>) -> Result<LoopConfig, LoopError> {
     let target = record.attempt.manifest.target.as_deref();
     let asked = &record.attempt.manifest.config;
     let trees = parent.into_iter().chain([record.baseline.tree.as_str()]);
     for tree in trees {
         let Ok(text) = config_text(session, tree) else { continue };
         if blake3::hash(text.as_bytes()).to_hex().as_str() == asked {
-            return LoopConfig::parse(&text, target).map_err(|error| first_line(&error));
+            return LoopConfig::parse(&text, target);
         }
         if parent == Some(tree) {
-            return Err(format!("it was not measured under the `{FILE_NAME}` of its parent"));
+            return Err(LoopError::refused(format!("it was not measured under the `{FILE_NAME}` of its parent")));
         }
     }
-    Err(format!("the `{FILE_NAME}` that it was measured under is not in this repository"))
+    Err(LoopError::refused(format!("the `{FILE_NAME}` that it was measured under is not in this repository")))
 }
 
 fn first_line(error: &LoopError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Everything of a record again, from its rows.
+/// Recomputes everything in a record from its rows; returns the problems.
 fn recompute(
     session: &Session,
-    record: &AttemptRecord,
-    id: Option<RecordId>,
+    Recorded { id, record }: &Recorded,
     claim: Option<&Claim>,
     message: &str,
     parent: Option<&str>,
@@ -359,7 +377,7 @@ fn recompute(
     let attempt = &record.attempt;
     let config = match config_of(session, record, parent) {
         Ok(config) => config,
-        Err(why) => return vec![why],
+        Err(error) => return vec![first_line(&error)],
     };
     let lands = Lands::of(record.verdict, claim.is_some_and(Claim::is_gain));
     let earlier_attempts = recompute::earlier_attempts(&session.ledger, attempt);
@@ -376,14 +394,13 @@ fn recompute(
             problems.push(format!("its pairs give {found}, the message says {:+.2} %", claim.speedup_pct));
         }
     }
-    let missing = id.map(|id| session.ledger.before(id).1).unwrap_or_default();
-    if let Some(gone) = missing.first() {
+    if let Some(gone) = session.ledger.before(*id).1.first() {
         problems.push(format!("a record before it is gone: `{}`; attempts may have gone with it", gone.short()));
     }
     problems
 }
 
-/// What only holds where the commit stands on the baseline that it was measured beside.
+/// Checks that apply only if the commit's parent is the baseline that it was measured against; returns the problems.
 fn on_its_parent(
     session: &Session,
     entry: &LogEntry,
@@ -439,8 +456,8 @@ pub fn rerun(
     }
     let parent = format!("{}^", verification.commit);
     let built_arms = built_arms::of_commits(session, &parent, &verification.commit, progress)?;
-    let epsilon_pct = session.config.epsilon_pct;
-    let measured = measure::run(session, &built_arms, "rerun", budget, epsilon_pct, progress)?;
+    let question = Question { purpose: "rerun", budget, epsilon_pct: session.config.epsilon_pct };
+    let measured = measure::run(session, &built_arms, &question, progress)?;
     let claimed = claimed_interval(session, verification);
     verification.rerun = Some(agreement(claimed, measured.estimate));
     Ok(())

@@ -1,8 +1,8 @@
-//! What `loop.toml` asks less strictly than it once did, with the reason that was given: shown with every claim until it
-//! is restored.
+//! Rules of `loop.toml` that are weaker than they once were, each with its reason: shown with every claim until the
+//! rule is restored.
 //!
-//! A commit of the instrument that makes something weaker needs a reason (`--weakens`), which stands in its message, a
-//! trailer for each thing. What a plain commit made weaker is found all the same, without a reason.
+//! A commit of the instrument that weakens a rule needs a reason (`--weakens`), which goes into its message, with a
+//! trailer for each rule. A rule that a plain commit weakened is found too, without a reason.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -17,26 +17,26 @@ use crate::{
     git::{LogEntry, Repository},
 };
 
-/// The trailer that names something weaker and the reason.
+/// The trailer that names a weakened rule and the reason.
 pub const TRAILER: &str = "Alpha-Weakens";
-/// Characters of a reason.
+/// Most characters of a reason.
 const MAX_REASON_CHARS: usize = 300;
-/// Stands in place of a reason.
+/// Replaces a missing reason.
 const NO_REASON: &str = "no reason was given";
 
-/// Something that is weaker than it once was.
+/// A rule that is weaker than it once was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Weakened {
-    /// What, in words.
+    /// The rule, in words.
     pub text: String,
-    /// Why, as the commit that did it says.
+    /// The reason that the commit gives.
     pub reason: Option<String>,
     /// That commit.
     pub commit: String,
 }
 
 impl Weakened {
-    /// As a trailer says it.
+    /// As the trailer has it.
     pub fn line(&self) -> String {
         line(&self.text, self.reason.as_deref())
     }
@@ -46,7 +46,7 @@ fn line(text: &str, reason: Option<&str>) -> String {
     format!("{text}: {}", reason.unwrap_or(NO_REASON))
 }
 
-/// What is weaker at a commit than at any commit before it. What only concerns other targets is left out.
+/// Rules that are weaker at a commit than at any commit before it. Rules of other targets are left out.
 pub fn at(repository: &Repository, commit: &str, target: Option<&str>) -> Result<Vec<Weakened>, LoopError> {
     let mut commits = repository.log_of(commit, Path::new(FILE_NAME))?;
     commits.reverse();
@@ -76,7 +76,7 @@ pub fn at(repository: &Repository, commit: &str, target: Option<&str>) -> Result
     Ok(found)
 }
 
-/// The last commit that made it weaker, and what it says of it.
+/// The last commit that weakened the rule, with its reason.
 fn since(versions: &[(LogEntry, String)], weakening: Weakening) -> Weakened {
     for pair in versions.windows(2).rev() {
         let [(_, before), (entry, after)] = pair else { continue };
@@ -96,11 +96,11 @@ fn reason_in(entry: &LogEntry, text: &str) -> Option<String> {
     reasons.next().filter(|reason| *reason != NO_REASON).map(str::to_owned)
 }
 
-/// Trailers of a change of the instrument: what it makes weaker, with the reason.
+/// Trailers of a change of the instrument: the rules that it weakens, with the reason.
 ///
 /// # Errors
-/// [`LoopError::refused`] where something is weaker and there is no reason; [`LoopError::usage`] where the reason cannot
-/// be one.
+/// [`LoopError::refused`] where a rule is weaker and there is no reason; [`LoopError::usage`] where the reason is not
+/// usable.
 pub fn trailers(
     repository: &Repository,
     trees: [&str; 2],
@@ -131,7 +131,7 @@ pub fn trailers(
     Ok(weaker.iter().map(|weakening| (TRAILER.to_owned(), line(&weakening.text, Some(reason)))).collect())
 }
 
-/// A reason is a line of words.
+/// Checks that a reason is a line of words.
 fn check_reason(reason: &str) -> Result<&str, LoopError> {
     let reason = reason.trim();
     let found = if reason.is_empty() {
@@ -139,7 +139,7 @@ fn check_reason(reason: &str) -> Result<&str, LoopError> {
     } else if reason.contains(char::is_control) {
         "has a line end or another control character".to_owned()
     } else if reason.chars().count() > MAX_REASON_CHARS {
-        format!("has {} characters, room is for {MAX_REASON_CHARS}", reason.chars().count())
+        format!("has {} characters, at most {MAX_REASON_CHARS} fit", reason.chars().count())
     } else {
         return Ok(reason);
     };

@@ -8,11 +8,11 @@ use pairbench::progress::{PairProgress, Progress};
 
 use crate::{exit::Failure, output, signal::StopRequest};
 
-/// Shows the progress of the loop on stderr.
+/// Shows the loop's progress on stderr.
 pub(super) struct Console {
     bar: Option<ProgressBar>,
     stop: StopRequest,
-    /// The stage and interval of the last line in a log.
+    /// The stage and interval of the last line, if stderr is not a terminal.
     written: RefCell<Option<Written>>,
 }
 
@@ -29,14 +29,14 @@ impl Console {
         Console { bar, stop, written: RefCell::new(None) }
     }
 
-    /// Takes the live lines away.
+    /// Removes the live lines.
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 
-    /// The end that a signal asked for.
+    /// The failure for a signal.
     pub(super) fn interrupted(&self, message: &str) -> Failure {
         let signal = self.stop.received().unwrap_or(crate::signal::Signal::Interrupt);
         Failure::interrupted(signal, message).hint("the same command goes on from there")
@@ -57,7 +57,7 @@ impl Progress for Console {
             bar.set_message(visible::lines(&table(progress)));
             return;
         }
-        // A log gets a line after each look that changed the interval, and after the last pair.
+        // A log gets a line when a look has changed the interval, and for the last pair.
         let state = (progress.stage.clone(), progress.interval_pct);
         let is_news = self.written.borrow().as_ref() != Some(&state) || progress.pairs == progress.planned;
         if is_news {
@@ -84,7 +84,7 @@ fn line(progress: &PairProgress) -> String {
     format!("{stage}: {pairs}/{planned} pairs, {}, {elapsed_s:.0} s", effect(progress))
 }
 
-/// The live table: the measurement, and what an answer still needs.
+/// The live table: the current measurement, and what an answer still needs.
 fn table(progress: &PairProgress) -> String {
     let PairProgress { stage, pairs, planned, elapsed_s, left_s, needs, .. } = progress;
     let mut text = format!(

@@ -1,16 +1,15 @@
-//! `alpha loop`: one file for each command. The crate `feedback` does the work; here its functions are called and their reports shown.
+//! `alpha loop`: one file for each command. The crate `feedback` does the work; the commands call it and print reports.
 
 mod console;
 mod cycle;
 mod review;
 mod setup;
 
-use std::fmt;
-
 use clap::{Args, Subcommand};
 use feedback::{
     ErrorKind, LoopError, Progress,
     compare::{CompareOptions, built_arms},
+    config::parse_duration as duration,
     store::session::Session,
     visible,
 };
@@ -86,7 +85,7 @@ enum Action {
     Hook(hook::Action),
 }
 
-/// The context of a command.
+/// Context of a command.
 struct Context {
     console: Console,
     json: bool,
@@ -126,7 +125,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-/// A command that came to its end, with its exit code; none is 0.
+/// A command that has ended, with the exit code of its answer; none means 0.
 struct Done {
     exit: Option<Exit>,
 }
@@ -146,7 +145,7 @@ impl Done {
     }
 }
 
-/// A report that has no `schema` of its own.
+/// A report without a `schema` of its own.
 #[derive(Serialize)]
 struct Versioned<'a, T> {
     schema: &'static str,
@@ -154,7 +153,7 @@ struct Versioned<'a, T> {
     report: &'a T,
 }
 
-/// An error, as `--json` prints it.
+/// An error with `--json`.
 #[derive(Serialize)]
 struct ErrorReport<'a> {
     schema: &'static str,
@@ -164,7 +163,7 @@ struct ErrorReport<'a> {
 }
 
 impl Context {
-    /// Opens the repository that the command was typed in.
+    /// Opens the repository of the current folder.
     fn session(&self) -> Result<Session, LoopError> {
         self.session_against(None)
     }
@@ -197,7 +196,7 @@ impl Context {
         if self.json {
             let report = ErrorReport { schema: "alpha.loop.error/1", error: message, hint, exit_code: exit as u8 };
             if let Ok(json) = to_json(&report) {
-                // If stdout cannot be written, the error is still on stderr.
+                // If stdout cannot be written to, stderr still has the error.
                 let _ = output::print(&json);
             }
         }
@@ -216,35 +215,20 @@ fn to_json<T: Serialize>(report: &T) -> Result<String, LoopError> {
     }
 }
 
-/// Why a text is not a percentage of speed that can be asked for.
-#[derive(Clone, Debug)]
-enum PercentageError {
-    NotANumber(String),
-    OutOfRange(String),
-}
-
-impl fmt::Display for PercentageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PercentageError::NotANumber(text) => write!(f, "`{text}` is not a percentage"),
-            PercentageError::OutOfRange(text) => write!(f, "`{text}`: 0.01 % to 50 % can be asked for"),
-        }
+/// `0.5%` or `0.5`, for clap.
+fn percentage(text: &str) -> Result<f64, LoopError> {
+    match text.trim_end_matches('%').trim().parse::<f64>() {
+        Ok(number) if (0.01..=50.0).contains(&number) => Ok(number),
+        Ok(_) => Err(LoopError::usage(format!("`{text}`: 0.01 % to 50 % can be asked for"))),
+        Err(_) => Err(LoopError::usage(format!("`{text}` is not a percentage"))),
     }
 }
 
-impl std::error::Error for PercentageError {}
-
-/// `0.5%` or `0.5`, for clap.
-fn percentage(text: &str) -> Result<f64, PercentageError> {
-    let number = text.trim_end_matches('%').trim().parse();
-    let number = number.map_err(|_| PercentageError::NotANumber(text.to_owned()))?;
-    if (0.01..=50.0).contains(&number) { Ok(number) } else { Err(PercentageError::OutOfRange(text.to_owned())) }
-}
-
-/// Variable that is set in a process that judges in place of another.
+/// Set for the baseline's program, which judges in place of this process.
 const JUDGING: &str = "ALPHA_LOOP_JUDGING";
 
-/// If the trainer is the loop's own program, the baseline's program judges: this process becomes it, unless it is that one.
+/// Where the trainer is the loop's own program, the baseline's program judges: unless this process is that program, it
+/// becomes it.
 fn judge_with_baseline(session: &Session, options: &CompareOptions, console: &Console) -> Result<(), LoopError> {
     use std::os::unix::process::CommandExt;
     let Some(judge) = built_arms::judge(session, options, console)? else { return Ok(()) };

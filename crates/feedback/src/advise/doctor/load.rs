@@ -1,4 +1,4 @@
-//! Who else computes on this machine.
+//! Other load on this machine.
 
 use super::{Finding, Probes, Rule, Severity, parse};
 
@@ -40,7 +40,7 @@ fn load(probes: &Probes) -> Option<Finding> {
     })
 }
 
-/// The three processes that computed most, with the processors that they took. Not this one.
+/// The three processes other than this one that computed most, with the processors that they used.
 fn busiest(probes: &Probes, total_ticks: f64) -> Vec<(String, f64)> {
     let own = std::process::id().to_string();
     let mut processes: Vec<(String, f64)> = probes

@@ -1,5 +1,4 @@
-//! What the system says, as text by path: read twice, because load, steal time and throttling are
-//! differences.
+//! Files of the system, as text by path: read twice, because load, steal time and throttling are differences.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +16,7 @@ pub(super) const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksour
 pub(super) const CPUFREQ: &str = "/sys/devices/system/cpu/cpufreq/";
 pub(super) const POWER_SUPPLY: &str = "/sys/class/power_supply/";
 
-/// Read as they are, where they are.
+/// Files with fixed paths.
 const PATHS: [&str; 20] = [
     "/proc/stat",
     "/proc/meminfo",
@@ -42,7 +41,7 @@ const PATHS: [&str; 20] = [
     "/sys/fs/cgroup/cpu.max",
 ];
 
-/// Everything that the rules look at.
+/// Everything that the rules read.
 #[derive(Clone, Debug, Default)]
 pub struct Probes {
     pub(super) machine: Machine,
@@ -55,7 +54,7 @@ pub struct Probes {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot(BTreeMap<String, String>);
 
-/// Room where the loop keeps its state.
+/// Free space where the loop keeps its state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disk {
     pub(super) free_bytes: u64,
@@ -63,7 +62,7 @@ pub(super) struct Disk {
 }
 
 impl Probes {
-    /// Looks at this machine for `interval`, asleep; half a second tells a load of a few per cent.
+    /// Reads everything twice, `interval` apart; half a second is enough to see a load of a few per cent.
     /// `state` is the folder where the loop keeps builds and records.
     pub fn take(interval: Duration, state: &Path) -> Probes {
         let first = Snapshot::read();

@@ -1,4 +1,4 @@
-//! Each rule on a quiet machine with one thing wrong, and on nothing at all.
+//! Each rule on a quiet machine with one disturbance, and on a machine that shows nothing.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What a project's commits claim: gains of throughput, from a CSV or from the subjects of a repository.
+//! The claims of a project's commits: gains of throughput, from a CSV or from the subjects of a repository.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,30 +6,30 @@ use jiff::Timestamp;
 
 use super::{
     rows::{finite, shown},
-    table::Table,
+    table::{HeaderError, Table},
 };
 use crate::LoopError;
 
-/// Where claims come from.
+/// The source of claims.
 #[derive(Clone, Copy, Debug)]
 pub enum ClaimSource<'a> {
     /// A CSV with at least the columns `commit,time,claim_pct`; `only_benchmark_script` is read if it is there.
     Csv(&'a Path),
-    /// A git repository: subjects `perf: … (+X.XX% tok/s)` of what its HEAD has behind it.
+    /// A git repository: subjects `perf: … (+X.XX% tok/s)` in the history of its HEAD.
     Repository(&'a Path),
 }
 
 /// A commit that claims a gain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
-    /// Name of the commit, in full or in short.
+    /// Id of the commit, in full or abbreviated.
     pub commit: String,
-    /// When it was committed, if that could be read.
+    /// Time of the commit, if that could be read.
     pub time: Option<Timestamp>,
     /// The gain, above −100.
     pub claim_pct: f64,
-    /// Whether the commit changed nothing but the benchmark script, if the source knows. In a repository: only files named
-    /// `*bench*`, those of `perf/` aside.
+    /// Whether the commit changed only the benchmark script, if the source tells. In a repository: only files named
+    /// `*bench*`, not counting files of `perf/`.
     pub only_benchmark_script: Option<bool>,
 }
 
@@ -38,12 +38,12 @@ pub struct Claim {
 pub struct Claims {
     /// In order of time; those without a time first.
     pub claims: Vec<Claim>,
-    /// What could not be read, and where.
+    /// Unreadable places.
     pub flaws: Vec<String>,
 }
 
 impl Claims {
-    /// Fails if there is no such file or repository, or the file's header lacks a column.
+    /// Fails if the file or repository does not exist, or the file's header lacks a column.
     pub fn open(source: ClaimSource) -> Result<Claims, LoopError> {
         match source {
             ClaimSource::Csv(path) => {
@@ -64,9 +64,7 @@ impl Claims {
 }
 
 /// Reads `commit,time,claim_pct` and, if it is there, `only_benchmark_script`.
-///
-/// The error says what is wrong with the header; below it, any bytes will do.
-pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, String> {
+pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, HeaderError> {
     let table = Table::read(bytes, &["commit", "time", "claim_pct"])?;
     let mut flaws: Vec<_> = table.torn.iter().map(|line| format!("line {line} of the claims is cut short")).collect();
     let mut claims = Vec::with_capacity(table.records.len());
@@ -87,19 +85,19 @@ pub fn claims_from_csv(bytes: &[u8]) -> Result<Claims, String> {
             },
         };
         if claim.time.is_none() {
-            flaws.push(format!("line {} of the claims: `time` is `{}`, no time", record.line, shown(time)));
+            flaws.push(format!("line {} of the claims: `time` is `{}`, not a time", record.line, shown(time)));
         }
         claims.push(claim);
     }
     Ok(Claims::sorted(claims, flaws))
 }
 
-/// Reads what `git log --name-only --format=%H%x09%cI%x09%s` prints: a line for each commit, below it the files that
-/// it changed. Without files it is not known what a commit changed. Commits that claim nothing are passed over.
+/// Reads the output of `git log --name-only --format=%H%x09%cI%x09%s`: a line for each commit, followed by its changed
+/// files. Without files, the changes of a commit are unknown. Commits that claim nothing are skipped.
 pub fn claims_from_log<'a>(lines: impl IntoIterator<Item = &'a str>) -> Claims {
     let mut claims: Vec<Claim> = Vec::new();
     let mut flaws = Vec::new();
-    // Files belong to the commit above them only while that one claims something.
+    // Files count only for a commit that claims something.
     let mut claims_something = false;
     for line in lines.into_iter().filter(|line| !line.is_empty()) {
         let mut parts = line.splitn(3, '\t');
@@ -120,12 +118,12 @@ pub fn claims_from_log<'a>(lines: impl IntoIterator<Item = &'a str>) -> Claims {
             claim.only_benchmark_script = Some(claim.only_benchmark_script != Some(false) && is_benchmark_script(line));
         }
     }
-    // The log is newest first; commits of one second stay in its order.
+    // The log has the newest first; commits of the same second keep their order.
     claims.reverse();
     Claims::sorted(claims, flaws)
 }
 
-/// The gain that a subject claims: `perf: … (+X.XX% tok/s)`, also with a scope, and with words behind it.
+/// The gain that a subject claims: `perf: … (+X.XX% tok/s)`, also with a scope or with words behind it.
 pub fn claimed_pct(subject: &str) -> Option<f64> {
     let scoped = subject.strip_prefix("perf")?;
     let is_perf = scoped.starts_with(':') || scoped.starts_with('(') && scoped.contains("):");
@@ -137,7 +135,7 @@ pub fn claimed_pct(subject: &str) -> Option<f64> {
     finite(number.trim()).filter(|&pct| pct > -100.0)
 }
 
-/// Results lie in `perf/` and change with every commit that claims something.
+/// Results are files of `perf/`, and change with every claim.
 fn is_record(file: &str) -> bool {
     file.starts_with("perf/")
 }
@@ -148,7 +146,7 @@ fn is_benchmark_script(file: &str) -> bool {
 
 fn git_log(folder: &Path) -> Result<String, LoopError> {
     let output = Command::new("git")
-        // Set inside a hook, where they would lead to another repository than the folder's.
+        // Inside a hook these are set to another repository than the folder's.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env("LC_ALL", "C")
@@ -235,11 +233,11 @@ mod tests {
             found.flaws,
             [
                 "line 6 of the claims is cut short",
-                "line 4 of the claims: `time` is `soon`, no time",
+                "line 4 of the claims: `time` is `soon`, not a time",
                 "line 5 of the claims: `-100` is not a gain in per cent",
             ]
         );
-        assert_eq!(claims_from_csv(b"commit,when").unwrap_err(), "has no column `time`, `claim_pct`");
+        assert_eq!(claims_from_csv(b"commit,when").unwrap_err().to_string(), "has no column `time`, `claim_pct`");
     }
 
     fn git(folder: &Path, arguments: &[&str]) {

@@ -1,4 +1,4 @@
-//! Claims held against the history they came from.
+//! Compares claims with the history that they came from.
 
 use serde::Serialize;
 
@@ -8,35 +8,35 @@ use super::{
     rows::{Row, Status},
 };
 
-/// What is claimed, and what of it the history bears out. Zeros and absent values where no claims were given.
+/// The claims, and how far the history supports them. Zeros and absent values without claims.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClaimsReport {
-    /// All of them, also those of no gain or a loss.
+    /// Number of claims, also of no gain or a loss.
     pub claims: usize,
     /// … of a gain.
     pub claims_positive: usize,
-    /// Π (1 + claim), over all.
+    /// Π (1 + claim) over all claims.
     pub claims_product: Option<f64>,
-    /// What as many gains would multiply to if each were the same binary, run again until it was faster: the mean |ln|
-    /// between neighbouring runs of one binary, as often as there are claims of a gain.
+    /// The product of as many gains if each were the same binary, run again until it was faster: the mean |ln| between
+    /// neighbouring runs of one binary, once for each claimed gain.
     pub claims_product_by_chance: Option<f64>,
     /// Gains no larger than the 95 % band of one run against one run.
     pub claims_inside_noise: Option<usize>,
     /// Claims whose row was found.
     pub claims_with_row: usize,
-    /// … and was the last attempt before the commit, as where a run is repeated until it looks good.
+    /// … and was the last attempt before the commit, as when a run is repeated until it looks good.
     pub claims_last_attempt: usize,
-    /// … and is marked as something else than `ok`.
+    /// … and has a status other than `ok`.
     pub claims_from_bad_rows: usize,
     /// … and was measured at the claiming commit, not before it.
     pub claims_at_own_commit: usize,
-    /// Claims whose commit changed the benchmark script and nothing else, where the source tells.
+    /// Claims whose commit changed only the benchmark script, if the source tells.
     pub claims_benchmark_script: Option<usize>,
-    /// Π (1 + claim) over those.
+    /// Π (1 + claim) over these.
     pub claims_benchmark_script_product: Option<f64>,
 }
 
-/// A figure with two decimals is this close to what it was.
+/// Largest rounding error of a figure with two decimals.
 const ROUNDING_PCT: f64 = 0.005_1;
 
 /// `claims` in order of time.
@@ -78,7 +78,7 @@ pub fn judge(claims: &[Claim], rows: &[Row], noise: &Noise) -> ClaimsReport {
     report
 }
 
-/// Absent without claims, and where it is too large for a number.
+/// Absent without claims, and if it is too large for a number.
 fn product<'a>(mut claims: impl Iterator<Item = &'a Claim>) -> Option<f64> {
     let first = claims.next()?;
     let ln: f64 = [first].into_iter().chain(claims).map(|claim| (claim.claim_pct / 100.0).ln_1p()).sum();
@@ -89,7 +89,7 @@ fn finite(value: f64) -> Option<f64> {
     Some(value).filter(|value| value.is_finite())
 }
 
-/// One may be shortened.
+/// One of the ids may be abbreviated.
 fn is_same_commit(a: &str, b: &str) -> bool {
     a.len().min(b.len()) >= 7 && (a.starts_with(b) || b.starts_with(a))
 }
@@ -124,7 +124,7 @@ mod tests {
             eeeeeee1,never,2.00\n";
         let found = judged(rows, claims, &Noise::default());
         // `a` was the third of three, and unstable; `b` the first of two; `c` alone, marked, and at its own commit; `d`
-        // has no attempt at all, and nobody knows when `e` was.
+        // has no attempt at all, and the time of `e` is unknown.
         assert_eq!(found.claims_with_row, 3);
         assert_eq!(found.claims_last_attempt, 2);
         assert_eq!(found.claims_from_bad_rows, 2);

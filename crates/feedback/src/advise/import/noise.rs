@@ -1,9 +1,9 @@
-//! How far two runs of one binary lie apart, from a history that nobody planned for it.
+//! How far apart two runs of one binary are, from a history that was not planned for it.
 //!
-//! Rows in a row that had the same binary and the same configuration are a chain; x = ln tok/s of its runs.
-//! "One run against one run" is the difference of any two of a chain, so that drift is in it. The scale is robust, for
-//! the tails are heavy: the median |xᵢ − xⱼ|, made the sd of a normal distribution (Shamos 1976; Bickel and Lehmann
-//! 1979), where each chain weighs as much as it has runs beyond the first.
+//! Consecutive rows with the same binary and the same configuration are a chain; x = ln tok/s of its runs. "One run
+//! against one run" is the difference of any two runs of a chain, so that drift is part of it. The scale is robust,
+//! because the tails are heavy: the median |xᵢ − xⱼ|, scaled to the sd of a normal distribution (Shamos 1976; Bickel
+//! and Lehmann 1979), where the weight of a chain is the number of its runs beyond the first.
 
 use std::{collections::BTreeMap, f64::consts::SQRT_2};
 
@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use super::rows::Row;
 
-/// Median |z| of a standard normal variable is 1 / 1.4826.
+/// The median |z| of a standard normal variable is 1 / 1.4826.
 const NORMAL_SD_PER_MEDIAN: f64 = 1.482_602_218_505_602;
 
 /// A normal variable lies within ± 1.96 sd in 95 of 100 cases.
 const Z_95: f64 = 1.959_963_984_540_054;
 
-/// Runs of a chain that lie further apart are not compared: it bounds the work, and a long chain says enough.
+/// Runs of a chain that are further apart are not compared: this bounds the work, and long chains have pairs enough.
 const FARTHEST: usize = 64;
 
 /// The noise of a history. Standard deviations are those of ln tok/s of one run, times 100. Absent where no binary ran
@@ -26,27 +26,27 @@ const FARTHEST: usize = 64;
 pub struct Noise {
     /// Robust, from any two runs of one binary.
     pub noise_sd_pct: Option<f64>,
-    /// Robust, from neighbouring runs of one binary: less than the above where speed drifts.
+    /// Robust, from neighbouring runs of one binary: smaller than the above if speed drifts.
     pub noise_neighbours_sd_pct: Option<f64>,
-    /// The ordinary one, pooled within chains: above the robust one where tails are heavy.
+    /// The ordinary one, pooled within chains: larger than the robust one if tails are heavy.
     pub noise_pooled_sd_pct: Option<f64>,
-    /// From one run to the next of the same binary.
+    /// Pairs of neighbouring runs of the same binary.
     pub noise_steps: usize,
     /// Binaries that ran more than once.
     pub noise_chains: usize,
-    /// Of lag 1, within chains of at least three runs: 1 − Σ(xᵢ₊₁ − xᵢ)² / 2Σ(xᵢ − x̄)², whose expectation is 0 where runs
-    /// are independent (von Neumann 1941). Above 0: drift.
+    /// Of lag 1, within chains of at least three runs: 1 − Σ(xᵢ₊₁ − xᵢ)² / 2Σ(xᵢ − x̄)², whose expectation is 0 where
+    /// runs are independent (von Neumann 1941). Above 0: drift.
     pub noise_autocorrelation: Option<f64>,
     /// Largest gain of one run over one run inside the 95 % band: 1.96 √2 sd on the logarithmic scale.
     pub noise_band_pct: Option<f64>,
-    /// How often two runs of one binary lie outside the band all the same; 5 if noise were normal.
+    /// Per cent of pairs of runs of one binary that lie outside the band; 5 if noise were normal.
     pub noise_outside_band_pct: Option<f64>,
     /// Mean |ln| of the ratio of neighbouring runs of one binary.
     #[serde(skip)]
     pub mean_step: Option<f64>,
 }
 
-/// A difference and how much it counts.
+/// A difference and its weight.
 type Weighted = (f64, f64);
 
 /// The noise that the rows show.
@@ -59,7 +59,7 @@ pub fn noise(rows: &[Row]) -> Noise {
     }
     let neighbours = steps.iter().map(|&step| (step, 1.0)).collect();
     let apart: Vec<Weighted> = chains.iter().flat_map(|chain| differences(chain)).collect();
-    let weight = steps.len() as f64; // chains weigh what they have steps
+    let weight = steps.len() as f64; // the weight of a chain is its number of steps
 
     let sd = robust_sd(apart.clone());
     let band = Z_95 * SQRT_2 * sd;
@@ -93,7 +93,7 @@ fn chains(rows: &[Row]) -> Vec<Vec<f64>> {
     chains.into_values().filter(|chain| chain.len() > 1).collect()
 }
 
-/// |xᵢ − xⱼ| of a chain. Together they weigh as much as the chain has steps.
+/// |xᵢ − xⱼ| of a chain. Their total weight is the number of steps of the chain.
 fn differences(chain: &[f64]) -> impl Iterator<Item = Weighted> {
     let farthest = FARTHEST.min(chain.len() - 1);
     let pairs: usize = (1..=farthest).map(|lag| chain.len() - lag).sum();

@@ -1,52 +1,52 @@
-//! Rows of a benchmark history: the twelve columns of `perf/compiled-loop-history.csv`, and maybe more.
+//! Rows of a benchmark history: the twelve columns of `perf/compiled-loop-history.csv`, and possibly more.
 //!
-//! A row counts as soon as it reaches to the last needed column; a value in it that cannot be read is absent and told.
-//! Rows written before a column was added are shorter than the header, and whole.
+//! A row counts if it has all needed columns; a value that cannot be read is absent and noted as a flaw. Rows from
+//! before a column was added are shorter than the header, and complete.
 
 use std::{fs, path::Path};
 
 use jiff::Timestamp;
 
-use super::table::Table;
+use super::table::{HeaderError, Table};
 use crate::{
     LoopError,
     advise::series::{Configuration, Measurement},
 };
 
-/// Columns without which a history says nothing. The other four of the twelve are not read.
+/// The needed columns. The other four of the twelve are not read.
 const NEEDED: [&str; 8] =
     ["timestamp", "git_commit", "steps", "backend", "compile_ms", "avg_tok_s", "speedup_pct", "status"];
 
-/// A build that took less found its binary fresh.
+/// A build that took less time found its binary fresh.
 const FRESH_BUILD_MS: f64 = 100.0;
 
 /// One run of the benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// When it began, as written.
+    /// Its start, as written.
     pub timestamp: String,
     /// The same, if it is a time.
     pub time: Option<Timestamp>,
-    /// What was checked out, as written; empty if that was not known.
+    /// The commit that was checked out, as written; empty if that was not known.
     pub commit: String,
     /// What makes two runs comparable.
     pub configuration: Configuration,
     /// Time of the build.
     pub compile_ms: Option<f64>,
-    /// Speed: finite and above zero.
+    /// Its speed: finite and above zero.
     pub tok_s: Option<f64>,
-    /// What the row itself claims.
+    /// The gain that the row itself claims.
     pub speedup_pct: Option<f64>,
     /// How the run ended.
     pub status: Status,
-    /// The files were those of the commit.
+    /// Whether the files were those of the commit.
     pub is_clean: bool,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Whole.
+    /// The run is complete.
     Ok,
     /// A loss or gradient norm was not finite.
     Unstable,
@@ -54,9 +54,9 @@ pub enum Status {
     SmokeFail,
     /// The run failed.
     Failed,
-    /// There was nothing to run.
+    /// The build failed, so nothing ran.
     CompileFailed,
-    /// What this version does not know.
+    /// A status that this version does not know.
     Other(String),
 }
 
@@ -67,12 +67,12 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// Lines that end before the last needed column.
     pub torn: usize,
-    /// What could not be read, and where.
+    /// Unreadable places.
     pub flaws: Vec<String>,
 }
 
 impl Rows {
-    /// Fails if there is no such file or its header lacks a needed column.
+    /// Fails if the file does not exist or its header lacks a needed column.
     pub fn open(path: &Path) -> Result<Rows, LoopError> {
         let bytes = fs::read(path).map_err(|error| LoopError::io("read", path, &error))?;
         Rows::parse(&bytes).map_err(|flaw| {
@@ -82,8 +82,8 @@ impl Rows {
         })
     }
 
-    /// The error says what is wrong with the header; below it, any bytes will do.
-    pub fn parse(bytes: &[u8]) -> Result<Rows, String> {
+    /// Fails if the header lacks a needed column.
+    pub fn parse(bytes: &[u8]) -> Result<Rows, HeaderError> {
         let table = Table::read(bytes, &NEEDED)?;
         let mut flaws: Vec<_> =
             table.torn.iter().map(|line| format!("line {line} of the history is cut short")).collect();
@@ -95,7 +95,7 @@ impl Rows {
                 let value = finite(field);
                 if value.is_none() && !field.is_empty() {
                     flaws.push(format!(
-                        "line {} of the history: `{column}` is `{}`, no number",
+                        "line {} of the history: `{column}` is `{}`, not a number",
                         record.line,
                         shown(field)
                     ));
@@ -124,7 +124,7 @@ impl Rows {
             };
             if row.time.is_none() {
                 flaws.push(format!(
-                    "line {} of the history: `timestamp` is `{}`, no time",
+                    "line {} of the history: `timestamp` is `{}`, not a time",
                     record.line,
                     shown(&row.timestamp)
                 ));
@@ -139,8 +139,8 @@ impl Rows {
 }
 
 impl Row {
-    /// Whether this run had the same binary as the one of the row before it: the build found it fresh, or both times
-    /// the files were those of the same commit.
+    /// Whether this run had the same binary as the previous row: the build found it fresh, or both times the files were
+    /// those of the same commit.
     pub fn has_binary_of(&self, before: &Row) -> bool {
         let is_fresh = self.compile_ms.is_some_and(|ms| ms < FRESH_BUILD_MS);
         let built = ![&self.status, &before.status].contains(&&Status::CompileFailed);
@@ -150,7 +150,7 @@ impl Row {
             && (is_fresh || self.is_clean && before.is_clean)
     }
 
-    /// As a point of a series: only what is `ok`.
+    /// The row as a point of a series, if it is `ok`.
     pub fn measurement(&self) -> Option<Measurement> {
         let tok_s = self.tok_s.filter(|_| self.status == Status::Ok)?;
         Some(Measurement {
@@ -181,7 +181,7 @@ pub(super) fn finite(field: &str) -> Option<f64> {
     field.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// A field as it may stand in a message: short, and without control characters.
+/// A field for a message: short, and without control characters.
 pub(super) fn shown(field: &str) -> String {
     field.chars().take(40).flat_map(char::escape_debug).collect()
 }
@@ -249,10 +249,10 @@ mod tests {
             found.flaws,
             [
                 "line 4 of the history is cut short",
-                "line 2 of the history: `compile_ms` is `x`, no number",
-                "line 2 of the history: `avg_tok_s` is `nan`, no number",
-                "line 2 of the history: `speedup_pct` is `inf`, no number",
-                "line 3 of the history: `timestamp` is `yesterday`, no time",
+                "line 2 of the history: `compile_ms` is `x`, not a number",
+                "line 2 of the history: `avg_tok_s` is `nan`, not a number",
+                "line 2 of the history: `speedup_pct` is `inf`, not a number",
+                "line 3 of the history: `timestamp` is `yesterday`, not a time",
                 "line 3 of the history is `ok` without a speed",
             ]
         );
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn missing_columns_are_named() {
         let error = Rows::parse(b"timestamp,git_commit,steps,backend,run_ms,avg_tok_s,speedup_pct").unwrap_err();
-        assert_eq!(error, "has no column `compile_ms`, `status`");
+        assert_eq!(error.to_string(), "has no column `compile_ms`, `status`");
     }
 
     #[test]

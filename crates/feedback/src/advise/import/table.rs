@@ -1,18 +1,18 @@
 //! A CSV file with named columns, whatever its bytes.
 //!
-//! Read line by line: no field of ours spans two, and so a quote that is never closed spoils its own line and not the
-//! rest of the file. Bytes that are not UTF-8 become U+FFFD.
+//! It is read line by line: no field spans two lines, so a quote that is never closed spoils only its own line. Bytes
+//! that are not UTF-8 become U+FFFD.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
-/// What a file holds below its header.
+/// The content of a file below its header.
 pub(super) struct Table {
     columns: HashMap<String, usize>,
-    /// Lines that reach to the last of the needed columns.
+    /// Lines that have all needed columns.
     pub(super) records: Vec<Record>,
-    /// Numbers of the lines that do not.
+    /// Numbers of the lines that lack some.
     pub(super) torn: Vec<usize>,
 }
 
@@ -23,22 +23,39 @@ pub(super) struct Record {
     fields: Vec<String>,
 }
 
+/// The fault of a header, as the rest of a sentence about the file. Below the header, any bytes are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The file has no line.
+    Empty,
+    /// Columns that are needed and not there.
+    Missing(Vec<String>),
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            HeaderError::Empty => f.write_str("is empty"),
+            HeaderError::Missing(columns) => write!(f, "has no column `{}`", columns.join("`, `")),
+        }
+    }
+}
+
 impl Table {
-    /// The error says what is wrong with the header.
-    pub(super) fn read(bytes: &[u8], needed: &[&str]) -> Result<Table, String> {
+    pub(super) fn read(bytes: &[u8], needed: &[&str]) -> Result<Table, HeaderError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut lines = (1..).zip(bytes.split(|&byte| byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty());
         let Some((_, header)) = lines.next() else {
-            return Err("is empty".into());
+            return Err(HeaderError::Empty);
         };
         let mut columns = HashMap::new();
         for (index, name) in fields(header).into_iter().enumerate() {
             columns.entry(name).or_insert(index);
         }
         let missing: Vec<_> =
-            needed.iter().filter(|&&name| !columns.contains_key(name)).map(|name| format!("`{name}`")).collect();
+            needed.iter().filter(|&&name| !columns.contains_key(name)).map(|&name| name.to_owned()).collect();
         if !missing.is_empty() {
-            return Err(format!("has no column {}", missing.join(", ")));
+            return Err(HeaderError::Missing(missing));
         }
         let width = needed.iter().map(|&name| columns[name] + 1).max().unwrap_or(0);
         let mut table = Table { columns, records: Vec::new(), torn: Vec::new() };
@@ -53,7 +70,7 @@ impl Table {
         Ok(table)
     }
 
-    /// A field without the spaces around it; empty also where the file has no such column or the line ends before it.
+    /// A field without spaces around it; also empty if the file has no such column or the line ends before it.
     pub(super) fn get<'a>(&self, record: &'a Record, column: &str) -> &'a str {
         self.columns.get(column).and_then(|&index| record.fields.get(index)).map_or("", String::as_str)
     }
@@ -67,7 +84,7 @@ fn fields(line: &[u8]) -> Vec<String> {
         .buffer_capacity(line.len() + 1)
         .from_reader(line);
     let mut record = ByteRecord::new();
-    // Reading from memory into a record of any width cannot fail; if it did, the line would count as torn.
+    // Reading from memory into a record of any width cannot fail; a failure would make the line count as torn.
     match reader.read_byte_record(&mut record) {
         Ok(true) => record.iter().map(|field| String::from_utf8_lossy(field).trim().to_owned()).collect(),
         _ => Vec::new(),
@@ -108,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_header_that_does_not_do_is_told() {
-        let error = |text: &str| Table::read(text.as_bytes(), &["a", "b"]).err();
+        let error = |text: &str| Table::read(text.as_bytes(), &["a", "b"]).err().map(|error| error.to_string());
         assert_eq!(error("").as_deref(), Some("is empty"));
         assert_eq!(error("\u{feff}\r\n \n").as_deref(), Some("is empty"));
         assert_eq!(error("a\n1\n").as_deref(), Some("has no column `b`"));

@@ -10,7 +10,7 @@ use super::*;
 const HEADER: &str =
     "timestamp,git_commit,steps,backend,compile_ms,run_ms,avg_tok_s,last_tok_s,speedup_pct,run_dir,log_file,status";
 
-/// A minute each; a build each time, unless the commit is that of the line before.
+/// Rows a minute apart, each with a build unless the commit is that of the previous row.
 fn history(rows: &[(&str, f64, &str)]) -> String {
     let mut text = format!("{HEADER}\n");
     let mut before = "";
@@ -103,8 +103,8 @@ fn files_that_will_not_do_are_named() {
     assert_eq!(missing.exit_code(), 1);
 }
 
-/// Without files, for many cases.
-fn reported(history: &[u8], claims: &[u8]) -> Result<ImportReport, String> {
+/// The report without files, for many cases.
+fn reported(history: &[u8], claims: &[u8]) -> Result<ImportReport, HeaderError> {
     Ok(report(Rows::parse(history)?, claims_from_csv(claims)?))
 }
 

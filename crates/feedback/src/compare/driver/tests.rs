@@ -1,7 +1,7 @@
-//! The driver with synthetic pairs: whatever happens to them, in milliseconds and without a process.
+//! The driver with synthetic pairs: all events of a pair, in milliseconds and without a process.
 //!
-//! A [`Bench`] is a disk with one file, and what becomes of the pair of each number. A run of the loop is a call of the
-//! driver with what is on that disk; it may die in the middle of a pair, and then nothing that it does is written any more.
+//! A [`Bench`] is a disk with one file, and an event for the pair of each number. A run of the loop is a call of the
+//! driver with the file on that disk; it may die in the middle of a pair, and then writes nothing more.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::{
     parity::Tier,
 };
 
-/// What becomes of a pair.
+/// The outcome of a pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Event {
     Measured(f64),
@@ -28,12 +28,12 @@ enum Event {
     Crash(Arm),
     /// A line that breaks the protocol.
     Violation,
-    /// The records are unreadable, which shows when the pair has run.
+    /// Its records are unreadable, which is found after the pair has run.
     NoRecords,
     Interrupt,
     /// The loop is killed.
     Kill,
-    /// The loop cannot go on, and nobody knows why.
+    /// The loop fails for an unknown reason.
     Failure,
     /// It was measured, and the disk is full.
     DiskFull(f64),
@@ -62,7 +62,7 @@ impl Bench {
         }
     }
 
-    /// Another run of the loop: what it finds.
+    /// Another run of the loop, with the file that it finds.
     fn restart(&mut self) -> Attempt {
         (self.is_dead, self.is_full) = (false, false);
         let attempt: Attempt = serde_json::from_str(&self.disk).unwrap();
@@ -85,7 +85,7 @@ impl PairSource for Bench {
     type Run = Option<f64>;
 
     fn run(&mut self, number: u64) -> Result<Outcome<Option<f64>>, LoopError> {
-        // Whatever happens now, the disk knows that the pair has begun.
+        // The disk must already know that the pair has begun.
         let on_disk: Attempt = serde_json::from_str(&self.disk).unwrap();
         assert_eq!(on_disk.bookkeeping.begun.map(|pair| pair.number), Some(number));
         self.ran.push(number);
@@ -198,7 +198,7 @@ fn to_confirm(planned: usize) -> Attempt {
     Attempt { confirmation: Some(confirmation), ..attempt(20) }
 }
 
-/// What the pairs of these events are to become: the numbers that count, in order; none where a third spoiled pair ends it.
+/// The expected result of these events: the numbers that count, in order; none where a third spoiled pair ends the run.
 fn expected(events: &[Event], free: usize) -> (Vec<f64>, bool) {
     let (mut d, mut interrupted, mut spoiled) = (Vec::new(), 0, 0);
     for event in events {
@@ -234,7 +234,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// At most two of the baseline's, which end a comparison as an error of the instrument's.
+/// At most two events of the baseline, since three end a comparison as an error of the instrument.
 fn is_measurable(events: &[Event]) -> bool {
     events.iter().filter(|event| matches!(event, Event::Void(Arm::Baseline))).count() < gaming::MAX_VOIDS
 }
@@ -242,8 +242,8 @@ fn is_measurable(events: &[Event]) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever happens: numbers rise and are never used twice, each pair is found in exactly one place, and what counts
-    /// is what the events say.
+    /// With any events: numbers rise and are never used twice, each pair is in exactly one place, and the pairs that
+    /// count are those of the events.
     #[test]
     fn nothing_is_lost_and_nothing_counts_twice(events in prop::collection::vec(any_event(), 1..40)) {
         prop_assume!(is_measurable(&events));
@@ -273,7 +273,7 @@ proptest! {
         prop_assert!(lost.eq(found.bookkeeping.lost.iter().map(|lost| lost.pair.number)));
     }
 
-    /// A guard's pairs go through the same hands: C9 of the review was a number that was used twice after an interruption.
+    /// The same for a guard's pairs: once, a number was used twice after an interruption.
     #[test]
     fn guards_use_no_number_twice(events in prop::collection::vec(any_event(), 1..30)) {
         prop_assume!(is_measurable(&events));
@@ -305,8 +305,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// A confirmation runs as many pairs as were planned, and where some are lost as many as make up for them, however
-    /// often the loop dies.
+    /// A confirmation runs the planned pairs, and more to make up for lost ones, however often the loop dies.
     #[test]
     fn a_confirmation_has_its_pairs(events in prop::collection::vec(any_event(), 0..60), planned in 10_usize..40) {
         prop_assume!(is_measurable(&events));
@@ -352,7 +351,7 @@ impl PairSource for GuardBench {
     fn note(&mut self, _line: &str) {}
 }
 
-/// The answer of these numbers, looked at as the plan looks and at no other time.
+/// The answer of these numbers at the plan's looks.
 fn by_looks(d: &[f64], pairs: usize) -> (Verdict, usize) {
     let looks = Plan::for_pairs(pairs).unwrap();
     let answered = looks
@@ -379,7 +378,7 @@ proptest! {
     // Each case draws signs for every look: some tens of milliseconds.
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// The answer is that of the numbers that count, at the plan's looks: dying and going on change nothing.
+    /// The answer is that of the numbers that count, at the plan's looks: interruptions change nothing.
     #[test]
     fn resuming_gives_the_answer_of_an_uninterrupted_run(
         (seed, gain, sd, drift) in (any::<u64>(), -2.0..3.0, 0.2..2.0, -3.0..3.0),
@@ -414,7 +413,7 @@ fn three_spoiled_pairs_refuse_and_three_of_the_baseline_are_no_verdict() {
     assert_eq!((found.voids.len(), found.pairs.len()), (3, 0));
 }
 
-/// A crash ends the command, as it always did; the pair is not forgotten.
+/// A crash ends the command, and the pair is recorded.
 #[test]
 fn a_crash_is_an_error_that_counts() {
     let mut bench = Bench::new(&attempt(20), &[Event::Measured(0.01), Event::Crash(Arm::Candidate)]);
@@ -426,7 +425,7 @@ fn a_crash_is_an_error_that_counts() {
     assert_eq!(found.next_number_of(&Series::Comparison), 2);
 }
 
-/// A gain that every pair shows survives a loop that was killed, and a confirmation of ten pairs two more than planned.
+/// A gain that every pair shows survives a killed loop; a confirmation of ten pairs then takes two more than planned.
 #[test]
 fn a_clear_gain_survives_a_kill() {
     let mut events: Vec<Event> = noise(1, 5.0, 0.5, 0.0, 40).into_iter().map(Event::Measured).collect();
@@ -441,7 +440,7 @@ fn a_clear_gain_survives_a_kill() {
     assert!(pairbench::stats::confirmation::confirm(&confirmation.d(), 0.025).confirmed);
 }
 
-/// What a trainer could win by ending a pair that looks bad as the user would, the confirmation's level takes back.
+/// A trainer that ends bad pairs as a user would wins nothing in the confirmation, at its level.
 #[test]
 fn interruptions_are_paid_for() {
     let mut interrupted = attempt(20);
@@ -469,7 +468,8 @@ fn the_budget_and_a_stop_are_seen_before_a_pair() {
     assert!(stopped.is_err_and(|error| error.kind == ErrorKind::Interrupted) && bench.ran.is_empty());
 }
 
-/// A plan that is used up goes on when asked again, by as many pairs; not by itself because its last pair was lost.
+/// A plan that is used up continues in the next call, by as many pairs, but not by itself because its last pair was
+/// lost.
 #[test]
 fn a_used_up_plan_goes_on_when_asked() {
     let events: Vec<Event> = noise(3, 0.2, 6.0, 0.0, 80).into_iter().map(Event::Measured).collect();

@@ -1,4 +1,4 @@
-//! A guard's result again, from the numbers of its pairs alone.
+//! Recomputes a guard's result from the numbers of its pairs alone.
 
 use super::{BUILD_PAIRS, HOPELESS, LEVEL, PAIRS, PROCESS_PAIRS, SHORT_PROCESS_PAIRS};
 use crate::{
@@ -6,14 +6,14 @@ use crate::{
     config::Guard,
 };
 
-/// What the guard finds in these numbers: `d` of the pairs that it took itself, `memory` of the comparison's. None where
-/// it would not have stopped after so many pairs.
+/// The guard's result from `d` of its own pairs, or `memory` of the comparison's pairs. None where the guard would not
+/// have stopped after that many pairs.
 pub fn again(name: &str, guard: &Guard, d: &[f64], memory: &[f64]) -> Option<GuardResult> {
     let margin_pct = guard.margin_pct();
     let plans: &[&[usize]] = match guard {
         Guard::PeakMemory { .. } => return Some(judge(name, margin_pct, memory, LEVEL)),
         Guard::Workload { .. } => &[PAIRS],
-        // How short the process is was measured before the first pair.
+        // The length of the process, which decides, was measured before the first pair.
         Guard::FirstStep { .. } | Guard::Command { .. } => &[PROCESS_PAIRS, SHORT_PROCESS_PAIRS],
         Guard::BuildTime { .. } => &[BUILD_PAIRS],
     };

@@ -1,5 +1,5 @@
-//! Guards look at what they run: both arms train the same on a guard's workload, and give the same answers to its command.
-//! A trainer that is quick because it does less there passes no guard.
+//! Guards check what they run: both arms must train the same on a guard's workload, and give the same answers to its
+//! command. A trainer that is faster because it does less work there passes no guard.
 
 use super::GuardRequest;
 use pairbench::{Arm, pair::PairRun};
@@ -16,28 +16,28 @@ use crate::{
     },
 };
 
-/// Whether both arms train the same on a guard's workload, by the records of its pairs.
+/// Judges whether both arms train the same on a guard's workload, from the records of its pairs.
 pub(super) struct GuardTraining<'a> {
     name: &'a str,
     workload: &'a Workload,
     counters: Vec<String>,
     evidence: Evidence,
-    kept: PairLog,
+    pair_log: PairLog,
 }
 
 impl<'a> GuardTraining<'a> {
-    /// Begins with what `known` pairs showed before an interruption.
+    /// Begins with the evidence of `known` pairs from before an interruption.
     pub(super) fn new(
         name: &'a str,
         workload: &'a Workload,
         request: &GuardRequest<'_>,
         known: usize,
     ) -> Result<GuardTraining<'a>, LoopError> {
-        let kept = (request.evidence)(name);
+        let pair_log = (request.evidence)(name);
         if known == 0 {
-            kept.remove()?;
+            pair_log.remove()?;
         }
-        let pairs = kept.read_all()?.into_iter().map(|shown| shown.pair).collect();
+        let pairs = pair_log.read_all()?.into_iter().map(|observation| observation.pair).collect();
         let evidence = Evidence {
             tier: request.tier,
             steps: workload.steps,
@@ -46,7 +46,7 @@ impl<'a> GuardTraining<'a> {
             floor: Floor::default(),
             updates: Vec::new(),
         };
-        Ok(GuardTraining { name, workload, counters: same_training::counters(workload), evidence, kept })
+        Ok(GuardTraining { name, workload, counters: same_training::counters(workload), evidence, pair_log })
     }
 
     pub(super) fn judge(&mut self, number: u64, run: &PairRun) -> Result<(), LoopError> {
@@ -56,10 +56,10 @@ impl<'a> GuardTraining<'a> {
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         let pair = PairEvidence { seed: run.seed, records, held_out: None };
-        let shown = PairObservation { number, pair, updates: Vec::new() };
-        self.kept.append(&shown, "")?;
-        self.evidence.pairs.push(shown.pair);
-        // Another precision is judged over all seeds at the end.
+        let observation = PairObservation { number, pair, updates: Vec::new() };
+        self.pair_log.append(&observation, "")?;
+        self.evidence.pairs.push(observation.pair);
+        // A T2 is judged over all seeds at the end.
         if self.evidence.tier == Tier::T2 { Ok(()) } else { self.judge_all() }
     }
 
@@ -71,7 +71,7 @@ impl<'a> GuardTraining<'a> {
     }
 }
 
-/// What a guard's command prints, of both arms: it is the same, or as near as the tier lets samples be.
+/// The output of a guard's command in both arms: it must be the same, or as near as the tier allows for samples.
 pub(super) struct Answers<'a> {
     name: &'a str,
     tier: Tier,

@@ -1,6 +1,6 @@
-//! Whether a phase of the step got slower, by more than the baseline differs from itself.
+//! Whether a phase of the step became slower by more than the baseline differs from itself.
 //!
-//! Of a phase there is a table, runs × steps, the first step left out as warm-up. The quickest run at
+//! A phase has a table of runs × steps; the first step is left out as warm-up. The quickest run at
 //! each step leaves a series over the steps: its median is the phase's time, and its spread (median
 //! absolute deviation × 1.4826, the standard deviation of a normal distribution) says how far the
 //! baseline differs from itself. A phase regressed when its time is above 1.5 × the baseline's, the
@@ -19,7 +19,7 @@ use super::SmokeRun;
 const RATIO: f64 = 1.5;
 const SPREADS: f64 = 3.0;
 const SHARE_OF_STEP: f64 = 0.05;
-/// Undisturbed runs of one program are nearer to each other than this.
+/// Undisturbed runs of one program differ by less than this.
 const AGREEMENT: f64 = 1.1;
 
 /// One phase in both arms.
@@ -33,7 +33,7 @@ pub struct PhaseChange {
     pub candidate_ms: f64,
     /// How far the baseline differs from itself.
     pub spread_ms: f64,
-    /// Whether it got slower by all three criteria.
+    /// Whether it became slower by all three criteria.
     pub regressed: bool,
 }
 
@@ -46,10 +46,10 @@ impl fmt::Display for PhaseChange {
 
 /// All phases of both arms.
 pub(super) struct Comparison {
-    /// The slowest of the baseline first.
+    /// The slowest in the baseline first.
     pub(super) phases: Vec<PhaseChange>,
     pub(super) baseline_step_ms: f64,
-    /// Why the times may be those of a disturbed machine.
+    /// Why the machine may have been disturbed.
     pub(super) disagreement: Option<String>,
 }
 
@@ -96,7 +96,7 @@ fn times(runs: &[SmokeRun]) -> BTreeMap<&str, Vec<f64>> {
     names.into_iter().map(|name| (name, (1..steps).map(|step| quickest(name, step)).collect())).collect()
 }
 
-/// A phase that a record lacks took no time.
+/// A phase that is missing from a record took no time.
 fn time(phases_ms: &BTreeMap<String, f64>, name: &str) -> f64 {
     phases_ms.get(name).copied().filter(|ms| ms.is_finite()).unwrap_or(0.0)
 }

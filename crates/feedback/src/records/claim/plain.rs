@@ -1,16 +1,17 @@
-//! A subject as a reader takes it in: lower case, without what cannot be seen, look-alikes as the signs they look like.
+//! A subject in plain signs: lower case, without invisible characters, look-alikes replaced by the signs they look
+//! like.
 //!
-//! Only for reading. Nothing that is shown or written is made of it but the words that are quoted in a refusal.
+//! Only for reading. Of what is shown, only the words that a refusal quotes are made of it.
 
 use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::visible;
 
-/// The text in plain signs: compatibility forms taken apart (NFKD), accents dropped, and of look-alikes the plain one.
+/// The text in plain signs: compatibility forms decomposed (NFKD), accents dropped, look-alikes replaced.
 pub(super) fn plain(text: &str) -> String {
     let seen = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|&c| !visible::is_hidden(c));
     let seen: String = seen.collect();
-    // Twice, because lower case and its normal form can differ from what was there.
+    // Twice, because lowering the case can undo the normal form, and the reverse.
     let folded: String = seen.nfkd().flat_map(|(c, _)| c.to_lowercase()).collect();
     folded.nfkd().map(|(c, _)| c).filter(|&c| !is_combining(c)).flat_map(plain_char).collect()
 }
@@ -20,14 +21,14 @@ fn is_combining(c: char) -> bool {
         | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Zero of every script whose ten digits follow each other and that NFKD leaves alone.
+/// The zeros of scripts whose ten digits are consecutive and that NFKD leaves alone.
 const ZEROS: &str = "٠۰߀०০੦૦୦௦౦೦൦෦๐໐༠၀႐០᠐᥆᧐᪀᪐᭐᮰᱀᱐꘠꣐꤀꧐꧰꩐꯰𐒠𑁦𑃰𑄶𑇐𑋰𑑐𑓐𑙐𑛀𑜰𑣠𑱐𑵐𑶠𖩠𖭐𞅀𞋰𞥐";
 
-/// Letters that look like one of the Latin alphabet, each behind it.
+/// Letters that look like a Latin letter, each behind that letter.
 const LETTERS: &str = "aаαɑᴀ bвʙ cсϲᴄ dԁᴅ eеεҽᴇ fꜰ gɡԍɢ hһнʜ iіιıӏɪ jјᴊ kкκᴋ lʟ mмᴍ nոηпɴ oоοօσᴏ pрρᴘ qԛ rгʀ sѕꜱ tтτᴛ uսυμᴜ \
                        vνѵᴠ wԝᴡ xхχ yуγʏ zᴢ";
 
-/// Signs, each behind the plain one that is read instead.
+/// Signs, each behind the plain sign that replaces it.
 const SIGNS: &[(char, &str)] = &[
     ('-', "−–—―‒‐‑⁃˗➖➘↓⇓⇩⬇▼▽🔽⏬↘📉"),
     ('+', "➕∔⊕↑⇑⇧⬆▲△🔼⏫↗📈"),
@@ -43,7 +44,7 @@ const SIGNS: &[(char, &str)] = &[
 
 fn plain_char(c: char) -> impl Iterator<Item = char> {
     let found = if c.is_ascii() && !"[]{}".contains(c) { None } else { look_alike(c) };
-    // Ten and above, of scripts that have a sign for it, is read as the zero that it would end in.
+    // Signs for ten and above are read as zero, the digit that the number ends in.
     std::iter::once(found.unwrap_or(c))
 }
 

@@ -1,25 +1,26 @@
-//! What of a subject reads as a speed-up: a quantity beside a word of speed or time, with a direction.
+//! Finds a speed-up in a subject: a quantity beside a word of speed or time, with a direction.
 //!
-//! The grammar is small on purpose. A subject is cut into phrases at commas and words such as `for` or `with`; within a
-//! phrase a quantity looks for the next word about speed behind it, then before it. More of speed, less of time, or a
-//! word such as `faster` make it a claim. Words about something else between them, `not`, and losses do not.
+//! The grammar is small on purpose. A subject is cut into phrases at commas and words such as `for` or `with`. Within a
+//! phrase, a quantity belongs to the next word about speed behind it, else to the last one before it. It is a claim if
+//! it means more speed, less time, or stands beside a word such as `faster`. It is not a claim if words about something
+//! else are in between, after `not`, or if it is a loss.
 
 use super::words::{Kind, Token, tokens};
 
-/// Kinds of commits that are about speed: a bare `(+30%)` is one of it there.
+/// Kinds of commits that are about speed: there, a bare `(+30%)` is a claim.
 const OF_SPEED: &[&str] =
     &["perf", "performance", "speed", "speedup", "opt", "optim", "optimize", "optimise", "optimization", "fast"];
-/// Kinds of commits whose speed is not training's.
+/// Kinds of commits in which speed is not that of training.
 const ELSEWHERE: &[&str] =
     &["ci", "build", "test", "tests", "doc", "docs", "chore", "style", "lint", "deps", "release", "readme"];
-/// Kinds of commits in which a bare percentage is hardly one of speed.
+/// Kinds of commits in which a bare percentage is unlikely to be of speed.
 const OF_ELSE: &[&str] =
     &["fix", "bench", "benches", "refactor", "data", "eval", "model", "ledger", "instrument", "feat"];
 
-/// Words that may stand between a quantity and the word of speed that it is about.
+/// Words that may stand between a quantity and its word of speed.
 const REACH: usize = 3;
 
-/// The first speed-up that a subject in plain signs can be read as, in its words.
+/// The first speed-up in a subject in plain signs, in its words.
 pub(super) fn speedup(text: &str) -> Option<&str> {
     let (kind, rest) = split_kind(text);
     let tokens = tokens(rest);
@@ -78,11 +79,11 @@ enum Sign {
     None,
     Plus,
     Minus,
-    /// `±`: how far something scatters.
+    /// `±`: a spread.
     Noise,
 }
 
-/// Places of the first and the last token of a claim.
+/// Indices of the first and the last token of a claim.
 type Found = Option<(usize, usize)>;
 
 struct Reader<'t> {
@@ -103,7 +104,7 @@ impl Reader<'_> {
         self.tokens.get(place + 1).is_some_and(|next| next.start == self.tokens[place].end)
     }
 
-    /// Spans between what ends a phrase.
+    /// The phrases.
     fn phrases(&self) -> Vec<Span> {
         let mut phrases = Vec::new();
         let mut from = 0;
@@ -114,7 +115,7 @@ impl Reader<'_> {
                     place > 0 && !self.touches(place) && !self.touches(place - 1) && self.text_at(place - 1) != "("
                 }
                 Kind::Sign(sign) => ",;.|→!?&".contains(sign),
-                // By doing something: what follows is that.
+                // `by doing something`: the words that follow are about that.
                 _ => token.text == "by" && self.text_at(place + 1).ends_with("ing"),
             });
             if ends {
@@ -148,7 +149,7 @@ impl Reader<'_> {
         found
     }
 
-    /// `4x4` and `2x3x4` are sizes: the place behind.
+    /// `4x4` and `2x3x4` are sizes; returns the place behind.
     fn behind_size(&self, place: usize) -> Option<usize> {
         let is_number = |place: usize| matches!(self.tokens.get(place).map(|token| token.kind), Some(Kind::Number(_)));
         let mut place = place;
@@ -287,7 +288,7 @@ impl Reader<'_> {
         None
     }
 
-    /// The last word of speed or time before a quantity that is not one of something else.
+    /// The last word of speed or time before a quantity, if nothing in between belongs to something else.
     fn before(&self, phrase: Span, of: &Quantity) -> Option<usize> {
         let ends = match self.kind_at(of.span.to, phrase) {
             None | Some(Kind::Preposition | Kind::Up | Kind::Down) => true,
@@ -487,7 +488,7 @@ impl Reader<'_> {
             let Some(Kind::Number(other)) = self.kind_at(arrow + 1, whole) else { return None };
             let (before, after) = if is_back { (other, before) } else { (before, other) };
             let end = behind_units(arrow + 2);
-            // What it is of: in its units, right before, or right behind.
+            // The noun: in its unit, right before, or right behind.
             let near = Span { from: place.saturating_sub(4), to: (end + 2).min(whole.to) };
             let of = |kinds: &[Kind]| (near.from..near.to).any(|place| kinds.contains(&self.tokens[place].kind));
             let is_faster = of(&[Kind::Rate, Kind::Speed]) && after > before;

@@ -2,18 +2,18 @@
 
 use super::{plain::plain, speedup};
 
-/// What a subject says about speed.
+/// A subject's statement about speed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    /// Nothing, or a loss that is admitted in passing.
+    /// None, or a loss that is mentioned.
     Nothing,
     /// `perf: <summary> (+X.XX% tok/s)`: a change of speed in per cent, also a loss.
     Claim(f64),
-    /// A gain, but not in that form; with the words that say so.
+    /// A gain that is not in that form, with its words.
     Unclear(String),
 }
 
-/// Reads a subject as a person does: look-alikes, words for numbers and other units count.
+/// Reads a subject as a person does: look-alike letters, number words and other units count.
 pub fn read(subject: &str) -> Reading {
     let plain = plain(subject);
     let claim = of_form(subject);
@@ -23,7 +23,7 @@ pub fn read(subject: &str) -> Reading {
     }
     let unclear = |text: &str| speedup::speedup(text).map(|found| Reading::Unclear(found.to_owned()));
     match claim {
-        // The number is evidence's; a second one beside it is not.
+        // The record supports this number; a second number beside it has no evidence.
         Some((pct, summary, rest)) => {
             let beside = [summary, rest].into_iter().find_map(|text| unclear(&self::plain(text)));
             beside.unwrap_or(Reading::Claim(pct))
@@ -32,8 +32,8 @@ pub fn read(subject: &str) -> Reading {
     }
 }
 
-/// The number of a claim in the loop's form, with or without scope and a reference behind: with what stands before and
-/// behind it.
+/// The number of a claim in the loop's form, with or without a scope and a reference behind it, and the texts before
+/// and behind it.
 fn of_form(subject: &str) -> Option<(f64, &str, &str)> {
     let (kind, rest) = speedup::split_kind(subject);
     if !kind.eq_ignore_ascii_case("perf") {
@@ -48,7 +48,7 @@ fn of_form(subject: &str) -> Option<(f64, &str, &str)> {
     (pct > -100.0).then_some((pct, summary, rest))
 }
 
-/// A subject in plain signs without the names of other commits and of branches in it, which git put there.
+/// A subject in plain signs without names of other commits and branches that git has put there.
 fn without_names(plain: &str) -> String {
     let trimmed = plain.trim_start();
     if ["fixup! ", "squash! ", "amend! "].iter().any(|mark| trimmed.starts_with(mark)) {
@@ -77,7 +77,7 @@ fn without_names(plain: &str) -> String {
     plain.to_owned()
 }
 
-/// The first paragraph as one line, as git takes it.
+/// The first paragraph as one line, as git reads it.
 pub(super) fn subject(message: &str) -> String {
     let lines = message.lines().map(str::trim).skip_while(|line| line.is_empty());
     lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
@@ -120,7 +120,7 @@ mod tests {
             ("  perf(a)!: x (+3% tok/s) [w1]", 3.0),
             ("perf: x (+3% tok/s) (#12)", 3.0),
             ("perf: x (-0.3% tok/s)", -0.3),
-            // A loss is one in any spelling.
+            // A loss in any spelling.
             ("perf: x (\u{2212}0.3％ tok/s)", -0.3),
             ("perf: 2x faster, but elsewhere (-0.3% tok/s)", -0.3),
         ] {

@@ -1,4 +1,4 @@
-//! The words and numbers of a subject in plain signs, and what a reader of speed-ups takes them for.
+//! The words and numbers of a subject in plain signs, and their meaning for a reader of speed-ups.
 
 /// A word, a number or a sign, with its place in the text.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +11,7 @@ pub(super) struct Token<'t> {
     pub(super) end: usize,
 }
 
-/// What a token says about speed.
+/// What a token means for speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     /// A number, in digits or words, without a unit.
@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Percent,
     /// `x`, `times`, `fold` behind a number; `x` before one.
     Times,
-    /// `twice`, `tenfold`: a factor by itself. `double` and `triple` ask for a noun of speed right behind them.
+    /// `twice`, `tenfold`: a factor by itself. `double` and `triple` need a noun of speed right behind them.
     Multiple,
     /// `half`, `a third`.
     Share,
@@ -34,9 +34,9 @@ pub(super) enum Kind {
     Rate,
     /// `faster`, `speed-up`: says the direction, too.
     Faster,
-    /// `speed`, `throughput`: more of it is better.
+    /// `speed`, `throughput`: higher is better.
     Speed,
-    /// `step time`, `latency`: less of it is better.
+    /// `step time`, `latency`: lower is better.
     Duration,
     /// `per step`, behind a time.
     PerStep,
@@ -48,15 +48,15 @@ pub(super) enum Kind {
     Loss,
     /// `not`, `without`.
     Negation,
-    /// `about`, `by`: may stand between a quantity and what it is one of.
+    /// `about`, `by`: may stand between a quantity and its noun.
     Filler,
-    /// `for`, `with`, `and`: what follows is about something else.
+    /// `for`, `with`, `and`: the words that follow are about something else.
     Break,
     /// `on`, `over`: may follow a quantity that ends its phrase.
     Preposition,
     /// `memory`, `coverage`: a quantity of something that is not speed.
     Other,
-    /// `tiles`, `unrolled`: a factor of them is a shape.
+    /// `tiles`, `unrolled`: a factor beside them is a shape.
     Shape,
     /// `build`, `tests`: speed, but not of training.
     Elsewhere,
@@ -68,7 +68,7 @@ pub(super) enum Kind {
     Sign(char),
 }
 
-/// Words by what they are; phrases are joined by a space. The first line that has a word holds.
+/// Words by kind; phrases are joined by a space. The first line that has a word counts.
 const WORDS: &[(Kind, &str)] = &[
     (
         Kind::Percent,
@@ -196,7 +196,7 @@ const UNITS: &[&str] = &[
 ];
 const SECONDS: &[&str] = &["s", "sec", "secs", "second", "seconds", "min", "minute", "h", "hr", "hour", "day", "ms"];
 
-/// Number words, with what they are worth at least; the last stand for several.
+/// Number words with their value; vague ones have a lower bound.
 const NUMBERS: &[(&str, f64)] = &[
     ("one", 1.0),
     ("two", 2.0),
@@ -248,7 +248,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut tokens: Vec<Token> = Vec::new();
     let mut at = 0;
     while at < pieces.len() {
-        let (kind, taken) = classify(text, &pieces[at..], &tokens);
+        let (kind, taken) = Ahead { text, pieces: &pieces[at..], before: &tokens }.classify();
         let (start, end) = (pieces[at].0, pieces[at + taken - 1].1);
         tokens.push(Token { kind, text: &text[start..end], start, end });
         at += taken;
@@ -256,7 +256,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// Numbers, words and single signs, by their places. A word that hangs on a number is one of its own.
+/// The places of numbers, words and single signs. A word right behind a number is a piece of its own.
 fn pieces(text: &str) -> Vec<(usize, usize)> {
     let is_letter = |c: char| c.is_alphabetic() || c == '_';
     let mut pieces = Vec::new();
@@ -282,7 +282,7 @@ fn pieces(text: &str) -> Vec<(usize, usize)> {
     pieces
 }
 
-/// Digits, with points and commas between them. A letter that looks like a digit is one among digits.
+/// Length of a number: digits, with points and commas between them. The letter `o` counts as a zero among digits.
 fn number_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut end = 0;
@@ -300,115 +300,154 @@ fn number_length(text: &str) -> usize {
     end.max(1)
 }
 
-/// What the first pieces are, and how many of them.
-fn classify(text: &str, pieces: &[(usize, usize)], before: &[Token]) -> (Kind, usize) {
-    let piece = |index: usize| pieces.get(index).map_or("", |(start, end)| &text[*start..*end]);
-    let touches = |index: usize| pieces.get(index + 1).is_some_and(|next| next.0 == pieces[index].1);
-    let word = piece(0);
-    let is_word = |index: usize| piece(index).starts_with(|c: char| c.is_alphabetic());
-    let behind_number = match before {
-        [.., last] if matches!(last.kind, Kind::Number(_)) => true,
-        [.., last, sign] => sign.text == "-" && matches!(last.kind, Kind::Number(_)),
-        _ => false,
-    };
-    let touches_number =
-        before.last().is_some_and(|last| matches!(last.kind, Kind::Number(_)) && last.end == pieces[0].0);
-
-    if word.starts_with(|c: char| c.is_ascii_digit() || c == '.') && word != "." {
-        // `1/3`, but not `1/32`: a reader of ratios does not read those as shares of time.
-        if piece(1) == "/"
-            && touches(0)
-            && touches(1)
-            && piece(2).parse::<u8>().is_ok_and(|below| (2..=10).contains(&below))
-        {
-            return (Kind::Share, 3);
-        }
-        return (Kind::Number(value(word)), 1);
-    }
-    if UNITS.contains(&word) {
-        let is_per = piece(1) == "/" || word.len() > 2 && matches!(piece(1), "per" | "a" | "x");
-        if is_per && SECONDS.contains(&piece(2)) && !(piece(1) == "a" && piece(2) == "s") {
-            return (Kind::Rate, 3);
-        }
-        if word.starts_with("tok") && SECONDS.contains(&piece(1)) {
-            return (Kind::Rate, 2);
-        }
-    }
-    let is_time = SECONDS.contains(&word) || matches!(word, "us" | "ns");
-    if is_time && matches!(piece(1), "/" | "per" | "a") && piece(2).len() > 1 && UNITS.contains(&piece(2)) {
-        // `5 ms/step` is a time, and of what; `ms/step` is the name of it.
-        return if behind_number { (Kind::Time, 1) } else { (Kind::Duration, 3) };
-    }
-    if word == "/" && piece(1).len() > 1 && UNITS.contains(&piece(1)) {
-        return (Kind::PerStep, 2);
-    }
-    if !is_word(0) {
-        return match word {
-            "%" => (Kind::Percent, 1),
-            "-" | "=" if piece(1) == ">" => (Kind::Sign('→'), 2),
-            _ => (Kind::Sign(word.chars().next().unwrap_or(' ')), 1),
-        };
-    }
-    if matches!(word, "k" | "m" | "g") && touches_number {
-        return (Kind::Filler, 1);
-    }
-    // The longest phrase that the lists have, with hyphens or spaces between its words.
-    for words in (1..=3).rev() {
-        let Some((phrase, taken)) = phrase(&piece, words) else { continue };
-        if let Some((kind, _)) = WORDS.iter().find(|(_, list)| list.split('|').any(|entry| entry == phrase)) {
-            match kind {
-                Kind::Times if phrase == "x" && !behind_number && !is_number(piece(1)) => {}
-                Kind::Times if phrase == "fold" && !behind_number => {}
-                Kind::Time
-                    if phrase.len() <= 3
-                        && !behind_number
-                        && !matches!(before.last(), Some(Token { kind: Kind::Share, .. })) => {}
-                Kind::Percent if matches!(&*phrase, "pc" | "pp" | "bps") && !behind_number => {}
-                _ => return (*kind, taken),
-            }
-        }
-        if words == 1 {
-            if let Some((_, value)) = NUMBERS.iter().find(|(name, _)| *name == phrase) {
-                return (Kind::Number(*value), taken);
-            }
-            if SHARES.contains(&&*phrase) {
-                let counted = matches!(
-                    before.last(),
-                    Some(
-                        Token { kind: Kind::Number(_), .. }
-                            | Token { text: "a" | "in" | "-" | "by" | "the" | "to", .. }
-                    )
-                );
-                return (if counted || phrase == "half" { Kind::Share } else { Kind::Word }, taken);
-            }
-        }
-    }
-    (Kind::Word, 1)
+/// Pieces that are not tokens yet, and the tokens before them.
+struct Ahead<'t, 'a> {
+    text: &'t str,
+    pieces: &'a [(usize, usize)],
+    before: &'a [Token<'t>],
 }
 
-/// The first so many words as one phrase, and the pieces that it takes.
-fn phrase<'t>(piece: &impl Fn(usize) -> &'t str, words: usize) -> Option<(String, usize)> {
-    let mut phrase = piece(0).to_owned();
-    let mut taken = 1;
-    for _ in 1..words {
-        if piece(taken) == "-" {
-            taken += 1;
+impl<'t> Ahead<'t, '_> {
+    fn piece(&self, index: usize) -> &'t str {
+        self.pieces.get(index).map_or("", |(start, end)| &self.text[*start..*end])
+    }
+
+    /// Whether a piece ends where the next one begins.
+    fn touches(&self, index: usize) -> bool {
+        self.pieces.get(index + 1).is_some_and(|next| next.0 == self.pieces[index].1)
+    }
+
+    /// Whether a number comes before, with at most a hyphen in between.
+    fn is_behind_number(&self) -> bool {
+        match self.before {
+            [.., last] if matches!(last.kind, Kind::Number(_)) => true,
+            [.., last, sign] => sign.text == "-" && matches!(last.kind, Kind::Number(_)),
+            _ => false,
         }
-        if !piece(taken).starts_with(|c: char| c.is_alphabetic()) {
+    }
+
+    /// The kind of the next token, and how many pieces it takes.
+    fn classify(&self) -> (Kind, usize) {
+        let found = self.number().or_else(|| self.unit()).or_else(|| self.sign()).or_else(|| self.power());
+        // The longest phrase that the lists have, with hyphens or spaces between its words.
+        found.or_else(|| (1..=3).rev().find_map(|words| self.listed(words))).unwrap_or((Kind::Word, 1))
+    }
+
+    fn number(&self) -> Option<(Kind, usize)> {
+        let word = self.piece(0);
+        if word == "." || !word.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             return None;
         }
-        phrase.push(' ');
-        phrase.push_str(piece(taken));
-        taken += 1;
+        // `1/3`, but not `1/32`: a reader of ratios does not read those as shares of time.
+        let is_share = self.piece(1) == "/"
+            && self.touches(0)
+            && self.touches(1)
+            && self.piece(2).parse::<u8>().is_ok_and(|below| (2..=10).contains(&below));
+        Some(if is_share { (Kind::Share, 3) } else { (Kind::Number(value(word)), 1) })
     }
-    Some((phrase, taken))
+
+    /// A rate, a time per unit, or `/step`.
+    fn unit(&self) -> Option<(Kind, usize)> {
+        let [word, second, third] = [0, 1, 2].map(|index| self.piece(index));
+        if UNITS.contains(&word) {
+            let is_per = second == "/" || word.len() > 2 && matches!(second, "per" | "a" | "x");
+            if is_per && SECONDS.contains(&third) && !(second == "a" && third == "s") {
+                return Some((Kind::Rate, 3));
+            }
+            if word.starts_with("tok") && SECONDS.contains(&second) {
+                return Some((Kind::Rate, 2));
+            }
+        }
+        let is_time = SECONDS.contains(&word) || matches!(word, "us" | "ns");
+        if is_time && matches!(second, "/" | "per" | "a") && third.len() > 1 && UNITS.contains(&third) {
+            // `5 ms/step` is a time followed by its unit; `ms/step` alone names a duration.
+            return Some(if self.is_behind_number() { (Kind::Time, 1) } else { (Kind::Duration, 3) });
+        }
+        (word == "/" && second.len() > 1 && UNITS.contains(&second)).then_some((Kind::PerStep, 2))
+    }
+
+    fn sign(&self) -> Option<(Kind, usize)> {
+        match self.piece(0) {
+            word if is_word(word) => None,
+            "%" => Some((Kind::Percent, 1)),
+            "-" | "=" if self.piece(1) == ">" => Some((Kind::Sign('→'), 2)),
+            word => Some((Kind::Sign(word.chars().next().unwrap_or(' ')), 1)),
+        }
+    }
+
+    /// `k`, `m` or `g` right behind a number.
+    fn power(&self) -> Option<(Kind, usize)> {
+        let touches_number =
+            self.before.last().is_some_and(|last| matches!(last.kind, Kind::Number(_)) && last.end == self.pieces[0].0);
+        (touches_number && matches!(self.piece(0), "k" | "m" | "g")).then_some((Kind::Filler, 1))
+    }
+
+    /// The next `words` words, if a list has them as a phrase.
+    fn listed(&self, words: usize) -> Option<(Kind, usize)> {
+        let (phrase, taken) = self.phrase(words)?;
+        let entry = WORDS.iter().find(|(_, list)| list.split('|').any(|entry| entry == phrase));
+        if let Some((kind, _)) = entry
+            && !self.lacks_number(*kind, &phrase)
+        {
+            return Some((*kind, taken));
+        }
+        if words > 1 {
+            return None;
+        }
+        if let Some((_, value)) = NUMBERS.iter().find(|(name, _)| *name == phrase) {
+            return Some((Kind::Number(*value), taken));
+        }
+        let is_counted = matches!(
+            self.before.last(),
+            Some(Token { kind: Kind::Number(_), .. } | Token { text: "a" | "in" | "-" | "by" | "the" | "to", .. })
+        );
+        let share = if is_counted || phrase == "half" { Kind::Share } else { Kind::Word };
+        SHARES.contains(&&*phrase).then_some((share, taken))
+    }
+
+    /// Whether a listed word means something else because it lacks a number beside it.
+    fn lacks_number(&self, kind: Kind, phrase: &str) -> bool {
+        let is_behind_number = self.is_behind_number();
+        match kind {
+            Kind::Times if phrase == "x" => !is_behind_number && !is_number(self.piece(1)),
+            Kind::Times if phrase == "fold" => !is_behind_number,
+            Kind::Time => {
+                let is_behind_share = matches!(self.before.last(), Some(Token { kind: Kind::Share, .. }));
+                phrase.len() <= 3 && !is_behind_number && !is_behind_share
+            }
+            Kind::Percent => matches!(phrase, "pc" | "pp" | "bps") && !is_behind_number,
+            _ => false,
+        }
+    }
+
+    /// The next `words` words as one phrase, and how many pieces it takes.
+    fn phrase(&self, words: usize) -> Option<(String, usize)> {
+        let mut phrase = self.piece(0).to_owned();
+        let mut taken = 1;
+        for _ in 1..words {
+            if self.piece(taken) == "-" {
+                taken += 1;
+            }
+            if !is_word(self.piece(taken)) {
+                return None;
+            }
+            phrase.push(' ');
+            phrase.push_str(self.piece(taken));
+            taken += 1;
+        }
+        Some((phrase, taken))
+    }
+}
+
+fn is_word(piece: &str) -> bool {
+    piece.starts_with(|c: char| c.is_alphabetic())
 }
 
 fn is_number(piece: &str) -> bool {
     piece.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Good enough to tell more from less.
+/// The value of a number, exact enough to tell more from less.
 fn value(number: &str) -> f64 {
     let point = number.rfind(['.', ',']).filter(|&at| number.len() - at != 4 || number.starts_with('0'));
     let digits = |text: &str| {

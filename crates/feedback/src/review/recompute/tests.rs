@@ -1,4 +1,4 @@
-//! A true record, and what is found when it is edited.
+//! A genuine record, and the problems that are found after edits.
 
 use pairbench::draws::Randomization;
 
@@ -20,7 +20,7 @@ const RECORD: &str =
 fn attempt() -> Attempt {
     let whole: serde_json::Value = serde_json::from_str(RECORD).unwrap();
     let record: AttemptRecord = serde_json::from_value(whole["body"].clone()).unwrap();
-    // What records hold since.
+    // Fields that records have had since then.
     let floors = Floors { faster_pct: 1.0, sure_pct: 1.0, basis: Basis::Fixed };
     Attempt { rules: RULES, floors: Some(floors), plain: Some(plain_runs()), ..record.attempt }
 }
@@ -44,7 +44,7 @@ fn plain_runs() -> PlainRuns {
     }
 }
 
-/// What it was measured under, in the parts that matter.
+/// The configuration that it was measured under, in the parts that matter.
 fn config() -> LoopConfig {
     let command = attempt().manifest.command;
     let text = format!(
@@ -159,7 +159,7 @@ fn what_its_own_configuration_asks_for_must_be_there() {
     assert_eq!(problems_of(&attempt, &config), Vec::<String>::new());
 }
 
-/// A pair that the candidate spoiled did not count once, and has no row then; now it has one.
+/// In older records a pair that the candidate spoiled did not count and has no row; now it has one.
 #[test]
 fn a_spoiled_pair_is_no_gap() {
     let mut attempt = attempt();
@@ -199,7 +199,7 @@ fn what_the_ledger_has_stays() {
     assert!(departures(&fewer, &recorded)[0].contains("pairs"));
 }
 
-/// The claim is the smaller of the gains over the parent and over the best that was accepted.
+/// The claim is the smaller of the gains over the parent and over the best accepted commit.
 #[test]
 fn the_smaller_gain_is_claimed() {
     use crate::attempt::reference::{Beside, Reference};

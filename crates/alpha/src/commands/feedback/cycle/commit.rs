@@ -9,7 +9,7 @@ use feedback::{
 
 use super::{Context, Done};
 
-/// What is committed, and how.
+/// How to commit.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(crate) struct Landing {
 }
 
 impl Landing {
-    /// As the library takes them.
+    /// The library's options.
     pub(crate) fn options(&self) -> CommitOptions {
         CommitOptions {
             summary: self.message.clone(),
@@ -58,7 +58,7 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let (instrument, weakens) = (flags.instrument, flags.weakens.clone());
     let options = CommitOptions { instrument, weakens, ..flags.landing.options() };
     let mut session = context.session()?;
-    // The baseline's program may be unable to read the configuration of a new instrument, and there nothing is judged.
+    // The baseline's program may be unable to read a new instrument's configuration; nothing is judged there.
     if !flags.instrument {
         super::judge_with_baseline(&session, &CompareOptions::default(), &context.console)?;
     }

@@ -9,7 +9,7 @@ use feedback::{
 
 use super::{Context, Done};
 
-/// What is compared, and how long it may take.
+/// The arms and the limits of a comparison.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// Compare against this commit; the open cycle's baseline unless named, or HEAD
@@ -34,7 +34,7 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
-    /// As the library takes them.
+    /// The library's options.
     pub(crate) fn options(&self) -> CompareOptions {
         CompareOptions {
             baseline: self.baseline.clone(),
@@ -56,7 +56,7 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     Ok(Done::with(report.verdict.exit_code()))
 }
 
-/// The verdict in a line, the evidence below.
+/// A line with the verdict, and the evidence below.
 pub(crate) fn text(report: &CompareReport) -> String {
     let mut text = format!("{}: {}\n", report.verdict.name(), report.reason);
     text.push_str(&format!("  pairs      {} in {:.0} s\n", report.pairs, report.seconds));

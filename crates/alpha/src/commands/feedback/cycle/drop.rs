@@ -7,7 +7,7 @@ use feedback::{LoopError, land::cycle, store::session::Session, visible};
 
 use super::{Context, Done};
 
-/// Why.
+/// The reason.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// Why the cycle ends without a commit

@@ -7,7 +7,7 @@ use feedback::{LoopError, compare::trace_runs, trace::ranking::Report};
 
 use super::{Context, Done};
 
-/// Where the time of which run goes.
+/// The run to rank.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// A run folder with `kernels.json`, instead of traces of the baseline

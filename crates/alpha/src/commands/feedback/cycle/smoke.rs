@@ -8,7 +8,7 @@ use feedback::{
 
 use super::{Context, Done, Versioned};
 
-/// What is tested.
+/// The baseline of the test.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// Against this commit; the open cycle's baseline unless named, or HEAD
@@ -27,8 +27,8 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     Ok(Done::with(exit_code(&verdict)))
 }
 
-/// 1 where a trainer failed, 4 where the test refused.
-pub(crate) fn exit_code(verdict: &SmokeVerdict) -> u8 {
+/// 1 if a trainer failed, 4 if the test refused.
+pub(super) fn exit_code(verdict: &SmokeVerdict) -> u8 {
     match (verdict.passed, verdict.problems.iter().any(|problem| problem.kind.is_failure())) {
         (true, _) => 0,
         (false, true) => 1,
@@ -36,7 +36,7 @@ pub(crate) fn exit_code(verdict: &SmokeVerdict) -> u8 {
     }
 }
 
-/// Phases and problems.
+/// Phases, notes and problems.
 pub(crate) fn text(verdict: &SmokeVerdict) -> String {
     let mut text = String::new();
     for phase in &verdict.phases {

@@ -5,7 +5,7 @@ use feedback::{LoopError, land::cycle, parity::Tier};
 
 use super::{Context, Done, status};
 
-/// What the cycle is to show.
+/// The hypothesis of the cycle.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// The hypothesis to show, in a sentence

@@ -7,7 +7,7 @@ use feedback::{LoopError, review::audit, visible::short};
 
 use super::{Context, Done};
 
-/// From where, and how long.
+/// The anchor and the budget.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// Measure from this commit; from before the first claim unless named

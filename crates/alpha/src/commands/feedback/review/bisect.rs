@@ -7,7 +7,7 @@ use feedback::{LoopError, review::bisect, visible::short};
 
 use super::{Context, Done};
 
-/// Between which commits.
+/// The two ends.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// The older commit, which is fast

@@ -10,7 +10,7 @@ use feedback::{
 
 use super::{Context, Done, Versioned};
 
-/// Which history, and whose claims.
+/// The history and the source of claims.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// A benchmark history of at least the twelve columns that `perf/compiled-loop-history.csv` has

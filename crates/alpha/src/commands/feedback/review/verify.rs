@@ -12,7 +12,7 @@ use feedback::{
 
 use super::{Context, Done};
 
-/// What, and whether to measure.
+/// Which commits, and whether to measure.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// A commit, or a range `A..B`

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Context, Done};
 
-/// How long the load is watched.
+/// How long the load is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Nothing to choose.
@@ -25,8 +25,8 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
-    // The machine can be examined anywhere; in a repository its `loop.toml` is checked too.
+pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+    // The machine can be examined anywhere; in a repository, problems with its `loop.toml` are reported too.
     let session = context.session();
     let state = session.as_ref().map_or_else(|_| std::env::temp_dir(), |session| session.state.folder().to_path_buf());
     let report = Report { schema: "alpha.loop.doctor/1", findings: doctor::examine(&Probes::take(INTERVAL, &state)) };

@@ -7,7 +7,7 @@ use feedback::{LoopError, Progress, git::Repository, land::hook, records::regist
 
 use super::{Context, Done};
 
-/// What to do with the hook.
+/// Actions on the hook.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Action {
     /// Install a `commit-msg` hook that refuses claims without a matching record

@@ -12,7 +12,7 @@ use feedback::{
 
 use super::{Context, Done};
 
-/// How thoroughly.
+/// How thorough the test is.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// Number of layouts of the program to measure, however long it takes
@@ -28,7 +28,7 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let made = selftest::run(&session, &built_arms, SelfTestOptions { layouts: flags.layouts }, &context.console)?;
     context.show(&made, |made| {
         let mut text = format!(
-            "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\nheld up by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
+            "the program against itself   {:+.2} % (p = {:.2}), noise of a pair {:.2} %\ndelayed by {:.1} %            found as {:.2} % (p = {:.4})\na pair takes                 {:.1} s\n",
             made.identical_pct, made.identical_p, made.sd_pct, made.injected_delay_pct, made.found_pct, made.found_p, made.seconds_per_pair,
         );
         for resolution in &made.resolves {
