@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use feedback::{
     ErrorKind, LoopError, Progress,
     compare::{CompareOptions, built_arms},
-    config::parse_duration as duration,
     store::session::Session,
     visible,
 };

@@ -25,7 +25,7 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(super) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
+pub(crate) fn run(_flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     // The machine can be examined anywhere; in a repository, problems with its `loop.toml` are reported too.
     let session = context.session();
     let state = session.as_ref().map_or_else(|_| std::env::temp_dir(), |session| session.state.folder().to_path_buf());
