@@ -1,25 +1,25 @@
 //! Errors about data.
 //!
-//! [`DataError::is_usage`] separates errors that the command line alone shows from errors that only opening a file shows. A
-//! message may end with a line that begins with `hint: `.
+//! [`DataError::is_usage`] separates errors that the command line alone shows from errors that only opening a file shows.
+//! The message says what was found and what was expected, the help of [`miette::Diagnostic`] what to do next.
 
 use std::{io, path::PathBuf};
 
 /// Every error of this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum DataError {
     /// A tokenizer name that does not exist.
-    #[error(
-        "unknown tokenizer `{name}`\nhint: use `char`, `byte`, `word`, `bpe`, `bpe-4k`, `bpe-8k`, `bpe-16k`, `bpe-32k`, `bpe-64k` or the path of a `tokenizer.json`"
-    )]
+    #[error("unknown tokenizer `{name}`")]
+    #[diagnostic(help(
+        "use `char`, `byte`, `word`, `bpe`, `bpe-4k`, `bpe-8k`, `bpe-16k`, `bpe-32k`, `bpe-64k` or the path of a `tokenizer.json`"
+    ))]
     UnknownTokenizer {
         /// The name that was given.
         name: String,
     },
     /// A BPE vocabulary that has no room for the bytes themselves.
-    #[error(
-        "a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {min} tokens\nhint: ask for at least {min}, or use the `byte` or `char` tokenizer"
-    )]
+    #[error("a vocabulary of `{vocab}` is too small for byte-level BPE, which starts from {min} tokens")]
+    #[diagnostic(help("ask for at least {min}, or use the `byte` or `char` tokenizer"))]
     VocabTooSmall {
         /// The requested number of ids.
         vocab: usize,
@@ -27,7 +27,8 @@ pub enum DataError {
         min: usize,
     },
     /// A glob that does not parse.
-    #[error("`{pattern}` is not a glob: {why}\nhint: use a file, a folder or a pattern like `data/*.txt`")]
+    #[error("`{pattern}` is not a glob: {why}")]
+    #[diagnostic(help("use a file, a folder or a pattern like `data/*.txt`"))]
     BadGlob {
         /// The pattern.
         pattern: String,
@@ -35,9 +36,8 @@ pub enum DataError {
         why: String,
     },
     /// A tokenizer cannot be built from data that is tokens already.
-    #[error(
-        "`{data}` holds tokens, so no `{kind}` tokenizer can be built from it\nhint: leave `--tokenizer` out, or give the `tokenizer.json` that made the tokens"
-    )]
+    #[error("`{data}` holds tokens, so no `{kind}` tokenizer can be built from it")]
+    #[diagnostic(help("leave `--tokenizer` out, or give the `tokenizer.json` that made the tokens"))]
     TokenizerForTokens {
         /// The data.
         data: String,
@@ -45,17 +45,15 @@ pub enum DataError {
         kind: String,
     },
     /// `--vocabSize` together with text.
-    #[error(
-        "`--vocabSize` is for data that is tokens already, and `{data}` is text\nhint: leave it out; the tokenizer decides, for instance `--tokenizer=bpe-4k`"
-    )]
+    #[error("`--vocabSize` is for data that is tokens already, and `{data}` is text")]
+    #[diagnostic(help("leave it out; the tokenizer decides, for instance `--tokenizer=bpe-4k`"))]
     VocabSizeForText {
         /// The data.
         data: String,
     },
     /// Headerless tokens without a vocabulary size.
-    #[error(
-        "the vocabulary of `{data}` is unknown: its tokens do not say, and no tokenizer is given\nhint: add `--vocabSize=N`"
-    )]
+    #[error("the vocabulary of `{data}` is unknown: its tokens do not say, and no tokenizer is given")]
+    #[diagnostic(help("add `--vocabSize=N`"))]
     VocabUnknown {
         /// The data.
         data: String,
@@ -68,16 +66,15 @@ pub enum DataError {
     },
 
     /// Nothing at that path.
-    #[error("`{}` does not exist\nhint: check the path; text, jsonl and token shards are read, as a file, a folder or a glob", path.display())]
+    #[error("`{}` does not exist", path.display())]
+    #[diagnostic(help("check the path; text, jsonl and token shards are read, as a file, a folder or a glob"))]
     Missing {
         /// The path.
         path: PathBuf,
     },
     /// A glob or a folder without files.
-    #[error(
-        "`{pattern}` matches no file{}\nhint: folders are not searched recursively; a glob can do that: `dir/**/*.txt`",
-        note.as_ref().map_or(String::new(), |note| format!("; {note}"))
-    )]
+    #[error("`{pattern}` matches no file{}", note.as_ref().map_or(String::new(), |note| format!("; {note}")))]
+    #[diagnostic(help("folders are not searched recursively; a glob can do that: `dir/**/*.txt`"))]
     NoFiles {
         /// The pattern or folder.
         pattern: String,
@@ -85,16 +82,15 @@ pub enum DataError {
         note: Option<String>,
     },
     /// A pipe, a device, a socket.
-    #[error(
-        "`{}` is not a regular file, and data is read more than once\nhint: write it to a file first: `cat '{}' > data.txt`",
-        path.display(), path.display()
-    )]
+    #[error("`{}` is not a regular file, and data is read more than once", path.display())]
+    #[diagnostic(help("write it to a file first: `cat '{}' > data.txt`", path.display()))]
     NotRegular {
         /// The path.
         path: PathBuf,
     },
     /// A format that is known but not read.
-    #[error("`{}` is {what}\nhint: {hint}", path.display())]
+    #[error("`{}` is {what}", path.display())]
+    #[diagnostic(help("{hint}"))]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
@@ -104,7 +100,8 @@ pub enum DataError {
         hint: String,
     },
     /// A gzip or zstd file that does not unpack.
-    #[error("`{}` does not unpack: {why}\nhint: it was cut off or is damaged; copy it again", path.display())]
+    #[error("`{}` does not unpack: {why}", path.display())]
+    #[diagnostic(help("it was cut off or is damaged; copy it again"))]
     BrokenCompression {
         /// The file.
         path: PathBuf,
@@ -112,11 +109,11 @@ pub enum DataError {
         why: String,
     },
     /// A file that became shorter while it was read.
-    #[error(
-        "`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began\nhint: restore \
-         it, then go on with `--resume`; write new data beside old data, not over it",
-        path.display()
-    )]
+    #[error("`{}` was cut short while it was being read: it has {held} bytes, and had {expected} when the run began", path.display())]
+    #[diagnostic(help(
+        "restore \
+         it, then go on with `--resume`; write new data beside old data, not over it"
+    ))]
     Shrunk {
         /// The file.
         path: PathBuf,
@@ -126,13 +123,14 @@ pub enum DataError {
         expected: u64,
     },
     /// A file that changed while it was read.
-    #[error("`{}` changed while it was being read\nhint: start the run again once nothing writes to it", path.display())]
+    #[error("`{}` changed while it was being read", path.display())]
+    #[diagnostic(help("start the run again once nothing writes to it"))]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// Reading or writing failed.
-    #[error("cannot {doing} `{}`: {source}{}", path.display(), limit_hint(source))]
+    #[error("cannot {doing} `{}`: {source}", path.display())]
     Io {
         /// `read`, `write` …
         doing: &'static str,
@@ -140,18 +138,22 @@ pub enum DataError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+        /// About limits and permissions.
+        #[help]
+        hint: Option<&'static str>,
     },
     /// A file of zero bytes.
-    #[error("`{}` is empty\nhint: give a file with text or tokens in it", path.display())]
+    #[error("`{}` is empty", path.display())]
+    #[diagnostic(help("give a file with text or tokens in it"))]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// Text that is not UTF-8.
-    #[error(
-        "`{}` is not UTF-8: bad byte at offset {offset}\nhint: convert it (for instance with `iconv -t utf-8`); for headerless token shards add `--tokenDtype=u16`",
-        path.display()
-    )]
+    #[error("`{}` is not UTF-8: bad byte at offset {offset}", path.display())]
+    #[diagnostic(help(
+        "convert it (for instance with `iconv -t utf-8`); for headerless token shards add `--tokenDtype=u16`"
+    ))]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -159,10 +161,8 @@ pub enum DataError {
         offset: u64,
     },
     /// A line that is not `{"text": …}`.
-    #[error(
-        "`{}` line {line} is not an object with a string `text`: {source}{}\nhint: each line must be one JSON object like {{\"text\": \"…\"}}",
-        path.display(), about_surrogates(source)
-    )]
+    #[error("`{}` line {line} is not an object with a string `text`: {source}{}", path.display(), about_surrogates(source))]
+    #[diagnostic(help("each line must be one JSON object like {{\"text\": \"…\"}}"))]
     JsonLine {
         /// The file.
         path: PathBuf,
@@ -172,10 +172,8 @@ pub enum DataError {
         source: serde_json::Error,
     },
     /// A line of jsonl that is too long for memory.
-    #[error(
-        "`{}` line {line} is longer than {max_bytes} bytes\nhint: split the document, or give the text as a text file",
-        path.display()
-    )]
+    #[error("`{}` line {line} is longer than {max_bytes} bytes", path.display())]
+    #[diagnostic(help("split the document, or give the text as a text file"))]
     LongLine {
         /// The file.
         path: PathBuf,
@@ -185,10 +183,8 @@ pub enum DataError {
         max_bytes: usize,
     },
     /// Files of different kinds in one source.
-    #[error(
-        "`{}` is {first_kind}, but `{}` is {other_kind}\nhint: choose one kind with a glob, for instance `--data='dir/*.txt'`",
-        first.display(), other.display()
-    )]
+    #[error("`{}` is {first_kind}, but `{}` is {other_kind}", first.display(), other.display())]
+    #[diagnostic(help("choose one kind with a glob, for instance `--data='dir/*.txt'`"))]
     MixedKinds {
         /// First file.
         first: PathBuf,
@@ -200,16 +196,15 @@ pub enum DataError {
         other_kind: &'static str,
     },
     /// A `.bin` file without a header and without `--tokenDtype`.
-    #[error(
-        "`{}` has no llm.c header\nhint: for headerless tokens say what they are: `--tokenDtype=u16` or `--tokenDtype=u32`",
-        path.display()
-    )]
+    #[error("`{}` has no llm.c header", path.display())]
+    #[diagnostic(help("for headerless tokens say what they are: `--tokenDtype=u16` or `--tokenDtype=u32`"))]
     NoHeader {
         /// The file.
         path: PathBuf,
     },
     /// A shard whose header is cut off or has another version.
-    #[error("`{}` has a broken shard header: {why}\nhint: write the shard again", path.display())]
+    #[error("`{}` has a broken shard header: {why}", path.display())]
+    #[diagnostic(help("write the shard again"))]
     ShardHeader {
         /// The file.
         path: PathBuf,
@@ -217,10 +212,8 @@ pub enum DataError {
         why: String,
     },
     /// A shard whose length is not what its header says.
-    #[error(
-        "`{}` says {declared} tokens, but holds {held}\nhint: it was cut off or is still being written; copy it again",
-        path.display()
-    )]
+    #[error("`{}` says {declared} tokens, but holds {held}", path.display())]
+    #[diagnostic(help("it was cut off or is still being written; copy it again"))]
     ShardLength {
         /// The file.
         path: PathBuf,
@@ -230,10 +223,8 @@ pub enum DataError {
         held: u64,
     },
     /// Headerless bytes that are not a whole number of tokens.
-    #[error(
-        "`{}` has {bytes} bytes, which is not a whole number of {dtype} tokens\nhint: check `--tokenDtype`, or copy the file again",
-        path.display()
-    )]
+    #[error("`{}` has {bytes} bytes, which is not a whole number of {dtype} tokens", path.display())]
+    #[diagnostic(help("check `--tokenDtype`, or copy the file again"))]
     ShardBytes {
         /// The file.
         path: PathBuf,
@@ -243,21 +234,17 @@ pub enum DataError {
         dtype: &'static str,
     },
     /// Headerless tokens that are wider than `--tokenDtype=u16` says.
-    #[error(
-        "`{}` holds tokens of more than two bytes: read as u16, every second one is almost zero\nhint: \
+    #[error("`{}` holds tokens of more than two bytes: read as u16, every second one is almost zero", path.display())]
+    #[diagnostic(help("\
          use `--tokenDtype=u32`; convert tokens of eight bytes (numpy's int64) first: \
-         `python3 -c \"import numpy as n; n.fromfile('{}', 'int64').astype('uint32').tofile('tokens.bin')\"`",
-        path.display(), path.display()
-    )]
+         `python3 -c \"import numpy as n; n.fromfile('{}', 'int64').astype('uint32').tofile('tokens.bin')\"`", path.display()))]
     WiderTokens {
         /// The file.
         path: PathBuf,
     },
     /// `--tokenDtype` contradicts the header.
-    #[error(
-        "`{}` holds {found} tokens by its header, but `--tokenDtype` says {given}\nhint: leave `--tokenDtype` out for shards with a header",
-        path.display()
-    )]
+    #[error("`{}` holds {found} tokens by its header, but `--tokenDtype` says {given}", path.display())]
+    #[diagnostic(help("leave `--tokenDtype` out for shards with a header"))]
     ShardDtype {
         /// The file.
         path: PathBuf,
@@ -267,10 +254,8 @@ pub enum DataError {
         given: &'static str,
     },
     /// A token id outside the vocabulary.
-    #[error(
-        "`{}` has token {token} at index {index}, outside the vocabulary of {vocab}\nhint: check `--vocabSize` and `--tokenDtype`, or use the tokenizer that made these tokens",
-        path.display()
-    )]
+    #[error("`{}` has token {token} at index {index}, outside the vocabulary of {vocab}", path.display())]
+    #[diagnostic(help("check `--vocabSize` and `--tokenDtype`, or use the tokenizer that made these tokens"))]
     TokenOutOfRange {
         /// The file.
         path: PathBuf,
@@ -282,7 +267,8 @@ pub enum DataError {
         vocab: usize,
     },
     /// Too few tokens.
-    #[error("{what} has {tokens} tokens, needs at least {needed}\nhint: {hint}")]
+    #[error("{what} has {tokens} tokens, needs at least {needed}")]
+    #[diagnostic(help("{hint}"))]
     TooShort {
         /// Which part of the data.
         what: &'static str,
@@ -294,11 +280,8 @@ pub enum DataError {
         hint: &'static str,
     },
     /// Text that is not in a closed vocabulary.
-    #[error(
-        "{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary\nhint: build the tokenizer from text that has it, or use `byte` or `bpe`, which encode any text",
-        path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())),
-        line.map_or(String::new(), |line| format!(" line {line}, its text")), token.escape_debug()
-    )]
+    #[error("{}{} at byte {offset}: `{}` is not in the tokenizer's vocabulary", path.as_ref().map_or("the text".to_string(), |path| format!("`{}`", path.display())), line.map_or(String::new(), |line| format!(" line {line}, its text")), token.escape_debug())]
+    #[diagnostic(help("build the tokenizer from text that has it, or use `byte` or `bpe`, which encode any text"))]
     NotInVocabulary {
         /// The character or word.
         token: String,
@@ -310,10 +293,8 @@ pub enum DataError {
         line: Option<u64>,
     },
     /// A `tokenizer.json` that does not load.
-    #[error(
-        "`{}` is not a usable tokenizer.json: {why}\nhint: write it again with `alpha tokenizer build`, or use another",
-        path.display()
-    )]
+    #[error("`{}` is not a usable tokenizer.json: {why}", path.display())]
+    #[diagnostic(help("write it again with `alpha tokenizer build`, or use another"))]
     TokenizerFile {
         /// The file.
         path: PathBuf,
@@ -321,11 +302,11 @@ pub enum DataError {
         why: TokenizerFault,
     },
     /// A model's file beside its tokenizer that is not JSON.
-    #[error(
-        "`{}` is not valid JSON: {why}\nhint: it may say which token ends a text: correct it, or keep `tokenizer.json` in \
-         a folder of its own",
-        path.display()
-    )]
+    #[error("`{}` is not valid JSON: {why}", path.display())]
+    #[diagnostic(help(
+        "it may say which token ends a text: correct it, or keep `tokenizer.json` in \
+         a folder of its own"
+    ))]
     ModelFile {
         /// The file.
         path: PathBuf,
@@ -333,25 +314,22 @@ pub enum DataError {
         why: String,
     },
     /// The tokenizer failed.
-    #[error("the tokenizer failed: {0}\nhint: try another `--tokenizer`")]
+    #[error("the tokenizer failed: {0}")]
+    #[diagnostic(help("try another `--tokenizer`"))]
     Tokenizer(#[from] TokenizerFault),
     /// Text for a model without a tokenizer.
-    #[error(
-        "`{data}` is text, and there is no tokenizer to read it with\nhint: give token shards, as the model was trained on, or a `tokenizer.json`"
-    )]
+    #[error("`{data}` is text, and there is no tokenizer to read it with")]
+    #[diagnostic(help("give token shards, as the model was trained on, or a `tokenizer.json`"))]
     NoTokenizer {
         /// The data.
         data: String,
     },
     /// Text for weights that lack their tokenizer.
-    #[error(
-        "`{}` has no `tokenizer.json`, and its weights know the ids of only one tokenizer\nhint: put it there{}, or name it \
-         with `--tokenizer=FILE`",
-        folder.display(),
-        if *has_parts { format!(
+    #[error("`{}` has no `tokenizer.json`, and its weights know the ids of only one tokenizer", folder.display())]
+    #[diagnostic(help("put it there{}, or name it \
+         with `--tokenizer=FILE`", if *has_parts { format!(
             ": `python3 -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\"` makes it \
-             from the files there", folder.display()) } else { String::new() }
-    )]
+             from the files there", folder.display()) } else { String::new() }))]
     NoTokenizerOf {
         /// The folder of the weights.
         folder: PathBuf,
@@ -359,9 +337,8 @@ pub enum DataError {
         has_parts: bool,
     },
     /// A tokenizer with more tokens than the model.
-    #[error(
-        "the tokenizer has {tokenizer} tokens, the model only {model}\nhint: use the tokenizer that the model was trained with"
-    )]
+    #[error("the tokenizer has {tokenizer} tokens, the model only {model}")]
+    #[diagnostic(help("use the tokenizer that the model was trained with"))]
     TokenizerTooLarge {
         /// Tokenizer's vocabulary.
         tokenizer: usize,
@@ -449,14 +426,14 @@ fn about_surrogates(error: &serde_json::Error) -> &'static str {
 }
 
 /// The hint for errors about limits and permissions.
-fn limit_hint(error: &io::Error) -> &'static str {
+fn limit_hint(error: &io::Error) -> Option<&'static str> {
     const TOO_MANY_OPEN_FILES: i32 = 24;
     match (error.raw_os_error(), error.kind()) {
         (Some(TOO_MANY_OPEN_FILES), _) => {
-            "\nhint: a process may have more files open after `ulimit -n 65536`; or join shards"
+            Some("a process may have more files open after `ulimit -n 65536`; or join shards")
         }
-        (_, io::ErrorKind::PermissionDenied) => "\nhint: check who may read it: `ls -l`",
-        _ => "",
+        (_, io::ErrorKind::PermissionDenied) => Some("check who may read it: `ls -l`"),
+        _ => None,
     }
 }
 
@@ -479,6 +456,7 @@ impl DataError {
         if doing == "read" && source.kind() == io::ErrorKind::NotFound {
             return DataError::Missing { path: path.to_owned() };
         }
-        DataError::Io { doing, path: path.to_owned(), source }
+        let hint = limit_hint(&source);
+        DataError::Io { doing, path: path.to_owned(), source, hint }
     }
 }

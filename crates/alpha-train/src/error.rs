@@ -1,7 +1,6 @@
 //! What can go wrong while training, and the exit code of each case.
 //!
-//! A message says what was found and what was expected; where the user can do something about
-//! it, a blank line and a line `hint: …` follow.
+//! The message says what was found and what was expected, the help of [`miette::Diagnostic`] what the user can do next.
 
 use std::{
     error::Error,
@@ -15,10 +14,10 @@ use alpha_tensor::BackendError;
 use helios::HeliosError;
 
 /// The error of this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum TrainError {
     /// The operating system refused.
-    #[error("cannot {action} `{}`: {source}{}", path.display(), io_hint(source))]
+    #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
         /// The action: `read`, `write`, `create` …
         action: &'static str,
@@ -26,32 +25,33 @@ pub enum TrainError {
         path: PathBuf,
         /// Its answer.
         source: io::Error,
+        /// About limits.
+        #[help]
+        hint: Option<&'static str>,
     },
     /// No space left. Whatever had been written before is still there.
-    #[error(
-        "the disk is full: `{}` could not be written; what was there before is intact\n\n\
-         hint: free some space, then continue from the newest checkpoint with `--resume=auto`",
-        path.display()
-    )]
+    #[error("the disk is full: `{}` could not be written; what was there before is intact", path.display())]
+    #[diagnostic(help("free some space, then continue from the newest checkpoint with `--resume=auto`"))]
     DiskFull {
         /// The file that could not be written.
         path: PathBuf,
     },
     /// The data of a resumed run is not what it was.
-    #[error(
-        "the data is not what it was when the run began: {what}\n\nhint: give the data that the run began with; to go on with \
+    #[error("the data is not what it was when the run began: {what}")]
+    #[diagnostic(help(
+        "give the data that the run began with; to go on with \
          the data that is there, add `--allowDataChange`: the run then differs from one that was never interrupted"
-    )]
+    ))]
     DataChanged {
         /// What differs.
         what: String,
     },
     /// A folder for a new run holds other things under the names that a run uses.
-    #[error(
-        "the run folder `{}` holds `{name}`, {why}\n\nhint: a run writes files of that name: give it a folder of its own \
-         with `--runDir`",
-        path.display()
-    )]
+    #[error("the run folder `{}` holds `{name}`, {why}", path.display())]
+    #[diagnostic(help(
+        "a run writes files of that name: give it a folder of its own \
+         with `--runDir`"
+    ))]
     RunDirTaken {
         /// The folder.
         path: PathBuf,
@@ -61,21 +61,18 @@ pub enum TrainError {
         why: &'static str,
     },
     /// The run folder was deleted, or moved to a place that cannot be found.
-    #[error(
-        "the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's\n\n\
-         hint: nothing was written into it; the checkpoints up to here lie where it was moved to",
-        path.display()
-    )]
+    #[error("the run folder `{}` was moved or deleted while the run was in it, and what is there now is not this run's", path.display())]
+    #[diagnostic(help("nothing was written into it; the checkpoints up to here lie where it was moved to"))]
     RunDirGone {
         /// The folder.
         path: PathBuf,
     },
     /// A checkpoint and the configuration of its run do not belong together.
-    #[error(
-        "the run's `config.json` says {key}={now}, and its checkpoint `{}` was made with {key}={then}\n\nhint: restore the \
-         file; `--init` begins another run with these weights",
-        checkpoint.display()
-    )]
+    #[error("the run's `config.json` says {key}={now}, and its checkpoint `{}` was made with {key}={then}", checkpoint.display())]
+    #[diagnostic(help(
+        "restore the \
+         file; `--init` begins another run with these weights"
+    ))]
     ConfigEdited {
         /// The checkpoint.
         checkpoint: PathBuf,
@@ -87,11 +84,11 @@ pub enum TrainError {
         then: String,
     },
     /// A tokenizer for weights that know another.
-    #[error(
-        "the tokenizer gives `{}` another id than `{}`, the tokenizer of these weights\n\nhint: leave `--tokenizer` out: the \
-         folder brings its own",
-        token.escape_debug(), path.display()
-    )]
+    #[error("the tokenizer gives `{}` another id than `{}`, the tokenizer of these weights", token.escape_debug(), path.display())]
+    #[diagnostic(help(
+        "leave `--tokenizer` out: the \
+         folder brings its own"
+    ))]
     OtherTokenizer {
         /// The weights' tokenizer.
         path: PathBuf,
@@ -99,20 +96,22 @@ pub enum TrainError {
         token: String,
     },
     /// Logits that are not finite.
-    #[error("the model's logits are not finite\n\nhint: its weights went wrong: sample from an earlier checkpoint")]
+    #[error("the model's logits are not finite")]
+    #[diagnostic(help("its weights went wrong: sample from an earlier checkpoint"))]
     NonfiniteLogits,
     /// A loss that is not finite, of a whole evaluation.
-    #[error("the loss is {loss}\n\nhint: the weights went wrong: evaluate an earlier checkpoint")]
+    #[error("the loss is {loss}")]
+    #[diagnostic(help("the weights went wrong: evaluate an earlier checkpoint"))]
     NonfiniteLoss {
         /// The loss.
         loss: f64,
     },
     /// The last update left weights that are not finite.
-    #[error(
-        "`{param}` is not finite after the last update; all is written down in `{}`\n\nhint: train again with a lower `--lr` or \
-         a `--gradClip`, or use an earlier checkpoint",
-        checkpoint.display()
-    )]
+    #[error("`{param}` is not finite after the last update; all is written down in `{}`", checkpoint.display())]
+    #[diagnostic(help(
+        "train again with a lower `--lr` or \
+         a `--gradClip`, or use an earlier checkpoint"
+    ))]
     NonfiniteEnd {
         /// The first bad parameter.
         param: String,
@@ -120,7 +119,8 @@ pub enum TrainError {
         checkpoint: PathBuf,
     },
     /// A file that a folder must hold is not there.
-    #[error("`{}` does not exist\n\nhint: {hint}", path.display())]
+    #[error("`{}` does not exist", path.display())]
+    #[diagnostic(help("{hint}"))]
     MissingFile {
         /// The file.
         path: PathBuf,
@@ -128,11 +128,8 @@ pub enum TrainError {
         hint: &'static str,
     },
     /// The folder of a run in the place of a checkpoint's.
-    #[error(
-        "`{}` is a run's folder, expected a checkpoint\n\nhint: the newest in it is `{}`",
-        path.display(),
-        newest.display()
-    )]
+    #[error("`{}` is a run's folder, expected a checkpoint", path.display())]
+    #[diagnostic(help("the newest in it is `{}`", newest.display()))]
     RunFolder {
         /// The folder.
         path: PathBuf,
@@ -140,7 +137,8 @@ pub enum TrainError {
         newest: PathBuf,
     },
     /// A file whose bytes are not what its format demands.
-    #[error("`{}` is broken: {why}\n\nhint: copy or download the file again, or use another checkpoint", path.display())]
+    #[error("`{}` is broken: {why}", path.display())]
+    #[diagnostic(help("copy or download the file again, or use another checkpoint"))]
     BrokenFile {
         /// The file.
         path: PathBuf,
@@ -148,10 +146,8 @@ pub enum TrainError {
         why: Box<dyn Error + Send + Sync>,
     },
     /// A key of a JSON file holds something that cannot be used.
-    #[error(
-        "`{key}` in `{}` is {found}, expected {expected}\n\nhint: correct the file, or give another folder",
-        path.display()
-    )]
+    #[error("`{key}` in `{}` is {found}, expected {expected}", path.display())]
+    #[diagnostic(help("correct the file, or give another folder"))]
     ConfigKey {
         /// The file.
         path: PathBuf,
@@ -163,11 +159,11 @@ pub enum TrainError {
         expected: String,
     },
     /// A model computes something that alpha does not.
-    #[error(
-        "`{key}` in `{}` is {found}; alpha computes {computed}\n\nhint: with another value in the file its weights would \
-         compute something else: give another model",
-        path.display()
-    )]
+    #[error("`{key}` in `{}` is {found}; alpha computes {computed}", path.display())]
+    #[diagnostic(help(
+        "with another value in the file its weights would \
+         compute something else: give another model"
+    ))]
     NotComputed {
         /// The file.
         path: PathBuf,
@@ -179,10 +175,8 @@ pub enum TrainError {
         computed: String,
     },
     /// A configuration read from a file describes an impossible model.
-    #[error(
-        "`{}` describes an impossible model: {source}\n\nhint: correct the file, or give another folder",
-        path.display()
-    )]
+    #[error("`{}` describes an impossible model: {source}", path.display())]
+    #[diagnostic(help("correct the file, or give another folder"))]
     ImpossibleModel {
         /// The file.
         path: PathBuf,
@@ -190,12 +184,8 @@ pub enum TrainError {
         source: ConfigError,
     },
     /// A tensor that the model needs is not in the checkpoint.
-    #[error(
-        "`{}` has no tensor `{tensor}`, expected one of shape {expected:?}; {}\n\n\
-         hint: check that `config.json` and the weights belong to the same model",
-        path.display(),
-        names_there(there)
-    )]
+    #[error("`{}` has no tensor `{tensor}`, expected one of shape {expected:?}; {}", path.display(), names_there(there))]
+    #[diagnostic(help("check that `config.json` and the weights belong to the same model"))]
     MissingTensor {
         /// File or folder.
         path: PathBuf,
@@ -207,11 +197,8 @@ pub enum TrainError {
         there: Vec<String>,
     },
     /// A tensor that the model does not have.
-    #[error(
-        "`{}` has a tensor `{tensor}` that the model has no place for\n\n\
-         hint: check that `config.json` and the weights belong to the same model",
-        path.display()
-    )]
+    #[error("`{}` has a tensor `{tensor}` that the model has no place for", path.display())]
+    #[diagnostic(help("check that `config.json` and the weights belong to the same model"))]
     ExtraTensor {
         /// File or folder.
         path: PathBuf,
@@ -219,11 +206,8 @@ pub enum TrainError {
         tensor: String,
     },
     /// A tensor of another shape.
-    #[error(
-        "tensor `{tensor}` in `{}` has shape {found:?}, expected {expected:?}\n\n\
-         hint: check that `config.json` and the weights belong to the same model",
-        path.display()
-    )]
+    #[error("tensor `{tensor}` in `{}` has shape {found:?}, expected {expected:?}", path.display())]
+    #[diagnostic(help("check that `config.json` and the weights belong to the same model"))]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -235,11 +219,8 @@ pub enum TrainError {
         expected: Vec<usize>,
     },
     /// A tensor of an element type that is not read.
-    #[error(
-        "tensor `{tensor}` in `{}` has dtype `{found}`, expected {expected}\n\n\
-         hint: save the model again in one of these",
-        path.display()
-    )]
+    #[error("tensor `{tensor}` in `{}` has dtype `{found}`, expected {expected}", path.display())]
+    #[diagnostic(help("save the model again in one of these"))]
     TensorDtype {
         /// The file.
         path: PathBuf,
@@ -257,15 +238,15 @@ pub enum TrainError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Found, expected and what to do.
+        /// What was found, and what was expected.
         why: &'static str,
+        /// What to do.
+        #[help]
+        hint: Option<&'static str>,
     },
     /// Another process trains in the run folder.
-    #[error(
-        "run folder `{}` is in use by {holder}\n\n\
-         hint: wait for that run to end, or choose another folder with `--runDir`",
-        path.display()
-    )]
+    #[error("run folder `{}` is in use by {holder}", path.display())]
+    #[diagnostic(help("wait for that run to end, or choose another folder with `--runDir`"))]
     RunDirInUse {
         /// The folder.
         path: PathBuf,
@@ -277,15 +258,18 @@ pub enum TrainError {
     Backend(#[from] BackendError),
     /// The data.
     #[error(transparent)]
+    #[diagnostic(transparent)]
     Data(#[from] DataError),
     /// The shape of the model.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no such GPU, or it cannot run the kernels.
-    #[error("{0}\n\nhint: {hint}", hint = .0.hint())]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Device(#[from] HeliosError),
     /// The device failed in the middle of a run.
-    #[error("{source}\n\nhint: {}", checkpoint.as_ref().map_or("the run had no checkpoint yet; start it again".to_owned(), |path| format!("`{}` is whole: go on from it with `--resume=auto`", path.display())))]
+    #[error("{source}")]
+    #[diagnostic(help("{}", checkpoint.as_ref().map_or("the run had no checkpoint yet; start it again".to_owned(), |path| format!("`{}` is whole: go on from it with `--resume=auto`", path.display()))))]
     DeviceLost {
         /// What happened.
         source: BackendError,
@@ -293,7 +277,8 @@ pub enum TrainError {
         checkpoint: Option<PathBuf>,
     },
     /// The run would not fit.
-    #[error("the run needs {} of memory, {} are free{}", format_bytes(*predicted_bytes), format_bytes(*free_bytes), fitting_hint(*fitting))]
+    #[error("the run needs {} of memory, {} are free", format_bytes(*predicted_bytes), format_bytes(*free_bytes))]
+    #[diagnostic(help("{}", fitting_hint(*fitting)))]
     TooLittleMemory {
         /// Predicted peak.
         predicted_bytes: usize,
@@ -303,7 +288,8 @@ pub enum TrainError {
         fitting: Option<(usize, usize)>,
     },
     /// The memory was there by the planning check, but could not be had: others use some of it.
-    #[error("{source}; there are {} in all, and others may use some{}", available_bytes.map_or("no figures of what there is".to_owned(), format_bytes), fitting_hint(*fitting))]
+    #[error("{source}; there are {} in all, and others may use some", available_bytes.map_or("no figures of what there is".to_owned(), format_bytes))]
+    #[diagnostic(help("{}", fitting_hint(*fitting)))]
     NoMemory {
         /// What was asked for.
         source: BackendError,
@@ -313,18 +299,15 @@ pub enum TrainError {
         fitting: Option<(usize, usize)>,
     },
     /// A warning of the planning check under `--strictPlanning`.
-    #[error(
-        "the planning check has warnings, and `--strictPlanning` makes them fatal\n\nhint: change the run, or leave `--strictPlanning` out"
-    )]
+    #[error("the planning check has warnings, and `--strictPlanning` makes them fatal")]
+    #[diagnostic(help("change the run, or leave `--strictPlanning` out"))]
     StrictPlanning,
     /// Loss or gradient became NaN or infinite.
     #[error(
-        "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}\n\n\
-         hint: the batch is in `{}`{}; `--resume` takes another `--gradClip`, and `--onNonfinite=skip` to leave such \
-         updates out; for a lower `--lr` start over, with `--init` from a checkpoint or without",
-        batch.display(),
-        state_before(checkpoint.as_deref())
+        "step {step} is not finite (loss {loss}, gradient norm {grad_norm}); the first tensor that went bad is {culprit}"
     )]
+    #[diagnostic(help("the batch is in `{}`{}; `--resume` takes another `--gradClip`, and `--onNonfinite=skip` to leave such \
+         updates out; for a lower `--lr` start over, with `--init` from a checkpoint or without", batch.display(), state_before(checkpoint.as_deref())))]
     Nonfinite {
         /// The step.
         step: u64,
@@ -340,11 +323,8 @@ pub enum TrainError {
         checkpoint: Option<PathBuf>,
     },
     /// The loop's socket cannot be reached.
-    #[error(
-        "cannot connect to `{}`, which `ALPHA_TURNS` names: {source}\n\n\
-         hint: start the run from `alpha loop`, or unset `ALPHA_TURNS` to train without it",
-        path.display()
-    )]
+    #[error("cannot connect to `{}`, which `ALPHA_TURNS` names: {source}", path.display())]
+    #[diagnostic(help("start the run from `alpha loop`, or unset `ALPHA_TURNS` to train without it"))]
     TurnsConnect {
         /// The socket.
         path: PathBuf,
@@ -352,10 +332,8 @@ pub enum TrainError {
         source: io::Error,
     },
     /// The loop went away.
-    #[error(
-        "the loop at the other end of `ALPHA_TURNS` is gone after step {step}: {source}\n\n\
-         hint: what the loop printed last says why; unset `ALPHA_TURNS` to train without it"
-    )]
+    #[error("the loop at the other end of `ALPHA_TURNS` is gone after step {step}: {source}")]
+    #[diagnostic(help("what the loop printed last says why; unset `ALPHA_TURNS` to train without it"))]
     TurnsLost {
         /// Steps done.
         step: u64,
@@ -363,19 +341,19 @@ pub enum TrainError {
         source: io::Error,
     },
     /// A line that the turn protocol does not have.
-    #[error(
-        "the loop at the other end of `ALPHA_TURNS` sent `{found}`, expected `go N` or `save`\n\n\
-         hint: docs/turns.md has the protocol; this is its version 1"
-    )]
+    #[error("the loop at the other end of `ALPHA_TURNS` sent `{found}`, expected `go N` or `save`")]
+    #[diagnostic(help("docs/turns.md has the protocol; this is its version 1"))]
     TurnsLine {
         /// What came.
         found: String,
     },
     /// A prompt without tokens.
-    #[error("the prompt has no tokens\n\nhint: give at least one with `--prompt`")]
+    #[error("the prompt has no tokens")]
+    #[diagnostic(help("give at least one with `--prompt`"))]
     EmptyPrompt,
     /// A prompt's token that the model does not know.
-    #[error("token {token} of the prompt is outside the vocabulary of {vocab}\n\nhint: give ids below {vocab}")]
+    #[error("token {token} of the prompt is outside the vocabulary of {vocab}")]
+    #[diagnostic(help("give ids below {vocab}"))]
     PromptToken {
         /// The token.
         token: u32,
@@ -383,9 +361,8 @@ pub enum TrainError {
         vocab: usize,
     },
     /// A prompt in words for a model without tokenizer.
-    #[error(
-        "`{word}` is not a token id, and the model has no tokenizer\n\nhint: give ids below {vocab}, separated by spaces"
-    )]
+    #[error("`{word}` is not a token id, and the model has no tokenizer")]
+    #[diagnostic(help("give ids below {vocab}, separated by spaces"))]
     PromptNotIds {
         /// What was given.
         word: String,
@@ -400,13 +377,13 @@ pub(crate) fn format_bytes(bytes: usize) -> String {
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
-fn io_hint(source: &io::Error) -> &'static str {
+fn io_hint(source: &io::Error) -> Option<&'static str> {
     match source.kind() {
-        io::ErrorKind::FileTooLarge => {
-            "\n\nhint: the file system or `ulimit -f` allows no larger file; raise the limit or use another disk, \
-             then continue from the newest checkpoint with `--resume=auto`"
-        }
-        _ => "",
+        io::ErrorKind::FileTooLarge => Some(
+            "the file system or `ulimit -f` allows no larger file; raise the limit or use another disk, \
+             then continue from the newest checkpoint with `--resume=auto`",
+        ),
+        _ => None,
     }
 }
 
@@ -429,11 +406,11 @@ fn fitting_hint(fitting: Option<(usize, usize)>) -> String {
     match fitting {
         Some((batch, accum_steps)) => {
             format!(
-                "\n\nhint: a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; add `--ignoreMemoryCheck` if \
+                "a step of as many sequences fits with `--batch={batch} --accumSteps={accum_steps}`; add `--ignoreMemoryCheck` if \
                  there is more memory"
             )
         }
-        None => "\n\nhint: even one sequence at a time does not fit; make the model or `--block` smaller, \
+        None => "even one sequence at a time does not fit; make the model or `--block` smaller, \
                  or try `--checkpoint=true`"
             .to_owned(),
     }
@@ -444,7 +421,10 @@ impl TrainError {
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> TrainError {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => TrainError::DiskFull { path: path.into() },
-            _ => TrainError::Io { action, path: path.into(), source },
+            _ => {
+                let hint = io_hint(&source);
+                TrainError::Io { action, path: path.into(), source, hint }
+            }
         }
     }
 
@@ -467,6 +447,8 @@ impl TrainError {
 
 #[cfg(test)]
 mod tests {
+    use miette::Diagnostic as _;
+
     use super::*;
 
     #[test]
@@ -479,7 +461,7 @@ mod tests {
     fn a_full_disk_is_told_apart_from_other_errors() {
         let full = TrainError::io("write", Path::new("a"), io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, TrainError::DiskFull { .. }));
-        assert!(full.to_string().contains("hint: free some space"));
+        assert!(full.help().is_some_and(|hint| hint.to_string().starts_with("free some space")));
         let denied = TrainError::io("write", Path::new("a"), io::Error::from(io::ErrorKind::PermissionDenied));
         assert_eq!((denied.exit_code(), denied.to_string()), (1, "cannot write `a`: permission denied".into()));
     }

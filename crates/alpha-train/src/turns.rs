@@ -249,7 +249,7 @@ mod tests {
         let (mut turns, mut peer) = connected();
         peer.write_all(b"go 1\n").unwrap();
         turns.next_order(0, &|| false).unwrap();
-        turns.fail("`données` is broken\n\nhint: fix it");
+        turns.fail("`données` is broken\nin two lines");
         assert_eq!(said(turns, peer), "failed `donn?es` is broken\n");
     }
 

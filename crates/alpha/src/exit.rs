@@ -75,15 +75,13 @@ impl Failure {
         Failure::new(exit, "")
     }
 
-    /// A message may bring its own hint: a line that begins with `hint: `.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        let message = message.into();
-        match message.split_once("\nhint: ") {
-            Some((message, hint)) => {
-                Failure { exit, message: message.trim_end().to_owned(), hint: Some(hint.trim_end().to_owned()) }
-            }
-            None => Failure { exit, message, hint: None },
-        }
+        Failure { exit, message: message.into(), hint: None }
+    }
+
+    /// An error of the engine, with its hint.
+    pub(crate) fn of(exit: Exit, error: &impl miette::Diagnostic) -> Failure {
+        Failure { exit, message: error.to_string(), hint: error.help().map(|hint| hint.to_string()) }
     }
 
     /// Prints the failure to stderr.
@@ -142,7 +140,7 @@ impl From<TrainError> for Failure {
             3 => Exit::Unavailable,
             _ => Exit::Failed,
         };
-        Failure::new(exit, error.to_string())
+        Failure::of(exit, &error)
     }
 }
 
@@ -151,9 +149,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hint_inside_a_message_is_found() {
-        let failure = Failure::failed("`x` is empty\n\nhint: fill it");
-        assert_eq!(failure, Failure::failed("`x` is empty").hint("fill it"));
+    fn an_error_of_the_data_brings_its_hint() {
+        let failure = Failure::from(DataError::Empty { path: "x".into() });
+        assert_eq!(failure, Failure::failed("`x` is empty").hint("give a file with text or tokens in it"));
         assert_eq!(failure.exit(), Exit::Failed);
     }
 }

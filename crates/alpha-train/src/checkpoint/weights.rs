@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use alpha_nn::ParamLayout;
@@ -116,9 +116,12 @@ pub fn load_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Backend) 
                 })?;
             }
             (None, Some(found)) => {
-                let why = "is not zero, but `config.json` says `\"alpha_bias\": false`";
-                source
-                    .check_values(&found, entry.len(), why, |_, values| Ok(values.iter().all(|&value| value == 0.0)))?;
+                let fault = |path, tensor| {
+                    let why = "is not zero, but `config.json` says `\"alpha_bias\": false`";
+                    TrainError::TensorValues { path, tensor, why, hint: None }
+                };
+                let is_zero = |_, values: &[f32]| Ok(values.iter().all(|&value| value == 0.0));
+                source.check_values(&found, entry.len(), fault, is_zero)?;
             }
             (_, None) => {}
         }
@@ -135,7 +138,8 @@ pub fn load_finite_params(dir: &Path, layout: &ParamLayout, backend: &mut dyn Ba
         Some(param) => Err(TrainError::TensorValues {
             path: dir.into(),
             tensor: param.name.clone(),
-            why: "has values that are not finite\n\nhint: use a checkpoint from before the training went wrong",
+            why: "has values that are not finite",
+            hint: Some("use a checkpoint from before the training went wrong"),
         }),
     }
 }
@@ -284,12 +288,12 @@ impl Source {
         Ok(())
     }
 
-    /// Reads a tensor in chunks and fails, for the reason given, on one that is not right.
+    /// Reads a tensor in chunks; one that is not right is a `fault` of this file and tensor.
     fn check_values(
         &mut self,
         found: &Found,
         len: usize,
-        why: &'static str,
+        fault: impl Fn(PathBuf, String) -> TrainError,
         mut is_right: impl FnMut(usize, &[f32]) -> Result<bool, TrainError>,
     ) -> Result<(), TrainError> {
         let file = &mut self.files[found.file];
@@ -298,7 +302,7 @@ impl Source {
             if is_right(first, values)? {
                 return Ok(());
             }
-            Err(TrainError::TensorValues { path: path.clone(), tensor: found.name.clone(), why })
+            Err(fault(path.clone(), found.name.clone()))
         })
     }
 
@@ -309,10 +313,14 @@ impl Source {
         let Some(found) = self.tensors.get(HEAD).filter(|_| head == wte && has_both).cloned() else {
             return Ok(());
         };
-        let why = "differs from `wte.weight`, but `config.json` says that the two are tied\n\n\
-                   hint: set `\"tie_word_embeddings\": false` in `config.json`";
+        let fault = |path, tensor| TrainError::TensorValues {
+            path,
+            tensor,
+            why: "differs from `wte.weight`, but `config.json` says that the two are tied",
+            hint: Some("set `\"tie_word_embeddings\": false` in `config.json`"),
+        };
         let mut embedding = vec![0.0; CHUNK.min(wte.len())];
-        self.check_values(&found, wte.len(), why, |first, values| {
+        self.check_values(&found, wte.len(), fault, |first, values| {
             let embedding = &mut embedding[..values.len()];
             backend.read(Region::Params, wte.offset + first, embedding)?;
             Ok(embedding.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()))

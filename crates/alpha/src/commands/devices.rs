@@ -11,7 +11,10 @@ use clap::{ArgAction, Args};
 use helios::{DeviceChoice, DeviceInfo, DevicePeaks, Kernels, Options, Variant};
 use serde_json::{Value, json};
 
-use crate::{exit::Failure, output};
+use crate::{
+    exit::{Exit, Failure},
+    output,
+};
 
 /// The flags of `alpha devices`.
 #[derive(Args, Clone, Debug)]
@@ -44,7 +47,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     if let Some(chosen) = &chosen {
         let peaks = gpus.iter().find(|gpu| gpu.info.index == chosen.index).and_then(|gpu| gpu.peaks.as_ref());
         if let Some(Err(why)) = peaks {
-            return Err(Failure::failed(why.to_string()));
+            return Err(Failure::of(Exit::Failed, why));
         }
     }
     let text = if flags.json {

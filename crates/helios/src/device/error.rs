@@ -3,13 +3,18 @@
 use crate::kernels::{Variant, VariantError};
 
 /// Why there is no device to run on. [`HeliosError::hint`] says what to do.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
 pub enum HeliosError {
     /// The system has no device.
     #[error("no GPU found: looked for Vulkan, Metal and DX12 devices")]
+    #[diagnostic(help(
+        "install the driver of your card; on Debian `apt-get install mesa-vulkan-drivers` has those for AMD and Intel, and a slow \
+         one without any GPU; or run with `--backend=cpu`"
+    ))]
     NoDevice,
     /// A number or name that fits no device.
     #[error("no device `{asked}` among: {found}")]
+    #[diagnostic(help("`alpha devices` lists them; give a number or a part of one name"))]
     NoSuchDevice {
         /// The user's text.
         asked: String,
@@ -18,6 +23,7 @@ pub enum HeliosError {
     },
     /// A name that fits several devices.
     #[error("`{asked}` fits several devices: {found}")]
+    #[diagnostic(help("give the number"))]
     Ambiguous {
         /// The user's text.
         asked: String,
@@ -26,6 +32,7 @@ pub enum HeliosError {
     },
     /// A kernel that the user named and that the device cannot run.
     #[error("`--matmul={pinned}` cannot run on `{device}`: {why}")]
+    #[diagnostic(help("leave `--matmul` out, or give a smaller one"))]
     Pinned {
         /// The kernel.
         pinned: Variant,
@@ -36,6 +43,9 @@ pub enum HeliosError {
     },
     /// The device does not compute what the reference computes.
     #[error("`{device}` failed its self-test: {why}")]
+    #[diagnostic(help(
+        "update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`; please report it"
+    ))]
     SelfTest {
         /// Its name.
         device: String,
@@ -46,6 +56,7 @@ pub enum HeliosError {
     },
     /// The device or its driver lacks something.
     #[error("`{device}` cannot run the kernels: {why}")]
+    #[diagnostic(help("update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`"))]
     Lacks {
         /// Its name.
         device: String,
@@ -54,27 +65,4 @@ pub enum HeliosError {
         /// What is missing.
         why: String,
     },
-}
-
-impl HeliosError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> String {
-        let other_driver = |driver: &str| {
-            format!("update the driver ({driver}), choose another `--device`, or run with `--backend=cpu`")
-        };
-        match self {
-            HeliosError::NoDevice => {
-                "install the driver of your card; on Debian `apt-get install mesa-vulkan-drivers` has those for AMD and \
-                 Intel, and a slow one without any GPU; or run with `--backend=cpu`"
-                    .to_owned()
-            }
-            HeliosError::NoSuchDevice { .. } => {
-                "`alpha devices` lists them; give a number or a part of one name".to_owned()
-            }
-            HeliosError::Ambiguous { .. } => "give the number".to_owned(),
-            HeliosError::Pinned { .. } => "leave `--matmul` out, or give a smaller one".to_owned(),
-            HeliosError::SelfTest { driver, .. } => format!("{}; please report it", other_driver(driver)),
-            HeliosError::Lacks { driver, .. } => other_driver(driver),
-        }
-    }
 }
