@@ -69,7 +69,7 @@ pub(super) fn by_key(session: &Session, key: &str) -> Result<Option<Attempt>, Lo
 /// start over.
 pub(super) fn key(session: &Session, built_arms: &BuiltArms, tier: Tier, anew: Option<Randomization>) -> String {
     let workload = &session.config.workload;
-    let mut parts = built_arms.revisions.each_ref().map(|side| side.binary.clone()).to_vec();
+    let mut parts = built_arms.revisions.each_ref().map(|revision| revision.binary.clone()).to_vec();
     parts.extend([workload.command.clone(), workload.steps.to_string(), session.machine.fingerprint()]);
     parts.extend([built_arms.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
     // Two targets may run the same command with other guards, and trainers may read environment variables.

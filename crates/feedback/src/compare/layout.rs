@@ -4,7 +4,7 @@
 //!
 //! A build command with `{layout}` can build the same source in other layouts; 0 is the source's own order. The
 //! self-test measures how much they differ. A gain must exceed what two layouts may differ by. One beyond all doubt
-//! needs nothing more; any other is confirmed over several layouts of both sides, and so is every gain where noise
+//! needs nothing more; any other is confirmed over several layouts of both arms, and so is every gain where noise
 //! hides how much layouts differ. Where layouts cannot be varied, a fixed floor takes their place.
 
 use std::{
@@ -36,7 +36,7 @@ pub enum Stage {
     Confirmation,
 }
 
-/// Layouts of both sides for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order,
+/// Layouts of both arms for a stage, by [`Arm::index`]. The baseline's are the same numbers each time, in drawn order,
 /// so that they are built once for all attempts on it; the candidate's are drawn, so that nobody can choose a source
 /// that does well in them. No two stages share one.
 pub fn drawn(draws: Randomization, stage: Stage) -> [Vec<u32>; 2] {

@@ -22,7 +22,7 @@ pub struct CompareReport {
     pub verdict: Verdict,
     /// The verdict's reason, in a sentence.
     pub reason: String,
-    /// Whether both sides were the same program on purpose.
+    /// Whether both arms were the same program on purpose.
     pub identical: bool,
     /// Gain in tok/s, per cent; none before the first look.
     pub speedup_pct: Option<f64>,

@@ -462,7 +462,7 @@ fn body(
 fn instrument(session: &mut Session, options: &CommitOptions, progress: &dyn Progress) -> Result<Landed, LoopError> {
     let mut built_arms = built_arms::of_instrument(session, progress)?;
     stand_on_head(session, &mut built_arms)?;
-    let trees = built_arms.revisions.each_ref().map(|side| side.tree.as_str());
+    let trees = built_arms.revisions.each_ref().map(|revision| revision.tree.as_str());
     let weaker = weakened::trailers(&session.repository, trees, options.weakens.as_deref())?;
     let record = crate::land::instrument_change::measure(session, &built_arms, progress)?;
     let mut text = format!(

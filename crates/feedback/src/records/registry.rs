@@ -80,7 +80,7 @@ pub struct Asked {
 impl Entry {
     /// The entry of an attempt as it stands.
     pub fn of(attempt: &Attempt, began: Timestamp) -> Entry {
-        let sides = [&attempt.baseline, &attempt.candidate];
+        let revisions = [&attempt.baseline, &attempt.candidate];
         // White space does not make another command.
         let words: Vec<&str> = attempt.manifest.command.split_whitespace().collect();
         let hash = blake3::hash(words.join(" ").as_bytes()).to_hex();
@@ -89,8 +89,8 @@ impl Entry {
             key: attempt.key.clone(),
             target: attempt.manifest.target.clone(),
             baseline: attempt.baseline.commit.clone(),
-            trees: sides.map(|side| side.measured_tree.clone()),
-            binaries: sides.map(|side| side.binary.clone()),
+            trees: revisions.map(|revision| revision.measured_tree.clone()),
+            binaries: revisions.map(|revision| revision.binary.clone()),
             machine: attempt.machine.fingerprint(),
             command: hash[..32].to_owned(),
             began,

@@ -141,7 +141,7 @@ fn beside(
     progress: &dyn Progress,
 ) -> Result<Option<Beside>, LoopError> {
     let built_arms = built_arms::of_commits(session, reference, commit, progress)?;
-    let binaries = built_arms.revisions.each_ref().map(|side| side.binary.clone());
+    let binaries = built_arms.revisions.each_ref().map(|revision| revision.binary.clone());
     if binaries[0] == binaries[1] {
         return Ok(None);
     }
@@ -180,9 +180,9 @@ pub fn problems(session: &Session, attempt: &Attempt, parent: &str) -> Result<Ve
     if reference.commit != commit {
         problems.push(format!("its reference is `{}`, the best accepted before is `{name}`", short(&reference.commit)));
     }
-    let sides = [(&reference.parent, &attempt.baseline), (&reference.candidate, &attempt.candidate)];
-    for (beside, side) in sides {
-        problems.extend(beside.as_ref().and_then(|beside| fault_of(session, beside, &side.binary)));
+    let revisions = [(&reference.parent, &attempt.baseline), (&reference.candidate, &attempt.candidate)];
+    for (beside, revision) in revisions {
+        problems.extend(beside.as_ref().and_then(|beside| fault_of(session, beside, &revision.binary)));
     }
     let is_slower = reference.parent.as_ref().is_some_and(|parent| parent.may_be_slower(attempt.epsilon_pct));
     if is_slower && reference.candidate.is_none() {
