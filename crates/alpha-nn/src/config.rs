@@ -70,12 +70,12 @@ pub struct ModelConfig {
     pub layer_norm_eps: f32,
 }
 
-/// Most layers.
+/// Largest number of layers.
 const MAX_LAYERS: usize = 10_000;
-/// Most elements of a parameter, or of one sequence's activation.
+/// Largest number of elements of a parameter, or of one sequence's activation.
 const MAX_TENSOR_ELEMENTS: usize = u32::MAX as usize;
 
-/// What is wrong with a [`ModelConfig`].
+/// Why a [`ModelConfig`] is impossible.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ConfigError {
     /// A size is zero.

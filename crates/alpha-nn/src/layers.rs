@@ -16,12 +16,12 @@ use crate::{
     params::{LayerTensors, WeightBias},
 };
 
-/// How attention finds keys and values.
+/// The keys and values of attention.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Context {
     /// Whole sequences.
     Sequences {
-        /// How many.
+        /// Their number.
         batch: usize,
     },
     /// New tokens of one sequence against a cache with this many positions.
@@ -55,7 +55,7 @@ pub(crate) struct Normed {
     rstd: Tensor,
 }
 
-/// What a transformer layer's backward needs.
+/// Tensors that a transformer layer's backward needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SavedLayer {
     ln_1: Normed,

@@ -9,7 +9,7 @@ use alpha_tensor::{
 
 use crate::config::{FeedForward, ModelConfig};
 
-/// How a parameter begins.
+/// Initial value of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Normal with mean 0 and this standard deviation.
@@ -47,7 +47,7 @@ pub struct ParamLayout {
     pub params: Vec<Param>,
     /// Elements of the region, padding included.
     pub region_len: usize,
-    /// The same by their role in the model.
+    /// Their tensors by role in the model.
     pub tensors: ParamTensors,
 }
 

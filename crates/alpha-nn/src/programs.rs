@@ -30,7 +30,7 @@ pub struct StepConfig {
     pub recompute: bool,
     /// Clip the gradient to this norm; 0 = off.
     pub grad_clip: f32,
-    /// Leave the update out when the norm exceeds this; 0 = off.
+    /// Skip the update when the norm exceeds this; 0 = off.
     pub spike_threshold: f32,
     /// AdamW's β₁.
     pub beta1: f32,
@@ -44,7 +44,7 @@ pub struct StepConfig {
     pub activations16: bool,
 }
 
-/// Where a program expects its tokens in [`Region::Inputs`].
+/// A program's tokens in [`Region::Inputs`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Inputs {
     /// Input tokens `[1, r]`.
@@ -74,7 +74,7 @@ pub struct TrainStep {
     middle: Option<Program>,
     last: Option<Program>,
     accum_steps: usize,
-    /// Where the tokens go.
+    /// The step's tokens.
     pub inputs: Inputs,
     /// Totals of the whole step.
     pub counters: Counters,
@@ -175,8 +175,8 @@ fn train_program(
     for (index, layer) in params.layers.iter().enumerate().rev() {
         let (input, mut kept) = saved[index];
         if step.recompute {
-            // The same operations on the same input give the same bits, dropout included. What
-            // forward wrote is used by nobody, so that the planner ends its life there.
+            // The same operations on the same input give the same bits, dropout included. Nothing reads
+            // the first copies, so the planner ends their lives in forward.
             kept = layers.layer(index, layer, input).1;
         }
         layers.layer_bwd(index, layer, &kept, dx);

@@ -6,7 +6,7 @@ pub enum Decay {
     /// Half a cosine from the peak to the minimum, reached at the last step
     /// (Loshchilov and Hutter, 2017, equation 5, without restarts).
     Cosine,
-    /// The peak all the way.
+    /// The peak at every step.
     Constant,
 }
 
@@ -15,13 +15,13 @@ pub enum Decay {
 pub struct Schedule {
     /// Peak learning rate.
     pub lr: f64,
-    /// Where the warm-up begins and the cosine ends.
+    /// Learning rate at which the warm-up begins and the cosine ends.
     pub lr_min: f64,
     /// Steps of linear warm-up; 0 for none.
     pub warmup_steps: u64,
     /// Steps of the whole run.
     pub total_steps: u64,
-    /// What follows the warm-up.
+    /// Shape after the warm-up.
     pub decay: Decay,
 }
 

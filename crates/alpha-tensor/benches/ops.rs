@@ -37,7 +37,6 @@ const WORKLOADS: [Workload; 3] = [
 /// Builds one-operation programs.
 struct Case {
     builder: ProgramBuilder,
-    tensors: Vec<Tensor>,
 }
 
 impl Case {
@@ -45,13 +44,11 @@ impl Case {
         let mut sizes = RegionSizes::default();
         sizes.set(Region::Inputs, 4096);
         sizes.set(Region::Results, Results::LEN);
-        Case { builder: ProgramBuilder::new(sizes), tensors: Vec::new() }
+        Case { builder: ProgramBuilder::new(sizes) }
     }
 
     fn tensor(&mut self, rows: usize, cols: usize) -> Tensor {
-        let tensor = self.builder.activation(rows, cols);
-        self.tensors.push(tensor);
-        tensor
+        self.builder.activation(rows, cols)
     }
 
     fn program(mut self, op: impl Into<Op>) -> Program {

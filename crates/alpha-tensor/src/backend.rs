@@ -1,4 +1,4 @@
-//! The contract between a program and whoever runs it.
+//! The contract between programs and the backends that run them.
 
 use crate::{
     op::Op,
@@ -22,11 +22,11 @@ pub struct RunArgs {
     pub lr: f32,
     /// Position of the first new token when decoding, else 0.
     pub position: usize,
-    /// Apply the update only if the one before was applied, as [`Region::Results`] still says: a step that was enqueued
+    /// Apply the update only if [`Region::Results`] says that the one before was applied: a step that was enqueued
     /// behind one that ends the run changes nothing.
     pub is_chained: bool,
-    /// Every gradient is so many times larger until [`crate::op::GradNorm`] and [`crate::op::AdamW`] divide by it, so that
-    /// small ones are not 0 in 16 bits (Micikevicius et al., 2018, section 3.2). A power of two.
+    /// Factor of every gradient until [`crate::op::GradNorm`] and [`crate::op::AdamW`] divide by it, so that small gradients
+    /// do not become 0 in 16 bits (Micikevicius et al., 2018, section 3.2). A power of two.
     pub loss_scale: f32,
 }
 
@@ -36,14 +36,14 @@ impl Default for RunArgs {
     }
 }
 
-/// What a program hands back: [`Region::Results`], in this order.
+/// The numbers that a program hands back: [`Region::Results`], in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Results {
     /// Set by [`crate::op::LossSum`].
     pub loss: f32,
     /// Global L2 norm of the mean gradient before clipping.
     pub grad_norm: f32,
-    /// What the gradient was multiplied with.
+    /// Factor of the gradient.
     pub clip_coef: f32,
     /// Whether the optimiser applied the update.
     pub is_applied: bool,
@@ -69,7 +69,7 @@ impl Results {
     }
 }
 
-/// Why a backend did not do what it was asked.
+/// Why a backend refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The operation cannot run here; nothing else is tried in its place.
@@ -79,38 +79,38 @@ pub enum BackendError {
         op: &'static str,
         /// The backend.
         backend: &'static str,
-        /// What is missing.
+        /// The reason.
         why: String,
     },
-    /// Memory could not be had.
+    /// An allocation failed.
     #[error("out of memory: {asked_bytes} bytes asked for {what}")]
     OutOfMemory {
-        /// Bytes asked.
+        /// Bytes of the allocation.
         asked_bytes: usize,
-        /// For what.
+        /// Its purpose.
         what: &'static str,
     },
-    /// A device, or its driver, that failed or was lost.
+    /// A device or its driver failed, or the device was lost.
     #[error("`{device}` failed: {why}")]
     DeviceFailed {
         /// Its name.
         device: String,
-        /// What it or its driver said.
+        /// The message of the device or its driver.
         why: String,
     },
-    /// A program that was not prepared, or needs more than was.
+    /// A program that was not prepared, or needs more than was prepared.
     #[error("invalid program: {0}")]
     InvalidProgram(String),
 }
 
-/// What a device was asked to do, counted since it was opened.
+/// Counts of a device's work since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Launches {
     /// Kernels that were recorded.
     pub dispatches: u64,
     /// Recordings that were handed over.
     pub submissions: u64,
-    /// Times that the host waited for memory of the device, results aside.
+    /// Times that the host waited for memory of the device, not counting results.
     pub read_backs: u64,
 }
 
@@ -126,18 +126,18 @@ impl std::ops::Sub for Launches {
     }
 }
 
-/// A device with memory of its own, or one that says that it is none.
+/// A device, and where its memory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// What the device is called in records: its name, and `software` where it is not a GPU.
+    /// The device's name in records, with `software` where it is not a GPU.
     pub device: String,
-    /// Whether regions are in the host's memory after all.
+    /// Whether regions lie in the host's memory.
     pub is_host: bool,
-    /// Bytes of memory, where the driver says.
+    /// Bytes of memory, where the driver reports them.
     pub total_bytes: Option<u64>,
 }
 
-/// A maker of the operations. A backend owns one buffer per [`Region`] and runs programs on them.
+/// Owns one buffer per [`Region`] and runs programs on them.
 pub trait Backend {
     /// `cpu`, `cpu_ref`, `helios`.
     fn name(&self) -> &'static str;
@@ -147,12 +147,12 @@ pub trait Backend {
         None
     }
 
-    /// Sentences for whoever runs it, each once: the device, what it could not keep.
+    /// Notes for the user, each returned once: which device it is, what could not be cached.
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What the device was asked to do so far; none where programs run on the host.
+    /// Counts of the device's work so far; none where programs run on the host.
     fn launches(&self) -> Option<Launches> {
         None
     }
@@ -160,8 +160,8 @@ pub trait Backend {
     /// Bytes that [`Backend::prepare`] will allocate beyond the regions themselves.
     fn scratch_bytes(&self, programs: &[&Program]) -> usize;
 
-    /// Allocates the regions, zeroed, and whatever the programs need, once, before the first run.
-    /// Fails if an operation of a program cannot run here. Calling it again starts afresh.
+    /// Allocates the regions, zeroed, and all else that the programs need, once, before the first run.
+    /// Fails if an operation of a program cannot run here. Calling it again starts over.
     fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError>;
 
     /// Copies `data` into an f32 region, starting at element `offset`.
@@ -173,22 +173,22 @@ pub trait Backend {
     /// Copies token ids into [`Region::Inputs`], starting at element `offset`, for the programs that run from here on.
     fn write_tokens(&mut self, offset: usize, tokens: &[u32]) -> Result<(), BackendError>;
 
-    /// Runs the program, or enqueues it: what is read afterwards is what it left. Allocates nothing. With a timeline, times
+    /// Runs the program or enqueues it; later reads see its results. Allocates nothing. With a timeline, times
     /// every operation, and returns when all are done.
     fn run(&mut self, program: &Program, args: &RunArgs, timeline: Option<&mut Timeline>) -> Result<(), BackendError>;
 
-    /// How many requests for results can be on their way while another step is enqueued; 0 where programs run at once.
+    /// Most requests for results that can be open while another step is enqueued; 0 where programs run immediately.
     fn results_ahead(&self) -> usize {
         0
     }
 
-    /// Asks for what the programs so far leave in [`Region::Results`], without waiting for it.
+    /// Requests the [`Region::Results`] that the programs so far leave, without waiting for them.
     fn request_results(&mut self) -> Result<(), BackendError>;
 
-    /// The oldest results that were asked for and not collected; waits for them.
+    /// The oldest requested results that were not collected; waits for them.
     fn collect_results(&mut self) -> Result<Results, BackendError>;
 
-    /// What the programs run so far left in [`Region::Results`], where nothing else was asked for.
+    /// The [`Region::Results`] that the programs so far leave, where no other request is open.
     fn results(&mut self) -> Result<Results, BackendError> {
         self.request_results()?;
         self.collect_results()

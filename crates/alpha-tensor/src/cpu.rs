@@ -38,17 +38,17 @@ use crate::{
     timeline::Timeline,
 };
 
-/// See the module's text.
+/// The fast CPU backend; see the module's text.
 pub struct CpuBackend {
     level: Level,
     pool: Pool,
     prepared: Prepared,
-    /// Results that were asked for.
+    /// Results that were requested.
     requested: Option<Results>,
 }
 
 impl CpuBackend {
-    /// A backend with this many threads (at least one) and the best instructions there are.
+    /// A backend with this many threads (at least one) and the best available instructions.
     pub fn new(threads: usize) -> Result<CpuBackend, BackendError> {
         CpuBackend::with_level(threads, Level::detect())
     }

@@ -2,7 +2,7 @@
 //!
 //! Generic over the number type: `RefBackend<f32>` trains, `RefBackend<f64>` makes finite
 //! differences meaningful. Operands are copied out of memory before results are stored, so
-//! that operations that work in place need no thought. One thread, no tricks; loops are in
+//! that operations that work in place need no special case. There is one thread; loops are in
 //! the order of the formulas in [`crate::op`], one file for each family there.
 
 mod float;
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct RefBackend<F> {
     memory: Memory<F>,
-    /// Results that were asked for.
+    /// Results that were requested.
     requested: Option<Results>,
 }
 
@@ -70,7 +70,7 @@ impl<F: Float> Memory<F> {
 }
 
 impl<F: Float> RefBackend<F> {
-    /// A backend without memory; [`Backend::prepare`] gives it some.
+    /// A backend without memory; [`Backend::prepare`] allocates it.
     pub fn new() -> RefBackend<F> {
         RefBackend::default()
     }
@@ -147,7 +147,7 @@ impl<F: Float> Backend for RefBackend<F> {
             let len = if region == Region::Inputs { self.memory.inputs.len() } else { self.region(region).len() };
             let needed = program.sizes().get(region);
             if needed > len {
-                let message = format!("it needs {needed} elements of {region:?}, prepared were {len}");
+                let message = format!("it needs {needed} elements of {region:?}, {len} were prepared");
                 return Err(BackendError::InvalidProgram(message));
             }
         }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn preparing_again_starts_afresh_and_spans_are_recorded() {
+    fn preparing_again_starts_over_and_spans_are_recorded() {
         let program = fill_program();
         let mut backend = RefBackend::<f32>::new();
         let mut timeline = Timeline::new(Instant::now(), 1, 1);

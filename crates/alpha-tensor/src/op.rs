@@ -45,7 +45,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// How a gradient is used that is added to, or assigned.
+    /// How an operation uses a gradient that it adds to or assigns.
     fn of_gradient(accumulate: bool) -> Access {
         if accumulate { Access::ReadWrite } else { Access::Write }
     }
@@ -56,7 +56,7 @@ impl Access {
     }
 }
 
-/// What is wrong with an operation; operands are counted as [`Op::visit`] visits them.
+/// A fault of an operation; operands are counted as [`Op::visit`] visits them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpFault {
     /// A size does not fit the other operands.
@@ -86,7 +86,7 @@ pub enum OpFault {
         what: &'static str,
         /// As given.
         divisor: usize,
-        /// What it must divide.
+        /// The number that it must divide.
         number: usize,
     },
     /// An operand is not in its region.
@@ -94,7 +94,7 @@ pub enum OpFault {
     OutsideRegion {
         /// Its number.
         operand: usize,
-        /// Where it is said to be.
+        /// As given.
         tensor: Tensor,
     },
     /// An operand that is written shares memory with another.
@@ -150,7 +150,7 @@ impl Shapes {
     }
 }
 
-/// What every operation can say about itself.
+/// The facts that every operation states about itself.
 pub trait Operation {
     /// Calls `f` for each operand, in a fixed order. Takes `&mut` so that the planner can
     /// give activations their place.
@@ -160,10 +160,10 @@ pub trait Operation {
     /// checks rely on this and on the operands' bounds.
     fn check(&self, shapes: &mut Shapes);
 
-    /// Floating-point operations, a multiply-add counted as two. Transcendentals count as one.
+    /// Floating-point operations, a multiply-add counted as two. A transcendental function counts as one.
     fn flops(&self) -> u64;
 
-    /// Bytes that must cross memory at least: every operand once for each direction, unless
+    /// The fewest bytes that must cross memory: every operand once for each direction, unless
     /// only part of an operand is touched.
     fn bytes(&self) -> u64
     where
@@ -189,7 +189,7 @@ macro_rules! operations {
             /// Names of all operations, in table order.
             pub const NAMES: &[&str] = &[$($name),*];
 
-            /// The operation's name as it stands in traces and errors.
+            /// The operation's name in traces and errors.
             pub fn name(&self) -> &'static str {
                 match self { $(Op::$variant(_) => $name,)* }
             }
@@ -199,7 +199,7 @@ macro_rules! operations {
                 match self { $(Op::$variant(op) => op.visit(f),)* }
             }
 
-            /// Whether the output may be the very tensor that is read: a residual, or dropout's input.
+            /// Whether the output may be the same tensor as an input: as the residual, or as dropout's input.
             pub fn allows_in_place(&self) -> bool {
                 match self {
                     Op::Linear(op) => op.residual == Some(op.out) && op.x != op.out,
@@ -267,7 +267,7 @@ operations! {
     Logits = "logits",
     /// Sum of token losses into the results.
     LossSum = "loss_sum",
-    /// Writes one value everywhere.
+    /// Fills a tensor with one value.
     Fill = "fill",
     /// Global gradient norm and clip coefficient.
     GradNorm = "grad_norm",

@@ -1,7 +1,7 @@
 //! Programs: a step written down once, as a list of operations with planned memory.
 //!
 //! [`ProgramBuilder`] collects operations on virtual activations; [`ProgramBuilder::build`]
-//! finds when each activation is alive and gives it a place, so that activations which are
+//! finds when each activation is alive and gives it an offset, so that activations which are
 //! never alive together share memory.
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     tensor::{ALIGN_ELEMENTS, Region, RegionSizes, Tensor},
 };
 
-/// Part of the step that an operation is booked under.
+/// Part of the step in which an operation's time counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Forward, loss included.
@@ -25,9 +25,9 @@ pub enum Phase {
 /// One operation in a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpCall {
-    /// What to do.
+    /// The operation.
     pub op: Op,
-    /// Where its time is booked.
+    /// The part of the step in which its time counts.
     pub phase: Phase,
     /// Transformer layer it belongs to, if any.
     pub layer: Option<u32>,
@@ -40,14 +40,14 @@ pub struct Counters {
     pub kernels: u64,
     /// Tensors read plus tensors written.
     pub tensor_passes: u64,
-    /// Bytes that must cross memory at least.
+    /// The fewest bytes that must cross memory.
     pub bytes: u64,
     /// Floating-point operations.
     pub flops: u64,
 }
 
 impl Counters {
-    /// Of one operation.
+    /// Counters of one operation.
     fn of(op: &Op) -> Counters {
         let mut tensor_passes = 0;
         op.clone().visit(&mut |_, access| tensor_passes += access.passes());
@@ -72,13 +72,13 @@ pub struct InvalidOp {
     pub index: usize,
     /// Its name.
     pub op: &'static str,
-    /// What is wrong with it.
+    /// Its fault.
     pub fault: OpFault,
 }
 
-/// A finished program. That there is one means that it was verified: the shapes of every operation fit together, every operand
-/// lies inside its region, and no operation writes memory that it also uses otherwise, but for the in-place uses that the
-/// operation documents. Backends build their unchecked accesses on this.
+/// A verified program: the shapes of every operation fit together, every operand lies inside its region, and no operation
+/// writes memory that it also uses otherwise, except for the in-place uses that the operation documents. The unchecked
+/// accesses of backends rely on this.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     ops: Vec<OpCall>,
@@ -102,7 +102,7 @@ impl Program {
         &self.ops
     }
 
-    /// What every region must hold at least.
+    /// The least size of every region.
     pub fn sizes(&self) -> &RegionSizes {
         &self.sizes
     }
@@ -158,7 +158,7 @@ pub struct ProgramBuilder {
     layer: Option<u32>,
 }
 
-/// Virtual activations are this far apart, more than any real one is long, so that a
+/// Virtual activations are this far apart, farther than any real one is long, so that a
 /// sub-range of one (a chunk of rows) still tells which it belongs to.
 const VIRTUAL_STRIDE: usize = 1 << 40;
 
@@ -168,12 +168,12 @@ impl ProgramBuilder {
         ProgramBuilder { ops: Vec::new(), sizes: fixed, activations: Vec::new(), phase: Phase::Forward, layer: None }
     }
 
-    /// Regions hold at least so much.
+    /// Makes the regions at least this large.
     pub fn reserve(&mut self, sizes: &RegionSizes) {
         self.sizes = self.sizes.max(sizes);
     }
 
-    /// Operations from here on are booked under this phase.
+    /// Operations from here on count in this phase.
     pub fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
     }
@@ -205,10 +205,10 @@ impl ProgramBuilder {
     }
 
     /// Plans the activations' memory and closes the program. `kept` activations (results that
-    /// the host reads) stay alive to the end; their planned places are returned in order.
+    /// the host reads) stay alive to the end; their planned tensors are returned in order.
     ///
     /// # Panics
-    /// Where operands do not fit together or lie outside their region: a fault of the code that pushed them.
+    /// Where operands do not fit together or lie outside their region: a bug in the code that pushed them.
     pub fn build(mut self, kept: &[Tensor]) -> (Program, Vec<Tensor>) {
         let lifetimes = self.lifetimes(kept);
         let mut offsets = vec![0; self.activations.len()];
@@ -256,7 +256,7 @@ impl ProgramBuilder {
     }
 }
 
-/// Whether the planner gives it its place.
+/// Whether the planner chooses its offset.
 fn is_activation(tensor: &Tensor) -> bool {
     matches!(tensor.region, Region::Activations | Region::Activations16)
 }

@@ -5,7 +5,7 @@
 //! so resuming is exact and evaluating can never move the training stream. Only 32-bit
 //! adds, rotations and xors are used, so a GPU computes the same bits.
 
-/// What a stream is for. Streams of different purposes never overlap.
+/// The purpose of a stream. Streams of different purposes never overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
@@ -33,7 +33,7 @@ impl Key {
         Key([seed as u32, (seed >> 32) as u32]).fold(purpose as u64)
     }
 
-    /// A sub-stream: of a step, a layer, a tensor …
+    /// A sub-stream, for instance of a step, a layer or a tensor.
     #[must_use]
     pub fn fold(self, index: u64) -> Key {
         Key(threefry2x32(self.0, [index as u32, (index >> 32) as u32]))

@@ -1,7 +1,7 @@
-//! Where numbers live: regions, tensors in them, and their sizes.
+//! Memory of a backend: regions, tensors in them, and their sizes.
 //!
 //! A backend owns one flat buffer per [`Region`]. A [`Tensor`] is a contiguous,
-//! row-major matrix inside a region; it is a name for memory, not the memory.
+//! row-major matrix inside a region; it names memory and does not own it.
 
 /// Elements of [`Region::Results`].
 pub const RESULTS_LEN: usize = 4;
@@ -74,7 +74,7 @@ impl RegionSizes {
         self.0[region.index()] = elements;
     }
 
-    /// Element-wise maximum: what two programs sharing the regions need.
+    /// Element-wise maximum: the sizes that two programs need if they share the regions.
     #[must_use]
     pub fn max(&self, other: &RegionSizes) -> RegionSizes {
         let mut sizes = *self;
@@ -120,7 +120,7 @@ impl Tensor {
         (self.len() * self.region.element_bytes()) as u64
     }
 
-    /// The same shape in another region: how a gradient or moment is found from its parameter.
+    /// The same matrix in another region: a parameter's gradient or moment.
     #[must_use]
     pub fn in_region(&self, region: Region) -> Tensor {
         Tensor { region, ..*self }

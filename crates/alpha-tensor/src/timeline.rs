@@ -15,7 +15,7 @@ pub struct Span {
 /// Spans of one program run: `spans[thread][op index]`.
 #[derive(Clone, Debug)]
 pub struct Timeline {
-    /// What times are counted from.
+    /// The time that spans are counted from.
     pub origin: Instant,
     threads: usize,
     ops: usize,

@@ -8,6 +8,7 @@ use alpha_train::{
     TrainError,
     run_dir::{Created, RunDir, check_is_free, check_is_read_elsewhere, read_run_config},
 };
+use miette::Diagnostic as _;
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -44,7 +45,7 @@ fn two_processes_do_not_share_a_folder() {
         let message = error.to_string();
         assert!(matches!(error, TrainError::RunDirInUse { .. }));
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
-        assert!(message.contains("hint:") && message.contains("--runDir"), "{message}");
+        assert!(error.help().is_some_and(|hint| hint.to_string().contains("--runDir")));
         assert_eq!(error.exit_code(), 1);
     }
     drop(first);

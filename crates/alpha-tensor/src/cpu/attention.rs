@@ -27,7 +27,7 @@ pub(super) fn scratch_len(block: usize, head_dim: usize) -> usize {
     2 * head_dim * padded_block + block * padded_head + 2 * QUERY_BLOCK * padded_head + 2 * QUERY_BLOCK * padded_block
 }
 
-/// Scratch space that is given out piece by piece.
+/// Scratch space that is handed out in pieces.
 struct Space<'a>(&'a mut [f32]);
 
 impl<'a> Space<'a> {
@@ -39,7 +39,7 @@ impl<'a> Space<'a> {
     }
 }
 
-/// Dropout on a row of probabilities: where it is dropped, and by what the rest is scaled.
+/// Dropout of a row of probabilities: which are dropped, and the factor of the rest.
 #[derive(Clone, Copy)]
 struct RowMask {
     key: Key,

@@ -1,4 +1,4 @@
-//! Walking a program: what it needs beside the regions, stages, and tasks.
+//! Walking a program: its memory, stages and tasks.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -41,8 +41,8 @@ fn partials_len(op: &Op) -> usize {
     if let Op::GradNorm(op) = op { optimizer::grad_norm_partials(op) } else { 0 }
 }
 
-/// Tasks of one stage. More than one a thread where that evens out the work, never so many
-/// that taking a task costs as much as doing it.
+/// Tasks of one stage: more than one for each thread where that balances the load, but never so small
+/// that taking a task costs as much as computing it.
 fn tasks(op: &Op, stage: usize, threads: usize) -> usize {
     match op {
         Op::Embedding(op) => embedding::tasks(op),
@@ -73,7 +73,7 @@ fn tasks(op: &Op, stage: usize, threads: usize) -> usize {
 #[repr(align(64))]
 struct Counter(AtomicUsize);
 
-/// How far a stage has come.
+/// Progress of a stage.
 struct StageProgress {
     /// Tasks taken from each thread's share.
     taken: Vec<Counter>,
@@ -93,9 +93,9 @@ impl StageProgress {
         }
     }
 
-    /// Gives this thread its share of the stage's tasks, in order, then what is left of others',
-    /// and returns when all are done. Nobody waits for a *thread*: one that another program keeps
-    /// from running holds up the others only if it has a task, and finds the work done later.
+    /// Gives this thread its share of the stage's tasks, in order, then the remaining tasks of others,
+    /// and returns when all are done. Threads wait for tasks, not for threads: one that another program
+    /// keeps from running delays the others only if it has a task.
     fn share(&self, tasks: usize, thread: usize, mut run: impl FnMut(usize)) {
         let threads = self.taken.len();
         for turn in 0..threads {
@@ -114,7 +114,7 @@ impl StageProgress {
     }
 }
 
-/// What programs run on, allocated before the first run.
+/// The memory that programs run on, allocated before the first run.
 pub(super) struct Prepared {
     threads: usize,
     pub(super) regions: [Buffer; Region::ALL.len()],
@@ -127,7 +127,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Nothing yet, for this many threads.
+    /// No memory yet, for this many threads.
     pub(super) fn empty(threads: usize) -> Prepared {
         let regions = std::array::from_fn(|_| Buffer::default());
         Prepared { threads, regions, scratch: Buffer::default(), partials: Buffer::default(), progress: Vec::new() }
@@ -146,7 +146,7 @@ impl Prepared {
         4 * (scratch + partials)
     }
 
-    /// Frees what there was and allocates for these programs.
+    /// Frees all memory, then allocates for these programs.
     pub(super) fn prepare(&mut self, sizes: &RegionSizes, programs: &[&Program]) -> Result<(), BackendError> {
         *self = Prepared::empty(self.threads);
         for region in Region::ALL {
@@ -160,7 +160,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Refuses a program that needs more than there is.
+    /// Refuses a program that needs more than was allocated.
     pub(super) fn check(&self, program: &Program) -> Result<(), BackendError> {
         for region in Region::ALL {
             let (needed, got) = (program.sizes().get(region), self.regions[region.index()].as_slice().len());
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What one thread does.
+    /// The work of one thread.
     pub(super) fn walk(&self, thread: usize) {
         let len = self.scratch_len;
         // SAFETY: the buffer holds `threads · len` elements; every thread has its own part.
@@ -272,8 +272,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Says what runs a task of each operation. Each becomes a kernel of its own, named by its operation: the compiler then
-/// keeps their code apart, and an edit of one compiles that one.
+/// Names the function that runs a task of each operation. Each becomes a kernel of its own, named after its operation: the
+/// compiler then keeps their code apart, and an edit of one recompiles that one alone.
 macro_rules! kernels {
     ($($op:ident => $module:ident::$run:ident;)*) => {
         $(impl Kernel for (&op::$op, Task<'_>) {

@@ -20,15 +20,15 @@ pub(super) const N_BLOCK: usize = 256;
 /// cache (4 KiB a way), which cannot hold [`MAX_ROWS`] of them: they are copied.
 const L1_ALIAS_STRIDE: usize = 1024;
 
-/// Up to so many rows of C, B too is read where it lies: copying it costs as much as multiplying it by some ten of them.
+/// Up to this many rows of C, B too is read in place: copying it costs as much as multiplying about ten rows by it.
 const MAX_ROWS_UNPACKED_B: usize = 192;
 
-/// Distance of the rows of such a copy: no power of two.
+/// Distance of the rows of a copy of A: not a power of two.
 const A_ROW_STRIDE: usize = K_BLOCK + 16;
 
-/// Packing space of one thread, in elements.
+/// Space of one thread for packing A, in elements.
 pub(super) const PACK_A_LEN: usize = MAX_ROWS * A_ROW_STRIDE;
-/// Packing space of one thread, in elements.
+/// Space of one thread for packing B, in elements.
 pub(super) const PACK_B_LEN: usize = K_BLOCK * N_BLOCK;
 
 /// A strided view: element (i, j) at `ptr + i·row_stride + j·col_stride`.
@@ -130,7 +130,7 @@ pub(super) unsafe fn pack_b<S: Simd>(s: S, k: usize, n: usize, b: View, to: &mut
     }
 }
 
-/// Rows ahead of the one being packed that are asked for.
+/// Rows ahead of the one being packed that are prefetched.
 const ROWS_AHEAD: usize = 8;
 
 /// [`pack_b`] where rows are contiguous: row by row, so that memory is read in long runs.
@@ -282,7 +282,7 @@ macro_rules! by_rows {
 }
 
 /// The next panel of A, brought into the second-level cache a part at a time while the current
-/// one is multiplied: its rows are short runs far apart, which hardware does not foresee.
+/// one is multiplied: its rows are short runs far apart, which the hardware does not prefetch.
 struct PanelPrefetch {
     line: *const f32,
     /// Lines of one run, runs, and the distance between their starts.

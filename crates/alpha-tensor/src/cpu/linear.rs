@@ -14,7 +14,7 @@ const M_BLOCK: usize = 384;
 const M_STEP: usize = 12;
 const N_STEP: usize = 32;
 
-/// How C is cut into tiles; tile numbers run along a row of tiles first, so that a thread's
+/// A division of C into tiles; tile numbers run along a row of tiles first, so that a thread's
 /// tasks are neighbouring rows (tokens), as in the operations before and after.
 pub(super) struct Grid {
     m: usize,
@@ -34,7 +34,7 @@ pub(super) struct Tile {
 
 impl Grid {
     /// Tiles for `C[m×n]` with sums of length `k`: one a thread for small products, some more
-    /// for large ones so that a disturbed thread does not hold up the other.
+    /// for large ones so that a disturbed thread does not delay the others.
     pub(super) fn new(m: usize, n: usize, k: usize, threads: usize) -> Grid {
         let is_large = m * n * k > 16_000_000;
         let wanted = if threads == 1 { 1 } else { threads * if is_large { 4 } else { 1 } };
@@ -80,7 +80,7 @@ impl Product {
     /// Computes one tile.
     ///
     /// # Safety
-    /// The views cover the whole matrices; the tile of C is not touched by anybody else.
+    /// The views cover the whole matrices; no other task touches the tile of C.
     #[inline(always)]
     pub(super) unsafe fn compute<S: Simd>(&self, s: S, tile: Tile, scratch: &mut [f32]) {
         let (pack_a, pack_b) = scratch.split_at_mut(PACK_A_LEN);

@@ -98,7 +98,7 @@ impl Memory<'_> {
     /// Elements `start..end` of a tensor, to write.
     ///
     /// # Safety
-    /// Nobody else touches these elements during the stage, and the caller holds no other
+    /// No other task touches these elements during the stage, and the caller holds no other
     /// slice of them.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "tasks write disjoint parts of shared memory")]
@@ -142,7 +142,7 @@ pub(super) struct Task<'a> {
     pub(super) threads: usize,
     pub(super) stage: usize,
     pub(super) index: usize,
-    /// The thread's own.
+    /// The thread's scratch space.
     pub(super) scratch: &'a mut [f32],
 }
 

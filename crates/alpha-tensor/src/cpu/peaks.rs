@@ -1,4 +1,4 @@
-//! What this processor can do at most: measured, for rooflines.
+//! Measured peaks of this processor, for rooflines.
 
 use std::{hint::black_box, time::Instant};
 

@@ -1,6 +1,6 @@
 //! Threads that run one closure together.
 //!
-//! A thread that waits spins for a moment, then gives its time slice away: operations follow
+//! A thread that waits spins for a moment, then yields its time slice: operations follow
 //! each other within microseconds, but another program may need the core. Between runs
 //! threads spin a little longer, then sleep.
 
@@ -18,7 +18,7 @@ const WAIT_SPINS: u32 = 4_000;
 /// Spins and yields before an idle worker sleeps.
 const IDLE_SPINS: u32 = 20_000;
 
-/// Waits until `is_ready`, spinning for a moment, then giving the time slice away.
+/// Waits until `is_ready`, spinning for a moment, then yielding the time slice.
 pub(super) fn wait_until(is_ready: impl Fn() -> bool) {
     let mut spins = 0;
     while !is_ready() {
@@ -27,7 +27,7 @@ pub(super) fn wait_until(is_ready: impl Fn() -> bool) {
     }
 }
 
-/// What the workers are to run: a pointer to the caller's closure, valid while `pending > 0`.
+/// The workers' job: a pointer to the caller's closure, valid while `pending > 0`.
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
@@ -112,7 +112,7 @@ fn work(shared: &Shared, index: usize) {
     }
 }
 
-/// A panicking kernel is a bug, and the other threads would wait for its tasks for ever.
+/// A panicking kernel is a bug, and the other threads would wait for its tasks forever.
 fn run_or_abort(job: Job<'_>, index: usize) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index))).is_err() {
         std::process::abort();

@@ -1,7 +1,7 @@
 //! Vectors of f32, one type per instruction set, chosen at run time.
 //!
-//! A value of a [`Simd`] type is a witness that the processor has its instructions: it can only
-//! be had from [`Level::detect`] and [`dispatch`]. Kernels are written once against the trait;
+//! A value of a [`Simd`] type is a witness that the processor has its instructions: it comes only
+//! from [`Level::detect`] and [`dispatch`]. Kernels are written once against the trait;
 //! `dispatch` compiles them once per instruction set.
 
 #[cfg(target_arch = "x86_64")]
@@ -152,7 +152,7 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn reduce_add(self, a: Self::F) -> f32;
     fn reduce_max(self, a: Self::F) -> f32;
 
-    /// Asks for a cache line to be brought into the second-level cache; any address will do.
+    /// Asks for a cache line to be brought into the second-level cache; any address is allowed.
     #[inline(always)]
     fn prefetch(self, _: *const f32) {}
 
@@ -199,7 +199,7 @@ pub(super) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
     s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
 }
 
-/// Number of lanes, for macros that have a value and no type.
+/// Number of lanes, for macros, which have a value but no type.
 #[inline(always)]
 pub(super) fn lanes<S: Simd>(_: S) -> usize {
     S::LANES
@@ -218,10 +218,10 @@ pub(super) fn store_at<S: Simd>(s: S, to: &mut [f32], at: usize, len: usize, x: 
 }
 
 /// `update!(s, out, |at, len, x| …)` replaces every vector `x` of `out`, beginning at `at` and
-/// `len` long (shorter than a vector only at the end), by what the body gives.
+/// `len` long (shorter than a vector only at the end), by the body's value.
 ///
-/// A macro and not a function with a closure: a closure knows nothing of the instructions that
-/// its caller is compiled for, and the compiler does not always inline it.
+/// A macro instead of a function with a closure: a closure is not compiled with its caller's
+/// instructions, and the compiler does not always inline it.
 macro_rules! update {
     ($s:expr, $out:expr, |$at:pat_param, $len:pat_param, $x:pat_param| $body:expr) => {{
         let (simd, out): (_, &mut [f32]) = ($s, $out);

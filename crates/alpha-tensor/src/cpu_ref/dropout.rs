@@ -20,7 +20,7 @@ impl Mask {
         Mask { key, threshold: mask.threshold(), scale: mask.scale() }
     }
 
-    /// What the element is multiplied with: 0 or `1/(1 − p)`.
+    /// The element's factor: 0 or `1/(1 − p)`.
     pub(super) fn factor<F: Float>(&self, row: usize, col: usize) -> F {
         if DropoutMask::keeps(self.key, self.threshold, row, col) { F::from_f32(self.scale) } else { F::ZERO }
     }

@@ -5,7 +5,7 @@ use std::{
     ops::{Add, AddAssign, Div, Mul, Neg, Sub},
 };
 
-/// What the reference needs of a number: f32 or f64.
+/// A number of the reference: f32 or f64.
 pub trait Float:
     Copy
     + Debug

@@ -74,7 +74,7 @@ impl Operation for SwigluBwd {
 /// `out = value` everywhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fill {
-    /// What is written.
+    /// The tensor.
     pub out: Tensor,
     /// The value.
     pub value: f32,

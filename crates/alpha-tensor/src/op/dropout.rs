@@ -6,7 +6,7 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Which mask: probability of zero, and the site that makes it different from every other.
+/// A mask: its probability of zero, and the site that sets it apart from all other masks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutMask {
     /// Probability that an element is dropped, in `(0, 1)`.
@@ -26,7 +26,7 @@ impl DropoutMask {
         (f64::from(self.p) * 4_294_967_296.0) as u32
     }
 
-    /// What a kept element is multiplied with.
+    /// The factor of a kept element.
     pub fn scale(&self) -> f32 {
         1.0 / (1.0 - self.p)
     }

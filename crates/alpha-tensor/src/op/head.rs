@@ -9,7 +9,7 @@ pub const IGNORED_TARGET: u32 = u32::MAX;
 
 /// `loss[r] = logsumexp(logits[r]) − logits[r, targets[r]]`, 0 for ignored targets.
 /// Leaves `dlogits = (softmax(logits) − onehot(target))·grad_scale·loss_scale` (0 for ignored rows) in
-/// `scratch`, in a layout that is the backend's own; only [`HeadBwd`] may read it.
+/// `scratch`, in a layout of the backend's choice; only [`HeadBwd`] may read it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {
     /// Tokens of this chunk `[r, c]`.
@@ -57,7 +57,7 @@ pub struct HeadBwd {
     pub x: Tensor,
     /// Head weight `[vocab, c]`.
     pub weight: Tensor,
-    /// What [`CrossEntropy`] left: `r·vocab` elements.
+    /// The gradient that [`CrossEntropy`] left: `r·vocab` elements.
     pub scratch: Tensor,
     /// Gradient of this chunk's input `[r, c]`.
     pub dx: Tensor,

@@ -51,7 +51,7 @@ impl Operation for LayerNorm {
 /// Backward of [`LayerNorm`]. With `x̂ = (x − mean)·rstd` and `g = dy ∘ weight`:
 /// `dx (+)= rstd·(g − mean(g) − x̂·mean(g ∘ x̂))`, `dweight (+)= Σ_r dy ∘ x̂`, `dbias (+)= Σ_r dy`.
 ///
-/// `dx` is added to when `accumulate_dx`: the residual stream's gradient passes by the norm.
+/// `dx` is added to when `accumulate_dx`: the residual stream's gradient bypasses the norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNormBwd {
     /// Input of the forward `[r, c]`.

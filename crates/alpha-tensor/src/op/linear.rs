@@ -1,4 +1,4 @@
-//! Matrix products with what belongs to them in the epilogue.
+//! Matrix products with bias, activation and residual in their epilogues.
 
 use super::{Access, Activation, Operation, Shapes};
 use crate::tensor::Tensor;
@@ -12,9 +12,9 @@ pub struct Linear {
     pub weight: Tensor,
     /// Bias `[1, n]`.
     pub bias: Option<Tensor>,
-    /// Applied to the product plus bias; what backward needs of it is stored in `pre`.
+    /// Applied to the product plus bias, which `pre` keeps for backward.
     pub activation: Option<Activation>,
-    /// Where the value before the activation is kept `[r, n]`; only with an activation.
+    /// The value before the activation `[r, n]`; only with an activation.
     pub pre: Option<Tensor>,
     /// Added at the end `[r, n]`; never with an activation. May be the same tensor as `out`.
     pub residual: Option<Tensor>,

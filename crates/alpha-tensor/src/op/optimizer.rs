@@ -45,7 +45,7 @@ pub struct DecayRun {
 }
 
 /// AdamW (Loshchilov and Hutter, 2019, algorithm 2, with the learning rate also scaling the
-/// decay, as PyTorch has it). With `g = clip_coef·grad/loss_scale`, `t` = updates applied so far + 1
+/// decay, as in PyTorch). With `g = clip_coef·grad/loss_scale`, `t` = updates applied so far + 1
 /// ([`crate::backend::RunArgs::update`]):
 ///
 /// `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,

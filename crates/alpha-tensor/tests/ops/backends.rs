@@ -12,7 +12,7 @@ pub(crate) type NamedBackend = (String, Box<dyn Backend>);
 
 type Started = Result<Box<dyn Backend>, BackendError>;
 
-/// Every backend that this machine has; the others are said aloud.
+/// Every backend that this machine has; the others are printed as skipped.
 pub(crate) fn backends() -> Vec<NamedBackend> {
     let mut candidates: Vec<(String, Started)> = vec![("cpu_ref f32".into(), Ok(Box::new(RefBackend::<f32>::new())))];
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {

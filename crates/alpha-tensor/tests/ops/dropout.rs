@@ -13,7 +13,7 @@ use crate::{
 
 const SHAPES: [[usize; 2]; 9] = [[1, 1], [1, 5], [3, 7], [2, 16], [5, 33], [64, 64], [7, 129], [130, 200], [0, 8]];
 
-/// Where the output goes.
+/// The tensor of the output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Own,
@@ -95,7 +95,7 @@ fn masks_follow_the_documented_rule() {
     case.check_values(&[(out, &expected)]);
 }
 
-/// What is kept on each backend, by whether the output is zero.
+/// The elements that a backend keeps: those whose output is not zero.
 fn kept(backend: &mut dyn alpha_tensor::Backend, args: &RunArgs, site: u32) -> Vec<bool> {
     let mut case = Case::new("kept".into(), 1);
     let (x, out) = (case.random(64, 100), case.output(64, 100));

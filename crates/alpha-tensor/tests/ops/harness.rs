@@ -3,8 +3,8 @@
 //! central differences, both in f64.
 //!
 //! Contents are random numbers that f32 holds exactly, so that all backends begin with the
-//! same numbers. Tensors that are to be written whole begin as NaN: what a backend forgets
-//! to write is seen.
+//! same numbers. Tensors that are to be written whole begin as NaN, so that an element
+//! which a backend does not write shows.
 
 use std::collections::BTreeSet;
 
@@ -40,10 +40,10 @@ const GRAD_STEP: f64 = 1e-3;
 /// Roundings to 16 bits that may add up in one result: an operand's, an intermediate result's, and its own.
 const SIXTEEN_ROUNDINGS: f64 = 6.0;
 
-/// A broken kernel fails in hundreds of cases; the first tell enough.
+/// A broken kernel fails in hundreds of cases; only the first are shown.
 const SHOWN_MISMATCHES: usize = 30;
 
-/// The run arguments of every case: nothing is 0 or 1 that could be mixed up.
+/// The run arguments of every case: no number is 0 or 1, so that none passes for another.
 pub(crate) const ARGS: RunArgs =
     RunArgs { seed: 5, step: 3, micro_step: 2, update: 4, lr: 0.01, position: 0, is_chained: false, loss_scale: 8.0 };
 
@@ -133,7 +133,7 @@ impl Case {
         self.tensor(Region::Grads, [rows, cols], content)
     }
 
-    /// An activation whose content no backend promises.
+    /// An activation whose content is up to the backend.
     pub(crate) fn private(&mut self, rows: usize, cols: usize) -> Tensor {
         let tensor = self.output(rows, cols);
         self.private.push(tensor);
@@ -303,7 +303,7 @@ struct Output {
 }
 
 impl Runnable {
-    /// Where a tensor of the case is.
+    /// The planned tensor of a tensor of the case.
     pub(crate) fn place(&self, tensor: Tensor) -> Tensor {
         self.planned.iter().find(|(virtual_, _)| *virtual_ == tensor).map_or(tensor, |(_, planned)| *planned)
     }
@@ -346,7 +346,7 @@ impl Runnable {
     }
 
     /// The same with the model's wide activations in 16 bits, and their contents rounded; none where there are no such
-    /// activations, or one's rows or heads are not a whole groups of four.
+    /// activations, or one's rows or heads are not whole groups of four.
     fn in_16_bits(mut self, format: Format16) -> Option<Runnable> {
         let wide: Vec<Tensor> = self.program.ops().iter().flat_map(|call| wide_operands(&call.op)).collect();
         let is_wide = |tensor: &Tensor| tensor.region == Region::Activations && wide.contains(tensor);

@@ -1,5 +1,5 @@
 //! `cross_entropy` with `head_bwd`, `logits`, `loss_sum`. What cross-entropy leaves for the
-//! backward is a backend's own affair, so the two are compared as a pair.
+//! backward is up to the backend, so the two are compared as a pair.
 
 use alpha_tensor::{
     Region, Results, Tensor,

@@ -8,7 +8,7 @@ use helios::{DeviceKind, Format16, HeliosBackend, HeliosError, Options};
 
 use crate::{all_cases, harness::check_in_16_bits};
 
-/// What the model keeps in 16 bits of an operation's operands; the others are the residual stream, statistics, and logits.
+/// The operands of an operation that the model keeps in 16 bits; the others are the residual stream, statistics, and logits.
 pub(crate) fn wide_operands(op: &Op) -> Vec<Tensor> {
     match op {
         Op::LayerNorm(op) => vec![op.y],
@@ -33,10 +33,10 @@ pub(crate) fn wide_operands(op: &Op) -> Vec<Tensor> {
     }
 }
 
-/// Of so many cases one runs, since software devices compile kernels slowly.
+/// One case in this many runs, since software devices compile kernels slowly.
 const EVERY: usize = 3;
 
-/// What 16 bits hold of a number.
+/// A number rounded to 16 bits.
 pub(crate) fn rounded(value: f64, format: Format16) -> f64 {
     match format {
         Format16::F16 => half::f16::from_f64(value).to_f64(),

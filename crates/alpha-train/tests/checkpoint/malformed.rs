@@ -5,6 +5,7 @@ use std::fs;
 
 use alpha_nn::ParamLayout;
 use alpha_train::checkpoint::{load_params, read_training_state, safetensors::Header};
+use miette::Diagnostic as _;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -95,7 +96,7 @@ fn truncated_files_are_named_with_both_sizes() {
             };
             let error = result.unwrap_err();
             let message = error.to_string();
-            assert!(message.contains(name) && message.contains("hint:"), "{message}");
+            assert!(message.contains(name) && error.help().is_some(), "{message}");
             assert!(message.contains("expected") || message.contains("its header says"), "{message}");
             assert_eq!(error.exit_code(), 1);
         }
