@@ -51,6 +51,11 @@ fn all_tokens(stream: &TokenStream) -> Vec<u32> {
     tokens
 }
 
+/// Message and hint.
+fn words(error: &impl miette::Diagnostic) -> String {
+    error.help().map_or(error.to_string(), |hint| format!("{error}\nhint: {hint}"))
+}
+
 fn shard(tokens: &[u16]) -> Vec<u8> {
     let mut bytes = [20_240_520u32, 1, tokens.len() as u32].map(u32::to_le_bytes).concat();
     bytes.resize(1024, 0);
@@ -203,7 +208,7 @@ fn headerless_tokens_need_a_type_and_a_vocabulary() {
     assert!(matches!(fixture.open(&options), Err(DataError::NoHeader { .. })));
     options.token_dtype = Some(TokenDtype::U16);
     let error = fixture.open(&options).unwrap_err();
-    assert!(error.is_usage() && error.to_string().contains("--vocabSize"), "{error}");
+    assert!(error.is_usage() && words(&error).contains("--vocabSize"), "{error}");
     options.vocab_size = Some(40);
     let dataset = fixture.open(&options).unwrap();
     assert_eq!((dataset.train.len(), dataset.val.len(), dataset.vocab), (31, 9, 40));
@@ -242,7 +247,8 @@ fn what_does_not_fit_is_refused() {
         ),
     ];
     for (error, message, is_usage) in cases {
-        assert!(error.to_string().contains(message) && error.to_string().contains("\nhint: "), "{error}");
+        let words = words(&error);
+        assert!(words.contains(message) && words.contains("\nhint: "), "{words}");
         assert_eq!(error.is_usage(), is_usage, "{error}");
     }
     let reader = TokenReader { token_dtype: None, tokenizer: None, vocab: 256 };

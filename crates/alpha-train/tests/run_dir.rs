@@ -24,6 +24,11 @@ fn write_run(dir: &Path, mark: &str) {
     fs::write(dir.join("metrics.jsonl"), "{\"step\":1}\n").unwrap();
 }
 
+/// Message and hint.
+fn words(error: &impl miette::Diagnostic) -> String {
+    error.help().map_or(error.to_string(), |hint| format!("{error}\nhint: {hint}"))
+}
+
 #[test]
 fn a_new_folder_is_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -128,7 +133,7 @@ fn files_that_no_run_wrote_keep_a_run_out() {
         }
         folder
     };
-    let refused = |path: &Path| check_is_free(path).unwrap_err().to_string();
+    let refused = |path: &Path| words(&check_is_free(path).unwrap_err());
     // A model, and data under a name that runs use.
     let message = refused(&folder("model", &["config.json", "model.safetensors"]));
     assert!(

@@ -183,9 +183,14 @@ mod tests {
         }
     }
 
+    /// Message and hint.
+    fn words(error: &impl miette::Diagnostic) -> String {
+        error.help().map_or(error.to_string(), |hint| format!("{error}\nhint: {hint}"))
+    }
+
     fn recognised(name: &str, bytes: &[u8], dtype: Option<TokenDtype>) -> Result<Format, String> {
         let file = DataFile::in_memory(name.into(), bytes.to_vec());
-        recognise(&file, Path::new(name), dtype).map_err(|error| error.to_string())
+        recognise(&file, Path::new(name), dtype).map_err(|error| words(&error))
     }
 
     #[test]

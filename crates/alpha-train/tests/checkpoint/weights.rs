@@ -96,11 +96,16 @@ impl Case {
 
     #[track_caller]
     fn check_error(&self, expected: &[&str]) {
-        let message = self.load().map(|_| ()).unwrap_err().to_string();
+        let message = words(&self.load().map(|_| ()).unwrap_err());
         for part in expected {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
     }
+}
+
+/// Message and hint.
+fn words(error: &impl miette::Diagnostic) -> String {
+    error.help().map_or(error.to_string(), |hint| format!("{error}\nhint: {hint}"))
 }
 
 #[test]
@@ -361,7 +366,7 @@ fn a_broken_training_state_is_named() {
     let layout = ParamLayout::new(&case.config);
     let check = |parts: &[&str]| {
         let mut backend = MemoryBackend::new(&layout);
-        let message = load_training_state(&case.folder, &layout, &mut backend).unwrap_err().to_string();
+        let message = words(&load_training_state(&case.folder, &layout, &mut backend).unwrap_err());
         for part in parts {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }

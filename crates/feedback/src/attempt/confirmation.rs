@@ -1,7 +1,7 @@
 //! The rules of a confirmation: its level, its number of pairs, its outcome, and the claim.
 
 use pairbench::{
-    stats::{self, conditional::conditional, confirmation::confirm, signed_rank::critical_value},
+    stats::{self, conditional::conditional, confirmation::confirm, signed_rank::critical_values},
     verdict::{Estimate, log_of_pct},
 };
 
@@ -43,10 +43,10 @@ pub fn fewest_pairs(level: f64, lost: usize) -> usize {
 pub fn fewest_that_pass(level: f64, lost: usize) -> usize {
     // Lost pairs have the highest ranks, and a negative sign.
     let most_positive = |pairs: usize| (pairs - lost) * (pairs - lost + 1) / 2;
-    let passes = |pairs: &usize| {
-        critical_value(*pairs, level).is_some_and(|critical| most_positive(*pairs) >= critical as usize)
+    let passes = |&(pairs, critical): &(usize, Option<u32>)| {
+        critical.is_some_and(|critical| most_positive(pairs) >= critical as usize)
     };
-    (lost + 1..=MAX_PAIRS).find(passes).unwrap_or(MAX_PAIRS)
+    (1..=MAX_PAIRS).zip(critical_values(level)).skip(lost).find(passes).map_or(MAX_PAIRS, |(pairs, _)| pairs)
 }
 
 /// Whether it continued after the plan's last look.

@@ -55,7 +55,19 @@ pub fn p_two_sided(d: &[f64]) -> f64 {
 /// The smallest c with P(W⁺ ≥ c) ≤ `level` for `pairs` differences without ties; none if even the largest W⁺ is more
 /// probable.
 pub fn critical_value(pairs: usize, level: f64) -> Option<u32> {
-    let mass = null_distribution(1..=pairs);
+    critical_value_of(&null_distribution(1..=pairs), level)
+}
+
+/// [`critical_value`] for 1, 2, 3 … pairs.
+pub fn critical_values(level: f64) -> impl Iterator<Item = Option<u32>> {
+    let mut mass = vec![1.0];
+    (1..).map(move |rank| {
+        add_rank(&mut mass, rank);
+        critical_value_of(&mass, level)
+    })
+}
+
+fn critical_value_of(mass: &[f64], level: f64) -> Option<u32> {
     let mut tail = 0.0;
     let rejected = mass.iter().rev().take_while(|&&mass| {
         tail += mass;
@@ -108,15 +120,19 @@ fn ranks_of_magnitudes(d: &[f64]) -> Vec<f64> {
 /// Probability of each sum of `ranks` when every rank is in it with probability ½. Computed one rank after the other.
 fn null_distribution(ranks: impl Iterator<Item = usize>) -> Vec<f64> {
     let mut mass = vec![1.0];
-    for rank in ranks {
-        let mut next = vec![0.0; mass.len() + rank];
-        for (sum, mass) in mass.iter().enumerate() {
-            next[sum] += mass / 2.0;
-            next[sum + rank] += mass / 2.0;
-        }
-        mass = next;
-    }
+    ranks.for_each(|rank| add_rank(&mut mass, rank));
     mass
+}
+
+/// The distribution with one more rank.
+fn add_rank(mass: &mut Vec<f64>, rank: usize) {
+    mass.resize(mass.len() + rank, 0.0);
+    // From above, so that the sums below are still those without the rank.
+    for sum in (0..mass.len()).rev() {
+        let without = mass[sum];
+        let with = sum.checked_sub(rank).map_or(0.0, |rest| mass[rest]);
+        mass[sum] = without / 2.0 + with / 2.0;
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +218,7 @@ mod tests {
         for (published, pairs) in PUBLISHED.into_iter().zip(6_u32..) {
             let expected = pairs * (pairs + 1) / 2 - published;
             assert_eq!(critical_value(pairs as usize, 0.025), Some(expected), "n = {pairs}");
+            assert_eq!(critical_values(0.025).nth(pairs as usize - 1), Some(Some(expected)), "n = {pairs}");
         }
         assert_eq!(critical_value(5, 0.025), None);
     }
