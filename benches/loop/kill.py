@@ -25,6 +25,8 @@ from scratch import ALPHA, Results, forget, git, loop
 # Takes the waste out of the toy's attention.
 FASTER = [('"attention": 40_000', '"attention": 0'), ('"attention_backward": 40_000', '"attention_backward": 0')]
 VICTIMS = ["loop", "switch", "both"]
+# What the loop builds and runs lies here.
+CACHE = Path.home() / ".cache/alpha/loop"
 # Longest time in which everything has to be gone after a kill.
 GONE_S = 10
 # Every so many trials go on to the end after the kill; the others only look.
@@ -44,11 +46,20 @@ def command_lines():
             yield int(entry.name), int(parent), words, state
 
 
+def mounts(pid):
+    """What a process sees mounted, with where each lies outside: behind walls a command line names no path of this machine."""
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text()
+    except OSError:
+        return ""
+
+
 def left():
-    """Processes of the loop and its trainers: those that name the scratch repository, its cache, or a path behind walls."""
-    names = [str(scratch.SCRATCH), str(Path.home() / ".cache/alpha/loop"), "/alpha/run"]
+    """Processes of the loop and its trainers: those that name the scratch repository or its cache, or have a folder of it mounted.
+    Other loops on this machine have other ones."""
+    names = [str(scratch.SCRATCH), str(CACHE)]
     return [f"{pid} {state} {words[:80]}" for pid, _, words, state in command_lines()
-            if pid != os.getpid() and state not in "ZX" and any(name in words for name in names)]
+            if pid != os.getpid() and state not in "ZX" and (any(name in words for name in names) or str(CACHE) in mounts(pid))]
 
 
 def switch_of(loop_pid):
