@@ -145,7 +145,7 @@ impl RunningTrainer {
         let (listener, turns) = self.turns.as_mut()?;
         if turns.has_unasked() {
             Some("spoke without being asked")
-        } else if listener.disturbance() {
+        } else if listener.is_disturbed() {
             Some("connected twice")
         } else {
             None

@@ -152,7 +152,7 @@ impl Listener {
     }
 
     /// Whether a second process has connected, which the protocol forbids.
-    pub fn disturbance(&self) -> bool {
+    pub fn is_disturbed(&self) -> bool {
         self.listener.accept().is_ok()
     }
 }
