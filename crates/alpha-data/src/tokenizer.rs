@@ -119,6 +119,11 @@ impl Tokenizer {
         &self.json
     }
 
+    /// Identifies the text of `tokenizer.json`.
+    pub fn hash(&self) -> String {
+        blake3::hash(&self.json).to_hex().to_string()
+    }
+
     /// Whether this is the tokenizer that `kind` names.
     pub(crate) fn matches(&self, kind: &Kind) -> bool {
         match (kind, &self.scheme) {

@@ -158,6 +158,13 @@ fn artifacts_are_written_once_then_used() {
     assert!(used.warnings[0].ends_with("is used, which is not what `--tokenizer=byte` names"), "{:?}", used.warnings);
     fs::write(&artifacts, "{").unwrap();
     assert!(matches!(fixture.open(&options), Err(DataError::TokenizerFile { .. })));
+    options.tokenizer = Some(Kind::Bpe { vocab: 300 });
+    fs::remove_file(&artifacts).unwrap();
+    fixture.open(&options).unwrap();
+    options.tokenizer = Some(Kind::Bpe { vocab: 4096 });
+    let smaller = fixture.open(&options).unwrap();
+    let words = format!("tokens, and `--tokenizer={}` asks for 4096", Kind::Bpe { vocab: 4096 });
+    assert!(smaller.warnings[0].ends_with(&words), "{:?}", smaller.warnings);
 }
 
 #[test]

@@ -270,7 +270,46 @@ pub struct TrainConfig {
     pub allow_data_change: bool,
 }
 
+/// Settings that decide which numbers a step computes. A resumed run keeps them.
+const KEPT_AT_RESUME: &[&str] = &[
+    "accumSteps",
+    "activation",
+    "backend",
+    "batch",
+    "beta1",
+    "beta2",
+    "bias",
+    "block",
+    "dim",
+    "dropout",
+    "dtype",
+    "eps",
+    "ffnDim",
+    "heads",
+    "layers",
+    "lr",
+    "lrMin",
+    "optim",
+    "packed",
+    "schedule",
+    "seed",
+    "tie",
+    "warmupIters",
+    "weightDecay",
+];
+
 impl TrainConfig {
+    /// The settings that a resumed run keeps, as `config.json` has them.
+    pub fn kept_settings(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(mut settings)) => {
+                settings.retain(|key, _| KEPT_AT_RESUME.contains(&key.as_str()));
+                settings
+            }
+            _ => unreachable!("a struct of plain values is a JSON object"),
+        }
+    }
+
     /// Steps of warm-up, 0 for none.
     pub fn warmup_steps(&self) -> u64 {
         u64::try_from(self.warmup_iters).unwrap_or(0)

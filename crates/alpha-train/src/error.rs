@@ -69,26 +69,27 @@ pub enum TrainError {
     },
     /// A checkpoint and the configuration of its run do not belong together.
     #[error("the run's `config.json` says {key}={now}, and its checkpoint `{}` was made with {key}={then}", checkpoint.display())]
-    #[diagnostic(help(
-        "restore the \
-         file; `--init` begins another run with these weights"
-    ))]
+    #[diagnostic(help("restore the file; `--init` begins another run with these weights"))]
     ConfigEdited {
         /// The checkpoint.
         checkpoint: PathBuf,
         /// Which setting.
-        key: &'static str,
+        key: String,
         /// What the configuration says.
         now: String,
         /// What the checkpoint says.
         then: String,
     },
+    /// The tokenizer of a checkpoint is not the one that it was made with.
+    #[error("`{}` is not the tokenizer that the run was trained with", path.display())]
+    #[diagnostic(help("restore the file; `--init` begins another run with these weights"))]
+    TokenizerEdited {
+        /// The tokenizer of the checkpoint.
+        path: PathBuf,
+    },
     /// A tokenizer for weights that know another.
     #[error("the tokenizer gives `{}` another id than `{}`, the tokenizer of these weights", token.escape_debug(), path.display())]
-    #[diagnostic(help(
-        "leave `--tokenizer` out: the \
-         folder brings its own"
-    ))]
+    #[diagnostic(help("leave `--tokenizer` out: the folder brings its own"))]
     OtherTokenizer {
         /// The weights' tokenizer.
         path: PathBuf,

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alpha_data::DataHash;
+use alpha_data::{DataHash, Tokenizer};
 use alpha_nn::{ParamLayout, params::fill_initial};
 use alpha_tensor::{Backend, Region};
 
@@ -159,6 +159,8 @@ fn load(
         None => TrainingState { seed: config.seed, data_hash: Some(DataHash::default()), ..TrainingState::default() },
     };
     state.data = Some(data.record.clone());
+    state.settings = config.kept_settings();
+    state.tokenizer = data.dataset.tokenizer.as_ref().map(Tokenizer::hash);
     if data.is_other_validation {
         (state.best_val_loss, state.best_step) = (None, None);
     }

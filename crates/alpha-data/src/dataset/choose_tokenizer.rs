@@ -49,8 +49,15 @@ fn load_or_build_tokenizer(
 ) -> Result<Tokenizer, DataError> {
     if let Some(path) = artifacts.as_deref().filter(|path| path.exists()) {
         let tokenizer = Tokenizer::load(path)?;
-        if let Some(kind) = asked.filter(|kind| !tokenizer.matches(kind)) {
-            warnings.push(format!("`{}` is used, which is not what `--tokenizer={kind}` names", path.display()));
+        let (path, found) = (path.display(), tokenizer.vocab_size());
+        match asked {
+            Some(kind) if !tokenizer.matches(kind) => {
+                warnings.push(format!("`{path}` is used, which is not what `--tokenizer={kind}` names"));
+            }
+            Some(kind @ Kind::Bpe { vocab }) if found < *vocab => {
+                warnings.push(format!("`{path}` has {found} tokens, and `--tokenizer={kind}` asks for {vocab}"));
+            }
+            _ => {}
         }
         return Ok(tokenizer);
     }

@@ -70,6 +70,14 @@ pub struct TrainingState {
     /// The data; none in checkpoints of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRecord>,
+    /// The settings that a resumed run keeps ([`TrainConfig::kept_settings`]); empty in checkpoints of earlier versions.
+    ///
+    /// [`TrainConfig::kept_settings`]: crate::config::TrainConfig::kept_settings
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Hash of the tokenizer; none without one, and in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// The lowest validation loss so far.
     #[serde(default)]
     pub best_val_loss: Option<f32>,

@@ -25,6 +25,8 @@ pub(super) struct Origin<'a> {
     pub(super) is_in_place: bool,
     /// The data that the resumed run began with.
     pub(super) data: Option<DataRecord>,
+    /// Hash of the tokenizer that the resumed run was trained with.
+    tokenizer: Option<String>,
     /// Whether the resumed run has nothing left to do.
     pub(super) is_finished: bool,
 }
@@ -37,17 +39,17 @@ impl<'a> Origin<'a> {
         if !is_in_place {
             run_dir::check_is_free(&run_path)?;
         }
-        let mut origin = Origin { config, run_path, saved, is_in_place, data: None, is_finished: false };
+        let mut origin =
+            Origin { config, run_path, saved, is_in_place, data: None, tokenizer: None, is_finished: false };
         if let Some(saved) = &origin.saved {
-            let TrainingState { step, data, seed, evaluation_due, .. } = checkpoint::read_training_state(&saved.path)?;
-            if seed != config.seed {
-                return Err(edited(&saved.path, "seed", &config.seed, &seed));
-            }
+            let state = checkpoint::read_training_state(&saved.path)?;
+            check_settings(&saved.path, config, &state)?;
+            let TrainingState { step, data, evaluation_due, tokenizer, .. } = state;
             let name = saved.path.file_name().and_then(|name| name.to_str());
             if name.and_then(|name| name.strip_prefix("checkpoint-")).is_some_and(|named| named != step.to_string()) {
                 return Err(TrainError::broken(&saved.path, format!("its training state is that of step {step}")));
             }
-            origin.data = data;
+            (origin.data, origin.tokenizer) = (data, tokenizer);
             origin.is_finished = step >= config.steps && !evaluation_due;
         }
         Ok(origin)
@@ -83,9 +85,16 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// Checks that weights get the tokenizer that lies beside them: they know its ids.
+    /// Checks that a resumed run has the tokenizer that it was trained with, and that weights get the tokenizer that lies
+    /// beside them: they know its ids.
     pub(super) fn check_tokenizer(&self, tokenizer: Option<&Tokenizer>) -> Result<(), TrainError> {
-        let (Some(tokenizer), Some(folder)) = (tokenizer, self.init()) else { return Ok(()) };
+        let Some(tokenizer) = tokenizer else { return Ok(()) };
+        if let (Some(checkpoint), Some(hash)) = (self.checkpoint(), &self.tokenizer)
+            && tokenizer.hash() != *hash
+        {
+            return Err(TrainError::TokenizerEdited { path: checkpoint.join("tokenizer.json") });
+        }
+        let Some(folder) = self.init() else { return Ok(()) };
         let path = folder.join("tokenizer.json");
         if !path.exists() {
             return Ok(()); // the user named one
@@ -135,8 +144,21 @@ fn is_inside(checkpoint: &Path, run_dir: &Path) -> bool {
     }
 }
 
+/// Checks the settings that a resumed run keeps against those that its checkpoint was made with.
+fn check_settings(checkpoint: &Path, config: &TrainConfig, state: &TrainingState) -> Result<(), TrainError> {
+    if state.seed != config.seed {
+        return Err(edited(checkpoint, "seed", &config.seed, &state.seed));
+    }
+    for (key, now) in config.kept_settings() {
+        if let Some(then) = state.settings.get(&key).filter(|then| **then != now) {
+            return Err(edited(checkpoint, &key, &now, then));
+        }
+    }
+    Ok(())
+}
+
 fn check_shape(checkpoint: &Path, now: &ModelConfig, then: &ModelConfig) -> Result<(), TrainError> {
-    let same = |key: &'static str, now: &dyn fmt::Debug, then: &dyn fmt::Debug| {
+    let same = |key: &str, now: &dyn fmt::Debug, then: &dyn fmt::Debug| {
         let (now, then) = (format!("{now:?}"), format!("{then:?}"));
         if now == then { Ok(()) } else { Err(edited(checkpoint, key, &now, &then)) }
     };
@@ -150,6 +172,11 @@ fn check_shape(checkpoint: &Path, now: &ModelConfig, then: &ModelConfig) -> Resu
     same("bias", &now.has_bias, &then.has_bias)
 }
 
-fn edited(checkpoint: &Path, key: &'static str, now: &dyn fmt::Display, then: &dyn fmt::Display) -> TrainError {
-    TrainError::ConfigEdited { checkpoint: checkpoint.into(), key, now: now.to_string(), then: then.to_string() }
+fn edited(checkpoint: &Path, key: &str, now: &dyn fmt::Display, then: &dyn fmt::Display) -> TrainError {
+    TrainError::ConfigEdited {
+        checkpoint: checkpoint.into(),
+        key: key.into(),
+        now: now.to_string(),
+        then: then.to_string(),
+    }
 }

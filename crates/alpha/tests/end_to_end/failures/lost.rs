@@ -138,14 +138,22 @@ fn a_split_that_held_nothing_back_is_not_evaluated_as_if_it_had() {
 fn a_configuration_that_was_edited_does_not_change_the_model() {
     let place = Place::with_text();
     place.train("run", &["--steps=2"]).succeeded();
-    for (key, value, words) in
-        [("heads", Value::from(4), ["heads=4", "heads=2"]), ("seed", Value::from(77), ["seed=77", "seed=42"])]
-    {
+    for (key, value, words) in [
+        ("heads", Value::from(4), ["heads=4", "heads=2"]),
+        ("seed", Value::from(77), ["seed=77", "seed=42"]),
+        ("lr", Value::from(0.5), ["lr=0.5", "lr=0.01"]),
+        ("weightDecay", Value::from(0.5), ["weightDecay=0.5", "weightDecay=0.1"]),
+    ] {
         let kept = fs::read(place.path("run/config.json")).unwrap();
         edit(&place, "run/config.json", |config| config[key] = value);
         place.resume("run", &["--steps=4"]).refused(1, &[&words[..], &["checkpoint-2"]].concat());
         place.write("run/config.json", kept);
     }
+    let tokenizer = "run/checkpoint-2/tokenizer.json";
+    let kept = fs::read(place.path(tokenizer)).unwrap();
+    place.write(tokenizer, String::from_utf8(kept.clone()).unwrap().replacen('\n', "\n ", 1));
+    place.resume("run", &["--steps=4"]).refused(1, &[tokenizer, "is not the tokenizer that the run was trained with"]);
+    place.write(tokenizer, kept);
     place.resume("run", &["--steps=4"]).succeeded();
 }
 
