@@ -22,6 +22,11 @@ thread | address)
   install rust-src
   export RUSTFLAGS="-Zsanitizer=$kind" RUSTDOCFLAGS="-Zsanitizer=$kind" CARGO_TARGET_DIR=target/sanitize
   if [[ $kind == address ]]; then export ASAN_OPTIONS=detect_leaks=0; fi
+  # The Vulkan loader, which is not instrumented, is loaded and unloaded by tests that ask for devices.
+  suppressions=$(mktemp)
+  trap 'rm -f "$suppressions"' EXIT
+  echo 'called_from_lib:libvulkan.so' >"$suppressions"
+  export TSAN_OPTIONS=suppressions=$suppressions
   # The standard library is built with the sanitizer too: otherwise its locks look like races.
   cargo +nightly test -Zbuild-std --target "$target" --locked -p alpha-tensor --lib
   cargo +nightly test -Zbuild-std --target "$target" --locked -p alpha-tensor --test ops -- \
