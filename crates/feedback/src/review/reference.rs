@@ -35,7 +35,7 @@ const BUDGET: Duration = Duration::from_secs(60);
 const PURPOSE: &str = "reference";
 
 /// The commit to measure against besides the parent: the last claim of the target among its ancestors, else the oldest
-/// of the last [`WITHOUT_A_CLAIM`] with a `loop.toml`. None where it has the parent's measured tree: nothing came
+/// of the last `WITHOUT_A_CLAIM` with a `loop.toml`. None where it has the parent's measured tree: nothing came
 /// between.
 pub fn find(session: &Session, parent: &str, target: Option<&str>) -> Result<Option<String>, LoopError> {
     let repository = &session.repository;

@@ -2,7 +2,7 @@
 
 use crate::kernels::{Variant, VariantError};
 
-/// Why there is no device to run on. [`HeliosError::hint`] says what to do.
+/// Why there is no device to run on. The help of [`miette::Diagnostic`] says what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
 pub enum HeliosError {
     /// The system has no device.
