@@ -31,7 +31,7 @@ import tempfile
 from pathlib import Path
 
 import faults
-from scratch import (ALPHA, SCRATCH, STEP_START, STEPS, W1, W1_SHAPE, Results, forget, loop, prepare, rooted, spin, stand, step_us,
+from scratch import (ALPHA, ROOT, SCRATCH, STEP_START, STEPS, W1, W1_SHAPE, Results, forget, git, loop, prepare, rooted, spin, stand, step_us,
                      variant)
 
 FOUND = ["verdict", "exit_code", "reason", "speedup_pct", "ci_low_pct", "ci_high_pct", "pairs", "pair_sd_pct", "seconds", "own_seconds",
@@ -386,11 +386,12 @@ def claims(count):
             forget()
             stand(baseline, candidate)
             loop("start", "measured again", "--parity=t0", *target)
-            found = loop("run", "--widen=measured again", "-m", "measured again")
+            # A pair on a software device takes half a minute.
+            found = loop("run", "--widen=measured again", "--budget=15m", "-m", "measured again")
             compare = found.get("compare") or {}
-            results.append(claim=commit, subject=subject, number=number, exit_code=found["exit_code"], landed=bool(found.get("landed")),
-                           claim_pct=(found.get("landed") or {}).get("claim_pct"), refusal=found.get("refusal"), seconds=found.get("seconds"),
-                           **picked(compare or found) | {"wall_s": found["wall_s"], "error": found.get("error")})
+            landed = found.get("landed") or {}
+            row = picked(compare) | {key: found.get(key) for key in ["exit_code", "wall_s", "error", "refusal"]}
+            results.append(**row, claim=commit, subject=subject, number=number, landed=bool(landed), claim_pct=landed.get("claim_pct"))
     for commit, subject in (line.split(" ", 1) for line in history):
         for row in results.rows(claim=commit):
             print(f"{commit[:12]} {subject}: {row.get('verdict')} {row.get('speedup_pct')}, landed as {row['claim_pct']}; {row['refusal'] or row['error'] or ''}")
