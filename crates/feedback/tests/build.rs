@@ -49,6 +49,25 @@ impl Progress for StopsWhenThere {
     }
 }
 
+/// Does something once, while a build runs, when a file is there.
+struct Meanwhile<'a> {
+    there: PathBuf,
+    does: Cell<Option<&'a dyn Fn()>>,
+}
+
+impl Progress for Meanwhile<'_> {
+    fn note(&self, _line: &str) {}
+
+    fn is_stop_requested(&self) -> bool {
+        if self.there.exists()
+            && let Some(does) = self.does.take()
+        {
+            does();
+        }
+        false
+    }
+}
+
 struct Project {
     sandbox: Sandbox,
     repository: Repository,
@@ -494,6 +513,31 @@ fn a_build_sees_a_clean_environment() {
     assert!(variables["RUSTUP_HOME"].ends_with("/.rustup"));
     assert_eq!(found(&built), ".\n./.cargo\n./.cargo/registry\n./tmp\n");
     assert!(built.toolchain.trim_end().ends_with("by name"), "{}", built.toolchain);
+}
+
+/// `alpha loop status` is asked while another command builds.
+#[test]
+fn a_question_to_the_store_leaves_a_running_build_alone() {
+    let mut project = Project::with("", "artifacts = [\"out/trainer\"]\ntoolchain = [\"sh -c 'echo $HOME; pwd'\"]");
+    let [running, asked] = ["running", "asked"].map(|name| project.sandbox.beside(name));
+    project.set_script(&format!(
+        "echo mine >\"$TMPDIR/part\"; touch {}; until test -e {}; do sleep 0.01; done; cat \"$TMPDIR/part\" >out/trainer",
+        running.display(),
+        asked.display()
+    ));
+    project.config.build.timeout = Duration::from_secs(60);
+    let tree = project.sandbox.tree("HEAD");
+    let ask = || {
+        assert!(!project.store.has(&project.repository, &tree, &project.config).unwrap());
+        fs::write(&asked, "").unwrap();
+    };
+    let meanwhile = Meanwhile { there: running, does: Cell::new(Some(&ask)) };
+    let built = project.store.build(&project.repository, &tree, &project.config, &meanwhile).unwrap();
+    assert_eq!(trainer(&built), "mine\n");
+    // Both commands saw the home that is part of the build's key.
+    let home = project.state.build_home().unwrap();
+    assert_eq!(built.toolchain, format!("{0}\n{0}\n", home.display()));
+    assert!(project.store.has(&project.repository, &tree, &project.config).unwrap());
 }
 
 #[test]

@@ -216,13 +216,12 @@ impl BuildStore {
         if config.build.toolchain.is_empty() {
             return Ok(String::new());
         }
-        let environment = Environment::new(&config.build, self.state.build_home()?);
-        environment.make_home()?;
+        // Another command may be building: its home must stay as it is.
+        let home = Environment::new(&config.build, self.state.build_home()?).with_own_home()?;
+        let environment = home.environment();
         for name in TOOLCHAIN_FILES {
-            let place = environment.home().join(name);
-            match repository.read_file(tree, name)? {
-                Some(content) => files::write(&place, &content)?,
-                None => files::remove(&place)?,
+            if let Some(content) = repository.read_file(tree, name)? {
+                files::write(&environment.home().join(name), &content)?;
             }
         }
         let mut said = String::new();
@@ -241,7 +240,7 @@ impl BuildStore {
                 return Err(failed(format!("failed ({})", output.status)));
             }
             for stream in [&output.stdout, &output.stderr] {
-                said.push_str(&String::from_utf8_lossy(stream));
+                said.push_str(&home.as_usual(stream));
             }
         }
         Ok(said)

@@ -16,6 +16,7 @@ use std::{
 };
 
 use pairbench::files;
+use tempfile::TempDir;
 
 use crate::{LoopError, config::BuildConfig};
 
@@ -27,6 +28,13 @@ const OF_CARGO: [&str; 2] = ["registry", "git"];
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
     home: PathBuf,
+}
+
+/// A home for commands that may run beside a build, which has the usual one. Removed when dropped.
+pub(super) struct OwnHome {
+    environment: Environment,
+    usual: PathBuf,
+    _folder: TempDir,
 }
 
 impl Environment {
@@ -67,10 +75,34 @@ impl Environment {
         Ok(())
     }
 
+    /// The same with a home of its own.
+    pub(super) fn with_own_home(&self) -> Result<OwnHome, LoopError> {
+        let failed = |error| LoopError::io("make a folder in", &env::temp_dir(), &error);
+        let folder = tempfile::Builder::new().prefix("alpha-home-").tempdir().map_err(failed)?;
+        // As a command prints it that asks the system where it is.
+        let real = fs::canonicalize(folder.path()).map_err(failed)?;
+        let environment = Environment { home: real.join("home"), ..self.clone() };
+        environment.make_home()?;
+        Ok(OwnHome { environment, usual: self.home.clone(), _folder: folder })
+    }
+
     /// Sets it as a command's whole environment.
     pub(super) fn apply(&self, command: &mut Command) {
         command.env_clear().envs(&self.variables);
         command.env("HOME", &self.home).env("TMPDIR", self.home.join("tmp"));
+    }
+}
+
+impl OwnHome {
+    /// The environment with this home.
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// What a command printed, as if it had run in the usual home: equal each time.
+    pub(super) fn as_usual(&self, said: &[u8]) -> String {
+        let [own, usual] = [&self.environment.home, &self.usual].map(|home| home.to_string_lossy());
+        String::from_utf8_lossy(said).replace(&*own, &usual)
     }
 }
 
