@@ -135,8 +135,8 @@ pub fn compare<S: PairSource>(
     let looks = plan
         .looks()
         .ok_or_else(|| LoopError::failed(format!("a plan of {} pairs is not one of the loop's", plan.pairs)))?;
-    // Computed before unsettled pairs count: a plan that they complete has been judged.
     let most = most_pairs(attempt, plan, looks);
+    attempt.verdict = None;
     attempt.settle();
     let mut judgement = verdict::judge(&attempt.d(), looks, attempt.epsilon_pct);
     loop {
@@ -166,10 +166,12 @@ pub fn compare<S: PairSource>(
     }
 }
 
-/// The number of pairs at which a comparison ends that begins or continues now.
+/// The number of pairs at which a comparison ends that begins or continues now. A plan that is complete was judged only
+/// if it has a verdict: the call that ran its last pair may have failed.
 fn most_pairs(attempt: &Attempt, plan: &PairPlan, looks: Plan) -> usize {
     let so_far = attempt.pairs.len();
-    if so_far < plan.pairs {
+    let is_judged = so_far > plan.pairs || attempt.verdict == Some(Verdict::Undecided);
+    if so_far < plan.pairs || !is_judged {
         return plan.pairs;
     }
     (so_far + plan.pairs).min(looks.most_pairs()).min(MOST_PAIRS).max(so_far)

@@ -397,6 +397,25 @@ proptest! {
     }
 }
 
+/// The call that ran the last planned pair failed before it judged them.
+#[test]
+fn a_plan_that_a_lost_pair_completes_is_judged_there() {
+    let cases =
+        [(15_583_579_102_244_072_073, 1.745, Verdict::Slower), (15_592_321_145_397_125_207, 0.2, Verdict::Undecided)];
+    for (seed, sd, answer) in cases {
+        let mut events: Vec<Event> = noise(seed, 0.384, sd, 0.496, 40).into_iter().map(Event::Measured).collect();
+        events.splice(18..18, [Event::Kill, Event::Failure]);
+        assert_eq!(by_looks(&expected(&events, 0).0[..20], 20), (answer, 20));
+        let mut bench = Bench::new(&attempt(20), &events);
+        let ((verdict, _), mut found) = bench.until_answered(|bench, attempt| compare(bench, attempt, &plan(20)));
+        assert_eq!((verdict, found.pairs.len()), (answer, 20));
+        // Asked once more, the loop continues what it has judged.
+        found.decide(verdict, "");
+        compare(&mut bench, &mut found, &plan(20)).unwrap();
+        assert_eq!(found.pairs.len() > 20, answer == Verdict::Undecided);
+    }
+}
+
 #[test]
 fn three_spoiled_pairs_refuse_and_three_of_the_baseline_are_no_verdict() {
     let mut events = vec![Event::Measured(0.01), Event::Crash(Arm::Candidate), Event::Void(Arm::Candidate)];
