@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use feedback::store::build::{BuildStore, Built, StoreLimits};
+use feedback::store::build::{BuildStore, Built, StoreLimits, Wanted};
 use feedback::{ErrorKind, LoopError, Progress, config::LoopConfig, git::Repository, store::state::State};
 use nix::{sys::signal::kill, unistd::Pid};
 use pairbench::{folder_content::copy_checked, process::isolation::Isolation};
@@ -95,7 +95,11 @@ impl Project {
     }
 
     fn build_of(&self, revision: &str) -> Result<Built, LoopError> {
-        self.store.build(&self.repository, &self.sandbox.tree(revision), &self.config, &self.progress)
+        self.store.build(&self.repository, self.wanted(&self.sandbox.tree(revision)), &self.progress)
+    }
+
+    fn wanted<'a>(&'a self, tree: &'a str) -> Wanted<'a> {
+        Wanted { name: "candidate", tree, config: &self.config }
     }
 
     #[track_caller]
@@ -110,7 +114,7 @@ impl Project {
 
     fn layouts(&self, layouts: &[u32]) -> Vec<Built> {
         let tree = self.sandbox.tree("HEAD");
-        self.store.build_layouts(&self.repository, &tree, &self.config, layouts, &self.progress).unwrap()
+        self.store.build_layouts(&self.repository, self.wanted(&tree), layouts, &self.progress).unwrap()
     }
 
     fn notes(&self) -> String {
@@ -147,7 +151,8 @@ fn a_tree_is_built_once_and_the_working_tree_is_left_alone() {
     let built = project.build();
     assert!(!built.is_cached && built.seconds > 0.0);
     let said = project.progress.notes.borrow().clone();
-    assert!(matches!(&said[..], [note] if note.starts_with("building ") && note.contains("build.sh")), "{said:?}");
+    assert!(said[0].starts_with("building the candidate (") && said[0].contains("build.sh"), "{said:?}");
+    assert!(said[1].starts_with("building everything once") && said.len() == 2, "{said:?}");
     assert_eq!(trainer(&built), "one\n");
     assert_eq!(folder_content(&built.folder).into_values().next().unwrap().0, "100755");
     assert_eq!(fs::read_to_string(&built.log).unwrap(), "building\nwarning\n");
@@ -159,7 +164,7 @@ fn a_tree_is_built_once_and_the_working_tree_is_left_alone() {
     assert_eq!(project.sandbox.state(), before);
 
     let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-    let dirty = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress).unwrap();
+    let dirty = project.store.build(&project.repository, project.wanted(&snapshot.tree), &project.progress).unwrap();
     assert_eq!(trainer(&dirty), "dirty\n");
     assert_ne!((&dirty.key, &dirty.binary_hash), (&built.key, &built.binary_hash));
     assert_eq!(project.notes(), "");
@@ -222,7 +227,7 @@ fn a_repository_above_the_stage_is_not_seen() {
     let state = State::open_in(&project.repository, &project.sandbox.path("target")).unwrap();
     let store = BuildStore::new(&state, Arc::new(Isolation::none("a test")));
     let tree = project.sandbox.tree("HEAD");
-    let built = store.build(&project.repository, &tree, &project.config, &project.progress).unwrap();
+    let built = store.build(&project.repository, project.wanted(&tree), &project.progress).unwrap();
     assert_eq!(trainer(&built), "none\n");
 }
 
@@ -314,7 +319,7 @@ fn a_build_that_had_to_be_killed_is_begun_anew() {
     project.set_script(&format!("trap '' TERM; echo half >target.tmp; mkdir target; mv target.tmp target/half; echo >'{}'\nwhile :; do sleep 600; done", ready.display()));
     // Only when the script ignores signals, so that the request to end cannot come first.
     let tree = project.sandbox.tree("HEAD");
-    let stopped = project.store.build(&project.repository, &tree, &project.config, &StopsWhenThere(ready));
+    let stopped = project.store.build(&project.repository, project.wanted(&tree), &StopsWhenThere(ready));
     assert!(stopped.is_err_and(|error| error.kind == ErrorKind::Interrupted));
     let half = project.state.stage().unwrap().join("target/half");
     assert!(half.exists());
@@ -532,7 +537,7 @@ fn a_question_to_the_store_leaves_a_running_build_alone() {
         fs::write(&asked, "").unwrap();
     };
     let meanwhile = Meanwhile { there: running, does: Cell::new(Some(&ask)) };
-    let built = project.store.build(&project.repository, &tree, &project.config, &meanwhile).unwrap();
+    let built = project.store.build(&project.repository, project.wanted(&tree), &meanwhile).unwrap();
     assert_eq!(trainer(&built), "mine\n");
     // Both commands saw the home that is part of the build's key.
     let home = project.state.build_home().unwrap();
@@ -559,7 +564,7 @@ fn no_build_of_an_attempt_leaves_anything_to_another() {
     let build_dirty = |content: &str| {
         project.sandbox.write("a.txt", content);
         let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-        project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress)
+        project.store.build(&project.repository, project.wanted(&snapshot.tree), &project.progress)
     };
     let script = fs::read_to_string(project.sandbox.path("build.sh")).unwrap();
     // One that ends well, one that fails, and one that is cut off.
@@ -589,7 +594,7 @@ fn a_build_does_not_find_what_an_earlier_one_made() {
     assert_eq!(trainer(&project.build()), "first\n");
     project.sandbox.write("build.sh", "test -e out/trainer && echo found >>out/trainer || echo second >out/trainer");
     let snapshot = project.repository.snapshot(&project.config.unmeasured()).unwrap();
-    let built = project.store.build(&project.repository, &snapshot.tree, &project.config, &project.progress);
+    let built = project.store.build(&project.repository, project.wanted(&snapshot.tree), &project.progress);
     assert_eq!(trainer(&built.unwrap()), "second\n");
 }
 

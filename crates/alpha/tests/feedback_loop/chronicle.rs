@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{outcome::finish, toy::Toy};
+use crate::{changes::RENAMED, outcome::finish, toy::Toy};
 
 #[test]
 fn init_writes_a_file_that_can_be_read() {
@@ -154,9 +154,49 @@ fn cycles_open_and_close() {
     assert_eq!(status.object["cycle"]["area"], "attention");
     assert_eq!(status.object["cycle"]["baseline"], toy.head());
     assert!(status.object["accepted"].is_null(), "{:#}", status.object);
-    for word in ["smoke", "compare"] {
+    for word in ["change the trainer", "alpha loop run"] {
         assert!(status.text("next").contains(word), "{:#}", status.object);
     }
+}
+
+#[test]
+fn the_status_says_what_became_of_the_edit() {
+    let toy = Toy::new();
+    toy.begin();
+    let shows = |words: &[&str]| {
+        let text = toy.alpha(&["status"]).succeeded().stdout;
+        for word in words {
+            assert!(text.contains(word), "{word} in\n{text}");
+        }
+        let status = toy.json(&["status"]).object;
+        (status["working_tree"].clone(), status["next"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(shows(&["nothing that is measured"]).0["state"], "unchanged");
+    toy.change(RENAMED);
+    toy.write("notes.txt", "measured, although nothing reads it");
+    let (tree, next) = shows(&["changed    notes.txt, src/trainer.py\n"]);
+    assert_eq!((&tree["state"], &tree["failed_build"]), (&"changed".into(), &serde_json::Value::Null));
+    assert!(next.starts_with("alpha loop run"), "{next}");
+
+    let build = toy.read("build.sh");
+    toy.write("build.sh", &build.replace("set -euo pipefail", "exit 3"));
+    toy.alpha(&["compare", "--budget=1s"]).failed(1, &["the build failed (exit status: 3)"]);
+    let (tree, next) = shows(&["failed or was stopped"]);
+    assert!(toy.path(tree["failed_build"].as_str().unwrap()).exists(), "{tree:#}");
+    assert!(next.starts_with("mend"), "{next}");
+    toy.write("build.sh", &build);
+
+    toy.json(&["compare"]).says("SAME", 4);
+    assert!(shows(&["attempt    SAME"]).1.contains("alpha loop drop"));
+    toy.write("notes.txt", "another edit");
+    let (tree, next) = shows(&["(of an earlier edit)"]);
+    assert_eq!((&tree["files"][0], next.starts_with("alpha loop run")), (&"notes.txt".into(), true));
+    let lock = std::fs::File::open(toy.path(".git/alpha-loop/lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(shows(&["running    another command"]).1.contains("has ended"));
+    drop(lock);
+    toy.write(".git/MERGE_HEAD", &toy.head());
+    assert_eq!(shows(&["cannot be told: a merge is under way"]).0["state"], "unusable");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     compare::CompareOptions,
     config::{self, Guard, LoopConfig},
     store::{
-        build::Built,
+        build::{Built, Wanted},
         inputs::{self, Inputs},
         session::{Session, config_text, hash_file},
     },
@@ -174,7 +174,8 @@ pub fn judge(
     let baseline_build = {
         // All builds share one stage.
         let _lock = session.state.lock()?;
-        session.builds.build(&session.repository, &revision.tree, &session.config, progress)?
+        let wanted = Wanted { name: "judge", tree: &revision.tree, config: &session.config };
+        session.builds.build(&session.repository, wanted, progress)?
     };
     let judge = baseline_build.folder.join(artifact);
     let own = std::env::current_exe()
@@ -202,7 +203,8 @@ fn build(
     let mut build_s = 0.0;
     let mut builds = Vec::with_capacity(2);
     for (revision, arm) in revisions.iter_mut().zip(Arm::BOTH) {
-        let made = session.builds.build(repository, &revision.tree, configs[arm.index()], progress)?;
+        let wanted = Wanted { name: arm.name(), tree: &revision.tree, config: configs[arm.index()] };
+        let made = session.builds.build(repository, wanted, progress)?;
         if !made.is_cached {
             progress.note(&format!(
                 "built the {} ({}) in {:.1} s",

@@ -22,7 +22,10 @@ use crate::{
     ErrorKind, LoopError, Progress,
     attempt::layout::{CONFIRMED_OVER, LayoutNoise, MOST},
     compare::built_arms::BuiltArms,
-    store::{build::Built, session::Session},
+    store::{
+        build::{Built, Wanted},
+        session::Session,
+    },
 };
 
 /// Time limit for measuring layouts in a self-test, builds aside.
@@ -117,7 +120,8 @@ pub fn specs_of(
     let (repository, config) = (&session.repository, &session.config);
     let tree = &built_arms.revisions[arm.index()].tree;
     let (mut specs, mut seconds, mut binaries) = (Vec::new(), 0.0, BTreeSet::new());
-    for built in session.builds.build_layouts(repository, tree, config, layouts, progress)? {
+    let wanted = Wanted { name: arm.name(), tree, config };
+    for built in session.builds.build_layouts(repository, wanted, layouts, progress)? {
         if !built.is_cached {
             seconds += built.seconds;
         }

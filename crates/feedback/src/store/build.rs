@@ -34,6 +34,7 @@ use crate::{
     config::LoopConfig,
     git::{Elsewhere, Repository},
     store::state::State,
+    visible::short,
 };
 
 use self::{
@@ -78,6 +79,17 @@ pub struct Built {
     pub toolchain: String,
     /// The log of the build.
     pub log: PathBuf,
+}
+
+/// A tree that is to be built.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its name in messages, such as `candidate`.
+    pub name: &'a str,
+    /// Its hash.
+    pub tree: &'a str,
+    /// How it is built.
+    pub config: &'a LoopConfig,
 }
 
 /// How much the store may hold beside builds in use.
@@ -135,12 +147,11 @@ impl BuildStore {
     pub fn build(
         &self,
         repository: &Repository,
-        tree: &str,
-        config: &LoopConfig,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
     ) -> Result<Built, LoopError> {
-        let built = self.build_layouts(repository, tree, config, &[0], progress)?;
-        built.into_iter().next().ok_or_else(|| LoopError::failed(format!("`{tree}` was not built")))
+        let built = self.build_layouts(repository, wanted, &[0], progress)?;
+        built.into_iter().next().ok_or_else(|| LoopError::failed(format!("`{}` was not built", wanted.tree)))
     }
 
     /// The same in other layouts of the program: `{layout}` in the command is each of these numbers. Layout 0 is the
@@ -152,12 +163,11 @@ impl BuildStore {
     pub fn build_layouts(
         &self,
         repository: &Repository,
-        tree: &str,
-        config: &LoopConfig,
+        wanted: Wanted<'_>,
         layouts: &[u32],
         progress: &dyn Progress,
     ) -> Result<Vec<Built>, LoopError> {
-        let source = self.source(repository, tree, config)?;
+        let source = self.source(repository, wanted.tree, wanted.config)?;
         let orders =
             layouts.iter().map(|layout| source.order(*layout)).collect::<Result<Vec<Order<'_>>, LoopError>>()?;
         let mut kept = Vec::with_capacity(orders.len());
@@ -168,10 +178,10 @@ impl BuildStore {
         let missing: Vec<&Order<'_>> =
             orders.iter().zip(&is_cached).filter(|(_, is_cached)| !**is_cached).map(|(order, _)| order).collect();
         if let Some(first) = missing.first() {
-            let (tree, words) = (&source.measured_tree[..12], first.words.join(" "));
+            let (name, tree, words) = (wanted.name, short(&source.measured_tree), first.words.join(" "));
             progress.note(&match missing.len() {
-                1 => format!("building {tree} with `{words}`"),
-                count => format!("building {tree} in {count} layouts, the first with `{words}`"),
+                1 => format!("building the {name} ({tree}) with `{words}`"),
+                count => format!("building the {name} ({tree}) in {count} layouts, the first with `{words}`"),
             });
             let mut made = self.make(repository, &missing, progress)?.into_iter();
             kept.iter_mut().filter(|kept| kept.is_none()).for_each(|kept| *kept = made.next());
@@ -191,6 +201,18 @@ impl BuildStore {
     pub fn has(&self, repository: &Repository, tree: &str, config: &LoopConfig) -> Result<bool, LoopError> {
         let key = self.source(repository, tree, config)?.order(0)?.key;
         Ok(self.folder.join(key).join(DESCRIPTION).exists())
+    }
+
+    /// The log of a tree's last build, if that build was not kept: it failed, was stopped, or is at work.
+    pub fn log_without_build(
+        &self,
+        repository: &Repository,
+        tree: &str,
+        config: &LoopConfig,
+    ) -> Result<Option<PathBuf>, LoopError> {
+        let key = self.source(repository, tree, config)?.order(0)?.key;
+        let is_kept = self.folder.join(&key).join(DESCRIPTION).exists();
+        Ok(Some(self.log(&key)).filter(|log| !is_kept && log.exists()))
     }
 
     /// Builds a tree again, without the store, in a stage that is only for timing; returns the seconds it took.
@@ -333,7 +355,7 @@ impl BuildStore {
             return Ok(vec![self.keep(first, stage.tree(), stage.tree(), seconds)?]);
         }
         if stage.base().and_then(|base| base.measured_tree).as_ref() != Some(&accepted) {
-            progress.note(&format!("building {} first: what else is built goes on from it", &accepted[..12]));
+            progress.note(&format!("building HEAD ({}) first: what else is built goes on from it", short(&accepted)));
             let accepted = self.source(repository, &head.tree, source.config)?;
             match self.run_in_stage(site, &accepted.order(0)?, &head.commit, &base_log) {
                 // Another tree may build even if HEAD does not; it continues from what is there.

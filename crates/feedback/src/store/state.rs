@@ -14,6 +14,8 @@ use std::{
     io::Write,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -23,6 +25,10 @@ use serde::{Deserialize, Serialize};
 use crate::{LoopError, git::Repository};
 
 pub use crate::parity::Tier;
+
+/// More than a question about the lock takes, and the number of times to wait for one.
+const QUESTION: Duration = Duration::from_millis(5);
+const QUESTIONS: usize = 6;
 
 /// An open cycle, since `alpha loop start`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,19 +165,14 @@ impl State {
 
     /// Takes the lock, or fails with its holder.
     pub fn lock(&self) -> Result<Lock, LoopError> {
-        let path = self.folder.join("lock");
+        let path = self.lock_path();
         let failed = |error: std::io::Error| LoopError::io("lock", &path, &error);
         let mut file =
             fs::OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
+        match lock_soon(&file) {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
-                // Empty while a process has the lock and has not written its number yet.
-                let holder = holder
-                    .trim()
-                    .parse()
-                    .map_or("its process number is not known".into(), |number: u32| format!("process {number}"));
+                let holder = self.named_holder();
                 return Err(LoopError::usage(format!("another loop works in this repository ({holder})"))
                     .hint("two at once would measure each other; wait for it"));
             }
@@ -180,6 +181,34 @@ impl State {
         let written = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
         written.map_err(failed)?;
         Ok(Lock { file })
+    }
+
+    /// Another process that has the lock, in words.
+    pub fn other_holder(&self) -> Result<Option<String>, LoopError> {
+        let path = self.lock_path();
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LoopError::io("open", &path, &error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(fs::TryLockError::WouldBlock) => {
+                let holder = self.named_holder();
+                Ok(Some(holder).filter(|holder| *holder != named(std::process::id())))
+            }
+            Err(fs::TryLockError::Error(error)) => Err(LoopError::io("lock", &path, &error)),
+        }
+    }
+
+    /// The process that has the lock, in words. Its number is missing until it has written it.
+    fn named_holder(&self) -> String {
+        let holder = fs::read_to_string(self.lock_path()).unwrap_or_default();
+        holder.trim().parse().map_or("its process number is not known".into(), named)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join("lock")
     }
 
     fn cycle_path(&self) -> PathBuf {
@@ -228,6 +257,21 @@ impl State {
     }
 }
 
+fn named(process: u32) -> String {
+    format!("process {process}")
+}
+
+/// Takes the lock, after a moment if [`State::other_holder`] of another process is asking who has it.
+fn lock_soon(file: &fs::File) -> Result<(), fs::TryLockError> {
+    for _ in 0..QUESTIONS {
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(QUESTION),
+            other => return other,
+        }
+    }
+    file.try_lock()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -264,6 +308,27 @@ mod tests {
         fs::write(dir.path().join("lock"), "4000000000 and more").unwrap();
         state.lock().unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn a_question_does_not_take_the_lock() {
+        let (_dir, state) = state();
+        assert_eq!(state.other_holder().unwrap(), None);
+        let lock = state.lock().unwrap();
+        assert_eq!(state.other_holder().unwrap(), None, "this process asks about itself");
+        fs::write(state.lock_path(), "4000000000").unwrap();
+        assert_eq!(state.other_holder().unwrap().as_deref(), Some("process 4000000000"));
+        drop(lock);
+        assert_eq!(state.other_holder().unwrap(), None);
+        // One who asks at the wrong moment.
+        let asks = fs::File::open(state.lock_path()).unwrap();
+        asks.lock_shared().unwrap();
+        let answered = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1));
+            drop(asks);
+        });
+        state.lock().unwrap();
+        answered.join().unwrap();
     }
 
     #[test]

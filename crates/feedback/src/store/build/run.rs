@@ -38,6 +38,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
 
+/// Time between two signs of life of a build.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 64 << 10;
 
@@ -86,6 +89,7 @@ impl BuildCommand<'_> {
                 return Ok(Ended { how: How::NotStarted(error), seconds: 0.0, is_orderly: true });
             }
         };
+        let mut next_sign = SIGN_OF_LIFE;
         let how = loop {
             if let Some(exit) = ended(&mut child)? {
                 break How::Exit(exit);
@@ -95,6 +99,10 @@ impl BuildCommand<'_> {
             }
             if began.elapsed() >= self.timeout {
                 break How::TimedOut;
+            }
+            if began.elapsed() >= next_sign {
+                progress.note(&sign_of_life(next_sign, self.log));
+                next_sign += SIGN_OF_LIFE;
             }
             thread::sleep(POLL);
         };
@@ -161,17 +169,29 @@ impl Ended {
     }
 }
 
+/// How long a build has run, and what it printed last.
+fn sign_of_life(elapsed: Duration, log: &Path) -> String {
+    // The log is for the reader's eyes only: without it, the time is still news.
+    let text = end_of(log).unwrap_or_default();
+    let last = text.trim_end().lines().next_back().map_or(String::new(), |line| format!(": {}", line.trim()));
+    format!("building for {} s{last}", elapsed.as_secs())
+}
+
 /// The last lines of a file, indented, each on a new line.
 fn tail(path: &Path) -> io::Result<String> {
+    let text = end_of(path)?;
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    Ok(last.iter().flat_map(|line| ["\n  ", line]).collect())
+}
+
+fn end_of(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    Ok(last.iter().flat_map(|line| ["\n  ", line]).collect())
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A process group, led by its guard. Ends when dropped.
@@ -227,6 +247,16 @@ mod tests {
         assert!(member.try_wait().unwrap().is_none());
         drop(group.guard.stdin.take());
         assert_eq!(member.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn a_sign_of_life_has_the_time_and_the_last_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let minute = Duration::from_secs(60);
+        assert_eq!(sign_of_life(minute, &path), "building for 60 s");
+        std::fs::write(&path, "   Compiling one\n   Compiling two \n\n").unwrap();
+        assert_eq!(sign_of_life(minute, &path), "building for 60 s: Compiling two");
     }
 
     #[test]

@@ -57,7 +57,10 @@ impl Stage {
             Some(base) if is_usable(&base) => None,
             Some(_) => Some("HEAD does not descend from what was built last"),
             None if self.tree.exists() => Some("the last build was cut off"),
-            None => None,
+            None => {
+                progress.note("building everything once in a folder of the loop's own: later builds go on from it");
+                None
+            }
         };
         if let Some(why) = why {
             progress.note(&format!("{why}: building from the beginning"));

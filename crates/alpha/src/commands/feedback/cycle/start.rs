@@ -1,9 +1,13 @@
 //! `alpha loop start`.
 
 use clap::Args;
-use feedback::{LoopError, land::cycle, parity::Tier};
+use feedback::{
+    LoopError,
+    land::{cycle, status},
+    parity::Tier,
+};
 
-use super::{Context, Done, status};
+use super::{Context, Done, status::text};
 
 /// The hypothesis of the cycle.
 #[derive(Args, Debug)]
@@ -28,6 +32,6 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
     let session = context.session_against(flags.baseline.as_deref())?;
     let _lock = session.state.lock()?;
     cycle::start(&session, &flags.hypothesis, flags.area.as_deref(), flags.parity, flags.baseline.as_deref())?;
-    context.show(&cycle::status(&session)?, status::text)?;
+    context.show(&status::status(&session)?, text)?;
     Ok(Done::WELL)
 }
