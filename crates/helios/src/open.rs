@@ -22,10 +22,11 @@ impl HeliosBackend {
         let software =
             if backend.gpu.is_software() { ": A SOFTWARE DEVICE, NOT A GPU; `--backend=cpu` is faster" } else { "" };
         backend.notes.push(format!("backend: helios on `{}` ({}, {}){software}", info.name, info.api, info.driver));
-        let not_run = |error: BackendError| format!("its self-test could not run: {error}");
         if options.matmul.is_none() {
-            backend.choose_variants().map_err(|error| info.lacking(not_run(error)))?;
+            let not_timed = |error| format!("the products that suit it could not be timed: {error}");
+            backend.choose_variants().map_err(|error| info.lacking(not_timed(error)))?;
         }
+        let not_run = |error: BackendError| format!("its self-test could not run: {error}");
         let name = cache::name(&info, &backend.self_test_name());
         if backend.stored(&name).as_deref() != Some(cache::PASSED) {
             let failed = |why| HeliosError::SelfTest { device: info.name.clone(), driver: info.driver.clone(), why };
