@@ -43,7 +43,7 @@ fn nothing_of_the_loops_own_environment_reaches_a_build() {
         fs::write(home.path().join(name), "1").unwrap();
     }
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_build_sees_a_clean_environment"])
+        .args(["--exact", "environment::a_build_sees_a_clean_environment"])
         .env_remove("CARGO_HOME")
         .env_remove("RUSTUP_HOME")
         .envs([("HOME", home.path().as_os_str()), ("RUSTFLAGS", "-C opt-level=0".as_ref())])
