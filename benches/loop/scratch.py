@@ -49,6 +49,8 @@ def prepare():
         root = git("commit-tree", f"{head}^{{tree}}", "-m", "the trainer")
         git("update-ref", LINEAGE, root)
     stand(root, root)
+    # An experiment that was cut off may have left a cycle open, about another target.
+    (SCRATCH / ".git/alpha-loop/cycle.json").unlink(missing_ok=True)
     return root
 
 
