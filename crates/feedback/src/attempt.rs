@@ -157,6 +157,9 @@ pub struct Manifest {
     pub judge: String,
     /// Output of the toolchain's commands.
     pub toolchain: String,
+    /// The data that git does not track: names, and hashes of the content.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, String>,
     /// The walls around builds and trainers. Records from before there were any have none.
     #[serde(default)]
     pub protection: Protection,

@@ -193,6 +193,7 @@ fn manifest(session: &Session, built_arms: &BuiltArms) -> Result<Manifest, LoopE
         config: session.config_hash(),
         judge: std::env::current_exe().ok().map(|path| hash_file(&path)).transpose()?.unwrap_or_default(),
         toolchain: built_arms.builds[0].toolchain.clone(),
+        data: built_arms.data.clone(),
         protection: session.isolation.protection(),
     })
 }

@@ -9,7 +9,11 @@ mod check;
 mod targets;
 pub mod weaker;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use globset::GlobSet;
 use pairbench::pair::timed_command::{Sharing, TimedCommand};
@@ -60,6 +64,10 @@ pub struct LoopConfig {
     /// environment; `~` is the user's home. Behind walls they see no other files of users.
     #[serde(default)]
     pub visible: Vec<PathBuf>,
+    /// Files and folders that trainers read and git does not track, such as a data set: relative to the working tree's
+    /// root, or whole paths; `~` is the user's home. Their content is part of what is compared.
+    #[serde(default)]
+    pub data: Vec<PathBuf>,
     /// The artifact with the command `loop`, if the trainer is the loop's own program: then the baseline's program
     /// judges.
     #[serde(default)]
@@ -139,12 +147,33 @@ pub struct Workload {
     /// How the two trainers of a pair share the machine.
     #[serde(default)]
     pub sharing: Sharing,
+    /// What speaks the turn protocol for a trainer that does not, and writes its records and weights.
+    #[serde(default)]
+    pub adapter: Option<Adapter>,
     /// A turn that takes longer ends the comparison.
     #[serde(default = "default_turn_timeout", deserialize_with = "duration")]
     pub turn_timeout: Duration,
 }
 
+/// Where an adapter writes the weights, unless the workload names another place.
+const ADAPTERS_WEIGHTS: &str = "run/weights-{step}.safetensors";
+
+/// What speaks for a trainer that does not know of the loop.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapter {
+    /// A module in the trainer's Python that sees its optimisers step (PyTorch 2.1 or newer).
+    Pytorch,
+}
+
 impl Workload {
+    /// With what an adapter writes of its own accord.
+    fn complete(&mut self) {
+        if self.adapter.is_some() {
+            self.weights.get_or_insert_with(|| ADAPTERS_WEIGHTS.to_owned());
+        }
+    }
+
     /// The command that is timed.
     pub fn timed(&self) -> TimedCommand {
         TimedCommand {
@@ -320,10 +349,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
 }
 
 impl LoopConfig {
-    /// The folders of [`LoopConfig::visible`], by their whole paths.
+    /// The folders of [`LoopConfig::visible`] and the data outside of the working tree, by their whole paths.
     pub fn visible(&self) -> Vec<PathBuf> {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        self.visible.iter().map(|path| path.strip_prefix("~").map_or(path.clone(), |below| home.join(below))).collect()
+        let data = self.data.iter().filter(|path| !is_of_tree(path));
+        self.visible.iter().chain(data).map(|path| whole_path(path)).collect()
+    }
+
+    /// The data, by their places on this machine and their names: paths in the trainer's folder, or whole paths.
+    pub fn data(&self, root: &Path) -> Vec<(PathBuf, PathBuf)> {
+        let place = |path: &PathBuf| if is_of_tree(path) { root.join(path) } else { whole_path(path) };
+        self.data.iter().map(|path| (place(path), path.clone())).collect()
     }
 
     /// The globs of files that are not measured. The ledger is always among them.
@@ -339,6 +374,16 @@ impl LoopConfig {
         globs.push(FILE_NAME.to_owned());
         glob_set(&globs).expect("checked when the file was read")
     }
+}
+
+/// Whether a path is relative to the working tree's root.
+pub fn is_of_tree(path: &Path) -> bool {
+    !path.is_absolute() && !path.starts_with("~")
+}
+
+fn whole_path(path: &Path) -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    path.strip_prefix("~").map_or_else(|_| path.to_owned(), |below| home.join(below))
 }
 
 impl Guard {

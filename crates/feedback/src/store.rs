@@ -3,4 +3,6 @@
 pub mod state;
 pub mod build;
 pub mod inputs;
+pub mod data;
+pub mod adapter;
 pub mod session;

@@ -1,6 +1,6 @@
 //! The two arms of a comparison: two trees, built at the same path by the same command, with the baseline's inputs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use globset::GlobSet;
 use pairbench::{Arm, process::sandbox::SandboxSpec};
@@ -14,7 +14,9 @@ use crate::{
     compare::CompareOptions,
     config::{self, Guard, LoopConfig},
     store::{
+        adapter,
         build::{Built, Wanted},
+        data,
         inputs::{self, Inputs},
         session::{Session, config_text, hash_file},
     },
@@ -37,6 +39,8 @@ pub struct BuiltArms {
     pub changed: Vec<PathBuf>,
     /// Hash of the inputs of both arms, which are the baseline's.
     pub inputs: String,
+    /// Hash of each file or folder of the configuration's `data`.
+    pub data: BTreeMap<String, String>,
     /// Seconds of builds that were not cached.
     pub build_s: f64,
 }
@@ -226,16 +230,22 @@ fn build(
     if let Some(gap) = session.isolation.protection().gap() {
         progress.note(&gap);
     }
+    let data = session.config.data(session.repository.root());
+    let hashes = data::hashes(&data, session.state.folder(), progress)?;
+    let hooks = adapter::hooks(&session.config, session.state.folder())?;
     let specs = Arm::BOTH.map(|arm| SandboxSpec {
         artifacts_from: builds[arm.index()].folder.clone(),
         binary_hash: builds[arm.index()].binary_hash.clone(),
         inputs_from: inputs_from[arm.index()].clone(),
         inputs: session.config.workload.inputs.clone(),
+        data: data.iter().filter(|(_, name)| config::is_of_tree(name)).cloned().collect(),
+        hooks: hooks.clone(),
         environment: session.config.environment.clone(),
         isolation: Arc::clone(&session.isolation),
     });
+    let specs = specs.map(|spec| adapter::spec_for(&spec, &session.config.workload));
     let inputs = repository.hash_of(&revisions[0].tree, inputs)?;
-    Ok(BuiltArms { revisions, builds, specs, changed, inputs, build_s })
+    Ok(BuiltArms { revisions, builds, specs, changed, inputs, data: hashes, build_s })
 }
 
 /// The measured files in which two trees differ.

@@ -31,6 +31,7 @@ use crate::{
     },
     config::{Guard, LoopConfig, Workload},
     parity::{Tier, pair_log::PairLog},
+    store::adapter,
 };
 
 mod again;
@@ -190,7 +191,7 @@ fn by_workload(
     pairs: &mut dyn GuardPairs,
 ) -> Result<GuardResult, LoopError> {
     let Looks { name, progress, .. } = *looks;
-    let specs = request.specs.map(|spec| SandboxSpec { inputs: workload.inputs.clone(), ..spec.clone() });
+    let specs = request.specs.map(|spec| adapter::spec_for(spec, workload));
     let script = plan::script_of(&workload.timed(), &specs, request.work, request.draws, progress)?;
     let mut training = GuardTraining::new(name, workload, request, pairs.d().len())?;
     let found = looks.at(PAIRS, pairs, &mut |number| {
@@ -265,7 +266,7 @@ fn run_command(
     let values: &[(&str, &str)] = if checkpoint.is_empty() { &[] } else { &[("checkpoint", &checkpoint)] };
     let words = timed_command::fill(command, values)?;
     let limit = request.config.workload.turn_timeout;
-    let ended = command::run(&folder, spec, &words, limit, progress)?.success(arm.name(), command);
+    let ended = command::run(&folder, &folder.command(&words, spec)?, limit, progress)?.success(arm.name(), command);
     ended.map_err(|error| error.of_trainer(arm))
 }
 

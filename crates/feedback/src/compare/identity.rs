@@ -74,6 +74,7 @@ pub(super) fn key(session: &Session, built_arms: &BuiltArms, tier: Tier, anew: O
     parts.extend([built_arms.inputs.clone(), session.config_hash(), tier.to_string(), format!("rules {RULES}")]);
     // Two targets may run the same command with other guards, and trainers may read environment variables.
     parts.push(format!("target {:?}", session.config.target));
+    parts.extend(built_arms.data.iter().map(|(name, hash)| format!("data {name} {hash}")));
     parts.extend(workload_environment(session));
     parts.extend(anew.map(|draws| draws.seed.to_string()));
     blake3::hash(parts.join("\n").as_bytes()).to_hex()[..32].to_owned()

@@ -318,7 +318,8 @@ impl<'a> SameTraining<'a> {
         let folder = Sandbox::create(&self.session.work()?.join("t"), &spec)?;
         let words = timed_command::fill(command, &[("steps", &steps.to_string()), ("seed", SEED)])?;
         let limit = self.session.config.workload.turn_timeout;
-        command::run(&folder, &spec, &words, limit, progress)?.success("candidate", command)?;
+        let launch = folder.training(&words, &spec, steps)?;
+        command::run(&folder, &launch, limit, progress)?.success("candidate", command)?;
         Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
     }
 
@@ -378,7 +379,7 @@ impl OnCheckpoint<'_> {
         let values: Vec<(&str, &str)> = self.values.iter().copied().chain([("checkpoint", given.as_str())]).collect();
         let words = timed_command::fill(self.command, &values)?;
         let limit = session.config.workload.turn_timeout;
-        command::run(&folder, spec, &words, limit, progress)?.success(self.arm.name(), self.command)
+        command::run(&folder, &folder.command(&words, spec)?, limit, progress)?.success(self.arm.name(), self.command)
     }
 }
 

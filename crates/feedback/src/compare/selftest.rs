@@ -377,7 +377,7 @@ pub(crate) fn peaks(
     let spec = &built_arms.specs[0];
     let folder = Sandbox::create(&session.work()?.join("p"), spec)?;
     let limit = session.config.workload.turn_timeout;
-    let ended = command::run(&folder, spec, &timed_command::fill(command, &[])?, limit, progress)?
+    let ended = command::run(&folder, &folder.command(&timed_command::fill(command, &[])?, spec)?, limit, progress)?
         .success("baseline", command)?;
     let json = ended.stdout.find('{').map_or("", |start| &ended.stdout[start..]);
     parse_peaks(json.as_bytes()).map(Some)

@@ -68,7 +68,7 @@ fn run_once(
     let spec = SandboxSpec { inputs: smoke.inputs.clone(), ..spec.clone() };
     let folder = Sandbox::create(&session.work()?.join("s"), &spec)?;
     let words = timed_command::fill(&smoke.command, &[("steps", &smoke.steps.to_string()), ("seed", "42")])?;
-    let ended = match command::run(&folder, &spec, &words, RUN_TIMEOUT, progress) {
+    let ended = match command::run(&folder, &folder.command(&words, &spec)?, RUN_TIMEOUT, progress) {
         Ok(ended) => ended,
         Err(error) if matches!(error.kind, ErrorKind::Failed | ErrorKind::Trainer(_)) => {
             let ending = Ending::NotStarted(error.to_string());

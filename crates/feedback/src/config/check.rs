@@ -5,7 +5,7 @@ use std::path::{Component, PathBuf};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use pairbench::pair::timed_command::{Sharing, words};
 
-use super::{FILE_NAME, Guard, LoopConfig, Workload};
+use super::{FILE_NAME, Guard, LoopConfig, Workload, is_of_tree};
 use crate::{LoopError, visible};
 
 /// Variables that lead to the user's own files, whose changes nobody would see.
@@ -36,7 +36,15 @@ impl LoopConfig {
             Guard::Workload { workload, .. } => Some(&**workload),
             _ => None,
         });
-        guarded.chain([&self.workload]).try_for_each(Workload::check)?;
+        for workload in guarded {
+            workload.check()?;
+            if workload.adapter.is_some() && self.workload.adapter.is_none() {
+                return Err(LoopError::usage(
+                    "a guard's workload has an `adapter`, `[workload]` has none: both have it, or none",
+                ));
+            }
+        }
+        self.workload.check()?;
         self.check_places()?;
         self.check_guards()?;
         glob_set(&self.sealed)?;
@@ -71,7 +79,8 @@ impl LoopConfig {
             )));
         }
         relative([&self.ledger])?;
-        let Some(path) = self.visible.iter().find(|path| !path.is_absolute() && !path.starts_with("~")) else {
+        relative(self.data.iter().filter(|path| is_of_tree(path)))?;
+        let Some(path) = self.visible.iter().find(|path| is_of_tree(path)) else {
             return Ok(());
         };
         let path = path.display();
@@ -132,6 +141,11 @@ impl Workload {
             return Err(LoopError::usage("`tokens_per_step` is 0"));
         }
         relative(&self.inputs)?;
+        if self.sharing == Sharing::Whole && self.adapter.is_some() {
+            return Err(LoopError::usage(
+                "`adapter` speaks the turn protocol: `sharing` is then `turns` or `sequential`",
+            ));
+        }
         if self.sharing == Sharing::Whole && self.weights.is_some() {
             return Err(LoopError::usage("`weights` needs turns: with `sharing = \"whole\"` nobody can ask for them"));
         }

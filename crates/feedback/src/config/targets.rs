@@ -1,6 +1,6 @@
 //! `[targets]`: what differs for another thing that is made faster.
 
-use super::{FILE_NAME, LoopConfig};
+use super::{FILE_NAME, Guard, LoopConfig};
 use crate::LoopError;
 
 /// The keys that a target may set differently from the file; all targets share the rest.
@@ -21,7 +21,13 @@ impl LoopConfig {
         let read = |table: &toml::Table| -> Result<LoopConfig, LoopError> {
             // Without targets the text is parsed, because then errors have line numbers.
             let parsed = if has_targets { table.clone().try_into() } else { toml::from_str(text) };
-            let config: LoopConfig = parsed.map_err(|error| LoopError::usage(shown(error)))?;
+            let mut config: LoopConfig = parsed.map_err(|error| LoopError::usage(shown(error)))?;
+            config.workload.complete();
+            for guard in config.guards.values_mut() {
+                if let Guard::Workload { workload, .. } = guard {
+                    workload.complete();
+                }
+            }
             config.check()?;
             Ok(config)
         };

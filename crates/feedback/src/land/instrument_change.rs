@@ -17,6 +17,7 @@ use crate::{
     config::{LoopConfig, Workload},
     ledger::RecordId,
     store::{
+        adapter,
         inputs::{self, Inputs},
         session::{Session, config_text},
     },
@@ -55,16 +56,18 @@ pub struct Recorded {
 pub fn measure(session: &mut Session, built_arms: &BuiltArms, progress: &dyn Progress) -> Result<Recorded, LoopError> {
     let old = session.config.workload.clone();
     let text = config_text(&session.repository, &built_arms.revisions[1].tree)?;
-    let new = LoopConfig::parse(&text, session.config.target.as_deref())?.workload;
+    let new_config = LoopConfig::parse(&text, session.config.target.as_deref())?;
     let state = session.state.folder();
     let inputs = |arm: Arm, paths| {
         let tree = &built_arms.revisions[arm.index()].tree;
         inputs::folder(&session.repository, state, Inputs { tree, paths, arm }, progress)
     };
+    let new = new_config.workload.clone();
+    let new_spec = SandboxSpec { hooks: adapter::hooks(&new_config, state)?, ..built_arms.specs[1].clone() };
     let (old_inputs, new_inputs) = (inputs(Arm::Baseline, &old.inputs)?, inputs(Arm::Candidate, &new.inputs)?);
     let specs = [
-        SandboxSpec { inputs: old.inputs.clone(), inputs_from: old_inputs, ..built_arms.specs[0].clone() },
-        SandboxSpec { inputs: new.inputs.clone(), inputs_from: new_inputs, ..built_arms.specs[1].clone() },
+        SandboxSpec { inputs_from: old_inputs, ..adapter::spec_for(&built_arms.specs[0], &old) },
+        SandboxSpec { inputs_from: new_inputs, ..adapter::spec_for(&new_spec, &new) },
     ];
     let draws = Randomization::fresh();
     let work = session.work()?;

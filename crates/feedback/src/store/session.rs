@@ -77,6 +77,7 @@ impl Session {
         secret.extend([repository.common_dir().to_owned(), repository.git_dir().to_owned()]);
         let mut hidden = repository.worktrees()?;
         check_visible(&config, &hidden, &secret)?;
+        check_data(&config, repository.root(), &secret)?;
         hidden.extend(secret);
         let isolation = Arc::new(Isolation::detect(&hidden, &config.visible()));
         let builds = BuildStore::new(&state, Arc::clone(&isolation));
@@ -154,6 +155,22 @@ fn check_visible(config: &LoopConfig, hidden: &[PathBuf], secret: &[PathBuf]) ->
             let (path, hidden) = (path.display(), hidden.display());
             return Err(LoopError::usage(format!("`visible` of `loop.toml` names `{path}`, which shows `{hidden}`"))
                 .hint("trainers must not see the repository or the loop's own files: name another folder"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the data of the working tree shows no part of `secret`.
+fn check_data(config: &LoopConfig, root: &Path, secret: &[PathBuf]) -> Result<(), LoopError> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    for (place, name) in config.data(root) {
+        let found = real(&place);
+        if let Some(secret) = secret.iter().map(real).find(|it| it.starts_with(&found) || found.starts_with(it)) {
+            let (name, secret) = (name.display(), secret.display());
+            return Err(LoopError::usage(format!("`data` of `loop.toml` names `{name}`, which shows `{secret}`"))
+                .hint(
+                    "trainers must not see the repository or the loop's own files: name the folder of the data set",
+                ));
         }
     }
     Ok(())

@@ -181,7 +181,7 @@ impl Trainer {
         let folder = Sandbox::create(&request.work.join(["a", "b"][place]), spec)?;
         let (steps, seed) = (request.steps.to_string(), seed.to_string());
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
-        let launch = folder.command(&words, spec)?;
+        let launch = folder.training(&words, spec, request.steps)?;
         Ok(Trainer {
             process: None,
             folder,

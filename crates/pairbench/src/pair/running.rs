@@ -42,7 +42,7 @@ impl RunningTrainer {
         let folder = Sandbox::create(&request.work.join(name), spec)?;
         let (steps, seed) = (request.command.steps.to_string(), request.seed().to_string());
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
-        let mut launch = folder.command(&words, spec)?;
+        let mut launch = folder.training(&words, spec, request.command.steps)?;
         let listener = match request.command.sharing {
             Sharing::Whole => None,
             Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),

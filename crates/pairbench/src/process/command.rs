@@ -7,10 +7,7 @@ use std::{
 
 use crate::{
     LoopError, Progress,
-    process::{
-        Process, ReapOrphansOnDrop,
-        sandbox::{Sandbox, SandboxSpec},
-    },
+    process::{Process, ReapOrphansOnDrop, isolation::Launch, sandbox::Sandbox},
 };
 
 /// How a program ended.
@@ -26,18 +23,11 @@ pub struct Ended {
     pub last_words: String,
 }
 
-/// Runs `words` in `folder`, for at most `limit`. Children that outlive the program are ended.
-pub fn run(
-    folder: &Sandbox,
-    spec: &SandboxSpec,
-    words: &[String],
-    limit: Duration,
-    progress: &dyn Progress,
-) -> Result<Ended, LoopError> {
+/// Runs a command of `folder`, for at most `limit`. Children that outlive the program are ended.
+pub fn run(folder: &Sandbox, launch: &Launch, limit: Duration, progress: &dyn Progress) -> Result<Ended, LoopError> {
     let _reaper = ReapOrphansOnDrop::new(folder.isolation())?;
-    let launch = folder.command(words, spec)?;
     let started = Instant::now();
-    let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
+    let mut process = Process::spawn(launch, folder.isolation(), folder.outputs())?;
     let deadline = started + limit;
     let exit = loop {
         let step = (Instant::now() + Duration::from_millis(100)).min(deadline);

@@ -31,10 +31,24 @@ pub struct SandboxSpec {
     pub inputs_from: PathBuf,
     /// The inputs to take from there.
     pub inputs: Vec<PathBuf>,
+    /// Files and folders from elsewhere, such as a data set, and their names in the trainer's folder: read-only.
+    pub data: Vec<(PathBuf, PathBuf)>,
+    /// What a training run is started with beside its own files.
+    pub hooks: Option<Hooks>,
     /// Names of variables of the loop's environment that trainers also get.
     pub environment: Vec<String>,
     /// The walls around it.
     pub isolation: Arc<Isolation>,
+}
+
+/// Files that a training run sees beside its own and variables that it gets, such as a module that speaks the turn
+/// protocol for a trainer that does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// A folder that the run can read.
+    pub folder: PathBuf,
+    /// Names and values. In a value, `{hooks}` is that folder, `{run}` the trainer's own, `{steps}` the run's steps.
+    pub variables: Vec<(String, String)>,
 }
 
 impl SandboxSpec {
@@ -49,6 +63,8 @@ impl SandboxSpec {
             binary_hash,
             inputs_from: folder.to_owned(),
             inputs: Vec::new(),
+            data: Vec::new(),
+            hooks: None,
             environment: Vec::new(),
             isolation: Arc::clone(isolation),
         })
@@ -79,7 +95,15 @@ impl Sandbox {
         let mut folder = Sandbox { room, outputs, isolation: Arc::clone(&spec.isolation) };
         copy_checked(&spec.artifacts_from, path, &spec.binary_hash)?;
         for input in &spec.inputs {
-            folder.input(&spec.inputs_from.join(input), input)?;
+            let from = spec.inputs_from.join(input);
+            if !from.exists() {
+                return Err(LoopError::failed(format!("the input `{}` is not in the baseline", from.display()))
+                    .hint("`workload.inputs` of `loop.toml` names files that git tracks; `data` names others"));
+            }
+            folder.show(&from, input)?;
+        }
+        for (from, name) in &spec.data {
+            folder.show(from, name)?;
         }
         Ok(folder)
     }
@@ -146,17 +170,30 @@ impl Sandbox {
         })
     }
 
+    /// The launch of a training of `steps` steps: with the hooks.
+    pub fn training(&self, words: &[String], spec: &SandboxSpec, steps: u64) -> Result<Launch, LoopError> {
+        let mut launch = self.command(words, spec)?;
+        if let Some(hooks) = &spec.hooks {
+            let folder = self.isolation.give(&mut launch.room, &hooks.folder);
+            let run = self.isolation.inside(&self.room);
+            let places = [("{hooks}", folder), ("{run}", run), ("{steps}", steps.to_string().into())];
+            for (name, value) in &hooks.variables {
+                let filled = places
+                    .iter()
+                    .fold(value.clone(), |value, (place, path)| value.replace(place, &path.to_string_lossy()));
+                launch.environment.push((name.into(), filled.into()));
+            }
+        }
+        Ok(launch)
+    }
+
     /// The walls around its processes.
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
     }
 
-    /// Makes an input visible under its name: behind walls read-only, elsewhere as a link.
-    fn input(&mut self, from: &Path, name: &Path) -> Result<(), LoopError> {
-        if !from.exists() {
-            return Err(LoopError::failed(format!("the input `{}` is not in the baseline", from.display()))
-                .hint("`workload.inputs` of `loop.toml` names files that git tracks"));
-        }
+    /// Makes a file or folder visible under a name: behind walls read-only, elsewhere as a link.
+    fn show(&mut self, from: &Path, name: &Path) -> Result<(), LoopError> {
         if self.isolation.has_walls() {
             self.room.readable.push((from.to_owned(), self.room.inside.join(name)));
             return Ok(());
