@@ -56,8 +56,10 @@ pub struct PairRequest<'a> {
 pub struct TurnTime {
     /// Its block; none for the warm-up and the steps after the last block.
     pub block: Option<usize>,
-    /// From `go` to `done`.
+    /// From `go` to `done`, and the delay.
     pub ms: f64,
+    /// The part of it that [`PairRequest::slowed`] added.
+    pub delay_ms: f64,
 }
 
 /// One trainer's part of a pair.
@@ -116,11 +118,19 @@ pub struct Void {
 impl PairRun {
     /// The pair's number: `ln(t_baseline / t_candidate)`, positive where the candidate is faster.
     pub fn log_ratio(&self) -> f64 {
-        let [baseline, candidate] = &self.arms;
-        let ratios: Vec<f64> = block_times(&baseline.turns)
-            .zip(block_times(&candidate.turns))
-            .map(|(baseline_ms, candidate_ms)| (baseline_ms / candidate_ms).ln())
-            .collect();
+        self.log_ratio_of(|turn| turn.ms)
+    }
+
+    /// The same without the delays that [`PairRequest::slowed`] added.
+    pub fn undelayed_log_ratio(&self) -> f64 {
+        self.log_ratio_of(|turn| turn.ms - turn.delay_ms)
+    }
+
+    fn log_ratio_of(&self, ms: impl Fn(&TurnTime) -> f64) -> f64 {
+        let [baseline, candidate] =
+            self.arms.each_ref().map(|arm| arm.turns.iter().filter(|turn| turn.block.is_some()).map(&ms));
+        let ratios: Vec<f64> =
+            baseline.zip(candidate).map(|(baseline_ms, candidate_ms)| (baseline_ms / candidate_ms).ln()).collect();
         crate::stats::robust::median(&ratios)
     }
 
@@ -141,10 +151,6 @@ impl ArmRun {
     pub fn whole_ms(&self) -> f64 {
         self.ready_ms + self.turns.iter().map(|turn| turn.ms).sum::<f64>() + self.saves_ms + self.finish_ms
     }
-}
-
-fn block_times(turns: &[TurnTime]) -> impl Iterator<Item = f64> {
-    turns.iter().filter(|turn| turn.block.is_some()).map(|turn| turn.ms)
 }
 
 /// Runs a pair, in turns or one arm after the other as its command says.
@@ -215,11 +221,9 @@ fn run_alone(
             match action {
                 Action::Save => trainer.save(progress)?,
                 Action::Go { steps, block } => {
-                    let (mut ms, _) = trainer.run_steps(*steps, progress)?;
-                    if delay > 0.0 {
-                        ms += pause(ms * delay);
-                    }
-                    trainer.run.turns.push(TurnTime { block: *block, ms });
+                    let (ms, _) = trainer.run_steps(*steps, progress)?;
+                    let delay_ms = if delay > 0.0 { pause(ms * delay) } else { 0.0 };
+                    trainer.run.turns.push(TurnTime { block: *block, ms: ms + delay_ms, delay_ms });
                 }
             }
         }
@@ -229,7 +233,8 @@ fn run_alone(
         let ms = trainer.run.finish_ms;
         let wait = Instant::now();
         std::thread::sleep(Duration::from_secs_f64(ms * delay / 1e3));
-        trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + ms_since(wait) });
+        let delay_ms = ms_since(wait);
+        trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + delay_ms, delay_ms });
         trainer.run.finish_ms = 0.0;
     }
     let void = void_by_orphan(&reaper, &[trainer.traces()]);

@@ -1,7 +1,7 @@
 //! The instrument's self-test on this machine: it finds no effect where there is none, and finds a known effect.
 //!
-//! The baseline runs against itself, and against itself with a known delay injected into each turn. An instrument that
-//! fails refuses to judge. The result holds for a week, for this machine, kernel, toolchain and workload.
+//! The baseline runs against itself, with a known delay injected into each turn of one arm: with the delay the pairs must
+//! find it, without it they must find nothing. An instrument that fails refuses to judge. The result holds for a week, for this machine, kernel, toolchain and workload.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -49,17 +49,14 @@ use crate::{
 
 /// Version of the kept file.
 pub const SCHEMA: &str = "alpha.loop.selftest/1";
-/// Pairs of each half.
+/// Pairs.
 const PAIRS: u64 = 8;
 /// Pairs that show how far the baseline is from itself.
 const FLOOR_PAIRS: u64 = 2;
-/// Both halves' one-sided level: at eight pairs the seven heaviest must agree.
+/// Both questions' one-sided level: at eight pairs the seven heaviest must agree.
 const LEVEL: f64 = 0.025;
 /// Smallest injected delay, in per cent of a turn.
 const INJECTED_DELAY_PCT: f64 = 3.0;
-/// The delay is at least this many standard deviations of a pair: the test is of the instrument, not of how quiet the
-/// machine is.
-const INJECTED_DELAY_SD: f64 = 4.0;
 /// Largest delay that is tried before the instrument counts as blind.
 const MAX_INJECTED_DELAY_PCT: f64 = 100.0;
 /// The known effect counts as not found if the estimate is off by more than this many standard errors.
@@ -158,15 +155,16 @@ pub fn run(
 ) -> Result<SelfTest, LoopError> {
     let runner = PairRunner::new(session, built_arms, Randomization::fresh())?.of_baseline();
     let plan = plan::plan(&runner.request(0, &Script::default()), Duration::ZERO, progress)?;
-    let least_s = (2 * PAIRS + FLOOR_PAIRS) as f64 * plan.seconds_per_pair;
+    let least_s = PAIRS as f64 * plan.seconds_per_pair;
     progress.note(&format!("self-test: about {least_s:.0} s, more where something disturbs"));
     let test = Test { session, built_arms, runner, plan, progress };
     let peaks = peaks(session, built_arms, progress)?;
-    let identical = test.series(1, None)?;
-    let floor = test.floor()?;
-    let mut failure = test.differs_from_itself(&identical)?;
-    let sd = robust::mad_sd(&identical).max(f64::MIN_POSITIVE);
-    let delay = test.find_delay(sd)?;
+    let mut floor = Floor::default();
+    let first = test.series(1, INJECTED_DELAY_PCT, Some(&mut floor))?;
+    let identical = &first.identical;
+    let sd = robust::mad_sd(identical).max(f64::MIN_POSITIVE);
+    let mut failure = test.differs_from_itself(identical)?;
+    let delay = test.find_delay(&first, sd)?;
     failure = failure.or(delay.failure);
     let layout = if failure.is_none() { test.layouts(options)? } else { None };
     let made = SelfTest {
@@ -174,8 +172,8 @@ pub fn run(
         holds_for: holds_for(session)?,
         time: Timestamp::now(),
         sd_pct: pct_of_log(sd),
-        identical_pct: pct_of_log(WalshAverages::of(&identical).estimate()),
-        identical_p: p_two_sided(&identical),
+        identical_pct: pct_of_log(WalshAverages::of(identical).estimate()),
+        identical_p: p_two_sided(identical),
         injected_delay_pct: delay.injected_pct,
         found_pct: pct_of_log(delay.found),
         found_p: delay.found_p,
@@ -202,6 +200,13 @@ struct Test<'a> {
     progress: &'a dyn Progress,
 }
 
+/// What some pairs showed: ln(baseline / candidate) without the delay, and ln(candidate / baseline) with it.
+#[derive(Debug, Default)]
+struct Series {
+    identical: Vec<f64>,
+    slower: Vec<f64>,
+}
+
 /// A known delay and its estimate.
 struct Delay {
     /// In per cent of a turn.
@@ -215,28 +220,23 @@ struct Delay {
 }
 
 impl Test<'_> {
-    /// Runs [`PAIRS`] pairs from number `first`; `slowed` names the delayed arm and the share of a turn.
-    fn series(&self, first: u64, slowed: Option<(Arm, f64)>) -> Result<Vec<f64>, LoopError> {
-        (first..first + PAIRS)
-            .map(|number| {
-                let script = self.runner.script(&self.plan.blocks, number);
-                let request = PairRequest { slowed, ..self.runner.request(number, &script) };
-                Ok(measured(&request, self.progress)?.log_ratio())
-            })
-            .collect()
-    }
-
-    /// How far losses and norms of two runs of the baseline differ.
-    fn floor(&self) -> Result<Floor, LoopError> {
-        let mut floor = Floor::default();
-        for number in 1 + 3 * PAIRS..=3 * PAIRS + FLOOR_PAIRS {
+    /// Runs [`PAIRS`] pairs from number `first`, with each turn of the candidate's delayed by a share of it. The first
+    /// pairs also show how far losses and norms of two runs of the baseline differ, if `floor` is to be known.
+    fn series(&self, first: u64, injected_pct: f64, mut floor: Option<&mut Floor>) -> Result<Series, LoopError> {
+        let mut series = Series::default();
+        for number in first..first + PAIRS {
             let script = self.runner.script(&self.plan.blocks, number);
-            let request = self.runner.request(number, &script);
+            let slowed = Some((Arm::Candidate, injected_pct / 100.0));
+            let request = PairRequest { slowed, ..self.runner.request(number, &script) };
             let run = measured(&request, self.progress)?;
-            let pair = TimedPair { run: &run, blocks: &self.plan.blocks, draws: request.draws, number };
-            same_training::include_in_floor(self.session, &pair, &mut floor)?;
+            series.identical.push(run.undelayed_log_ratio());
+            series.slower.push(-run.log_ratio());
+            if let Some(floor) = floor.as_deref_mut().filter(|_| number < first + FLOOR_PAIRS) {
+                let pair = TimedPair { run: &run, blocks: &self.plan.blocks, draws: request.draws, number };
+                same_training::include_in_floor(self.session, &pair, floor)?;
+            }
         }
-        Ok(floor)
+        Ok(series)
     }
 
     /// The failure, if the program differs from itself twice in the same direction.
@@ -245,7 +245,7 @@ impl Test<'_> {
             return Ok(None);
         }
         self.progress.note("the program differed from itself: once more");
-        let again = self.series(1 + PAIRS, None)?;
+        let again = self.series(1 + PAIRS, INJECTED_DELAY_PCT, None)?.identical;
         let same_side = (robust::median(identical) > 0.0) == (robust::median(&again) > 0.0);
         Ok((p_two_sided(&again) <= LEVEL && same_side).then(|| {
             let pct = pct_of_log(WalshAverages::of(&again).estimate());
@@ -253,13 +253,12 @@ impl Test<'_> {
         }))
     }
 
-    /// Delays the candidate by a known share of each turn and doubles it until it is found.
-    fn find_delay(&self, sd: f64) -> Result<Delay, LoopError> {
-        let mut injected_pct = INJECTED_DELAY_PCT.max(INJECTED_DELAY_SD * pct_of_log(sd)).min(MAX_INJECTED_DELAY_PCT);
-        let mut first = 1 + 4 * PAIRS;
+    /// Judges the delay of the first series, and doubles it until it is found.
+    fn find_delay(&self, first: &Series, sd: f64) -> Result<Delay, LoopError> {
+        let mut injected_pct = INJECTED_DELAY_PCT;
+        let mut slower = first.slower.clone();
+        let mut next = 1 + 2 * PAIRS;
         loop {
-            let slowed = self.series(first, Some((Arm::Candidate, injected_pct / 100.0)))?;
-            let slower: Vec<f64> = slowed.iter().map(|d| -d).collect();
             let (found, found_p) = (WalshAverages::of(&slower).estimate(), p_greater(&slower));
             let standard_error = robust::mad_sd(&slower).max(sd) / (PAIRS as f64).sqrt();
             let is_off = (found - log_of_pct(injected_pct)).abs() > MAX_ERRORS * standard_error.max(log_of_pct(0.1));
@@ -278,7 +277,8 @@ impl Test<'_> {
                 "a slowdown of {injected_pct:.1} % was found as {estimate:.1} %: once more with twice as much"
             ));
             injected_pct = (2.0 * injected_pct).min(MAX_INJECTED_DELAY_PCT);
-            first += PAIRS;
+            slower = self.series(next, injected_pct, None)?.slower;
+            next += PAIRS;
         }
     }
 

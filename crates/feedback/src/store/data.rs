@@ -108,7 +108,7 @@ fn looks(path: &Path) -> io::Result<Looks> {
         bytes += data.len();
         let seen =
             [data.len() as i64, data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec(), data.ino() as i64];
-        hasher.update(format!("{file:?} {seen:?}\n").as_bytes());
+        hasher.update(format!("{} {seen:?}\n", file.display()).as_bytes());
     }
     Ok(Looks { hash: hasher.finalize().to_hex().to_string(), bytes, files })
 }
@@ -120,7 +120,7 @@ fn content(root: &Path, files: &[PathBuf]) -> io::Result<String> {
         let mut content = blake3::Hasher::new();
         io::copy(&mut fs::File::open(file)?, &mut content)?;
         let name = file.strip_prefix(root).unwrap_or(file);
-        all.update(format!("{name:?} {}\n", content.finalize().to_hex()).as_bytes());
+        all.update(format!("{} {}\n", name.display(), content.finalize().to_hex()).as_bytes());
     }
     Ok(all.finalize().to_hex().to_string())
 }

@@ -101,13 +101,13 @@ impl<'a> InTurns<'a> {
                 continue;
             }
             let before = CpuUsage::now(&trainer.process);
-            let (mut ms, steps_done) = trainer.run_steps(steps, self.progress)?;
-            if let Some((_, share)) = self.request.slowed.filter(|(slowed, _)| *slowed == arm) {
-                ms += pause(ms * share);
-            }
+            let (own_ms, steps_done) = trainer.run_steps(steps, self.progress)?;
+            let slowed = self.request.slowed.filter(|(slowed, _)| *slowed == arm);
+            let delay_ms = slowed.map_or(0.0, |(_, share)| pause(own_ms * share));
+            let ms = own_ms + delay_ms;
             done = steps_done;
             self.turns_s += ms / 1e3;
-            trainer.run.turns.push(TurnTime { block, ms });
+            trainer.run.turns.push(TurnTime { block, ms, delay_ms });
             self.usage[arm.index()] += before.until(&trainer.process, ms);
         }
         Ok(done)
