@@ -224,7 +224,7 @@ class Watch:
         if self.step is not None and self.step.updates:
             self.end_step()
         self.write_rows()
-        if self.begun == 0 and os.environ.get("ALPHA_TURNS"):
+        if self.written == 0:
             sys.stderr.write(
                 "alpha: no optimiser step was seen: a trainer whose whole step is compiled or captured needs the three "
                 "lines of docs/turns.md\n"

@@ -10,6 +10,7 @@ record, a JSON object a step), ALPHA_WEIGHTS (where `save` writes, with {step}),
 """
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 
