@@ -1,64 +1,127 @@
-//! `alpha loop init`: writes a `loop.toml` from what a repository looks like.
+//! `alpha loop init`: writes a `loop.toml` from what a repository looks like, and tries it.
+
+mod probe;
+mod pytorch;
 
 use std::{fs, path::Path};
 
 use pairbench::files;
 
 use crate::{
-    LoopError,
+    LoopError, Progress,
     config::{FILE_NAME, LoopConfig},
+    git::Repository,
 };
 
+pub use self::probe::Probed;
+
 /// The file that was written, and the parts that the user has to check.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Initialised {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The kind of repository: `alpha`, `cargo`, `make`, `python`, `unknown`.
+    /// The kind of repository: `alpha`, `nanogpt`, `pytorch`, `cargo`, `make`, `python`, `unknown`.
     pub kind: &'static str,
     /// Guesses that the user should check.
     pub guesses: Vec<String>,
     /// The file's text.
     pub text: String,
+    /// What a few steps showed; none if they were not run.
+    pub probed: Option<Probed>,
+    /// Why the trainer did not run, if it did not.
+    pub problem: Option<String>,
 }
 
 /// Version of [`Initialised`].
 pub const SCHEMA: &str = "alpha.loop.init/1";
 
-/// Writes `loop.toml` into the root of a repository that has none.
-pub fn init(root: &Path) -> Result<Initialised, LoopError> {
+/// Writes `loop.toml` into the root of a repository that has none. Where the trainer can take turns, some steps of it
+/// are run first, as a comparison would run them, and the file holds what they showed.
+///
+/// # Errors
+/// [`LoopError::usage`] where the file is there already. A trainer that does not run is not an error: the file is
+/// written, and [`Initialised::problem`] says why.
+pub fn init(repository: &Repository, is_probed: bool, progress: &dyn Progress) -> Result<Initialised, LoopError> {
+    let root = repository.root();
     let path = root.join(FILE_NAME);
     if path.exists() {
         return Err(LoopError::usage(format!("`{}` is there already", path.display()))
             .hint("edit it; `alpha loop doctor` checks it"));
     }
-    let made = describe(root);
-    LoopConfig::parse(&made.text, None)?;
-    files::write(&path, made.text.as_bytes())?;
-    Ok(made)
+    let mut draft = describe(repository)?;
+    let (mut probed, mut problem) = (None, None);
+    if is_probed && draft.adapter.is_some() {
+        progress.note("running a few steps of the trainer, as a comparison runs them");
+        match probe::run(repository, &LoopConfig::parse(&draft.text(), None)?, progress) {
+            Ok(found) => {
+                draft.take(&found);
+                probed = Some(found);
+            }
+            Err(error) if error.kind == crate::ErrorKind::Interrupted => return Err(error),
+            Err(error) => problem = Some(error.to_string()),
+        }
+    }
+    let text = draft.text();
+    LoopConfig::parse(&text, None)?;
+    files::write(&path, text.as_bytes())?;
+    Ok(Initialised { schema: SCHEMA, kind: draft.kind, guesses: draft.guesses, text, probed, problem })
 }
 
-/// The file that `init` would write.
-pub fn describe(root: &Path) -> Initialised {
+/// What the file will say.
+#[derive(Clone, Debug, Default)]
+struct Draft {
+    kind: &'static str,
+    /// The whole text, where it is known.
+    whole: Option<&'static str>,
+    build: String,
+    artifacts: Vec<String>,
+    toolchain: Vec<String>,
+    command: String,
+    steps: u64,
+    tokens_per_step: u64,
+    /// What git does not track.
+    data: Vec<String>,
+    visible: Vec<String>,
+    adapter: Option<&'static str>,
+    guesses: Vec<String>,
+}
+
+/// What `init` would write for this repository.
+fn describe(repository: &Repository) -> Result<Draft, LoopError> {
+    let root = repository.root();
     let has = |name: &str| root.join(name).exists();
-    let (kind, text, guesses): (_, String, &[&str]) = if has("crates/alpha") && has("scripts/build.sh") {
-        ("alpha", ALPHA.to_owned(), &[])
-    } else if has("Cargo.toml") {
+    let of_build = |kind, build: &str, artifact: &str, command: &str| Draft {
+        kind,
+        build: build.to_owned(),
+        artifacts: vec![artifact.to_owned()],
+        command: command.to_owned(),
+        steps: 200,
+        tokens_per_step: 1024,
+        guesses: GUESSES.map(str::to_owned).to_vec(),
+        ..Draft::default()
+    };
+    if has("crates/alpha") && has("scripts/build.sh") {
+        return Ok(Draft { kind: "alpha", whole: Some(ALPHA), ..Draft::default() });
+    }
+    if let Some(draft) = pytorch::describe(repository)? {
+        return Ok(draft);
+    }
+    Ok(if has("Cargo.toml") {
         let name = package_name(root);
-        let build = "cargo build --release --target-dir target".to_owned();
-        (
+        let program = format!("target/release/{name}");
+        of_build(
             "cargo",
-            template(&build, &format!("target/release/{name}"), &format!("./target/release/{name} --steps={{steps}}")),
-            &GUESSES,
+            "cargo build --release --target-dir target",
+            &program,
+            &format!("./{program} --steps={{steps}}"),
         )
     } else if has("Makefile") || has("makefile") {
-        ("make", template("make", "train", "./train --steps={steps}"), &GUESSES)
-    } else if let Some(script) = ["train.py", "train_gpt2.py", "main.py"].into_iter().find(|name| has(name)) {
-        ("python", template("true", script, &format!("python3 {script} --steps={{steps}}")), &GUESSES)
+        of_build("make", "make", "train", "./train --steps={steps}")
+    } else if let Some(script) = pytorch::SCRIPTS.into_iter().find(|name| has(name)) {
+        of_build("python", "true", script, &format!("python3 {script} --steps={{steps}}"))
     } else {
-        ("unknown", template("make", "train", "./train --steps={steps}"), &GUESSES)
-    };
-    Initialised { schema: SCHEMA, kind, guesses: guesses.iter().map(ToString::to_string).collect(), text }
+        of_build("unknown", "make", "train", "./train --steps={steps}")
+    })
 }
 
 const GUESSES: [&str; 3] = [
@@ -75,34 +138,73 @@ fn package_name(root: &Path) -> String {
     name.unwrap_or("train").to_owned()
 }
 
-fn template(build: &str, artifact: &str, command: &str) -> String {
-    format!(
-        r#"# What `alpha loop` builds, runs, guards and seals. Read it over: the values below are guesses.
+impl Draft {
+    /// With what the probe showed.
+    fn take(&mut self, probed: &Probed) {
+        self.steps = probed.steps;
+        if probed.tokens_per_step > 0 {
+            self.tokens_per_step = probed.tokens_per_step;
+        } else {
+            self.guesses.push("`workload.tokens_per_step`: the tokens of a step, which could not be seen".to_owned());
+        }
+    }
+
+    fn text(&self) -> String {
+        if let Some(whole) = self.whole {
+            return whole.to_owned();
+        }
+        // JSON's strings and lists of strings are TOML's too.
+        let list = |values: &[String]| serde_json::Value::from(values.to_vec()).to_string();
+        let quoted = |value: &str| serde_json::Value::from(value).to_string();
+        let turns = match self.adapter {
+            Some(adapter) => format!("adapter = {}        # takes turns without an edit of the trainer", quoted(adapter)),
+            None => "metrics = \"run/metrics.jsonl\"\nsharing = \"whole\"          # \"turns\" once the trainer speaks the turn protocol: far less noise".to_owned(),
+        };
+        // The peak of the same PyTorch program differs by up to 13 % from run to run.
+        let memory_margin_pct = if self.adapter.is_some() { 20 } else { 5 };
+        let places = [
+            ("data", &self.data, "what the trainer reads and git does not track"),
+            ("visible", &self.visible, "folders outside the system that the trainer needs"),
+        ];
+        let places: Vec<String> = places
+            .iter()
+            .filter(|(_, values, _)| !values.is_empty())
+            .map(|(name, values, what)| format!("# {what}\n{name} = {}\n", list(values)))
+            .collect();
+        let places = places.concat();
+        format!(
+            r#"# What `alpha loop` builds, runs, guards and seals (docs/guide/own-trainer.md).
 schema = 1
 epsilon_pct = 0.5          # the smallest gain that counts
-budget = "3m"              # the longest comparison, builds and confirmation aside
-unmeasured = ["perf/**", "runs/**"]
+budget = "5m"              # the longest comparison, builds and confirmation aside
+unmeasured = ["perf/**", "runs/**", "**/*.md"]
 # Files of the instrument: a change of one is never a gain.
 sealed = ["data/**"]
-
+{places}
 [build]
-command = "{build}"
-artifacts = ["{artifact}"]
-toolchain = []             # commands whose output names the toolchain, such as "rustc -vV"
+command = {build}
+artifacts = {artifacts}
+toolchain = {toolchain}    # commands whose output names the toolchain
 
 [workload]
-command = "{command}"
-steps = 200
-tokens_per_step = 1024
-inputs = []                # files and folders that the command reads
-metrics = "run/metrics.jsonl"
-sharing = "whole"          # "turns" once the trainer speaks the turn protocol: far less noise
+command = {command}
+steps = {steps}
+tokens_per_step = {tokens}
+inputs = []                # tracked files and folders that the command reads beside the artifacts
+{turns}
 
 [guards.memory]
 kind = "peak_memory"
-margin_pct = 5
-"#
-    )
+margin_pct = {memory_margin_pct}
+"#,
+            build = quoted(&self.build),
+            artifacts = list(&self.artifacts),
+            toolchain = list(&self.toolchain),
+            command = quoted(&self.command),
+            steps = self.steps,
+            tokens = self.tokens_per_step,
+        )
+    }
 }
 
 /// The `loop.toml` of this program's own repository.
@@ -110,36 +212,79 @@ const ALPHA: &str = include_str!("init/alpha.toml");
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use pairbench::progress::Quiet;
+
     use super::*;
+
+    /// A repository with these files.
+    fn repository(files: &[(&str, &str)]) -> (tempfile::TempDir, Repository) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            files::write(&folder.path().join(name), content.as_bytes()).unwrap();
+        }
+        for words in [
+            "init -q",
+            "add -A",
+            "-c user.name=a -c user.email=a@b -c commit.gpgsign=false commit -q --no-verify -m first",
+        ] {
+            let done = Command::new("git").arg("-C").arg(folder.path()).args(words.split(' ')).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        let repository = Repository::open(folder.path()).unwrap();
+        (folder, repository)
+    }
 
     #[test]
     fn every_kind_of_repository_gets_a_file_that_can_be_read() {
-        for (name, kind) in [
-            ("crates/alpha/x", "alpha"),
-            ("Cargo.toml", "cargo"),
-            ("Makefile", "make"),
-            ("train.py", "python"),
-            ("x", "unknown"),
+        for (files, kind, word) in [
+            (&[("crates/alpha/x", ""), ("scripts/build.sh", "")][..], "alpha", "crates/alpha"),
+            (&[("Cargo.toml", "[package]\nname = \"gpt\"\n")], "cargo", "target/release/gpt"),
+            (&[("Makefile", "")], "make", "./train"),
+            (&[("train.py", "print(1)")], "python", "python3 train.py"),
+            (&[("train.py", "import torch\np.add_argument('--max-steps')")], "pytorch", "train.py --max-steps={steps}"),
+            (
+                &[("train.py", "import torch\nmax_iters = 1\nexec(open('configurator.py').read())")],
+                "nanogpt",
+                "--max_iters={steps}",
+            ),
+            (&[("x", "")], "unknown", "./train"),
         ] {
-            let root = tempfile::tempdir().unwrap();
-            fs::create_dir_all(root.path().join("crates")).unwrap();
-            if kind == "alpha" {
-                files::write(&root.path().join("scripts/build.sh"), b"").unwrap();
-            }
-            files::write(&root.path().join(name), b"[package]\nname = \"gpt\"\n").unwrap();
-            let made = init(root.path()).unwrap();
+            let (folder, repository) = repository(files);
+            let made = init(&repository, false, &Quiet).unwrap();
             assert_eq!(made.kind, kind);
-            LoopConfig::parse(&fs::read_to_string(root.path().join(FILE_NAME)).unwrap(), None).unwrap();
-            assert_eq!(made.text.contains("target/release/gpt"), kind == "cargo");
-            let again = init(root.path()).unwrap_err();
+            let text = fs::read_to_string(folder.path().join(FILE_NAME)).unwrap();
+            LoopConfig::parse(&text, None).unwrap();
+            assert!(text.contains(word), "{text}");
+            let again = init(&repository, false, &Quiet).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");
         }
+    }
+
+    #[test]
+    fn names_that_need_quotes_are_quoted() {
+        let files = [("train.py", "import torch"), (".gitignore", "*.bin"), ("a \"b\"/é.bin", "1"), ("c.py", "")];
+        let (_folder, repository) = repository(&files);
+        let config = LoopConfig::parse(&init(&repository, false, &Quiet).unwrap().text, None).unwrap();
+        assert_eq!(config.data, ["a \"b\""].map(std::path::PathBuf::from));
+        assert_eq!(config.build.artifacts, ["c.py", "train.py"].map(std::path::PathBuf::from));
+    }
+
+    /// The file is written all the same, so that it can be mended.
+    #[test]
+    fn a_trainer_that_does_not_run_is_a_problem_with_its_words() {
+        let (folder, repository) = repository(&[("train.py", "import sys\nsys.exit('my words')\nimport torch\n")]);
+        let made = init(&repository, true, &Quiet).unwrap();
+        assert!(folder.path().join(FILE_NAME).exists() && made.probed.is_none());
+        let problem = made.problem.unwrap();
+        assert!(problem.contains("my words"), "{problem}");
     }
 
     #[test]
     fn this_repository_has_the_file_that_init_writes() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let tracked = fs::read_to_string(root.join(FILE_NAME)).unwrap();
-        assert_eq!(describe(&root).text, tracked);
+        assert_eq!(describe(&Repository::open(&root).unwrap()).unwrap().text(), tracked);
     }
 }

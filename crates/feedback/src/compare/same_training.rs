@@ -133,15 +133,16 @@ impl<'a> SameTraining<'a> {
         progress: &dyn Progress,
     ) -> Result<SameTraining<'a>, LoopError> {
         let workload = &session.config.workload;
-        for (what, is_missing) in [
-            ("weights", workload.weights.is_none()),
-            ("eval", workload.eval.is_none() || workload.checkpoint.is_none()),
-        ] {
-            if is_missing {
-                progress.note(&format!(
-                    "`workload.{what}` of `loop.toml` is missing: parity rests on losses and norms alone"
-                ));
-            }
+        let has_weights = workload.weights.is_some();
+        let has_eval = workload.eval.is_some() && workload.checkpoint.is_some();
+        let missing = match (has_weights, has_eval) {
+            (true, true) => None,
+            (true, false) => Some(("eval", "losses, norms and updates of the weights")),
+            (false, true) => Some(("weights", "losses, norms and the loss on held-out data")),
+            (false, false) => Some(("weights` and `workload.eval", "losses and norms alone")),
+        };
+        if let Some((what, rest)) = missing {
+            progress.note(&format!("`workload.{what}` of `loop.toml` is missing: parity rests on {rest}"));
         }
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
         let pair_log = session.attempts().pair_log(&attempt.key);

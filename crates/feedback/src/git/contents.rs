@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LogEntry, Repository, index::set_entries, plain::PlainGit};
+use super::{LogEntry, Repository, index::set_entries, path_of, plain::PlainGit, split_nul};
 use crate::LoopError;
 
 impl Repository {
@@ -78,6 +78,14 @@ impl Repository {
     pub fn files(&self, tree: &str) -> Result<Vec<PathBuf>, LoopError> {
         let listed = self.git(["ls-tree", "-r", "-z", "--name-only", "--full-tree", tree]).output()?;
         Ok(super::split_nul(&listed).map(super::path_of).collect())
+    }
+
+    /// Files and folders that git ignores, relative to the root; of a folder that is ignored as a whole only the folder,
+    /// with a `/` at its end.
+    pub fn ignored(&self) -> Result<Vec<PathBuf>, LoopError> {
+        let listed =
+            self.git(["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"]).output()?;
+        Ok(split_nul(&listed).map(path_of).collect())
     }
 
     /// The commits after `from` up to `to` along first parents, the oldest first.

@@ -259,7 +259,10 @@ impl BuildStore {
             environment.apply(&mut command);
             let output = command.output().map_err(|error| failed(format!("cannot be run: {error}")))?;
             if !output.status.success() {
-                return Err(failed(format!("failed ({})", output.status)));
+                let said = String::from_utf8_lossy(&output.stderr);
+                let last =
+                    said.trim_end().lines().next_back().map_or(String::new(), |line| format!(": {}", line.trim()));
+                return Err(failed(format!("failed ({}){last}", output.status)));
             }
             for stream in [&output.stdout, &output.stderr] {
                 said.push_str(&home.as_usual(stream));

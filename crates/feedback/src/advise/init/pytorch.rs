@@ -1,0 +1,228 @@
+//! Recognises trainers that use PyTorch, from their source alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::Draft;
+use crate::{LoopError, git::Repository};
+
+/// Names that a training script usually has.
+pub(super) const SCRIPTS: [&str; 7] =
+    ["train.py", "train_gpt2.py", "train_gpt.py", "pretrain.py", "main.py", "run.py", "scripts/base_train.py"];
+/// Flags that set the number of steps, as trainers name them.
+const STEPS_FLAGS: [&str; 8] =
+    ["max_iters", "max_steps", "num_iterations", "num_steps", "train_steps", "total_steps", "iterations", "steps"];
+/// Parts of a path that are no data: caches, environments, results.
+const NOT_DATA: [&str; 16] = [
+    "__pycache__",
+    ".venv",
+    "venv",
+    "env",
+    "node_modules",
+    "wandb",
+    "out",
+    "runs",
+    "logs",
+    "checkpoints",
+    ".idea",
+    ".vscode",
+    ".ipynb_checkpoints",
+    "build",
+    "dist",
+    "perf",
+];
+/// Ends of the names of files that are no data.
+const NOT_DATA_FILES: [&str; 8] = [".pyc", ".pt", ".pth", ".ckpt", ".log", ".egg-info", ".DS_Store", ".so"];
+/// Tracked entries of the top folder that no trainer consists of.
+const NOT_CODE: [&str; 9] = ["docs", "doc", "assets", "tests", "test", "data", "datasets", "notebooks", "images"];
+
+/// The draft for a repository with a training script that uses PyTorch; none for any other.
+pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopError> {
+    let root = repository.root();
+    let Some((script, source)) = SCRIPTS.into_iter().find_map(|name| {
+        let source = fs::read_to_string(root.join(name)).ok()?;
+        (source.contains("import torch") || source.contains("from torch")).then_some((name, source))
+    }) else {
+        return Ok(None);
+    };
+    let mut draft = Draft {
+        kind: "pytorch",
+        build: "true".to_owned(),
+        artifacts: code(repository)?,
+        steps: 30,
+        tokens_per_step: 1,
+        adapter: Some("pytorch"),
+        ..Draft::default()
+    };
+    let python = python(root, &mut draft);
+    draft.toolchain = vec![if has_torch(Path::new(&python)) {
+        // Quicker than an import of PyTorch.
+        format!("{python} -c 'import sys, importlib.metadata as m; print(sys.version, m.version(\"torch\"))'")
+    } else {
+        format!("{python} --version")
+    }];
+    let ignored = ignored_data(&repository.ignored()?);
+    if source.contains("configurator.py") && source.contains("max_iters") {
+        nanogpt(root, &python, script, &ignored, &mut draft);
+    } else {
+        draft.data = ignored.iter().map(|path| path.display().to_string()).collect();
+        let flag = steps_flag(&source);
+        let flag = flag.unwrap_or_else(|| {
+            draft.guesses.push(format!(
+                "`workload.command`: the flag by which `{script}` gets its number of steps, as `{{steps}}`"
+            ));
+            "--steps".to_owned()
+        });
+        draft.command = format!("{python} {script} {flag}={{steps}}");
+        draft.guesses.push("`workload.command`: small settings, evaluation and checkpoints off".to_owned());
+    }
+    Ok(Some(draft))
+}
+
+/// nanoGPT takes its settings as `--name=value`. A CPU gets the sizes that its README has for one.
+fn nanogpt(root: &Path, python: &str, script: &str, ignored: &BTreeSet<PathBuf>, draft: &mut Draft) {
+    draft.kind = "nanogpt";
+    let datasets: Vec<&PathBuf> = ignored.iter().filter(|path| root.join(path).join("train.bin").exists()).collect();
+    let Some(folder) = datasets.iter().find(|path| path.ends_with("shakespeare_char")).or(datasets.first()) else {
+        draft.guesses.push(
+            "`data`: no `data/<name>/train.bin` is there; run `python3 data/shakespeare_char/prepare.py`, then `alpha loop init` again"
+                .to_owned(),
+        );
+        draft.command = format!("{python} {script} --max_iters={{steps}}");
+        return;
+    };
+    draft.data = vec![folder.display().to_string()];
+    let dataset = folder.file_name().unwrap_or_default().to_string_lossy();
+    let is_cpu = !Path::new("/dev/nvidia0").exists();
+    let machine = if is_cpu {
+        "--device=cpu --compile=False --dtype=float32 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 \
+         --gradient_accumulation_steps=1"
+    } else {
+        "--compile=False"
+    };
+    draft.command = format!(
+        "{python} {script} --dataset={dataset} {machine} --dropout=0.0 --learning_rate=1e-3 --warmup_iters=10 \
+         --log_interval=1 --eval_interval=1000000 --eval_iters=1 --always_save_checkpoint=False --max_iters={{steps}}"
+    );
+    draft.guesses.push("`workload.command`: the sizes of the model and of a batch".to_owned());
+}
+
+/// The flag among those that the source parses.
+fn steps_flag(source: &str) -> Option<String> {
+    for name in STEPS_FLAGS {
+        for name in [name.to_owned(), name.replace('_', "-")] {
+            let flag = format!("--{name}");
+            if source.contains(&format!("\"{flag}\"")) || source.contains(&format!("'{flag}'")) {
+                return Some(flag);
+            }
+        }
+    }
+    // `HfArgumentParser` makes flags of all fields of `TrainingArguments`.
+    source.contains("HfArgumentParser").then(|| "--max_steps".to_owned())
+}
+
+/// The tracked entries of the top folder that may be code.
+fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
+    let files = repository.files(&repository.head()?.tree)?;
+    let top: BTreeSet<String> = files
+        .iter()
+        .filter(|path| {
+            let name = path.to_string_lossy();
+            !name.ends_with(".md")
+                && !name.ends_with(".ipynb")
+                && !name.starts_with('.')
+                && !name.starts_with("LICENSE")
+        })
+        .filter_map(|path| Some(path.components().next()?.as_os_str().to_string_lossy().into_owned()))
+        .filter(|name| !NOT_CODE.contains(&name.as_str()))
+        .collect();
+    Ok(top.into_iter().collect())
+}
+
+/// Files that git ignores and that look like data; of several in a folder, the folder.
+fn ignored_data(ignored: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    let is_below_another = |path: &Path| path.ancestors().skip(1).any(|above| ignored.iter().any(|path| path == above));
+    for path in ignored.iter().filter(|path| !is_below_another(path)) {
+        let is_other = path.components().any(|part| NOT_DATA.iter().any(|name| part.as_os_str() == *name));
+        let name = path.to_string_lossy();
+        let name = name.trim_end_matches('/');
+        if !is_other && !NOT_DATA_FILES.iter().any(|end| name.ends_with(end)) {
+            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+            folders.entry(folder).or_default().push(PathBuf::from(name));
+        }
+    }
+    let is_top = |folder: &PathBuf| folder.as_os_str().is_empty();
+    folders
+        .into_iter()
+        .flat_map(|(folder, files)| match files[..] {
+            [_, _, ..] if !is_top(&folder) => vec![folder],
+            _ => files,
+        })
+        .collect()
+}
+
+/// The Python that has PyTorch: that of `PATH`, or of an environment in the repository, which is then made visible.
+fn python(root: &Path, draft: &mut Draft) -> String {
+    if has_torch(Path::new("python3")) {
+        return "python3".to_owned();
+    }
+    let active = env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+    for folder in active.into_iter().chain([".venv", "venv", "env"].map(|name| root.join(name))) {
+        let python = folder.join("bin/python3");
+        if has_torch(&python) {
+            draft.visible.push(folder.display().to_string());
+            let base = Command::new(&python).args(["-c", "import sys; print(sys.base_prefix)"]).output();
+            let base = base.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+            if !base.is_empty() && !base.starts_with("/usr") {
+                draft.visible.push(base);
+            }
+            return python.display().to_string();
+        }
+    }
+    draft.guesses.push(
+        "`workload.command`: no `python3` here has PyTorch; name the one that does, and its folder in `visible`"
+            .to_owned(),
+    );
+    "python3".to_owned()
+}
+
+fn has_torch(python: &Path) -> bool {
+    let question = "import importlib.util as u; exit(u.find_spec('torch') is None)";
+    Command::new(python).args(["-c", question]).output().is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_as_trainers_write_them() {
+        let flag = |source: &str| steps_flag(source);
+        assert_eq!(flag("p.add_argument('--max-steps', type=int)").as_deref(), Some("--max-steps"));
+        assert_eq!(flag("p.add_argument(\"--num_iterations\")").as_deref(), Some("--num_iterations"));
+        assert_eq!(flag("HfArgumentParser(TrainingArguments)").as_deref(), Some("--max_steps"));
+        assert_eq!(flag("max_steps = 10"), None);
+    }
+
+    #[test]
+    fn data_is_what_is_ignored_and_is_not_a_cache() {
+        let ignored = [
+            "data/a/train.bin",
+            "data/a/val.bin",
+            "__pycache__/",
+            "out/ckpt.pt",
+            "tokens.npy",
+            "more/one.bin",
+            "m.pt",
+            ".venv/",
+            "a/b/__pycache__/",
+        ];
+        let found = ignored_data(&ignored.map(PathBuf::from));
+        assert_eq!(found, ["data/a", "more/one.bin", "tokens.npy"].map(PathBuf::from).into());
+    }
+}
