@@ -254,6 +254,10 @@ finished(model)
         self.assertEqual((found.code, found.rows), (0, []))
         self.assertIn("no optimiser step was seen", found.err)
 
+    def test_a_run_that_is_too_short_is_told(self):
+        found = run(USUAL.replace("range(STEPS)", "range(STEPS - 2)"), turns=[3, 3])
+        self.assertEqual(found.answers[-1], "failed the trainer ended after 4 of 6 steps with an update")
+
     def test_a_loop_that_is_gone_ends_the_trainer(self):
         found = run(USUAL, turns=[1])
         self.assertEqual((found.code, len(found.rows)), (1, 1), found.err)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Draft;
-use crate::{LoopError, git::Repository};
+use crate::{LoopError, config::FILE_NAME, git::Repository};
 
 /// Names that a training script usually has.
 pub(super) const SCRIPTS: [&str; 7] =
@@ -138,7 +138,7 @@ fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
                 && !name.starts_with("LICENSE")
         })
         .filter_map(|path| Some(path.components().next()?.as_os_str().to_string_lossy().into_owned()))
-        .filter(|name| !NOT_CODE.contains(&name.as_str()))
+        .filter(|name| !NOT_CODE.contains(&name.as_str()) && name != FILE_NAME && repository.root().join(name).exists())
         .collect();
     Ok(top.into_iter().collect())
 }

@@ -224,6 +224,8 @@ class Watch:
         if self.step is not None and self.step.updates:
             self.end_step()
         self.write_rows()
+        if self.lines is not None and self.begun < self.steps:
+            self.say(f"failed the trainer ended after {self.written} of {self.steps} steps with an update")
         if self.written == 0:
             sys.stderr.write(
                 "alpha: no optimiser step was seen: a trainer whose whole step is compiled or captured needs the three "
