@@ -222,6 +222,15 @@ class Tokens(torch.utils.data.Dataset):
 if __name__ == "__main__":
 """ + textwrap.indent(main, "    "))
 
+    def test_a_process_that_imports_torch_in_the_middle_leaves_the_record_alone(self):
+        script = USUAL.replace("    said(loss)", """
+    said(loss)
+    if step == 3:
+        import subprocess
+        print(subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=True).stderr)""")
+        found = self.check(script)
+        self.assertIn("b''", found.out)
+
     def test_the_users_own_sitecustomize_runs(self):
         with tempfile.TemporaryDirectory() as users:
             Path(users, "sitecustomize.py").write_text("import builtins\nbuiltins.of_the_user = 'mine'\n")

@@ -56,10 +56,11 @@ class Watch:
 
     def __init__(self):
         self.socket, self.lines = None, None
-        self.record = open(os.environ["ALPHA_METRICS"], "w", encoding="utf-8")
+        # Opened at the first step: processes that only import PyTorch, such as workers, have no record.
+        self.record = None
         self.owner = os.getpid()
         self.steps = int(os.environ.get("ALPHA_STEPS") or 2**62)
-        self.outermost, self.optimizers = None, {}
+        self.outermost, self.has_backward = None, False
         self.step, self.pending = None, []
         self.begun, self.written, self.left = 0, 0, 0
         self.updates_per_step, self.is_updating = None, False
@@ -82,6 +83,7 @@ class Watch:
             self.step.inputs.append(integers(args, kwargs))
 
     def before_backward(self, tensors, scales):
+        self.has_backward = True
         if self.step is None or self.begun > self.steps:
             return
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors or ())
@@ -91,14 +93,14 @@ class Watch:
 
     def before_update(self, optimizer, args, kwargs):
         self.is_updating = True
-        self.optimizers[id(optimizer)] = optimizer
         if self.step is not None and not self.step.clipped and self.begun <= self.steps:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             grads = [grad for grad in grads if not grad.is_sparse]
             if grads:
                 with torch.no_grad():
                     norms = torch._foreach_norm(grads)
-                    self.step.unclipped.append(torch.linalg.vector_norm(torch.stack([n.float().to(norms[0].device) for n in norms])))
+                    norms = torch.stack([norm.float().to(norms[0].device) for norm in norms])
+                    self.step.unclipped.append(torch.linalg.vector_norm(norms))
 
     def after_update(self, optimizer, args, kwargs):
         self.is_updating = False
@@ -116,8 +118,12 @@ class Watch:
     # The loop's side.
 
     def begin_step(self):
-        if self.begun == 0 and os.environ.get("ALPHA_TURNS"):
-            self.connect()
+        if self.begun == 0:
+            path = os.environ["ALPHA_METRICS"]
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            self.record = open(path, "w", encoding="utf-8")
+            if os.environ.get("ALPHA_TURNS"):
+                self.connect()
         while self.lines is not None and self.left == 0 and self.begun < self.steps:
             self.obey()
         self.begun += 1
@@ -164,12 +170,13 @@ class Watch:
             self.is_gone()
 
     def is_gone(self):
-        self.record.flush()
         os._exit(1)
 
     # What is written.
 
     def write_rows(self):
+        if self.record is None:
+            return
         for step in self.pending:
             self.written += 1
             norms = step.clipped or step.unclipped
@@ -226,7 +233,7 @@ class Watch:
         self.write_rows()
         if self.lines is not None and self.begun < self.steps:
             self.say(f"failed the trainer ended after {self.written} of {self.steps} steps with an update")
-        if self.written == 0:
+        if self.written == 0 and (self.outermost is not None or self.has_backward):
             sys.stderr.write(
                 "alpha: no optimiser step was seen: a trainer whose whole step is compiled or captured needs the three "
                 "lines of docs/turns.md\n"
@@ -252,7 +259,6 @@ def watch():
     """Watches this process."""
     if not hasattr(optimizers, "register_optimizer_step_post_hook"):
         refuse(f"PyTorch {torch.__version__} has no hooks for all optimisers; 2.1 or newer is needed")
-    os.makedirs(os.path.dirname(os.environ["ALPHA_METRICS"]) or ".", exist_ok=True)
     watching = Watch()
     call = torch.nn.Module.__call__
 
