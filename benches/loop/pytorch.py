@@ -31,7 +31,7 @@ BROKEN = [
     ("one batch, repeated", TRAIN, NEXT_BATCH, "        pass"),
     ("gradients of the embedding dropped", TRAIN, STEP, "    raw_model.transformer.wpe.weight.grad.zero_()\n" + STEP),
     ("no weight decay", MODEL, "{'params': decay_params, 'weight_decay': weight_decay}", "{'params': decay_params, 'weight_decay': 0.0}"),
-    ("half the context", TRAIN, "i:i+block_size]", "i:i+block_size//2]"),
+    ("targets two tokens ahead", TRAIN, "i+1:i+1+block_size]", "i+2:i+2+block_size]"),
     ("attention sees the future", MODEL, "is_causal=True", "is_causal=False"),
     ("a layer left out", MODEL, "for block in self.transformer.h:", "for block in self.transformer.h[1:]:"),
     ("gradients kept from the step before", TRAIN, "    optimizer.zero_grad(set_to_none=True)", "    iter_num % 5 == 4 or optimizer.zero_grad(set_to_none=True)"),
