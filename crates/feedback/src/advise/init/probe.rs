@@ -45,11 +45,11 @@ pub struct Probed {
     pub steps: u64,
     /// Seconds of a pair with as many steps.
     pub pair_s: f64,
-    /// Whether losses, gradient norms and hashes of the tokens were seen.
+    /// Whether every step showed a loss.
     pub has_losses: bool,
-    /// The same of gradient norms.
+    /// Whether every step showed a gradient norm.
     pub has_grad_norms: bool,
-    /// The same of hashes of the tokens.
+    /// Whether every step showed a hash of its tokens.
     pub has_data_hashes: bool,
 }
 

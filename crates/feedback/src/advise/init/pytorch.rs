@@ -16,7 +16,7 @@ pub(super) const SCRIPTS: [&str; 7] =
 /// Flags that set the number of steps, as trainers name them.
 const STEPS_FLAGS: [&str; 8] =
     ["max_iters", "max_steps", "num_iterations", "num_steps", "train_steps", "total_steps", "iterations", "steps"];
-/// Parts of a path that are no data: caches, environments, results.
+/// Names of folders and files that do not hold data: caches, environments, results.
 const NOT_DATA: [&str; 16] = [
     "__pycache__",
     ".venv",
@@ -35,7 +35,7 @@ const NOT_DATA: [&str; 16] = [
     "dist",
     "perf",
 ];
-/// Ends of the names of files that are no data.
+/// Endings of file names that do not belong to data.
 const NOT_DATA_FILES: [&str; 8] = [".pyc", ".pt", ".pth", ".ckpt", ".log", ".egg-info", ".DS_Store", ".so"];
 /// Tracked entries of the top folder that no trainer consists of.
 const NOT_CODE: [&str; 9] = ["docs", "doc", "assets", "tests", "test", "data", "datasets", "notebooks", "images"];

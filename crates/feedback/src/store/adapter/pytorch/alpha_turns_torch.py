@@ -199,7 +199,7 @@ class Watch:
         self.record.flush()
 
     def save(self):
-        """The parameters of the optimisers, else of the module, as safetensors."""
+        """Writes the parameters of the outermost module, as safetensors."""
         name = os.environ.get("ALPHA_WEIGHTS")
         if not name:
             return
@@ -207,7 +207,9 @@ class Watch:
         tensors, seen = {}, set()
         for key, parameter in self.outermost.named_parameters():
             key = key.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "").removeprefix("module.")
-            if parameter.dtype in DTYPES and id(parameter) not in seen:
+            if parameter.dtype not in DTYPES:
+                refuse(f"the parameter `{key}` is {parameter.dtype}; weights can be float64, float32, float16 or bfloat16")
+            if id(parameter) not in seen:
                 seen.add(id(parameter))
                 tensors[key] = on_cpu(parameter)
         header, at = {}, 0
