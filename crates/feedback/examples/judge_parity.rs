@@ -6,11 +6,11 @@
 
 use std::{error::Error, path::PathBuf};
 
-use feedback::parity::{
+use feedback::{config::metrics::Shows, parity::{
     Arms, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
     trajectory::{DEFAULT_COUNTERS, Trajectory},
     weights::{Exempt, UpdateCheck},
-};
+}};
 use serde::Deserialize;
 
 /// The input. Of two files or numbers the first is the baseline's.
@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let exempt: Vec<Exempt> = files.exempt.iter().map(|text| Exempt::parse(text)).collect::<Result<_, _>>()?;
     let mut evidence = Evidence {
         tier: files.tier,
+        shows: Shows::ALL,
         steps: files.steps,
         alone: vec![1, 2, 10],
         pairs: Vec::new(),

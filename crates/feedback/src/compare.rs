@@ -368,6 +368,7 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<Str
     let short = if least > budget.as_secs_f64() { "; the budget will not reach for all" } else { "" };
     let how = match session.config.workload.sharing {
         Sharing::Turns => "in turns",
+        Sharing::Lines => "in turns, which end with its step lines",
         Sharing::Sequential => "ONE AFTER THE OTHER (noisier than turns)",
         Sharing::Whole => "ONE AFTER THE OTHER, whole processes (noisier than turns, start and end included)",
     };

@@ -6,20 +6,26 @@
 //! in the build's; a placeholder without a value is an error.
 
 mod check;
+pub mod metrics;
+pub mod step_line;
 mod targets;
 pub mod weaker;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use globset::GlobSet;
-use pairbench::pair::timed_command::{Sharing, TimedCommand};
+use pairbench::pair::{
+    lines::StepLines,
+    timed_command::{Sharing, TimedCommand},
+};
 use serde::{Deserialize, Deserializer};
 
-use self::check::glob_set;
+use self::{check::glob_set, metrics::Metrics, step_line::StepForm};
 
 /// The placeholder in a build command for the number of the layout.
 pub const LAYOUT: &str = "{layout}";
@@ -126,9 +132,13 @@ pub struct Workload {
     /// Files and folders that the command reads, taken from the baseline's tree.
     #[serde(default)]
     pub inputs: Vec<PathBuf>,
-    /// The file with the record of each step, one JSON object a line.
-    #[serde(default = "default_metrics")]
-    pub metrics: PathBuf,
+    /// The record of each step.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// The form of the lines that end its steps, where `metrics` is not what it prints: a trainer's name, or a regular
+    /// expression.
+    #[serde(default, deserialize_with = "step_form")]
+    pub step_line: Option<StepForm>,
     /// The weights after `{step}` steps, as safetensors.
     #[serde(default)]
     pub weights: Option<String>,
@@ -182,7 +192,13 @@ impl Workload {
             sharing: self.sharing,
             turn_timeout: self.turn_timeout,
             writes_weights: self.weights.is_some(),
+            step_lines: self.step_form().map(|form| Arc::new(form.clone()) as Arc<dyn StepLines>),
         }
+    }
+
+    /// The form of the lines that end its steps, if it is known.
+    pub fn step_form(&self) -> Option<&StepForm> {
+        self.step_line.as_ref().or(self.metrics.printed())
     }
 }
 
@@ -326,6 +342,13 @@ fn default_sampled_steps() -> u64 {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+/// The name of a form, or an expression.
+fn step_form<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepForm>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let form = StepForm::known(&text).or_else(|_| StepForm::of_any_expression(&text));
+    form.map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A text that is not a duration.

@@ -6,6 +6,7 @@
 pub mod trajectory;
 pub mod weights;
 pub mod pair_log;
+pub mod record;
 
 mod check;
 mod floor;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{check::Check, floor::Floor, recorded::problems, updates::Distance};
 use crate::{
     LoopError,
+    config::metrics::Shows,
     parity::{trajectory::Trajectory, weights::UpdateCheck},
 };
 
@@ -98,6 +100,8 @@ pub struct UpdateEvidence {
 pub struct Evidence {
     /// What was declared.
     pub tier: Tier,
+    /// What the records show.
+    pub shows: Shows,
     /// Optimiser steps that each run was told to make.
     pub steps: u64,
     /// Steps whose updates are checked one by one, beside a drawn step.
@@ -153,8 +157,10 @@ impl Parity {
 impl fmt::Display for Parity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failed: Vec<String> = self.failures().map(ToString::to_string).collect();
+        let is_rounded = self.checks.iter().any(|check| check.name == losses::DIGITS && check.found > Some(0.0));
         if failed.is_empty() {
-            write!(f, "{} holds, {} checks", self.tier, self.checks.len())
+            let digits = if is_rounded { " to the printed digits" } else { "" };
+            write!(f, "{}{digits} holds, {} checks", self.tier, self.checks.len())
         } else {
             write!(f, "{} does not hold: {}", self.tier, failed.join("; "))
         }

@@ -33,6 +33,7 @@
 //!     sharing: Sharing::Whole,
 //!     turn_timeout: Duration::from_secs(10),
 //!     writes_weights: false,
+//!     step_lines: None,
 //! };
 //! let compared = Comparison { command, specs, epsilon_pct: 1.0, budget: Duration::from_secs(5) };
 //! let judgement = comparison::run(&compared, &root.path().join("work"), &Quiet)?;

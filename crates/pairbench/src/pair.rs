@@ -5,6 +5,7 @@
 //! where the candidate is faster. If the waiting arm used the processor, the pair is void.
 
 mod in_turns;
+pub mod lines;
 pub mod plain;
 pub mod plan;
 mod running;
@@ -156,7 +157,7 @@ impl ArmRun {
 /// Runs a pair, in turns or one arm after the other as its command says.
 pub fn run(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {
     match request.command.sharing {
-        Sharing::Turns => in_turns::run(request, progress),
+        Sharing::Turns | Sharing::Lines => in_turns::run(request, progress),
         Sharing::Sequential | Sharing::Whole => one_after_the_other(request, progress),
     }
 }
@@ -196,7 +197,7 @@ pub fn start_only(
     let _reaper = ReapOrphansOnDrop::new(&request.specs[0].isolation)?;
     let sockets = SocketFolder::create()?;
     let mut trainer = RunningTrainer::start(request, arm, place, &sockets, progress)?;
-    let first_step_ms = if trainer.turns.is_some() {
+    let first_step_ms = if trainer.takes_turns() {
         trainer.run_steps(1, progress)?.0
     } else {
         trainer.finish(progress)?;
@@ -216,7 +217,7 @@ fn run_alone(
     let sockets = SocketFolder::create()?;
     let delay = request.slowed.filter(|(slowed, _)| *slowed == arm).map_or(0.0, |(_, share)| share);
     let mut trainer = RunningTrainer::start(request, arm, place, &sockets, progress)?;
-    if trainer.turns.is_some() {
+    if trainer.takes_turns() {
         for action in &script.0 {
             match action {
                 Action::Save => trainer.save(progress)?,

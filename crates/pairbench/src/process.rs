@@ -67,8 +67,8 @@ pub struct Process {
 /// The files that a process's output goes to.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    stdout: PathBuf,
-    stderr: PathBuf,
+    pub(crate) stdout: PathBuf,
+    pub(crate) stderr: PathBuf,
 }
 
 impl Outputs {
@@ -100,10 +100,20 @@ impl Outputs {
 impl Process {
     /// Starts a command in its own process group, inside the walls; its output goes to files in `outputs`.
     pub fn spawn(launch: &Launch, isolation: &Isolation, outputs: &Path) -> Result<Process, LoopError> {
-        let name = launch.program.display().to_string();
         let outputs = Outputs::within(outputs);
         let create = |path: &Path| fs::File::create(path).map_err(|error| LoopError::io("write", path, &error));
-        let (stdout, stderr) = (create(&outputs.stdout)?, create(&outputs.stderr)?);
+        let files = [create(&outputs.stdout)?.into(), create(&outputs.stderr)?.into()];
+        Process::spawn_with(launch, isolation, outputs, files)
+    }
+
+    /// The same with this stdout and stderr, from where the output goes to `outputs` somehow.
+    pub(crate) fn spawn_with(
+        launch: &Launch,
+        isolation: &Isolation,
+        outputs: Outputs,
+        [stdout, stderr]: [Stdio; 2],
+    ) -> Result<Process, LoopError> {
+        let name = launch.program.display().to_string();
         watchdog::ensure_running()?;
         let cgroup = isolation.cgroup();
         if let Some(cgroup) = &cgroup {

@@ -87,6 +87,7 @@ fn a_trainer_in_c_takes_turns_and_writes_its_records() {
             sharing: Sharing::Turns,
             turn_timeout: Duration::from_secs(60),
             writes_weights: true,
+            step_lines: None,
         },
         specs: [&specs[0], &specs[1]],
         script: &script,

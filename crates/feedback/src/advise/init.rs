@@ -1,11 +1,14 @@
 //! `alpha loop init`: writes a `loop.toml` from what a repository looks like, and tries it.
 
+mod data;
+mod forms;
+mod presets;
 mod probe;
 mod pytorch;
 
 use std::{fs, path::Path};
 
-use pairbench::files;
+use pairbench::{files, pair::timed_command};
 
 use crate::{
     LoopError, Progress,
@@ -20,10 +23,12 @@ pub use self::probe::Probed;
 pub struct Initialised {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The kind of repository: `alpha`, `nanogpt`, `pytorch`, `cargo`, `make`, `python`, `unknown`.
+    /// The kind of repository: `alpha`, a known trainer's name, `pytorch`, `cargo`, `make`, `python`, `unknown`.
     pub kind: &'static str,
     /// Guesses that the user should check.
     pub guesses: Vec<String>,
+    /// The command of a run, with its placeholders.
+    pub command: String,
     /// The file's text.
     pub text: String,
     /// What a few steps showed; none if they were not run.
@@ -35,26 +40,47 @@ pub struct Initialised {
 /// Version of [`Initialised`].
 pub const SCHEMA: &str = "alpha.loop.init/1";
 
-/// Writes `loop.toml` into the root of a repository that has none. Where the trainer can take turns, some steps of it
-/// are run first, as a comparison would run them, and the file holds what they showed.
+/// What the user says of the repository.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The kind, instead of what the files look like: see [`kinds`].
+    pub preset: Option<String>,
+    /// The command of a short run, with `{steps}`.
+    pub command: Option<String>,
+    /// Whether a few steps are run.
+    pub is_probed: bool,
+}
+
+/// The names that [`Request::preset`] can have.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    presets::names().chain(["pytorch", "cargo", "make", "python"])
+}
+
+/// Writes `loop.toml` into the root of a repository that has none. Some steps of the trainer are run first, as a
+/// comparison would run them, and the file holds what they showed.
 ///
 /// # Errors
-/// [`LoopError::usage`] where the file is there already. A trainer that does not run is not an error: the file is
-/// written, and [`Initialised::problem`] says why.
-pub fn init(repository: &Repository, is_probed: bool, progress: &dyn Progress) -> Result<Initialised, LoopError> {
+/// [`LoopError::usage`] where the file is there already, or the request names a kind that is not known or a command
+/// without `{steps}`. A trainer that does not run is not an error: the file is written, and [`Initialised::problem`]
+/// says why.
+pub fn init(repository: &Repository, request: &Request, progress: &dyn Progress) -> Result<Initialised, LoopError> {
     let root = repository.root();
     let path = root.join(FILE_NAME);
     if path.exists() {
         return Err(LoopError::usage(format!("`{}` is there already", path.display()))
             .hint("edit it; `alpha loop doctor` checks it"));
     }
-    let mut draft = describe(repository)?;
+    let mut draft = describe(repository, request.preset.as_deref())?;
+    if let Some(command) = &request.command {
+        draft.take_command(command)?;
+    }
     let (mut probed, mut problem) = (None, None);
-    if is_probed && draft.adapter.is_some() {
-        progress.note("running a few steps of the trainer, as a comparison runs them");
-        match probe::run(repository, &LoopConfig::parse(&draft.text(), None)?, progress) {
-            Ok(found) => {
-                draft.take(&found);
+    if request.is_probed && draft.is_probed() {
+        progress.note(&format!("running a few steps of `{}`, as a comparison runs them", draft.command));
+        let ran = LoopConfig::parse(&draft.text(), None).and_then(|config| probe::run(repository, &config, progress));
+        match ran {
+            Ok((found, form)) => {
+                draft.take(&found, form);
                 probed = Some(found);
             }
             Err(error) if error.kind == crate::ErrorKind::Interrupted => return Err(error),
@@ -64,7 +90,8 @@ pub fn init(repository: &Repository, is_probed: bool, progress: &dyn Progress) -
     let text = draft.text();
     LoopConfig::parse(&text, None)?;
     files::write(&path, text.as_bytes())?;
-    Ok(Initialised { schema: SCHEMA, kind: draft.kind, guesses: draft.guesses, text, probed, problem })
+    let Draft { kind, guesses, command, .. } = draft;
+    Ok(Initialised { schema: SCHEMA, kind, guesses, command, text, probed, problem })
 }
 
 /// What the file will say.
@@ -79,56 +106,83 @@ struct Draft {
     command: String,
     steps: u64,
     tokens_per_step: u64,
+    /// What git tracks and the command reads.
+    inputs: Vec<String>,
     /// What git does not track.
     data: Vec<String>,
     visible: Vec<String>,
     adapter: Option<&'static str>,
+    /// `workload.metrics`, where the trainer prints its steps.
+    metrics: Option<String>,
     guesses: Vec<String>,
 }
 
 /// What `init` would write for this repository.
-fn describe(repository: &Repository) -> Result<Draft, LoopError> {
+fn describe(repository: &Repository, preset: Option<&str>) -> Result<Draft, LoopError> {
     let root = repository.root();
     let has = |name: &str| root.join(name).exists();
-    let of_build = |kind, build: &str, artifact: &str, command: &str| Draft {
-        kind,
-        build: build.to_owned(),
-        artifacts: vec![artifact.to_owned()],
-        command: command.to_owned(),
-        steps: 200,
-        tokens_per_step: 1024,
-        guesses: GUESSES.map(str::to_owned).to_vec(),
-        ..Draft::default()
-    };
-    if has("crates/alpha") && has("scripts/build.sh") {
+    if let Some(name) = preset
+        && !kinds().any(|kind| kind == name)
+    {
+        let known = kinds().collect::<Vec<_>>().join(", ");
+        return Err(LoopError::usage(format!("`{name}` is not a kind of trainer that is known: {known}")));
+    }
+    if preset.is_none() && has("crates/alpha") && has("scripts/build.sh") {
         return Ok(Draft { kind: "alpha", whole: Some(ALPHA), ..Draft::default() });
     }
-    if let Some(draft) = pytorch::describe(repository)? {
+    if let Some(draft) = presets::describe(repository, preset)? {
         return Ok(draft);
     }
-    Ok(if has("Cargo.toml") {
-        let name = package_name(root);
-        let program = format!("target/release/{name}");
-        of_build(
-            "cargo",
-            "cargo build --release --target-dir target",
-            &program,
-            &format!("./{program} --steps={{steps}}"),
-        )
+    if preset.is_none_or(|name| name == "pytorch")
+        && let Some(draft) = pytorch::describe(repository)?
+    {
+        return Ok(draft);
+    }
+    let kind = preset.unwrap_or(if has("Cargo.toml") {
+        "cargo"
     } else if has("Makefile") || has("makefile") {
-        of_build("make", "make", "train", "./train --steps={steps}")
-    } else if let Some(script) = pytorch::SCRIPTS.into_iter().find(|name| has(name)) {
-        of_build("python", "true", script, &format!("python3 {script} --steps={{steps}}"))
+        "make"
     } else {
-        of_build("unknown", "make", "train", "./train --steps={steps}")
+        "python"
+    });
+    built(repository, kind)
+}
+
+/// A program that a build makes, or a script without PyTorch.
+fn built(repository: &Repository, kind: &str) -> Result<Draft, LoopError> {
+    let root = repository.root();
+    let script = pytorch::SCRIPTS.into_iter().find(|name| root.join(name).exists());
+    let (kind, build, artifact, program) = match (kind, script) {
+        ("cargo", _) => {
+            let program = format!("target/release/{}", package_name(root));
+            ("cargo", "cargo build --release --target-dir target", program.clone(), format!("./{program}"))
+        }
+        ("make", _) => ("make", "make", "train".to_owned(), "./train".to_owned()),
+        (_, Some(script)) => ("python", "true", script.to_owned(), format!("python3 {script}")),
+        (_, None) => ("unknown", "make", "train".to_owned(), "./train".to_owned()),
+    };
+    let ignored = data::ignored_beside_builds(&repository.ignored()?);
+    Ok(Draft {
+        kind,
+        build: build.to_owned(),
+        artifacts: vec![artifact],
+        command: format!("{program} --steps={{steps}}"),
+        steps: 200,
+        tokens_per_step: 1024,
+        inputs: data::tracked(repository)?,
+        data: ignored.iter().map(|path| path.display().to_string()).collect(),
+        guesses: GUESSES.map(str::to_owned).to_vec(),
+        ..Draft::default()
     })
 }
 
-const GUESSES: [&str; 3] = [
+const GUESSES: [&str; 2] = [
     "`build.command` and `build.artifacts`: how the trainer is built, and what it consists of",
-    "`workload.command`, `steps`, `tokens_per_step`, `inputs`: a run of about a second of steps",
-    "`workload.sharing`: `turns` needs the turn protocol (docs/turns.md); `whole` times whole processes",
+    "`workload.command`, `inputs`: a run of about two seconds of steps, and the files that it reads",
 ];
+
+/// What the file asks for that no run shows.
+const TOKENS: &str = "`workload.tokens_per_step`: the tokens of a step, which could not be seen";
 
 /// The package's name in `Cargo.toml`, as far as it can be told without cargo.
 fn package_name(root: &Path) -> String {
@@ -139,14 +193,42 @@ fn package_name(root: &Path) -> String {
 }
 
 impl Draft {
+    /// With the user's command. The program that it starts is an artifact, where it is one of the repository's.
+    fn take_command(&mut self, command: &str) -> Result<(), LoopError> {
+        if !command.contains("{steps}") {
+            return Err(LoopError::usage(format!("`--command={command}` has no `{{steps}}`, which the loop fills in")));
+        }
+        let words = timed_command::words(command)?;
+        if let Some(program) = words[0].strip_prefix("./")
+            && !self.artifacts.iter().any(|artifact| artifact == program)
+        {
+            self.artifacts = vec![program.to_owned()];
+        }
+        command.clone_into(&mut self.command);
+        self.guesses.retain(|guess| !guess.starts_with("`workload.command`:"));
+        Ok(())
+    }
+
+    /// Whether there is a command that can be tried.
+    fn is_probed(&self) -> bool {
+        self.whole.is_none() && self.kind != "unknown"
+    }
+
     /// With what the probe showed.
-    fn take(&mut self, probed: &Probed) {
+    fn take(&mut self, probed: &Probed, form: probe::Form) {
         self.steps = probed.steps;
         if probed.tokens_per_step > 0 {
             self.tokens_per_step = probed.tokens_per_step;
         } else {
-            self.guesses.push("`workload.tokens_per_step`: the tokens of a step, which could not be seen".to_owned());
+            self.guesses.push(TOKENS.to_owned());
         }
+        if probed.turns == "whole" {
+            self.guesses.push(
+                "`workload.metrics`: no step lines were found in what it prints; `{ format = \"regex\", regex = '…' }` names their form, `{ format = \"jsonl\" }` or `\"csv\"` a file"
+                    .to_owned(),
+            );
+        }
+        self.metrics = form.map(|found| found.toml);
     }
 
     fn text(&self) -> String {
@@ -156,9 +238,12 @@ impl Draft {
         // JSON's strings and lists of strings are TOML's too.
         let list = |values: &[String]| serde_json::Value::from(values.to_vec()).to_string();
         let quoted = |value: &str| serde_json::Value::from(value).to_string();
-        let turns = match self.adapter {
-            Some(adapter) => format!("adapter = {}        # takes turns without an edit of the trainer", quoted(adapter)),
-            None => "metrics = \"run/metrics.jsonl\"\nsharing = \"whole\"          # \"turns\" once the trainer speaks the turn protocol: far less noise".to_owned(),
+        let turns = match (self.adapter, &self.metrics) {
+            (Some(adapter), _) => format!("adapter = {}        # takes turns without an edit of the trainer", quoted(adapter)),
+            (None, Some(metrics)) => {
+                format!("metrics = {metrics}\nsharing = \"lines\"          # takes turns by the lines that it prints for its steps")
+            }
+            (None, None) => "metrics = \"run/metrics.jsonl\"\nsharing = \"whole\"          # \"lines\" or \"turns\" for a trainer that can: far less noise".to_owned(),
         };
         // The peak of the same PyTorch program differs by up to 13 % from run to run.
         let memory_margin_pct = if self.adapter.is_some() { 20 } else { 5 };
@@ -190,7 +275,7 @@ toolchain = {toolchain}    # commands whose output names the toolchain
 command = {command}
 steps = {steps}
 tokens_per_step = {tokens}
-inputs = []                # tracked files and folders that the command reads beside the artifacts
+inputs = {inputs}                # tracked files and folders that the command reads beside the artifacts
 {turns}
 
 [guards.memory]
@@ -199,6 +284,7 @@ margin_pct = {memory_margin_pct}
 "#,
             build = quoted(&self.build),
             artifacts = list(&self.artifacts),
+            inputs = list(&self.inputs),
             toolchain = list(&self.toolchain),
             command = quoted(&self.command),
             steps = self.steps,
@@ -252,12 +338,12 @@ mod tests {
             (&[("x", "")], "unknown", "./train"),
         ] {
             let (folder, repository) = repository(files);
-            let made = init(&repository, false, &Quiet).unwrap();
+            let made = init(&repository, &Request::default(), &Quiet).unwrap();
             assert_eq!(made.kind, kind);
             let text = fs::read_to_string(folder.path().join(FILE_NAME)).unwrap();
             LoopConfig::parse(&text, None).unwrap();
             assert!(text.contains(word), "{text}");
-            let again = init(&repository, false, &Quiet).unwrap_err();
+            let again = init(&repository, &Request::default(), &Quiet).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");
         }
     }
@@ -266,7 +352,7 @@ mod tests {
     fn names_that_need_quotes_are_quoted() {
         let files = [("train.py", "import torch"), (".gitignore", "*.bin"), ("a \"b\"/é.bin", "1"), ("c.py", "")];
         let (_folder, repository) = repository(&files);
-        let config = LoopConfig::parse(&init(&repository, false, &Quiet).unwrap().text, None).unwrap();
+        let config = LoopConfig::parse(&init(&repository, &Request::default(), &Quiet).unwrap().text, None).unwrap();
         assert_eq!(config.data, ["a \"b\""].map(std::path::PathBuf::from));
         assert_eq!(config.build.artifacts, ["c.py", "train.py"].map(std::path::PathBuf::from));
     }
@@ -275,7 +361,7 @@ mod tests {
     #[test]
     fn a_trainer_that_does_not_run_is_a_problem_with_its_words() {
         let (folder, repository) = repository(&[("train.py", "import sys\nsys.exit('my words')\nimport torch\n")]);
-        let made = init(&repository, true, &Quiet).unwrap();
+        let made = init(&repository, &Request { is_probed: true, ..Request::default() }, &Quiet).unwrap();
         assert!(folder.path().join(FILE_NAME).exists() && made.probed.is_none());
         let problem = made.problem.unwrap();
         assert!(problem.contains("my words"), "{problem}");
@@ -285,6 +371,6 @@ mod tests {
     fn this_repository_has_the_file_that_init_writes() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let tracked = fs::read_to_string(root.join(FILE_NAME)).unwrap();
-        assert_eq!(describe(&Repository::open(&root).unwrap()).unwrap().text(), tracked);
+        assert_eq!(describe(&Repository::open(&root).unwrap(), None).unwrap().text(), tracked);
     }
 }

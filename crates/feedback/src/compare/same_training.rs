@@ -30,10 +30,11 @@ use crate::{
     LoopError, Progress,
     attempt::{Attempt, CounterRow},
     compare::{built_arms::BuiltArms, selftest},
-    config::Workload,
+    config::{Workload, metrics::Shows},
     parity::{
         self, Arms, Check, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
         pair_log::{PairLog, PairObservation},
+        record,
         sampling::{self, Choice, Output},
         trajectory::{DEFAULT_COUNTERS, Trajectory},
         weights::{Exempt, UpdateCheck},
@@ -86,6 +87,13 @@ pub fn without_a_gain(
         return Ok(None);
     }
     SameTraining::new(session, built_arms, attempt, progress)?.judge_all(attempt, progress)
+}
+
+/// What a record does not show.
+fn unseen(shows: Shows) -> Option<String> {
+    let parts = [(shows.grad_norms, "gradient norms"), (shows.data_hashes, "which tokens were consumed")];
+    let unseen: Vec<&str> = parts.iter().filter(|(is_shown, _)| !is_shown).map(|(_, what)| *what).collect();
+    (!unseen.is_empty()).then(|| unseen.join(" or "))
 }
 
 /// Judges losses, norms and tokens, and the loss on other data where it was measured: for runs that did not save
@@ -144,6 +152,9 @@ impl<'a> SameTraining<'a> {
         if let Some((what, rest)) = missing {
             progress.note(&format!("`workload.{what}` of `loop.toml` is missing: parity rests on {rest}"));
         }
+        if let Some(unseen) = unseen(workload.metrics.shows()) {
+            progress.note(&format!("`workload.metrics` does not show {unseen}: no rule looks at that"));
+        }
         let floor = selftest::cached(session)?.map(|proof| proof.floor).unwrap_or_default();
         let pair_log = session.attempts().pair_log(&attempt.key);
         let confirmation = attempt.confirmation.iter().flat_map(|confirmation| &confirmation.pairs);
@@ -158,6 +169,7 @@ impl<'a> SameTraining<'a> {
             counters: counters(workload),
             evidence: Evidence {
                 tier: attempt.tier,
+                shows: workload.metrics.shows(),
                 steps: workload.steps,
                 alone: attempt.plan.map_or_else(Vec::new, |plan| plan.blocks.steps_alone().collect()),
                 pairs,
@@ -250,6 +262,7 @@ impl<'a> SameTraining<'a> {
         let workload = &session.config.workload;
         let evidence = Evidence {
             tier: Tier::T2,
+            shows: workload.metrics.shows(),
             steps: workload.steps,
             alone: Vec::new(),
             pairs: Vec::new(),
@@ -266,8 +279,8 @@ impl<'a> SameTraining<'a> {
     fn records(&self, run: &PairRun) -> Result<Arms<Trajectory>, LoopError> {
         let metrics = &self.session.config.workload.metrics;
         let read = |arm: Arm| {
-            let path = run.arms[arm.index()].folder.written(metrics);
-            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+            let folder = &run.arms[arm.index()].folder;
+            record::read(metrics, folder, &self.counters, self.evidence.steps).map_err(|error| error.of_trainer(arm))
         };
         Ok(Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? })
     }
@@ -321,7 +334,7 @@ impl<'a> SameTraining<'a> {
         let limit = self.session.config.workload.turn_timeout;
         let launch = folder.training(&words, &spec, steps)?;
         command::run(&folder, &launch, limit, progress)?.success("candidate", command)?;
-        Trajectory::read(&folder.written(&self.session.config.workload.metrics)?, &self.counters)
+        record::read(&self.session.config.workload.metrics, &folder, &self.counters, steps)
     }
 
     /// Runs a command on a checkpoint, in a clean folder of an arm.
@@ -425,8 +438,8 @@ impl TimedPair<'_> {
 pub fn include_in_floor(session: &Session, pair: &TimedPair<'_>, floor: &mut Floor) -> Result<(), LoopError> {
     let workload = &session.config.workload;
     let counters = counters(workload);
-    let [one, other] =
-        pair.run.arms.each_ref().map(|arm| Trajectory::read(&arm.folder.written(&workload.metrics)?, &counters));
+    let read = |arm: &ArmRun| record::read(&workload.metrics, &arm.folder, &counters, workload.steps);
+    let [one, other] = pair.run.arms.each_ref().map(read);
     floor.include_runs(&one?, &other?);
     for update in pair.updates(workload, &exempt(workload)?)? {
         floor.include_updates(&update.moved.baseline, &update.moved.candidate);

@@ -69,8 +69,9 @@ pub fn rank_run(session: &Session, folder: &Path) -> Result<Report, LoopError> {
     let path = folder.join(configured(session)?.kernels.file_name().map_or(name, Path::new));
     let bytes =
         fs::read(&path).map_err(|error| LoopError::io("read", &path, &error).hint("a run with `--trace` writes it"))?;
-    let metrics = folder.join(session.config.workload.metrics.file_name().unwrap_or_default());
-    let step_ms = if metrics.exists() { step_ms(&metrics)? } else { None };
+    let metrics = session.config.workload.metrics.rows_file().and_then(Path::file_name);
+    let metrics = metrics.map(|name| folder.join(name)).filter(|path| path.exists());
+    let step_ms = metrics.map(|path| step_ms(&path)).transpose()?.flatten();
     rank(session, &[TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms }])
 }
 
@@ -188,7 +189,9 @@ fn read(folder: &Sandbox, trace: &TraceConfig, workload: &Workload) -> Result<Tr
     let bytes = fs::read(&path).map_err(|error| {
         LoopError::io("read", &path, &error).hint("`trace.kernels` of `loop.toml` names what the traced command writes")
     })?;
-    Ok(TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms: step_ms(&folder.written(&workload.metrics)?)? })
+    let metrics = workload.metrics.rows_file().map(|file| folder.written(file)).transpose()?;
+    let step_ms = metrics.map(|path| step_ms(&path)).transpose()?.flatten();
+    Ok(TracedRun { trace: ranking::parse_kernels(&bytes)?, step_ms })
 }
 
 /// Mean time of the steps after the first, where the metrics have it.

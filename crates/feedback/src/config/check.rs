@@ -5,7 +5,7 @@ use std::path::{Component, PathBuf};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use pairbench::pair::timed_command::{Sharing, words};
 
-use super::{FILE_NAME, Guard, LoopConfig, Workload, is_of_tree};
+use super::{FILE_NAME, Guard, LoopConfig, Workload, is_of_tree, metrics::Form};
 use crate::{LoopError, visible};
 
 /// Variables that lead to the user's own files, whose changes nobody would see.
@@ -141,15 +141,39 @@ impl Workload {
             return Err(LoopError::usage("`tokens_per_step` is 0"));
         }
         relative(&self.inputs)?;
-        if self.sharing == Sharing::Whole && self.adapter.is_some() {
+        relative(self.metrics.file.as_ref())?;
+        self.check_record()?;
+        if self.sharing == Sharing::Lines && self.step_form().is_none() {
+            return Err(LoopError::usage(
+                "`sharing = \"lines\"` needs the form of the lines that it prints for its steps: `metrics = { format = \"…\" }` or `step_line = '…'`",
+            ));
+        }
+        let has_protocol = matches!(self.sharing, Sharing::Turns | Sharing::Sequential);
+        if !has_protocol && self.adapter.is_some() {
             return Err(LoopError::usage(
                 "`adapter` speaks the turn protocol: `sharing` is then `turns` or `sequential`",
             ));
         }
-        if self.sharing == Sharing::Whole && self.weights.is_some() {
-            return Err(LoopError::usage("`weights` needs turns: with `sharing = \"whole\"` nobody can ask for them"));
+        if !has_protocol && self.weights.is_some() {
+            return Err(LoopError::usage(
+                "`weights` needs the turn protocol: with `sharing = \"whole\"` or `\"lines\"` nobody can ask for them",
+            ));
         }
         Ok(())
+    }
+
+    fn check_record(&self) -> Result<(), LoopError> {
+        if self.adapter.is_some() && self.metrics.rows_file().is_none() {
+            return Err(LoopError::usage("`adapter` writes the record itself: `metrics` is then the name of a file"));
+        }
+        match &self.metrics.form {
+            Form::Lines(form) if !form.has("loss") => Err(LoopError::usage(format!(
+                "the step lines of `{}` have no training loss, so that nobody can tell whether both train the same",
+                form.name
+            ))
+            .hint("`adapter = \"pytorch\"` sees the losses; or add the loss to the line, and name its form with `regex`")),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -155,8 +155,25 @@ impl List {
         if old.counters != new.counters {
             self.add(&item("counters"), format!("`{name}.counters` are others"));
         }
-        if old.sharing == Sharing::Turns && new.sharing != Sharing::Turns {
-            self.add(&item("sharing"), format!("`{name}.sharing` is not in turns any more"));
+        let rank = |sharing: Sharing| match sharing {
+            Sharing::Turns => 0,
+            Sharing::Lines => 1,
+            Sharing::Sequential | Sharing::Whole => 2,
+        };
+        if rank(new.sharing) > rank(old.sharing) {
+            let how = if new.sharing == Sharing::Lines { "by the turn protocol" } else { "in turns" };
+            self.add(&item("sharing"), format!("`{name}.sharing` is not {how} any more"));
+        }
+        let (had, has) = (old.metrics.shows(), new.metrics.shows());
+        for (part, had, has) in [
+            ("grad_norms", had.grad_norms, has.grad_norms),
+            ("data_hashes", had.data_hashes, has.data_hashes),
+            ("all_digits", had.all_digits, has.all_digits),
+        ] {
+            if had && !has {
+                let what = part.replace('_', " ");
+                self.add(&item(&format!("metrics.{part}")), format!("`{name}.metrics` does not show {what} any more"));
+            }
         }
     }
 

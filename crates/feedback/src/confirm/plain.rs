@@ -35,7 +35,7 @@ use crate::{
         same_training,
     },
     confirm,
-    parity::{Arms, Evidence, Floor, PairEvidence, Tier, trajectory::Trajectory},
+    parity::{Arms, Evidence, Floor, PairEvidence, Tier, record},
     store::session::Session,
 };
 
@@ -61,6 +61,7 @@ pub fn run(
     let plain = attempt.plain.get_or_insert_with(|| PlainRuns::new(workload.steps));
     let evidence = Evidence {
         tier: attempt.tier,
+        shows: workload.metrics.shows(),
         steps: plain.steps,
         alone: Vec::new(),
         pairs: Vec::new(),
@@ -215,8 +216,9 @@ impl PairSource for PlainPairs<'_> {
 
     fn add(&mut self, number: u64, run: PlainRun, attempt: &mut Attempt) -> Result<Option<String>, LoopError> {
         let read = |arm: Arm| {
-            let path = run.folders[arm.index()].written(&self.session.config.workload.metrics);
-            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+            let metrics = &self.session.config.workload.metrics;
+            let read = record::read(metrics, &run.folders[arm.index()], &self.counters, self.evidence.steps);
+            read.map_err(|error| error.of_trainer(arm))
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         // A user keeps the last checkpoint of a run: it is evaluated for the first pair, drawn ones, and all of a T2.

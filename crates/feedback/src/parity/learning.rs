@@ -3,7 +3,7 @@
 use super::{
     Evidence,
     check::Check,
-    losses::{QUANTITIES, fails_if_any_in_pairs, numbered},
+    losses::{fails_if_any_in_pairs, numbered, quantities},
 };
 use crate::parity::trajectory::Trajectory;
 
@@ -11,11 +11,8 @@ use crate::parity::trajectory::Trajectory;
 const LEAST_MOTION: f64 = 1e-4;
 
 pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
-    vec![
-        of_runs(evidence, "steps", |run| {
-            let (found, expected) = (run.steps(), evidence.steps);
-            (found as u64 != expected).then(|| format!("{found} steps, expected {expected}"))
-        }),
+    let mut checks = vec![
+        steps(evidence),
         finite(evidence),
         of_runs(evidence, "loss_moved", |run| {
             let losses = || run.rows.iter().map(|row| row.loss);
@@ -24,8 +21,24 @@ pub(super) fn checks(evidence: &Evidence) -> Vec<Check> {
             let has_moved = high - low > LEAST_MOTION * high.abs();
             (!has_moved).then(|| format!("losses of all steps are {low} to {high}"))
         }),
-        tokens(evidence),
-    ]
+    ];
+    checks.extend(evidence.shows.data_hashes.then(|| tokens(evidence)));
+    checks
+}
+
+/// Every run has the steps that it was told to make, and both arms make as many beyond.
+fn steps(evidence: &Evidence) -> Check {
+    let mut found = breaches(evidence, |run| {
+        let (found, expected) = (run.steps(), evidence.steps);
+        (found as u64 != expected).then(|| format!("{found} steps, expected {expected}"))
+    });
+    found.extend(numbered(evidence).filter_map(|(pair, arms)| {
+        let (baseline, candidate) = (arms.baseline.extra_steps, arms.candidate.extra_steps);
+        (baseline != candidate).then(|| {
+            format!("pair {pair}: the baseline made {baseline} steps beyond the last, the candidate {candidate}")
+        })
+    }));
+    fails_if_any_in_pairs(evidence, "steps", &found)
 }
 
 /// A rule about each run alone.
@@ -44,7 +57,7 @@ fn breaches(evidence: &Evidence, breach: impl Fn(&Trajectory) -> Option<String>)
 fn finite(evidence: &Evidence) -> Check {
     let mut found = breaches(evidence, |run| {
         run.rows.iter().enumerate().find_map(|(i, row)| {
-            let quantity = QUANTITIES.iter().find(|quantity| !(quantity.of)(row).is_finite())?;
+            let quantity = quantities(evidence.shows).find(|quantity| !(quantity.of)(row).is_finite())?;
             Some(format!("{} of step {} is not finite", quantity.name, i + 1))
         })
     });

@@ -9,7 +9,10 @@ use super::{
     check::{Check, Worst, relative_difference},
     floor::{FLOOR_FACTOR, widened},
 };
-use crate::parity::trajectory::{StepRecord, Trajectory};
+use crate::{
+    config::metrics::Shows,
+    parity::trajectory::{StepRecord, Trajectory},
+};
 
 /// Means of losses, and the loss on held-out data, may differ by this much.
 pub(super) const MEAN_LIMIT: f64 = 0.005;
@@ -56,18 +59,59 @@ pub(super) const RANGES: [StepRange; 3] = [
 pub(super) struct Quantity {
     pub name: &'static str,
     pub of: fn(&StepRecord) -> f64,
+    /// The distance between two values that are recorded differently.
+    pub unit: fn(&StepRecord) -> f64,
 }
 
 const LOSS: &str = "loss";
 
 /// The numbers that are compared at every step.
-pub(super) const QUANTITIES: [Quantity; 2] =
-    [Quantity { name: LOSS, of: |row| row.loss }, Quantity { name: "grad_norm", of: |row| row.grad_norm }];
+pub(super) const QUANTITIES: [Quantity; 2] = [
+    Quantity { name: LOSS, of: |row| row.loss, unit: |row| row.loss_unit },
+    Quantity { name: "grad_norm", of: |row| row.grad_norm, unit: |row| row.grad_norm_unit },
+];
+
+/// Those that the records show.
+pub(super) fn quantities(shows: Shows) -> impl Iterator<Item = &'static Quantity> {
+    QUANTITIES.iter().filter(move |quantity| quantity.name == LOSS || shows.grad_norms)
+}
+
+/// Whether the records have enough digits for the limits of single steps: two values that differ by the limit must be
+/// told apart.
+fn digits(evidence: &Evidence) -> Check {
+    let mut worst = Worst::default();
+    for (q, quantity) in quantities(evidence.shows).enumerate() {
+        for (pair, arms) in numbered(evidence) {
+            let rows = arms.baseline.rows.iter().chain(&arms.candidate.rows);
+            let rows = rows.zip((1..=arms.baseline.steps()).chain(1..)).filter(|(row, _)| (quantity.of)(row).is_finite());
+            for (row, step) in rows {
+                let (value, unit) = ((quantity.of)(row), (quantity.unit)(row));
+                let share = if unit == 0.0 { 0.0 } else { unit / value.abs() };
+                worst.record(share, digits_limit(step, q), || {
+                    let name = quantity.name;
+                    format!("pair {pair}, step {step}: {name} {value} is recorded in steps of {unit:.0e}; T2 needs fewer digits")
+                });
+            }
+        }
+    }
+    worst.check(DIGITS, "no pair was run")
+}
+
+/// The name of the rule about digits.
+pub(super) const DIGITS: &str = "digits";
+
+/// The largest share of a value that its last digit can be. Where differences may only grow, as in the range before.
+fn digits_limit(step: usize, quantity: usize) -> f64 {
+    let mut ranges = RANGES.iter().rev().filter(|range| range.first <= step);
+    ranges.find_map(|range| range.limits).unwrap_or([0.0; 2])[quantity]
+}
+
+/// The largest limit of [`digits`].
+pub(super) const MOST_DIGITS_LIMIT: f64 = 1e-2;
 
 /// T0: every bit is the same.
 pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
-    let mut checks: Vec<Check> = QUANTITIES
-        .iter()
+    let mut checks: Vec<Check> = quantities(evidence.shows)
         .map(|quantity| {
             let name = format!("{}_bits", quantity.name);
             let mut differing = Vec::new();
@@ -89,6 +133,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
         None => unmeasured_held_out(),
         Some(_) => Check::fails_if_any("held_out", &differing),
     });
+    checks.extend((!evidence.shows.all_digits).then(|| digits(evidence)));
     checks
 }
 
@@ -96,7 +141,7 @@ pub(super) fn same_bits(evidence: &Evidence) -> Vec<Check> {
 pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
     let mut checks = Vec::new();
     for (r, range) in RANGES.iter().enumerate() {
-        for (q, quantity) in QUANTITIES.iter().enumerate() {
+        for (q, quantity) in quantities(evidence.shows).enumerate() {
             let floor = FLOOR_FACTOR * evidence.floor.steps[r][q];
             let mut worst = Worst::default();
             for (pair, arms) in numbered(evidence) {
@@ -109,6 +154,8 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
                         None if drifts[i - 1] <= CALM => ONSET,
                         None => GROWTH[q] * drifts[i - 1],
                     };
+                    // The first difference that can be seen is one in the last digit.
+                    let limit = limit.max(last_digit(&arms.baseline.rows[i], quantity));
                     worst.record(difference, widened(limit, floor), || format!("pair {pair}, step {}", i + 1));
                 }
             }
@@ -135,6 +182,7 @@ pub(super) fn within_limits(evidence: &Evidence) -> Vec<Check> {
         worst.record(difference, MEAN_LIMIT, || format!("seed {seed}: {baseline} and {candidate}"));
     }
     checks.push(worst.check("held_out", HELD_OUT_MISSING));
+    checks.extend((!evidence.shows.all_digits).then(|| digits(evidence)));
     checks
 }
 
@@ -192,14 +240,25 @@ fn mean_loss(run: &Trajectory, fifth: usize) -> f64 {
     mean(&losses)
 }
 
-/// Relative differences of each step that both runs have.
+/// The share of a value that its last digit is.
+fn last_digit(row: &StepRecord, quantity: &Quantity) -> f64 {
+    let unit = (quantity.unit)(row);
+    if unit == 0.0 { 0.0 } else { unit / (quantity.of)(row).abs() }
+}
+
+/// Relative differences of each step that both runs have: the least that the recorded digits prove.
 pub(super) fn differences<'a>(
     one: &'a Trajectory,
     other: &'a Trajectory,
     quantity: &'a Quantity,
 ) -> impl Iterator<Item = f64> + 'a {
     let rows = one.rows.iter().zip(&other.rows);
-    rows.map(|(a, b)| relative_difference((quantity.of)(a), (quantity.of)(b)))
+    rows.map(|(a, b)| {
+        let difference = relative_difference((quantity.of)(a), (quantity.of)(b));
+        let unit = last_digit(a, quantity);
+        // Written so that what is not a number stays so.
+        if difference <= unit { 0.0 } else { difference - unit }
+    })
 }
 
 /// The largest difference of losses and gradient norms up to each step: never falls. From [`CREDITED_FROM`] on a norm's

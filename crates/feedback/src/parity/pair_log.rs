@@ -110,7 +110,7 @@ mod tests {
 
     fn shown(number: u64, loss: f64) -> PairObservation {
         let row = StepRecord { loss, grad_norm: 0.1 + 0.2, data_hash: Some("ab".into()), ..StepRecord::default() };
-        let run = Trajectory { rows: vec![row.clone(), row] };
+        let run = Trajectory { rows: vec![row.clone(), row], ..Trajectory::default() };
         let tensor = TensorUpdate { name: "w".into(), len: 3, norm: 1.0 / 3.0, ..TensorUpdate::default() };
         let moved = UpdateCheck { seed: 1, tensors: vec![tensor] };
         PairObservation {

@@ -35,17 +35,30 @@ pub fn problems(parity: &Parity, config: &LoopConfig) -> Vec<String> {
 /// The rules that tier and configuration require.
 fn asked(tier: Tier, config: &LoopConfig) -> Vec<String> {
     let workload = &config.workload;
-    let mut names: Vec<String> = ["steps", "finite", "loss_moved", "tokens"].map(String::from).to_vec();
+    let mut names: Vec<String> = ["steps", "finite", "loss_moved"].map(String::from).to_vec();
     let mut add = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
-    match tier {
-        Tier::T0 => add(&["loss_bits", "grad_norm_bits"]),
-        Tier::T1 => {
-            for range in RANGES.iter().filter(|range| workload.steps >= range.first as u64) {
-                add(&[&format!("loss_{}", range.name), &format!("grad_norm_{}", range.name)]);
+    let shows = workload.metrics.shows();
+    if shows.data_hashes {
+        add(&["tokens"]);
+    }
+    for quantity in losses::quantities(shows) {
+        match tier {
+            Tier::T0 => add(&[&format!("{}_bits", quantity.name)]),
+            Tier::T1 => {
+                for range in RANGES.iter().filter(|range| workload.steps >= range.first as u64) {
+                    add(&[&format!("{}_{}", quantity.name, range.name)]);
+                }
             }
-            add(&["loss_fifths"]);
+            Tier::T2 => {}
         }
+    }
+    match tier {
+        Tier::T0 => {}
+        Tier::T1 => add(&["loss_fifths"]),
         Tier::T2 => add(&["loss_last_fifth"]),
+    }
+    if !shows.all_digits && tier != Tier::T2 {
+        add(&[losses::DIGITS]);
     }
     if workload.eval.is_some() && workload.checkpoint.is_some() {
         add(&["held_out"]);
@@ -80,6 +93,7 @@ fn most(name: &str, tier: Tier) -> Option<f64> {
         (_, _) if of_steps.is_some() => of_steps.map(|limit| WIDEST * limit),
         ("loss_fifths" | "loss_last_fifth" | "anchor_last_fifth" | "anchor_held_out", _)
         | ("held_out", Tier::T1 | Tier::T2) => Some(MEAN_LIMIT),
+        (losses::DIGITS, _) => Some(losses::MOST_DIGITS_LIMIT),
         ("updates_norm", Tier::T1) => Some(WIDEST * updates::T1_STEP.norm),
         ("updates_norm", Tier::T2) => Some(WIDEST * updates::T2.norm),
         (

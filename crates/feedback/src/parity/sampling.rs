@@ -299,6 +299,7 @@ mod tests {
     fn sampling_on_the_way_changes_no_loss() {
         let losses = |losses: &[f64]| Trajectory {
             rows: losses.iter().map(|&loss| StepRecord { loss, ..StepRecord::default() }).collect(),
+            ..Trajectory::default()
         };
         let silent = losses(&[3.0, 2.0, 1.0]);
         assert!(same_losses(&silent.clone(), &silent).passed);

@@ -13,7 +13,7 @@ fn run() -> Trajectory {
         data_hash: Some(format!("{i:x}")),
         ..StepRecord::default()
     };
-    Trajectory { rows: (0..STEPS).map(row).collect() }
+    Trajectory { rows: (0..STEPS).map(row).collect(), ..Trajectory::default() }
 }
 
 fn tensor(name: &str, len: u64) -> TensorUpdate {
@@ -42,6 +42,7 @@ fn evidence(tier: Tier) -> Evidence {
     let update = |(from, to)| UpdateEvidence { from, to, moved: Arms { baseline: moved(), candidate: moved() } };
     Evidence {
         tier,
+        shows: Shows::ALL,
         steps: STEPS as u64,
         alone: vec![1, 2, 10],
         pairs: (1..=5).map(pair).collect(),
@@ -414,4 +415,77 @@ fn the_judgement_survives_json() {
     let text = serde_json::to_string(&parity).unwrap();
     assert_eq!(serde_json::from_str::<Parity>(&text).unwrap(), parity);
     assert!(!parity.passed && parity.failures().any(|check| check.name == "sampling_greedy"));
+}
+
+/// Records of losses alone, as they are printed with a number of decimals.
+fn printed(tier: Tier, decimals: i32) -> Evidence {
+    let mut evidence = evidence(tier);
+    evidence.shows = Shows { grad_norms: false, data_hashes: false, all_digits: false };
+    let unit = 10f64.powi(-decimals);
+    for pair in &mut evidence.pairs {
+        for row in pair.records.baseline.rows.iter_mut().chain(&mut pair.records.candidate.rows) {
+            *row = StepRecord { loss: (row.loss / unit).round() * unit, loss_unit: unit, grad_norm: f64::NAN, ..StepRecord::default() };
+        }
+    }
+    evidence
+}
+
+#[test]
+fn printed_digits_carry_what_they_can() {
+    for (tier, decimals, refused) in [
+        (Tier::T0, 6, &[][..]),
+        (Tier::T1, 6, &[]),
+        (Tier::T0, 4, &[]),
+        (Tier::T1, 4, &[]),
+        // A thousandth of 4 is more than the first steps may differ by.
+        (Tier::T0, 3, &["digits"]),
+        (Tier::T1, 3, &["digits"]),
+        (Tier::T2, 3, &[]),
+        (Tier::T2, 1, &[]),
+    ] {
+        let parity = Parity::judge(&printed(tier, decimals));
+        let failed: Vec<&str> = parity.failures().map(|check| check.name.as_str()).collect();
+        assert_eq!(failed, refused, "{tier} with {decimals} decimals: {parity}");
+        let is_asked = |name: &str| parity.checks.iter().any(|check| check.name.starts_with(name));
+        assert!(!is_asked("tokens") && !is_asked("grad_norm") && is_asked("loss"), "{parity}");
+        if refused.is_empty() && tier != Tier::T2 {
+            assert!(parity.to_string().contains(&format!("{tier} to the printed digits holds")), "{parity}");
+        }
+    }
+}
+
+/// A difference in the last digit may be one of rounding; a larger one is judged as ever.
+#[test]
+fn a_last_digit_that_differs_proves_nothing() {
+    let refused = |decimals: i32, step: usize, units: f64| {
+        let mut evidence = printed(Tier::T1, decimals);
+        row(&mut evidence, step).loss += units * 10f64.powi(-decimals);
+        Parity::judge(&evidence).failures().map(|check| check.name.clone()).collect::<Vec<_>>()
+    };
+    // At step 30 the loss is 3.2, at step 2 it is 4.
+    assert!(refused(4, 30, 1.0).is_empty() && refused(4, 30, 1.9).is_empty());
+    assert_eq!(refused(4, 30, 3.1), ["loss_21_on"]);
+    assert!(refused(4, 2, 4.9).is_empty());
+    assert_eq!(refused(4, 2, 5.1), ["loss_1_5"]);
+    assert!(refused(6, 2, 395.0).is_empty());
+    assert_eq!(refused(6, 2, 402.0), ["loss_1_5"]);
+    // Bits are those of the printed text.
+    let mut evidence = printed(Tier::T0, 4);
+    row(&mut evidence, 30).loss += 1e-4;
+    assert_eq!(Parity::judge(&evidence).failures().next().unwrap().name, "loss_bits");
+}
+
+#[test]
+fn a_step_beyond_the_last_counts() {
+    let with = |baseline, candidate| {
+        refused(Tier::T1, |e| {
+            for pair in &mut e.pairs {
+                pair.records.baseline.extra_steps = baseline;
+                pair.records.candidate.extra_steps = candidate;
+            }
+        })
+    };
+    assert!(with(1, 1).is_empty());
+    assert_eq!(with(1, 0), ["steps"]);
+    assert_eq!(with(0, 1), ["steps"]);
 }

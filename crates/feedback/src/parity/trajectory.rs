@@ -36,6 +36,12 @@ pub struct StepRecord {
     /// Norm of the gradient before clipping.
     #[serde(deserialize_with = "number_or_null")]
     pub grad_norm: f64,
+    /// The distance between two losses that are recorded differently; 0 where all digits are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub loss_unit: f64,
+    /// The same of gradient norms.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub grad_norm_unit: f64,
     /// Hash of every token consumed so far.
     pub data_hash: Option<String>,
     /// Wall time of the step by the trainer's own clock.
@@ -54,6 +60,19 @@ pub struct StepRecord {
 pub struct Trajectory {
     /// One for each step; never empty after [`Trajectory::read`].
     pub rows: Vec<StepRecord>,
+    /// Steps that it made beyond those that it was told to make, and whose records are left out.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub extra_steps: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(unit: &f64) -> bool {
+    *unit == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(steps: &u64) -> bool {
+    *steps == 0
 }
 
 /// What is wrong with a line of a record.
@@ -98,7 +117,7 @@ impl Trajectory {
             }) {
                 Ok(Some(row)) => row,
                 Ok(None) if rows.is_empty() => return Err((line, BadRow::Empty)),
-                Ok(None) => return Ok(Trajectory { rows }),
+                Ok(None) => return Ok(Trajectory { rows, extra_steps: 0 }),
                 Err(why) => return Err((line, why)),
             };
             rows.push(row);

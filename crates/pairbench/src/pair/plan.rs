@@ -112,7 +112,7 @@ fn seconds_per_pair(run: &ArmRun) -> f64 {
 }
 
 /// The largest number of pairs that fits into the budget.
-fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
+pub fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
     let fits = |pairs: &&usize| **pairs as f64 * seconds_per_pair <= budget.as_secs_f64();
     *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
 }

@@ -10,19 +10,30 @@ use super::{ArmRun, PairRequest, ms_since};
 use crate::{
     Arm, LoopError, Progress,
     pair::{
-        timed_command::{Sharing, fill},
+        lines::LineTurns,
+        timed_command::{Sharing, TimedCommand, fill},
         turns::{Listener, SocketFolder, Turns, VARIABLE, Waiting},
     },
-    process::{Process, sandbox::Sandbox},
+    process::{Outputs, Process, isolation::Launch, sandbox::Sandbox},
 };
 
 /// Longest start of a trainer, and longest end after its last step.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A trainer that has said hello, or one that runs without turns.
+/// How a trainer is told when it can run, and tells what it has done.
+enum Channel {
+    /// By the turn protocol.
+    Protocol(Listener, Turns),
+    /// By its step lines.
+    Lines(Box<LineTurns>),
+    /// Not at all: it runs from its start to its end.
+    Whole,
+}
+
+/// A trainer that is ready for its turns, or one that runs without turns.
 pub(super) struct RunningTrainer {
     pub(super) process: Process,
-    pub(super) turns: Option<(Listener, Turns)>,
+    channel: Channel,
     pub(super) run: ArmRun,
     arm: Arm,
     turn_timeout: Duration,
@@ -42,24 +53,13 @@ impl RunningTrainer {
         let folder = Sandbox::create(&request.work.join(name), spec)?;
         let (steps, seed) = (request.command.steps.to_string(), request.seed().to_string());
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
-        let mut launch = folder.training(&words, spec, request.command.steps)?;
-        let listener = match request.command.sharing {
-            Sharing::Whole => None,
-            Sharing::Turns | Sharing::Sequential => Some(sockets.listen(name)?),
-        };
-        if let Some(listener) = &listener {
-            let path = listener.show_to(&mut launch, folder.isolation());
-            launch.environment.push((VARIABLE.into(), path.into_os_string()));
-        }
+        let launch = folder.training(&words, spec, request.command.steps)?;
         let started = Instant::now();
-        let mut process = Process::spawn(&launch, folder.isolation(), folder.outputs())?;
-        let turns = match listener {
-            None => None,
-            Some(listener) => {
-                let deadline = started + START_TIMEOUT;
-                let turns = listener.accept(&mut Waiting { process: &mut process, progress, deadline, arm })?;
-                Some((listener, turns))
-            }
+        let start = Start { launch, folder: &folder, command: &request.command, arm, deadline: started + START_TIMEOUT };
+        let (process, channel) = match request.command.sharing {
+            Sharing::Whole => (start.whole()?, Channel::Whole),
+            Sharing::Lines => start.lines(progress)?,
+            Sharing::Turns | Sharing::Sequential => start.protocol(sockets.listen(name)?, progress)?,
         };
         let ready_ms = ms_since(started);
         let run = ArmRun {
@@ -71,23 +71,32 @@ impl RunningTrainer {
             peak_memory_bytes: None,
             foreign_cpu_share: 0.0,
         };
-        Ok(RunningTrainer { process, turns, run, arm, turn_timeout: request.command.turn_timeout })
+        Ok(RunningTrainer { process, channel, run, arm, turn_timeout: request.command.turn_timeout })
+    }
+
+    /// Whether it takes turns.
+    pub(super) fn takes_turns(&self) -> bool {
+        !matches!(self.channel, Channel::Whole)
     }
 
     /// One turn, timed from outside.
     pub(super) fn run_steps(&mut self, steps: u64, progress: &dyn Progress) -> Result<(f64, u64), LoopError> {
-        let RunningTrainer { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else {
-            return Ok((0.0, 0));
-        };
+        let RunningTrainer { process, channel, arm, turn_timeout, .. } = self;
         let started = Instant::now();
         process.thaw();
-        let deadline = started + *turn_timeout;
-        let done = turns.run_steps(steps, &mut Waiting { process, progress, deadline, arm: *arm })?;
+        let waiting = &mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm };
+        let done = match channel {
+            Channel::Protocol(_, turns) => turns.run_steps(steps, waiting)?,
+            Channel::Lines(lines) => lines.run_steps(steps, waiting)?,
+            Channel::Whole => 0,
+        };
         Ok((ms_since(started), done))
     }
 
     pub(super) fn save(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
-        let RunningTrainer { process, turns: Some((_, turns)), arm, turn_timeout, .. } = self else { return Ok(()) };
+        let RunningTrainer { process, channel: Channel::Protocol(_, turns), arm, turn_timeout, .. } = self else {
+            return Ok(());
+        };
         let started = Instant::now();
         process.thaw();
         turns.save(&mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm })?;
@@ -99,9 +108,10 @@ impl RunningTrainer {
     /// Lets the trainer end by itself.
     pub(super) fn finish(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
         // Without turns this is the whole run, so memory has to be sampled often.
-        let (limit, look_every) = match self.turns {
-            Some(_) => (START_TIMEOUT, Duration::from_millis(100)),
-            None => (self.turn_timeout, Duration::from_millis(10)),
+        let (limit, look_every) = if self.takes_turns() {
+            (START_TIMEOUT, Duration::from_millis(100))
+        } else {
+            (self.turn_timeout, Duration::from_millis(10))
         };
         let started = Instant::now();
         self.process.thaw();
@@ -111,13 +121,19 @@ impl RunningTrainer {
             if progress.is_stop_requested() {
                 return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
             }
-            match self.process.wait((Instant::now() + look_every).min(deadline)) {
+            let until = (Instant::now() + look_every).min(deadline);
+            let ended = match &mut self.channel {
+                Channel::Lines(lines) => lines.wait_for_end(&mut self.process, until),
+                Channel::Protocol(..) | Channel::Whole => self.process.wait(until),
+            };
+            match ended {
                 Some(exit) => break exit,
                 None if Instant::now() >= deadline => {
                     let late = self.failed(&format!("did not end within {} s", limit.as_secs()));
-                    return Err(match self.turns {
-                        Some(_) => late.hint("after its last step a trainer has so long to save and to end"),
-                        None => late.hint("`turn_timeout` of `loop.toml` limits a run without turns"),
+                    return Err(if self.takes_turns() {
+                        late.hint("after its last step a trainer has so long to save and to end")
+                    } else {
+                        late.hint("`turn_timeout` of `loop.toml` limits a run without turns")
                     });
                 }
                 None => {}
@@ -142,7 +158,7 @@ impl RunningTrainer {
     }
 
     pub(super) fn disturbance(&mut self) -> Option<&'static str> {
-        let (listener, turns) = self.turns.as_mut()?;
+        let Channel::Protocol(listener, turns) = &mut self.channel else { return None };
         if turns.has_unasked() {
             Some("spoke without being asked")
         } else if listener.is_disturbed() {
@@ -150,5 +166,50 @@ impl RunningTrainer {
         } else {
             None
         }
+    }
+}
+
+/// A trainer that is being started.
+struct Start<'a> {
+    launch: Launch,
+    folder: &'a Sandbox,
+    command: &'a TimedCommand,
+    arm: Arm,
+    deadline: Instant,
+}
+
+impl Start<'_> {
+    fn whole(&self) -> Result<Process, LoopError> {
+        Process::spawn(&self.launch, self.folder.isolation(), self.folder.outputs())
+    }
+
+    /// Starts it and waits for its `hello`.
+    fn protocol(
+        mut self,
+        listener: Listener,
+        progress: &dyn Progress,
+    ) -> Result<(Process, Channel), LoopError> {
+        let path = listener.show_to(&mut self.launch, self.folder.isolation());
+        self.launch.environment.push((VARIABLE.into(), path.into_os_string()));
+        let mut process = self.whole()?;
+        let turns = listener.accept(&mut self.waiting(&mut process, progress))?;
+        Ok((process, Channel::Protocol(listener, turns)))
+    }
+
+    /// Starts it on a terminal and waits for its first step line.
+    fn lines(self, progress: &dyn Progress) -> Result<(Process, Channel), LoopError> {
+        let Some(step_lines) = &self.command.step_lines else {
+            return Err(LoopError::usage("`sharing = \"lines\"` needs the form of the step lines"));
+        };
+        let outputs = Outputs::within(self.folder.outputs());
+        let (mut turns, output) = LineTurns::open(step_lines, &outputs.stdout)?;
+        let isolation = self.folder.isolation();
+        let mut process = Process::spawn_with(&self.launch, isolation, outputs, output)?;
+        turns.wait_for_first(&mut self.waiting(&mut process, progress))?;
+        Ok((process, Channel::Lines(Box::new(turns))))
+    }
+
+    fn waiting<'a>(&self, process: &'a mut Process, progress: &'a dyn Progress) -> Waiting<'a> {
+        Waiting { process, progress, deadline: self.deadline, arm: self.arm }
     }
 }

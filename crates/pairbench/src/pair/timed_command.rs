@@ -1,13 +1,13 @@
 //! The command that is timed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
-use crate::LoopError;
+use crate::{LoopError, pair::lines::StepLines};
 
 /// A command line with placeholders, and how it shares the machine with the other arm's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct TimedCommand {
     /// Words as a shell would split them; `{steps}` and `{seed}` are filled in.
     pub line: String,
@@ -19,6 +19,8 @@ pub struct TimedCommand {
     pub turn_timeout: Duration,
     /// Whether it writes its weights when it is asked to.
     pub writes_weights: bool,
+    /// Tells its step lines, for [`Sharing::Lines`].
+    pub step_lines: Option<Arc<dyn StepLines>>,
 }
 
 /// How the two trainers of a pair share the machine.
@@ -28,6 +30,8 @@ pub enum Sharing {
     /// Both are alive at once and run in turns: the trainer speaks the turn protocol.
     #[default]
     Turns,
+    /// Both are alive at once and run in turns, which end with the lines that the trainer prints for its steps.
+    Lines,
     /// One after the other, with the turn protocol: for machines that cannot hold both. Noisier.
     Sequential,
     /// One after the other, whole processes timed: for trainers that do not speak the protocol. Start and end are

@@ -91,8 +91,13 @@ pub struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Whether the time is up, or the user wants to stop.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || self.progress.is_stop_requested()
+    }
+
     /// Fails if there is nothing left to wait for.
-    fn check(&mut self, what: &str) -> Result<(), LoopError> {
+    pub(super) fn check(&mut self, what: &str) -> Result<(), LoopError> {
         if self.progress.is_stop_requested() {
             return Err(LoopError::interrupted("interrupted; what was measured so far is kept"));
         }
@@ -107,7 +112,7 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    fn failed(&self, what: &str) -> LoopError {
+    pub(super) fn failed(&self, what: &str) -> LoopError {
         let message = format!("the {} {what}{}", self.arm.name(), self.process.outputs().last_words());
         LoopError::trainer(self.arm, message)
     }
@@ -133,7 +138,7 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     waiting.check("before it said hello").map_err(|error| {
                         error
-                            .hint("does it speak the turn protocol (docs/turns.md)? If not: `sharing = \"sequential\"`")
+                            .hint("does it speak the turn protocol (docs/turns.md)? If not: `sharing = \"lines\"` or \"whole\"")
                     })?;
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(2));

@@ -17,7 +17,10 @@ use crate::{
     LoopError,
     files::{prepare_parent, remove},
     folder_content::{copy_checked, hash},
-    process::isolation::{self, Isolation, Launch, Room},
+    process::{
+        Outputs,
+        isolation::{self, Isolation, Launch, Room},
+    },
 };
 
 /// What a trainer's folder is filled from. Paths in `inputs` are relative to both the source and the trainer's folder.
@@ -116,6 +119,12 @@ impl Sandbox {
     /// Where the output of its processes goes.
     pub fn outputs(&self) -> &Path {
         &self.outputs
+    }
+
+    /// The files that hold its last program's output: its stdout and its stderr, or both in one.
+    pub fn output_files(&self) -> Vec<PathBuf> {
+        let outputs = Outputs::within(&self.outputs);
+        [outputs.stdout, outputs.stderr].into_iter().filter(|path| path.exists()).collect()
     }
 
     /// Lets its processes read `path`; returns the path that they see.

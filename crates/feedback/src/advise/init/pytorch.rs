@@ -1,13 +1,13 @@
 //! Recognises trainers that use PyTorch, from their source alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use super::Draft;
+use super::{Draft, data::ignored_data};
 use crate::{LoopError, config::FILE_NAME, git::Repository};
 
 /// Names that a training script usually has.
@@ -16,27 +16,6 @@ pub(super) const SCRIPTS: [&str; 7] =
 /// Flags that set the number of steps, as trainers name them.
 const STEPS_FLAGS: [&str; 8] =
     ["max_iters", "max_steps", "num_iterations", "num_steps", "train_steps", "total_steps", "iterations", "steps"];
-/// Names of folders and files that do not hold data: caches, environments, results.
-const NOT_DATA: [&str; 16] = [
-    "__pycache__",
-    ".venv",
-    "venv",
-    "env",
-    "node_modules",
-    "wandb",
-    "out",
-    "runs",
-    "logs",
-    "checkpoints",
-    ".idea",
-    ".vscode",
-    ".ipynb_checkpoints",
-    "build",
-    "dist",
-    "perf",
-];
-/// Endings of file names that do not belong to data.
-const NOT_DATA_FILES: [&str; 8] = [".pyc", ".pt", ".pth", ".ckpt", ".log", ".egg-info", ".DS_Store", ".so"];
 /// Tracked entries of the top folder that no trainer consists of.
 const NOT_CODE: [&str; 9] = ["docs", "doc", "assets", "tests", "test", "data", "datasets", "notebooks", "images"];
 
@@ -143,29 +122,6 @@ fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
     Ok(top.into_iter().collect())
 }
 
-/// Files that git ignores and that look like data; of several in a folder, the folder.
-fn ignored_data(ignored: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    let is_below_another = |path: &Path| path.ancestors().skip(1).any(|above| ignored.iter().any(|path| path == above));
-    for path in ignored.iter().filter(|path| !is_below_another(path)) {
-        let is_other = path.components().any(|part| NOT_DATA.iter().any(|name| part.as_os_str() == *name));
-        let name = path.to_string_lossy();
-        let name = name.trim_end_matches('/');
-        if !is_other && !NOT_DATA_FILES.iter().any(|end| name.ends_with(end)) {
-            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-            folders.entry(folder).or_default().push(PathBuf::from(name));
-        }
-    }
-    let is_top = |folder: &PathBuf| folder.as_os_str().is_empty();
-    folders
-        .into_iter()
-        .flat_map(|(folder, files)| match files[..] {
-            [_, _, ..] if !is_top(&folder) => vec![folder],
-            _ => files,
-        })
-        .collect()
-}
-
 /// The Python that has PyTorch: that of `PATH`, or of an environment in the repository, which is then made visible.
 fn python(root: &Path, draft: &mut Draft) -> String {
     if has_torch(Path::new("python3")) {
@@ -207,22 +163,5 @@ mod tests {
         assert_eq!(flag("p.add_argument(\"--num_iterations\")").as_deref(), Some("--num_iterations"));
         assert_eq!(flag("HfArgumentParser(TrainingArguments)").as_deref(), Some("--max_steps"));
         assert_eq!(flag("max_steps = 10"), None);
-    }
-
-    #[test]
-    fn data_is_what_is_ignored_and_is_not_a_cache() {
-        let ignored = [
-            "data/a/train.bin",
-            "data/a/val.bin",
-            "__pycache__/",
-            "out/ckpt.pt",
-            "tokens.npy",
-            "more/one.bin",
-            "m.pt",
-            ".venv/",
-            "a/b/__pycache__/",
-        ];
-        let found = ignored_data(&ignored.map(PathBuf::from));
-        assert_eq!(found, ["data/a", "more/one.bin", "tokens.npy"].map(PathBuf::from).into());
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     parity::{
         Arms, Evidence, Floor, PairEvidence, Tier,
         pair_log::{PairLog, PairObservation},
+        record,
         sampling::{self, Choice, Output},
-        trajectory::Trajectory,
     },
 };
 
@@ -40,6 +40,7 @@ impl<'a> GuardTraining<'a> {
         let pairs = pair_log.read_all()?.into_iter().map(|observation| observation.pair).collect();
         let evidence = Evidence {
             tier: request.tier,
+            shows: workload.metrics.shows(),
             steps: workload.steps,
             alone: Vec::new(),
             pairs,
@@ -51,8 +52,9 @@ impl<'a> GuardTraining<'a> {
 
     pub(super) fn judge(&mut self, number: u64, run: &PairRun) -> Result<(), LoopError> {
         let read = |arm: Arm| {
-            let path = run.arms[arm.index()].folder.written(&self.workload.metrics);
-            path.and_then(|path| Trajectory::read(&path, &self.counters)).map_err(|error| error.of_trainer(arm))
+            let folder = &run.arms[arm.index()].folder;
+            let read = record::read(&self.workload.metrics, folder, &self.counters, self.workload.steps);
+            read.map_err(|error| error.of_trainer(arm))
         };
         let records = Arms { baseline: read(Arm::Baseline)?, candidate: read(Arm::Candidate)? };
         let pair = PairEvidence { seed: run.seed, records, held_out: None };

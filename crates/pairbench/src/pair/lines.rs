@@ -1,0 +1,273 @@
+//! Turns of a trainer that knows nothing of the loop and prints a line for each step.
+//!
+//! The trainer's output is a pseudo-terminal, so that it is not buffered. A turn of k steps ends when the k-th step line
+//! since its beginning arrives; the loop then stops the trainer. The part of the next step that ran until it stood still
+//! is not timed: about as much in both arms. What a device does meanwhile cannot be stopped so.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    pty::{Winsize, openpty},
+    sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr},
+};
+
+use crate::{LoopError, pair::turns::Waiting, process::Process};
+
+/// How often the loop, while it waits for a line, checks that the trainer is still alive.
+const POLL: Duration = Duration::from_millis(100);
+/// How often it looks for the end of a process whose output it reads.
+const END_POLL: Duration = Duration::from_millis(2);
+/// A line without an end is cut here.
+const MAX_LINE_BYTES: usize = 1 << 16;
+/// So wide that no logger breaks a line.
+const COLUMNS: u16 = 4_096;
+
+/// Tells which printed lines end a step.
+pub trait StepLines: fmt::Debug + Send + Sync {
+    /// What a line says of the step that it ends; none for other lines. The line has no colours and no end.
+    fn read(&self, line: &str) -> Option<StepLine>;
+
+    /// The form that is looked for, for a message.
+    fn form(&self) -> String;
+}
+
+/// A line that ends a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepLine {
+    /// The number of the step, if the line has one.
+    pub number: Option<u64>,
+}
+
+/// Counts step lines.
+#[derive(Clone, Debug, Default)]
+pub struct StepCounter {
+    last: Option<u64>,
+    /// Steps so far.
+    pub steps: u64,
+}
+
+/// Step lines that cannot be the lines of successive steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Disorder {
+    /// Not every step prints a line.
+    #[error("printed step {to} after step {from}: a line for every step is needed; set its log interval to 1")]
+    Skipped {
+        /// The last step.
+        from: u64,
+        /// This one.
+        to: u64,
+    },
+    /// Steps are counted back.
+    #[error("printed step {to} after step {from}")]
+    Back {
+        /// The last step.
+        from: u64,
+        /// This one.
+        to: u64,
+    },
+}
+
+/// What can be wrong with a trainer's output.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Disorder(#[from] Disorder),
+    #[error("printed what cannot be written down: {0}")]
+    Log(#[from] io::Error),
+}
+
+impl StepCounter {
+    /// Counts a line; false if it repeats the step before, as where several processes print.
+    ///
+    /// # Errors
+    /// Where the numbers are not those of successive steps.
+    pub fn count(&mut self, line: StepLine) -> Result<bool, Disorder> {
+        match (self.last, line.number) {
+            (Some(from), Some(to)) if to == from => return Ok(false),
+            (Some(from), Some(to)) if to > from + 1 => return Err(Disorder::Skipped { from, to }),
+            (Some(from), Some(to)) if to < from => return Err(Disorder::Back { from, to }),
+            _ => {}
+        }
+        self.last = line.number;
+        self.steps += 1;
+        Ok(true)
+    }
+}
+
+/// A line as a reader of text sees it: without escape sequences (ECMA-48: CSI and OSC), other control characters and
+/// bytes that are not text.
+pub fn plain_text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('\u{1b}', Some('[')) => {
+                chars.next();
+                chars.by_ref().find(|c| ('\u{40}'..='\u{7e}').contains(c));
+            }
+            ('\u{1b}', Some(']')) => {
+                chars.by_ref().find(|c| *c == '\u{7}' || *c == '\\');
+            }
+            ('\u{1b}', _) => drop(chars.next()),
+            ('\t', _) => plain.push('\t'),
+            (c, _) if c.is_control() => {}
+            (c, _) => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// The end of a line: progress bars end theirs with a carriage return.
+pub fn ends_line(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The other side of a trainer's terminal.
+#[derive(Debug)]
+pub(super) struct LineTurns {
+    terminal: File,
+    /// What was read goes there, so that records and messages find it.
+    log: File,
+    /// The beginning of a line.
+    begun: Vec<u8>,
+    step_lines: Arc<dyn StepLines>,
+    counter: StepCounter,
+    /// Steps that the trainer was told to have done by the end of its turn.
+    target: u64,
+    is_open: bool,
+}
+
+impl LineTurns {
+    /// Opens a terminal; what is printed there is also written to `log`. Returns the trainer's stdout and stderr too:
+    /// once it has started, only the trainer holds its side, whose end is then seen.
+    pub(super) fn open(step_lines: &Arc<dyn StepLines>, log: &Path) -> Result<(LineTurns, [Stdio; 2]), LoopError> {
+        let opened = || -> io::Result<(File, [Stdio; 2])> {
+            let size = Winsize { ws_row: 50, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
+            let pair = openpty(&size, None)?;
+            let mut settings = tcgetattr(&pair.slave)?;
+            cfmakeraw(&mut settings);
+            tcsetattr(&pair.slave, SetArg::TCSANOW, &settings)?;
+            // Copies are closed in other programs that start meanwhile.
+            let output = [pair.slave.try_clone()?.into(), pair.slave.try_clone()?.into()];
+            Ok((File::from(pair.master.try_clone()?), output))
+        };
+        let (terminal, output) =
+            opened().map_err(|error| LoopError::failed(format!("cannot open a pseudo-terminal: {error}")))?;
+        let log = File::create(log).map_err(|error| LoopError::io("write", log, &error))?;
+        let turns = LineTurns {
+            terminal,
+            log,
+            begun: Vec::new(),
+            step_lines: Arc::clone(step_lines),
+            counter: StepCounter::default(),
+            target: 0,
+            is_open: true,
+        };
+        Ok((turns, output))
+    }
+
+    /// Waits for the first step line: only then is it known that the trainer has started.
+    pub(super) fn wait_for_first(&mut self, waiting: &mut Waiting<'_>) -> Result<(), LoopError> {
+        self.wait_for(1, waiting, "before its first step line")
+    }
+
+    /// Waits until `steps` more steps are done; returns how many are done since the run began. Steps that were done while
+    /// the trainer was being stopped count: the next turn is as much shorter.
+    pub(super) fn run_steps(&mut self, steps: u64, waiting: &mut Waiting<'_>) -> Result<u64, LoopError> {
+        self.target += steps;
+        self.wait_for(self.target, waiting, "in its turn")?;
+        Ok(self.target)
+    }
+
+    fn wait_for(&mut self, steps: u64, waiting: &mut Waiting<'_>, when: &str) -> Result<(), LoopError> {
+        while self.counter.steps < steps {
+            let came = self.read_within(POLL).map_err(|fault| waiting.failed(&fault.to_string()))?;
+            if !self.is_open {
+                // It may go on after it has closed its output.
+                waiting.process.wait(Instant::now() + POLL);
+            }
+            if self.counter.steps >= steps || came && !waiting.is_over() {
+                continue;
+            }
+            let found = format!("{when}, after {} lines like `{}`", self.counter.steps, self.step_lines.form());
+            waiting.check(&found).map_err(|error| {
+                error.hint(
+                    "`workload.metrics` of `loop.toml` names the form of its step lines: does it print one for every step, at once?",
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the trainer prints until it has ended, or until `deadline`.
+    pub(super) fn wait_for_end(&mut self, process: &mut Process, deadline: Instant) -> Option<ExitStatus> {
+        loop {
+            // Lines after the last step are not of a turn; those that the log lacks are missed where it is read.
+            let _ = self.read_within(END_POLL.min(deadline.saturating_duration_since(Instant::now())));
+            if let Some(exit) = process.try_exit() {
+                while matches!(self.read_within(Duration::ZERO), Ok(true)) {}
+                return Some(exit);
+            }
+            if !self.is_open {
+                return process.wait(deadline);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
+    }
+
+    /// Reads once, if something comes within `limit`; whether something came.
+    fn read_within(&mut self, limit: Duration) -> Result<bool, Fault> {
+        if !self.is_open {
+            return Ok(false);
+        }
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
+        let ready = poll(&mut [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)], timeout);
+        if !matches!(ready, Ok(1..)) {
+            return Ok(false);
+        }
+        let mut bytes = [0; 8_192];
+        match self.terminal.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            // The system answers with an error where nobody holds the other side any more.
+            Ok(0) | Err(_) => {
+                self.is_open = false;
+                let last = std::mem::take(&mut self.begun);
+                self.count(&last)?;
+                Ok(false)
+            }
+            Ok(length) => {
+                let bytes = &bytes[..length];
+                self.log.write_all(bytes)?;
+                for byte in bytes {
+                    if !ends_line(byte) && self.begun.len() < MAX_LINE_BYTES {
+                        self.begun.push(*byte);
+                        continue;
+                    }
+                    let line = std::mem::take(&mut self.begun);
+                    self.count(&line)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn count(&mut self, line: &[u8]) -> Result<(), Fault> {
+        match self.step_lines.read(&plain_text(line)) {
+            Some(step_line) => Ok(self.counter.count(step_line).map(drop)?),
+            None => Ok(()),
+        }
+    }
+}
