@@ -54,6 +54,7 @@ use crate::{
         same_training::SameTraining,
     },
     config::{Guard, Workload},
+    machine::Machine,
     records::registry::{self, Registry},
     store::session::{Session, hash_file},
 };
@@ -372,10 +373,22 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<Str
         Sharing::Sequential => "ONE AFTER THE OTHER (noisier than turns)",
         Sharing::Whole => "ONE AFTER THE OTHER, whole processes (noisier than turns, start and end included)",
     };
+    let devices = match session.config.workload.sharing {
+        Sharing::Lines => of_devices(&Machine::read()),
+        Sharing::Turns | Sharing::Sequential | Sharing::Whole => String::new(),
+    };
     Ok(format!(
-        "at most {pairs} pairs {how}, about {seconds_per_pair:.1} s each: {} blocks of {} steps after {} of warm-up{resolves}{short}",
+        "at most {pairs} pairs {how}, about {seconds_per_pair:.1} s each: {} blocks of {} steps after {} of warm-up{resolves}{short}{devices}",
         blocks.blocks, blocks.block_steps, blocks.warmup_steps
     ))
+}
+
+/// What step lines cannot tell of a device.
+fn of_devices(machine: &Machine) -> String {
+    if machine.gpu_drivers.is_empty() && !cfg!(target_os = "macos") {
+        return String::new();
+    }
+    "; if the trainer uses a GPU: its queue goes on while the process is stopped, and falls into the other's turn, so that step lines are not enough: `sharing = \"turns\"` (docs/turns.md) waits until the device is idle".to_owned()
 }
 
 /// Turns FASTER into UNDECIDED where two layouts of the same program may differ by as much.

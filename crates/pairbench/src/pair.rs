@@ -223,7 +223,12 @@ fn run_alone(
                 Action::Save => trainer.save(progress)?,
                 Action::Go { steps, block } => {
                     let (ms, _) = trainer.run_steps(*steps, progress)?;
-                    let delay_ms = if delay > 0.0 { pause(ms * delay) } else { 0.0 };
+                    let delay_ms = if delay > 0.0 {
+                        trainer.stop()?;
+                        pause(ms * delay)
+                    } else {
+                        0.0
+                    };
                     trainer.run.turns.push(TurnTime { block: *block, ms: ms + delay_ms, delay_ms });
                 }
             }

@@ -74,6 +74,11 @@ impl StepLines for Form {
 
 /// A pair of two such trainers, each with its mode and the milliseconds of a step; one that hangs gets two seconds.
 fn pair(baseline: (&str, f64), candidate: (&str, f64)) -> Result<PairRun, LoopError> {
+    slowed(baseline, candidate, 0.0)
+}
+
+/// The same with a delay of the candidate's turns, as a share of them.
+fn slowed(baseline: (&str, f64), candidate: (&str, f64), delay: f64) -> Result<PairRun, LoopError> {
     let root = tempfile::tempdir().unwrap();
     let isolation = Arc::new(Isolation::detect(&[], &[]));
     let source = root.path().join("trainer.c");
@@ -104,7 +109,7 @@ fn pair(baseline: (&str, f64), candidate: (&str, f64)) -> Result<PairRun, LoopEr
         draws: Randomization::fresh(),
         number: 0,
         work: &root.path().join("work"),
-        slowed: None,
+        slowed: (delay > 0.0).then_some((Arm::Candidate, delay)),
     };
     let run = pair::run(&request, &Quiet)?;
     for arm in Arm::BOTH {
@@ -124,6 +129,17 @@ fn a_program_that_prints_takes_turns() {
     for arm in &run.arms {
         assert_eq!(arm.turns.iter().filter(|turn| turn.block.is_some()).count(), 11);
     }
+}
+
+/// A trainer that went on during the delay would have done half of its next steps when their turn begins.
+#[test]
+fn a_delay_stops_the_trainer() {
+    let runs: Vec<PairRun> = (0..3).map(|_| slowed(("plain", 4.0), ("plain", 4.0), 0.5).unwrap()).collect();
+    let mut found: Vec<f64> = runs.iter().map(PairRun::undelayed_log_ratio).collect();
+    found.sort_by(f64::total_cmp);
+    // Otherwise it is ln 2 and more. Other programs may slow either.
+    assert!(found[1] < 0.5, "{found:?}");
+    assert!(runs.iter().all(|run| run.undelayed_log_ratio() > run.log_ratio()));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod faults;
 mod import;
 mod interruption;
 mod layout;
+mod lines;
 #[path = "../outcome/mod.rs"]
 mod outcome;
 mod records;

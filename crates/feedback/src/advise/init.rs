@@ -114,6 +114,8 @@ struct Draft {
     adapter: Option<&'static str>,
     /// `workload.metrics`, where the trainer prints its steps.
     metrics: Option<String>,
+    /// Whether it can take turns only after an edit.
+    needs_edit: bool,
     guesses: Vec<String>,
 }
 
@@ -133,7 +135,7 @@ fn describe(repository: &Repository, preset: Option<&str>) -> Result<Draft, Loop
     if let Some(draft) = presets::describe(repository, preset)? {
         return Ok(draft);
     }
-    if preset.is_none_or(|name| name == "pytorch")
+    if preset.is_none_or(|name| ["pytorch", "nanogpt"].contains(&name))
         && let Some(draft) = pytorch::describe(repository)?
     {
         return Ok(draft);
@@ -162,11 +164,21 @@ fn built(repository: &Repository, kind: &str) -> Result<Draft, LoopError> {
         (_, None) => ("unknown", "make", "train".to_owned(), "./train".to_owned()),
     };
     let ignored = data::ignored_beside_builds(&repository.ignored()?);
+    let sources = data::sources(repository)?;
+    let steps_flag = pytorch::steps_flag(&sources).unwrap_or_else(|| "--steps".to_owned());
+    let seed = if sources.contains("--seed") { " --seed={seed}" } else { "" };
+    let toolchain = match kind {
+        "cargo" => vec!["rustc --version".to_owned()],
+        "make" => vec!["cc --version".to_owned()],
+        "python" => vec!["python3 --version".to_owned()],
+        _ => Vec::new(),
+    };
     Ok(Draft {
         kind,
         build: build.to_owned(),
         artifacts: vec![artifact],
-        command: format!("{program} --steps={{steps}}"),
+        toolchain,
+        command: format!("{program} {steps_flag}={{steps}}{seed}"),
         steps: 200,
         tokens_per_step: 1024,
         inputs: data::tracked(repository)?,
@@ -211,7 +223,7 @@ impl Draft {
 
     /// Whether there is a command that can be tried.
     fn is_probed(&self) -> bool {
-        self.whole.is_none() && self.kind != "unknown"
+        self.whole.is_none() && self.kind != "unknown" && !self.needs_edit
     }
 
     /// With what the probe showed.
@@ -222,13 +234,27 @@ impl Draft {
         } else {
             self.guesses.push(TOKENS.to_owned());
         }
-        if probed.turns == "whole" {
+        if probed.has_sparse_lines {
+            self.guesses.push(
+                "`workload.command`: with a line for every step (a log interval of 1) it can take turns: remove `loop.toml`, then `alpha loop init --command='…'`"
+                    .to_owned(),
+            );
+        } else if probed.turns == "whole" {
             self.guesses.push(
                 "`workload.metrics`: no step lines were found in what it prints; `{ format = \"regex\", regex = '…' }` names their form, `{ format = \"jsonl\" }` or `\"csv\"` a file"
                     .to_owned(),
             );
         }
-        self.metrics = form.map(|found| found.toml);
+        if let Some(found) = form {
+            self.metrics.get_or_insert(found.toml);
+        }
+    }
+
+    /// Globs of the inputs.
+    fn sealed(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().filter(|input| *input != "data");
+        let inputs = inputs.flat_map(|input| [globset::escape(input), format!("{}/**", globset::escape(input))]);
+        ["data/**".to_owned()].into_iter().chain(inputs).collect()
     }
 
     fn text(&self) -> String {
@@ -243,6 +269,7 @@ impl Draft {
             (None, Some(metrics)) => {
                 format!("metrics = {metrics}\nsharing = \"lines\"          # takes turns by the lines that it prints for its steps")
             }
+            (None, None) if self.needs_edit => "metrics = \"run/metrics.jsonl\"\nsharing = \"turns\"".to_owned(),
             (None, None) => "metrics = \"run/metrics.jsonl\"\nsharing = \"whole\"          # \"lines\" or \"turns\" for a trainer that can: far less noise".to_owned(),
         };
         // The peak of the same PyTorch program differs by up to 13 % from run to run.
@@ -264,18 +291,20 @@ epsilon_pct = 0.5          # the smallest gain that counts
 budget = "5m"              # the longest comparison, builds and confirmation aside
 unmeasured = ["perf/**", "runs/**", "**/*.md"]
 # Files of the instrument: a change of one is never a gain.
-sealed = ["data/**"]
+sealed = {sealed}
 {places}
 [build]
 command = {build}
 artifacts = {artifacts}
-toolchain = {toolchain}    # commands whose output names the toolchain
+# Commands whose output names the toolchain.
+toolchain = {toolchain}
 
 [workload]
 command = {command}
 steps = {steps}
 tokens_per_step = {tokens}
-inputs = {inputs}                # tracked files and folders that the command reads beside the artifacts
+# Tracked files and folders that the command reads beside the artifacts.
+inputs = {inputs}
 {turns}
 
 [guards.memory]
@@ -285,6 +314,7 @@ margin_pct = {memory_margin_pct}
             build = quoted(&self.build),
             artifacts = list(&self.artifacts),
             inputs = list(&self.inputs),
+            sealed = list(&self.sealed()),
             toolchain = list(&self.toolchain),
             command = quoted(&self.command),
             steps = self.steps,
@@ -297,7 +327,7 @@ margin_pct = {memory_margin_pct}
 const ALPHA: &str = include_str!("init/alpha.toml");
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::process::Command;
 
     use pairbench::progress::Quiet;
@@ -305,7 +335,7 @@ mod tests {
     use super::*;
 
     /// A repository with these files.
-    fn repository(files: &[(&str, &str)]) -> (tempfile::TempDir, Repository) {
+    pub(in crate::advise::init) fn repository(files: &[(&str, &str)]) -> (tempfile::TempDir, Repository) {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in files {
             files::write(&folder.path().join(name), content.as_bytes()).unwrap();
@@ -355,16 +385,6 @@ mod tests {
         let config = LoopConfig::parse(&init(&repository, &Request::default(), &Quiet).unwrap().text, None).unwrap();
         assert_eq!(config.data, ["a \"b\""].map(std::path::PathBuf::from));
         assert_eq!(config.build.artifacts, ["c.py", "train.py"].map(std::path::PathBuf::from));
-    }
-
-    /// The file is written all the same, so that it can be mended.
-    #[test]
-    fn a_trainer_that_does_not_run_is_a_problem_with_its_words() {
-        let (folder, repository) = repository(&[("train.py", "import sys\nsys.exit('my words')\nimport torch\n")]);
-        let made = init(&repository, &Request { is_probed: true, ..Request::default() }, &Quiet).unwrap();
-        assert!(folder.path().join(FILE_NAME).exists() && made.probed.is_none());
-        let problem = made.problem.unwrap();
-        assert!(problem.contains("my words"), "{problem}");
     }
 
     #[test]

@@ -145,12 +145,12 @@ impl<'a> SameTraining<'a> {
         let has_eval = workload.eval.is_some() && workload.checkpoint.is_some();
         let missing = match (has_weights, has_eval) {
             (true, true) => None,
-            (true, false) => Some(("eval", "losses, norms and updates of the weights")),
-            (false, true) => Some(("weights", "losses, norms and the loss on held-out data")),
-            (false, false) => Some(("weights` and `workload.eval", "losses and norms alone")),
+            (true, false) => Some(("`workload.eval` of `loop.toml` is", "losses, norms and updates of the weights")),
+            (false, true) => Some(("`workload.weights` of `loop.toml` is", "losses, norms and the loss on held-out data")),
+            (false, false) => Some(("`workload.weights` and `eval` of `loop.toml` are", "losses and norms alone")),
         };
         if let Some((what, rest)) = missing {
-            progress.note(&format!("`workload.{what}` of `loop.toml` is missing: parity rests on {rest}"));
+            progress.note(&format!("{what} missing: parity rests on {rest}"));
         }
         if let Some(unseen) = unseen(workload.metrics.shows()) {
             progress.note(&format!("`workload.metrics` does not show {unseen}: no rule looks at that"));

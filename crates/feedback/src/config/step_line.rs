@@ -62,8 +62,8 @@ const NANOCHAT: &str = r"\bstep (?<step>\d+)(?:/\d+)? \([^)]*\) \| loss: (?<loss
 
 const KNOWN: [Known; 12] = [
     known("nanogpt", r"\biter (?<step>\d+): loss (?<loss>F), time"),
-    known("llm.c", r"\bstep +(?<step>\d+)/\d+ \| (?:train )?loss (?<loss>F)[^|]*\| norm (?<grad_norm>F)"),
-    known("llm.c-cpu", r"\bstep (?<step>\d+): train loss (?<loss>F) \(took"),
+    known("llm.c", r"\bstep +(?<step>\d+)/\d+ \| (?:train )?loss +(?<loss>F)[^|]*\| norm +(?<grad_norm>F)"),
+    known("llm.c-cpu", r"\bstep +(?<step>\d+)(?:/\d+)?: train loss (?<loss>F) \("),
     Known { name: "nanochat", expression: NANOCHAT, decay: Some(NANOCHAT_DECAY) },
     Known { name: "autoresearch", expression: NANOCHAT, decay: Some(NANOCHAT_DECAY) },
     known("torchtitan", r"\bstep: *(?<step>\d+) +loss: *(?<loss>F) +grad_norm: *(?<grad_norm>F)"),
@@ -74,7 +74,7 @@ const KNOWN: [Known; 12] = [
     known("huggingface", r"\{'loss': '?(?<loss>F)'?, 'grad_norm': '?(?<grad_norm>F)'?, 'learning_rate'"),
     known("litgpt", r"\bEpoch \d+ \| iter \d+ step (?<step>\d+) \| loss train: (?<loss>F),.*\(step\)"),
     known("maxtext", r"\bcompleted step: (?<step>\d+), .*\bloss: (?<loss>F)"),
-    known("mlx-lm", r"\bIter (?<step>\d+): Train loss (?<loss>F),"),
+    known("mlx-lm", r"(?:\bIter |^ *)(?<step>\d+)(?:: Train loss | {4} *)(?<loss>F)(?:,| [▼▲])"),
     known("modded-nanogpt", r"\bstep:(?<step>\d+)/\d+ train_time:\d+ms step_avg"),
 ];
 
@@ -207,8 +207,19 @@ pub fn number(text: &str) -> Option<Number> {
 mod tests {
     use super::*;
 
-    /// A line of each trainer, as its source formats it.
-    const LINES: [(&str, &str, Option<u64>, Option<f64>, Option<f64>); 16] = [
+    /// A form, a line of its trainer as the source formats it, and what it says: step, loss, gradient norm.
+    type Line = (&'static str, &'static str, Option<u64>, Option<f64>, Option<f64>);
+
+    const LINES: [Line; 19] = [
+        ("mlx-lm", "     2     9.870 ▼      530      1.0k", Some(2), Some(9.87), None),
+        (
+            "llm.c",
+            "step    1/10 | loss     nan (+nanz)| norm    nan (+nanz)| lr 3.00e-04 | 341.20 ms | 46.1% bf16 MFU | 12004 tok/s",
+            Some(1),
+            Some(f64::NAN),
+            Some(f64::NAN),
+        ),
+        ("llm.c-cpu", "step    1/74: train loss 4.370520 (80.6 ms, 50812 tok/s)", Some(1), Some(4.37052), None),
         ("nanogpt", "iter 12: loss 3.9871, time 51.20ms, mfu -100.00%", Some(12), Some(3.9871), None),
         (
             "llm.c",

@@ -52,7 +52,7 @@ impl<'a> InTurns<'a> {
         for (place, arm) in order.into_iter().enumerate() {
             let mut trainer = RunningTrainer::start(request, arm, place, sockets, progress)?;
             trainer.process.find_family();
-            trainer.process.freeze()?;
+            trainer.stop()?;
             trainers.push(trainer);
         }
         if order[0] == Arm::Candidate {
@@ -75,7 +75,7 @@ impl<'a> InTurns<'a> {
                 Action::Go { steps, block } => done[own] = self.turn(arm, steps, block)?,
             }
             let trainer = &mut self.trainers[own];
-            trainer.process.freeze()?;
+            trainer.stop()?;
             if is_last_but_one {
                 // A quick trainer may be gone before the end of its last turn is seen.
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
@@ -96,14 +96,21 @@ impl<'a> InTurns<'a> {
         let mut done = 0;
         // The other arm's turn has filled the caches: the first step of a block refills them and is not timed.
         let refresh = u64::from(block.is_some() && steps > 1);
-        for (steps, block) in [(refresh, None), (steps - refresh, block)] {
+        for (steps, block, is_last) in [(refresh, None, false), (steps - refresh, block, true)] {
             if steps == 0 {
                 continue;
             }
             let before = CpuUsage::now(&trainer.process);
             let (own_ms, steps_done) = trainer.run_steps(steps, self.progress)?;
             let slowed = self.request.slowed.filter(|(slowed, _)| *slowed == arm);
-            let delay_ms = slowed.map_or(0.0, |(_, share)| pause(own_ms * share));
+            let delay_ms = match slowed {
+                Some((_, share)) if is_last || trainer.waits() => {
+                    trainer.stop()?;
+                    pause(own_ms * share)
+                }
+                // It would go on meanwhile.
+                Some(_) | None => 0.0,
+            };
             let ms = own_ms + delay_ms;
             done = steps_done;
             self.turns_s += ms / 1e3;

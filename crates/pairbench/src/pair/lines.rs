@@ -1,22 +1,28 @@
 //! Turns of a trainer that knows nothing of the loop and prints a line for each step.
 //!
 //! The trainer's output is a pseudo-terminal, so that it is not buffered. A turn of k steps ends when the k-th step line
-//! since its beginning arrives; the loop then stops the trainer. The part of the next step that ran until it stood still
-//! is not timed: about as much in both arms. What a device does meanwhile cannot be stopped so.
+//! since its beginning arrives; the loop then stops the trainer. What it did of the next step until it stood still counts
+//! for its next turn: a step takes as long as the trainer ran between two lines, by a clock that stands still while it is
+//! stopped. What a device does while the trainer stands still cannot be stopped so.
+//!
+//! A thread of its own reads the terminal: it sleeps until something comes, and is then woken on an idle processor. The
+//! thread that lets the trainer go on shares a processor with it for some milliseconds, and would read too late.
 
 use std::{
     fmt,
     fs::File,
     io::{self, Read, Write},
-    os::fd::AsFd,
     path::Path,
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::{Winsize, openpty},
     sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr},
 };
@@ -79,7 +85,7 @@ pub enum Disorder {
 
 /// What can be wrong with a trainer's output.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub(super) enum Fault {
     #[error(transparent)]
     Disorder(#[from] Disorder),
     #[error("printed what cannot be written down: {0}")]
@@ -136,7 +142,7 @@ pub fn ends_line(byte: &u8) -> bool {
 /// The other side of a trainer's terminal.
 #[derive(Debug)]
 pub(super) struct LineTurns {
-    terminal: File,
+    chunks: Receiver<Chunk>,
     /// What was read goes there, so that records and messages find it.
     log: File,
     /// The beginning of a line.
@@ -146,6 +152,60 @@ pub(super) struct LineTurns {
     /// Steps that the trainer was told to have done by the end of its turn.
     target: u64,
     is_open: bool,
+    clock: Clock,
+    /// When the line of each step came.
+    arrivals: Vec<Instant>,
+}
+
+/// Measures how long a trainer has run.
+#[derive(Debug, Default)]
+struct Clock {
+    /// When it went on, and how long it had run until then; in order.
+    starts: Vec<(Instant, Duration)>,
+    /// How long it had run when it was stopped; none while it runs.
+    stopped: Option<Duration>,
+}
+
+impl Clock {
+    fn go_on(&mut self, now: Instant) {
+        if let Some(ran) = self.stopped.take() {
+            self.starts.push((now, ran));
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        self.stopped.get_or_insert(self.starts.last().map_or(Duration::ZERO, |(start, ran)| *ran + (now - *start)));
+    }
+
+    /// How long it had run at a moment.
+    fn at(&self, moment: Instant) -> Duration {
+        let begun = self.starts.partition_point(|(start, _)| *start <= moment);
+        let Some((start, ran)) = begun.checked_sub(1).map(|last| self.starts[last]) else { return Duration::ZERO };
+        // Lines that come while it stands still were printed before.
+        let end = self.starts.get(begun).map(|(_, ran)| *ran).or(self.stopped);
+        let at = ran + (moment - start);
+        end.map_or(at, |end| at.min(end))
+    }
+}
+
+/// What was printed, and when.
+type Chunk = (Instant, Vec<u8>);
+
+/// Most chunks that wait to be looked at; a trainer that prints more waits.
+const MAX_CHUNKS: usize = 1_024;
+
+/// Reads a terminal until nobody holds its other side, or nobody wants to know.
+fn read_all(mut terminal: &File, chunks: &SyncSender<Chunk>) {
+    let mut bytes = [0; 8_192];
+    loop {
+        match terminal.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The system answers with an error where nobody holds the other side any more.
+            Ok(0) | Err(_) => return,
+            Ok(length) if chunks.send((Instant::now(), bytes[..length].to_vec())).is_err() => return,
+            Ok(_) => {}
+        }
+    }
 }
 
 impl LineTurns {
@@ -165,14 +225,22 @@ impl LineTurns {
         let (terminal, output) =
             opened().map_err(|error| LoopError::failed(format!("cannot open a pseudo-terminal: {error}")))?;
         let log = File::create(log).map_err(|error| LoopError::io("write", log, &error))?;
+        let (sender, chunks) = mpsc::sync_channel(MAX_CHUNKS);
+        // It ends when the trainer and all its children have ended.
+        thread::Builder::new()
+            .name("terminal".to_owned())
+            .spawn(move || read_all(&terminal, &sender))
+            .map_err(|error| LoopError::failed(format!("cannot start a thread: {error}")))?;
         let turns = LineTurns {
-            terminal,
+            chunks,
             log,
             begun: Vec::new(),
             step_lines: Arc::clone(step_lines),
             counter: StepCounter::default(),
             target: 0,
             is_open: true,
+            clock: Clock { starts: vec![(Instant::now(), Duration::ZERO)], stopped: None },
+            arrivals: Vec::new(),
         };
         Ok((turns, output))
     }
@@ -182,12 +250,35 @@ impl LineTurns {
         self.wait_for(1, waiting, "before its first step line")
     }
 
-    /// Waits until `steps` more steps are done; returns how many are done since the run began. Steps that were done while
-    /// the trainer was being stopped count: the next turn is as much shorter.
-    pub(super) fn run_steps(&mut self, steps: u64, waiting: &mut Waiting<'_>) -> Result<u64, LoopError> {
+    /// Lets the trainer run until `steps` more steps are done; returns how long it ran for them, and how many are done
+    /// since the run began. The first step, whose beginning nobody saw, takes no time.
+    pub(super) fn run_steps(&mut self, steps: u64, waiting: &mut Waiting<'_>) -> Result<(Duration, u64), LoopError> {
+        let begun = self.arrival(self.target.max(1));
         self.target += steps;
-        self.wait_for(self.target, waiting, "in its turn")?;
-        Ok(self.target)
+        if self.counter.steps < self.target {
+            self.clock.go_on(Instant::now());
+            waiting.process.thaw();
+            self.wait_for(self.target, waiting, "in its turn")?;
+        }
+        Ok((self.arrival(self.target).saturating_sub(begun), self.target))
+    }
+
+    /// Takes note that the trainer stands still now.
+    pub(super) fn has_stopped(&mut self) -> Result<(), Fault> {
+        self.clock.stop(Instant::now());
+        while self.read_within(Duration::ZERO)? {}
+        Ok(())
+    }
+
+    /// Takes note that it goes on, to its end.
+    pub(super) fn goes_on(&mut self) {
+        self.clock.go_on(Instant::now());
+    }
+
+    /// When the line of a step came, counted from 1.
+    fn arrival(&self, step: u64) -> Duration {
+        let index = usize::try_from(step.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.arrivals.get(index).map_or(Duration::ZERO, |arrival| self.clock.at(*arrival))
     }
 
     fn wait_for(&mut self, steps: u64, waiting: &mut Waiting<'_>, when: &str) -> Result<(), LoopError> {
@@ -233,41 +324,36 @@ impl LineTurns {
         if !self.is_open {
             return Ok(false);
         }
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
-        let ready = poll(&mut [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)], timeout);
-        if !matches!(ready, Ok(1..)) {
-            return Ok(false);
-        }
-        let mut bytes = [0; 8_192];
-        match self.terminal.read(&mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            // The system answers with an error where nobody holds the other side any more.
-            Ok(0) | Err(_) => {
+        match self.chunks.recv_timeout(limit) {
+            Err(RecvTimeoutError::Timeout) => Ok(false),
+            Err(RecvTimeoutError::Disconnected) => {
                 self.is_open = false;
                 let last = std::mem::take(&mut self.begun);
-                self.count(&last)?;
+                self.count(&last, Instant::now())?;
                 Ok(false)
             }
-            Ok(length) => {
-                let bytes = &bytes[..length];
-                self.log.write_all(bytes)?;
+            Ok((moment, bytes)) => {
+                self.log.write_all(&bytes)?;
                 for byte in bytes {
-                    if !ends_line(byte) && self.begun.len() < MAX_LINE_BYTES {
-                        self.begun.push(*byte);
+                    if !ends_line(&byte) && self.begun.len() < MAX_LINE_BYTES {
+                        self.begun.push(byte);
                         continue;
                     }
                     let line = std::mem::take(&mut self.begun);
-                    self.count(&line)?;
+                    self.count(&line, moment)?;
                 }
                 Ok(true)
             }
         }
     }
 
-    fn count(&mut self, line: &[u8]) -> Result<(), Fault> {
-        match self.step_lines.read(&plain_text(line)) {
-            Some(step_line) => Ok(self.counter.count(step_line).map(drop)?),
-            None => Ok(()),
+    fn count(&mut self, line: &[u8], moment: Instant) -> Result<(), Fault> {
+        let found = self.step_lines.read(&plain_text(line));
+        if let Some(step_line) = found
+            && self.counter.count(step_line)?
+        {
+            self.arrivals.push(moment);
         }
+        Ok(())
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 /// Target length of the timed part of a block: long compared with a switch (50 µs), short compared with changes of
 /// load. In 36 pairs of a program with itself the standard deviation of a pair was 0.7 %, with 40 ms 1.0 %.
 const BLOCK_MS: f64 = 15.0;
+/// The same where turns end with printed lines, which a terminal hands on with a delay of up to some milliseconds.
+const BLOCK_BY_LINES_MS: f64 = 45.0;
 /// Steps longer than this are timed from their first: refilling caches is a thousandth of one.
 const REFRESHED_STEP_MS: f64 = 50.0;
 /// Steps whose updates are checked one by one come before the first block.
@@ -72,7 +74,8 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, progress: &dyn Progress
     }
     let run = pair::alone(request, Arm::Baseline, progress)?;
     let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
-    let blocks = blocks(&steps_ms, request.command.writes_weights).ok_or_else(|| {
+    let block_ms = if request.command.sharing == Sharing::Lines { BLOCK_BY_LINES_MS } else { BLOCK_MS };
+    let blocks = blocks(&steps_ms, block_ms, request.command.writes_weights).ok_or_else(|| {
         LoopError::usage(format!("`workload.steps` is {steps}: after the warm-up there is no room for a block"))
             .hint("give it more steps")
     })?;
@@ -117,14 +120,14 @@ pub fn pairs_within(budget: Duration, seconds_per_pair: f64) -> usize {
     *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
 }
 
-/// Cuts a run into blocks by the times of its steps.
-pub fn blocks(steps_ms: &[f64], writes_weights: bool) -> Option<Blocks> {
+/// Cuts a run into blocks of about `block_ms` by the times of its steps.
+pub fn blocks(steps_ms: &[f64], block_ms: f64, writes_weights: bool) -> Option<Blocks> {
     let steps = steps_ms.len() as u64;
     let long = if writes_weights { LONG_RUN_WITH_WEIGHTS_STEPS } else { LONG_RUN_STEPS };
     let least = if steps >= long { STEPS_ALONE } else { 2.min(steps) };
     let warmup_steps = (warm_up(steps_ms) as u64).max(least);
     let step_ms = median(&steps_ms[steps_ms.len().min(warmup_steps as usize)..]);
-    let timed_steps = if step_ms > 0.0 { (BLOCK_MS / step_ms).round().max(1.0) as u64 } else { 1 };
+    let timed_steps = if step_ms > 0.0 { (block_ms / step_ms).round().max(1.0) as u64 } else { 1 };
     let block_steps = timed_steps + u64::from(step_ms <= REFRESHED_STEP_MS);
     // Short runs get shorter blocks rather than fewer.
     let room = steps.saturating_sub(warmup_steps + 2);
@@ -173,19 +176,19 @@ mod tests {
 
     #[test]
     fn blocks_are_odd_in_number_and_as_long_as_aimed_at() {
-        let cut = blocks(&[4.0; 200], true).unwrap();
+        let cut = blocks(&[4.0; 200], BLOCK_MS, true).unwrap();
         // Four steps are timed, after one that is not.
         assert_eq!((cut.warmup_steps, cut.block_steps, cut.blocks), (10, 5, 37));
-        let slow = blocks(&[700.0; 21], false).unwrap();
+        let slow = blocks(&[700.0; 21], BLOCK_MS, false).unwrap();
         assert_eq!((slow.warmup_steps, slow.block_steps, slow.blocks), (2, 1, 17));
-        assert_eq!(blocks(&[1.0; 2], false), None);
+        assert_eq!(blocks(&[1.0; 2], BLOCK_MS, false), None);
     }
 
     /// Whatever its length, a run whose weights are written has a drawn step beside those in the warm-up.
     #[test]
     fn short_runs_have_steps_to_look_at() {
         for steps in 5..=70 {
-            let cut = blocks(&vec![3.0; steps], true).unwrap();
+            let cut = blocks(&vec![3.0; steps], BLOCK_MS, true).unwrap();
             let alone: Vec<u64> = cut.steps_alone().collect();
             assert_eq!(alone, if steps < 17 { vec![1, 2] } else { vec![1, 2, 10] }, "{steps} steps");
             assert!((0..cut.blocks).all(|block| !alone.contains(&cut.step_before(block))), "{steps} steps: {cut:?}");

@@ -79,18 +79,37 @@ impl RunningTrainer {
         !matches!(self.channel, Channel::Whole)
     }
 
-    /// One turn, timed from outside.
+    /// One turn, timed from outside: returns its milliseconds, and the steps that are done.
     pub(super) fn run_steps(&mut self, steps: u64, progress: &dyn Progress) -> Result<(f64, u64), LoopError> {
         let RunningTrainer { process, channel, arm, turn_timeout, .. } = self;
         let started = Instant::now();
-        process.thaw();
         let waiting = &mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm };
-        let done = match channel {
-            Channel::Protocol(_, turns) => turns.run_steps(steps, waiting)?,
-            Channel::Lines(lines) => lines.run_steps(steps, waiting)?,
-            Channel::Whole => 0,
-        };
-        Ok((ms_since(started), done))
+        match channel {
+            Channel::Protocol(_, turns) => {
+                waiting.process.thaw();
+                let done = turns.run_steps(steps, waiting)?;
+                Ok((ms_since(started), done))
+            }
+            Channel::Lines(lines) => {
+                let (ran, done) = lines.run_steps(steps, waiting)?;
+                Ok((ran.as_secs_f64() * 1e3, done))
+            }
+            Channel::Whole => Ok((0.0, 0)),
+        }
+    }
+
+    /// Whether it waits after its steps of its own accord.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.channel, Channel::Protocol(..))
+    }
+
+    /// Stops it after its turn.
+    pub(super) fn stop(&mut self) -> Result<(), LoopError> {
+        self.process.freeze()?;
+        match &mut self.channel {
+            Channel::Lines(lines) => lines.has_stopped().map_err(|fault| self.failed(&fault.to_string())),
+            Channel::Protocol(..) | Channel::Whole => Ok(()),
+        }
     }
 
     pub(super) fn save(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
@@ -114,6 +133,9 @@ impl RunningTrainer {
             (self.turn_timeout, Duration::from_millis(10))
         };
         let started = Instant::now();
+        if let Channel::Lines(lines) = &mut self.channel {
+            lines.goes_on();
+        }
         self.process.thaw();
         let deadline = started + limit;
         let exit = loop {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -50,6 +51,28 @@ pub(super) fn tracked(repository: &Repository) -> Result<Vec<String>, LoopError>
     };
     Ok(top.into_iter().filter(is_data).collect())
 }
+
+/// The text of the tracked sources, as far as it is quickly read.
+pub(super) fn sources(repository: &Repository) -> Result<String, LoopError> {
+    let files = repository.files(&repository.head()?.tree)?;
+    let is_source = |path: &&PathBuf| {
+        path.extension().is_some_and(|ending| SOURCES.iter().any(|known| ending == *known))
+    };
+    let read = |path: &PathBuf| fs::read_to_string(repository.root().join(path)).unwrap_or_default();
+    let mut text = String::new();
+    for path in files.iter().filter(is_source) {
+        text.push_str(&read(path));
+        if text.len() > MAX_SOURCE_BYTES {
+            break;
+        }
+    }
+    Ok(text)
+}
+
+/// Endings of sources.
+const SOURCES: [&str; 11] = ["c", "cc", "cpp", "cu", "h", "rs", "jl", "py", "sh", "go", "zig"];
+/// Most text that is looked through.
+const MAX_SOURCE_BYTES: usize = 4 << 20;
 
 /// Ignored files that hold data, for programs whose builds leave other files.
 pub(super) fn ignored_beside_builds(ignored: &[PathBuf]) -> BTreeSet<PathBuf> {

@@ -34,8 +34,8 @@ pub(super) struct Found {
 pub(super) enum Search {
     /// Step lines.
     Found(Found),
-    /// Lines of this form, but not one for every step.
-    Sparse(Disorder),
+    /// Some lines of steps, but not one for every step.
+    Sparse,
     /// Nothing that looks like a step line.
     Nothing,
 }
@@ -54,29 +54,31 @@ pub(super) fn search(output: &[u8]) -> Search {
         Some((form, format!("{{ format = \"regex\", regex = '{expression}' }}")))
     });
     let mut best: Option<Found> = None;
-    let mut sparse = None;
+    let mut is_sparse = false;
     for (form, toml) in known.chain(common) {
         match count(&form, &lines) {
+            Ok((0, _)) => {}
+            Ok((steps, _)) if steps < FEWEST_LINES => is_sparse = true,
             // Without numbers, lines that come now and then look like those of every step.
-            Ok(Some((steps, loss_unit)))
-                if best.as_ref().is_none_or(|best| steps > best.steps) && (sparse.is_none() || form.has("step")) =>
+            Ok((steps, loss_unit))
+                if best.as_ref().is_none_or(|best| steps > best.steps) && (!is_sparse || form.has("step")) =>
             {
                 let has_grad_norms = form.has("grad_norm");
                 best = Some(Found { form, toml, steps, loss_unit, has_grad_norms });
             }
             Ok(_) => {}
-            Err(disorder) => sparse = sparse.or(Some(disorder)),
+            Err(_) => is_sparse = true,
         }
     }
-    match (best, sparse) {
-        (Some(found), _) => Search::Found(found),
-        (None, Some(disorder)) => Search::Sparse(disorder),
-        (None, None) => Search::Nothing,
+    match best {
+        Some(found) => Search::Found(found),
+        None if is_sparse => Search::Sparse,
+        None => Search::Nothing,
     }
 }
 
-/// The number of step lines, if there are enough, and the finest unit of their losses.
-fn count(form: &StepForm, lines: &[String]) -> Result<Option<(u64, f64)>, Disorder> {
+/// The number of step lines, and the finest unit of their losses.
+fn count(form: &StepForm, lines: &[String]) -> Result<(u64, f64), Disorder> {
     let mut counter = StepCounter::default();
     let mut unit = f64::INFINITY;
     for printed in lines.iter().filter_map(|line| form.parse(line)) {
@@ -84,7 +86,7 @@ fn count(form: &StepForm, lines: &[String]) -> Result<Option<(u64, f64)>, Disord
             unit = unit.min(printed.loss.map_or(f64::INFINITY, |loss| loss.unit));
         }
     }
-    Ok((counter.steps >= FEWEST_LINES).then_some((counter.steps, unit)))
+    Ok((counter.steps, unit))
 }
 
 #[cfg(test)]
@@ -92,7 +94,8 @@ mod tests {
     use super::*;
 
     fn found(line: impl Fn(u32) -> String) -> Found {
-        let output: String = (0..12).map(|step| format!("{}\nmore at {step}\n", line(step))).collect();
+        let lines: Vec<String> = (0..12).flat_map(|step| [line(step), format!("more at {step}")]).collect();
+        let output = lines.join("\n");
         match search(output.as_bytes()) {
             Search::Found(found) => found,
             other => panic!("{other:?} in {output}"),
@@ -128,8 +131,10 @@ mod tests {
 
     #[test]
     fn a_line_every_tenth_step_is_not_enough() {
-        let output: String = (0..5).map(|step| format!("step {}: loss 3.5\n", 10 * step)).collect();
-        assert!(matches!(search(output.as_bytes()), Search::Sparse(Disorder::Skipped { from: 0, to: 10 })));
+        let lines: Vec<String> = (0..5).map(|step| format!("step {}: loss 3.5", 10 * step)).collect();
+        let output = lines.join("\n");
+        assert_eq!(search(output.as_bytes()), Search::Sparse);
+        assert_eq!(search(b"a model\nstep 10: loss 3.5\ndone\n"), Search::Sparse);
         assert_eq!(search(b"epoch 1 done\nepoch 2 done\n"), Search::Nothing);
         assert_eq!(search(b""), Search::Nothing);
     }

@@ -38,12 +38,7 @@ pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopErr
         ..Draft::default()
     };
     let python = python(root, &mut draft);
-    draft.toolchain = vec![if has_torch(Path::new(&python)) {
-        // Quicker than an import of PyTorch.
-        format!("{python} -c 'import sys, importlib.metadata as m; print(sys.version, m.version(\"torch\"))'")
-    } else {
-        format!("{python} --version")
-    }];
+    draft.toolchain = vec![toolchain(&python)];
     let ignored = ignored_data(&repository.ignored()?);
     if source.contains("configurator.py") && source.contains("max_iters") {
         nanogpt(root, &python, script, &ignored, &mut draft);
@@ -60,6 +55,15 @@ pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopErr
         draft.guesses.push("`workload.command`: small settings, evaluation and checkpoints off".to_owned());
     }
     Ok(Some(draft))
+}
+
+/// The command whose output names a Python and its PyTorch: quicker than an import.
+pub(super) fn toolchain(python: &str) -> String {
+    if has_torch(Path::new(python)) {
+        format!("{python} -c 'import sys, importlib.metadata as m; print(sys.version, m.version(\"torch\"))'")
+    } else {
+        format!("{python} --version")
+    }
 }
 
 /// nanoGPT takes its settings as `--name=value`. A CPU gets the sizes that its README has for one.
@@ -90,12 +94,12 @@ fn nanogpt(root: &Path, python: &str, script: &str, ignored: &BTreeSet<PathBuf>,
     draft.guesses.push("`workload.command`: the sizes of the model and of a batch".to_owned());
 }
 
-/// The flag among those that the source parses.
-fn steps_flag(source: &str) -> Option<String> {
+/// The flag among those that the source parses: in quotes, or in a form such as `"--steps=%d"`.
+pub(super) fn steps_flag(source: &str) -> Option<String> {
     for name in STEPS_FLAGS {
         for name in [name.to_owned(), name.replace('_', "-")] {
             let flag = format!("--{name}");
-            if source.contains(&format!("\"{flag}\"")) || source.contains(&format!("'{flag}'")) {
+            if [format!("\"{flag}\""), format!("'{flag}'"), format!("\"{flag}=")].iter().any(|text| source.contains(text)) {
                 return Some(flag);
             }
         }
@@ -105,7 +109,7 @@ fn steps_flag(source: &str) -> Option<String> {
 }
 
 /// The tracked entries of the top folder that may be code.
-fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
+pub(super) fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
     let files = repository.files(&repository.head()?.tree)?;
     let top: BTreeSet<String> = files
         .iter()
@@ -123,7 +127,7 @@ fn code(repository: &Repository) -> Result<Vec<String>, LoopError> {
 }
 
 /// The Python that has PyTorch: that of `PATH`, or of an environment in the repository, which is then made visible.
-fn python(root: &Path, draft: &mut Draft) -> String {
+pub(super) fn python(root: &Path, draft: &mut Draft) -> String {
     if has_torch(Path::new("python3")) {
         return "python3".to_owned();
     }
