@@ -6,11 +6,14 @@
 
 use std::{error::Error, path::PathBuf};
 
-use feedback::{config::metrics::Shows, parity::{
-    Arms, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
-    trajectory::{DEFAULT_COUNTERS, Trajectory},
-    weights::{Exempt, UpdateCheck},
-}};
+use feedback::{
+    config::metrics::Shows,
+    parity::{
+        Arms, Evidence, Floor, PairEvidence, Parity, Tier, UpdateEvidence,
+        trajectory::{DEFAULT_COUNTERS, Trajectory},
+        weights::{Exempt, UpdateCheck},
+    },
+};
 use serde::Deserialize;
 
 /// The input. Of two files or numbers the first is the baseline's.

@@ -98,7 +98,7 @@ pub fn tell(session: &Session) -> Result<History, LoopError> {
     let (series, notes) = match benchmark {
         None => (Vec::new(), Vec::new()),
         Some(path) => {
-            let report = import::import(&path, None)?;
+            let report = import::import(&import::Request { history: &path, claims: None, columns: None })?;
             (report.series, report.notes)
         }
     };

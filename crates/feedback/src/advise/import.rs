@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 mod claims;
+mod foreign;
 mod judge;
 mod noise;
 mod rows;
@@ -15,6 +16,7 @@ mod table;
 
 pub use self::{
     claims::{Claim, ClaimSource, Claims, claimed_pct, claims_from_csv, claims_from_log},
+    foreign::Columns,
     judge::{ClaimsReport, judge},
     noise::{Noise, noise},
     rows::{Row, Rows, Status},
@@ -30,6 +32,8 @@ use crate::{
 /// The report. A figure that the files do not give is absent (`null`); `notes` say why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImportReport {
+    /// Whose history it is: `alpha`, or the tool whose form the file has.
+    pub format: String,
     /// Rows of the history, whatever their status.
     pub rows: usize,
     /// … with this status.
@@ -75,14 +79,38 @@ pub struct Levels {
 /// At most this many flaws are listed.
 const TOLD_FLAWS: usize = 10;
 
-/// Reads and judges a history, and judges the claims by it.
-pub fn import(history: &Path, claims: Option<ClaimSource>) -> Result<ImportReport, LoopError> {
-    let history = Rows::open(history)?;
-    let claims = claims.map(Claims::open).transpose()?.unwrap_or_default();
-    Ok(report(history, claims))
+/// What is imported.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// A file, or a folder of logs.
+    pub history: &'a Path,
+    /// Where claims come from, beside those that the history itself makes.
+    pub claims: Option<ClaimSource<'a>>,
+    /// The columns of a table that is of no known tool.
+    pub columns: Option<&'a Columns>,
 }
 
-fn report(history: Rows, claims: Claims) -> ImportReport {
+/// Reads and judges a history, and judges the claims by it.
+///
+/// # Errors
+/// Where a file cannot be read, or has a form that is not known.
+pub fn import(request: &Request<'_>) -> Result<ImportReport, LoopError> {
+    let foreign = match request.columns {
+        Some(columns) => Some(foreign::open_columns(request.history, columns)?),
+        None => foreign::open(request.history)?,
+    };
+    let claims = request.claims.map(Claims::open).transpose()?;
+    Ok(match foreign {
+        Some(found) => {
+            let mut report = report(found.format, found.rows, claims.unwrap_or(found.claims));
+            report.notes.extend(found.notes);
+            report
+        }
+        None => report("alpha", Rows::open(request.history)?, claims.unwrap_or_default()),
+    })
+}
+
+fn report(format: &str, history: Rows, claims: Claims) -> ImportReport {
     let Rows { rows, torn, flaws } = history;
     let measurements: Vec<Measurement> = rows.iter().filter_map(Row::measurement).collect();
     let noise = noise(&rows);
@@ -105,6 +133,7 @@ fn report(history: Rows, claims: Claims) -> ImportReport {
     }
     let with = |status: Status| rows.iter().filter(|row| row.status == status).count();
     ImportReport {
+        format: format.to_owned(),
         rows: rows.len(),
         ok: with(Status::Ok),
         unstable: with(Status::Unstable),

@@ -146,7 +146,9 @@ impl<'a> SameTraining<'a> {
         let missing = match (has_weights, has_eval) {
             (true, true) => None,
             (true, false) => Some(("`workload.eval` of `loop.toml` is", "losses, norms and updates of the weights")),
-            (false, true) => Some(("`workload.weights` of `loop.toml` is", "losses, norms and the loss on held-out data")),
+            (false, true) => {
+                Some(("`workload.weights` of `loop.toml` is", "losses, norms and the loss on held-out data"))
+            }
             (false, false) => Some(("`workload.weights` and `eval` of `loop.toml` are", "losses and norms alone")),
         };
         if let Some((what, rest)) = missing {

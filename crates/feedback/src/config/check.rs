@@ -171,7 +171,9 @@ impl Workload {
                 "the step lines of `{}` have no training loss, so that nobody can tell whether both train the same",
                 form.name
             ))
-            .hint("`adapter = \"pytorch\"` sees the losses; or add the loss to the line, and name its form with `regex`")),
+            .hint(
+                "`adapter = \"pytorch\"` sees the losses; or add the loss to the line, and name its form with `regex`",
+            )),
             _ => Ok(()),
         }
     }

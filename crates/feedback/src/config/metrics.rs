@@ -87,14 +87,10 @@ impl Metrics {
     pub fn shows(&self) -> Shows {
         match &self.form {
             Form::Rows => Shows::ALL,
-            Form::Lines(form) => {
-                Shows { grad_norms: form.has("grad_norm"), data_hashes: false, all_digits: false }
+            Form::Lines(form) => Shows { grad_norms: form.has("grad_norm"), data_hashes: false, all_digits: false },
+            Form::Jsonl(keys) | Form::Csv(keys) => {
+                Shows { grad_norms: keys.grad_norm.is_some(), data_hashes: keys.data_hash.is_some(), all_digits: false }
             }
-            Form::Jsonl(keys) | Form::Csv(keys) => Shows {
-                grad_norms: keys.grad_norm.is_some(),
-                data_hashes: keys.data_hash.is_some(),
-                all_digits: false,
-            },
         }
     }
 
@@ -136,7 +132,9 @@ enum BadTable {
     Form(super::step_line::BadForm, String),
     #[error("`metrics.format = \"regex\"` needs `metrics.regex`")]
     NoExpression,
-    #[error("`metrics.regex` belongs to `format = \"regex\"`, `metrics.keys` to `jsonl` and `csv`; the format is `{0}`")]
+    #[error(
+        "`metrics.regex` belongs to `format = \"regex\"`, `metrics.keys` to `jsonl` and `csv`; the format is `{0}`"
+    )]
     OfAnother(String),
     #[error("`metrics.format = \"{0}\"` needs `metrics.file`")]
     NoFile(String),

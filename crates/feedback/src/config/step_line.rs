@@ -67,10 +67,7 @@ const KNOWN: [Known; 12] = [
     Known { name: "nanochat", expression: NANOCHAT, decay: Some(NANOCHAT_DECAY) },
     Known { name: "autoresearch", expression: NANOCHAT, decay: Some(NANOCHAT_DECAY) },
     known("torchtitan", r"\bstep: *(?<step>\d+) +loss: *(?<loss>F) +grad_norm: *(?<grad_norm>F)"),
-    known(
-        "megatron",
-        r"\biteration +(?<step>\d+)/ *\d+ \|.*\| lm loss: (?<loss>F) \|.*\| grad norm: (?<grad_norm>F)",
-    ),
+    known("megatron", r"\biteration +(?<step>\d+)/ *\d+ \|.*\| lm loss: (?<loss>F) \|.*\| grad norm: (?<grad_norm>F)"),
     known("huggingface", r"\{'loss': '?(?<loss>F)'?, 'grad_norm': '?(?<grad_norm>F)'?, 'learning_rate'"),
     known("litgpt", r"\bEpoch \d+ \| iter \d+ step (?<step>\d+) \| loss train: (?<loss>F),.*\(step\)"),
     known("maxtext", r"\bcompleted step: (?<step>\d+), .*\bloss: (?<loss>F)"),
@@ -79,7 +76,8 @@ const KNOWN: [Known; 12] = [
 ];
 
 /// A number as programs print it, with thousands commas.
-pub(crate) const NUMBER: &str = r"(?i:[-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b))";
+pub(crate) const NUMBER: &str =
+    r"(?i:[-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b))";
 
 /// Significant digits that tell any two f32 apart.
 const DIGITS_OF_F32: usize = 9;
@@ -91,7 +89,9 @@ pub enum BadForm {
     #[error("not a regular expression: {0}")]
     Syntax(#[from] regex::Error),
     /// It finds nothing in a line.
-    #[error("`metrics.regex` has no group `loss`: write `(?<loss>[0-9.]+)`, and `(?<step>[0-9]+)` and `(?<grad_norm>[0-9.]+)` where the lines have them")]
+    #[error(
+        "`metrics.regex` has no group `loss`: write `(?<loss>[0-9.]+)`, and `(?<step>[0-9]+)` and `(?<grad_norm>[0-9.]+)` where the lines have them"
+    )]
     NoLoss,
     /// Neither `regex` nor a trainer.
     #[error("`{0}` is not a form of step lines that is known")]
@@ -327,7 +327,10 @@ mod tests {
             ("llm.c", "val loss 4.517294"),
             ("llm.c-cpu", "val loss 5.325413"),
             ("nanochat", "Step 00250 | Validation bpb: 1.123456"),
-            ("litgpt", "Epoch 1 | iter 7 step 1 | loss train: 10.9, val: n/a | iter time: 301.55 ms remaining time: 1:02:03"),
+            (
+                "litgpt",
+                "Epoch 1 | iter 7 step 1 | loss train: 10.9, val: n/a | iter time: 301.55 ms remaining time: 1:02:03",
+            ),
             ("mlx-lm", "Iter 1: Val loss 2.345, Val took 1.234s"),
             ("torchtitan", "step:  7  validation_loss:  8.13245"),
             ("modded-nanogpt", "step:125/1750 val_loss:4.1234 train_time:17412ms step_avg:139.30ms"),

@@ -83,7 +83,8 @@ fn digits(evidence: &Evidence) -> Check {
     for (q, quantity) in quantities(evidence.shows).enumerate() {
         for (pair, arms) in numbered(evidence) {
             let rows = arms.baseline.rows.iter().chain(&arms.candidate.rows);
-            let rows = rows.zip((1..=arms.baseline.steps()).chain(1..)).filter(|(row, _)| (quantity.of)(row).is_finite());
+            let rows =
+                rows.zip((1..=arms.baseline.steps()).chain(1..)).filter(|(row, _)| (quantity.of)(row).is_finite());
             for (row, step) in rows {
                 let (value, unit) = ((quantity.of)(row), (quantity.unit)(row));
                 let share = if unit == 0.0 { 0.0 } else { unit / value.abs() };

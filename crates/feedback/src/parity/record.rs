@@ -163,7 +163,10 @@ fn read_csv(keys: &Keys, path: &Path) -> Result<Vec<Recorded>, Fault> {
     let headers = reader.headers()?.clone();
     let column = |key: &str| {
         let found = headers.iter().position(|header| header == key);
-        found.ok_or_else(|| Fault::NoColumn { key: key.to_owned(), found: headers.iter().collect::<Vec<_>>().join(", ") })
+        found.ok_or_else(|| Fault::NoColumn {
+            key: key.to_owned(),
+            found: headers.iter().collect::<Vec<_>>().join(", "),
+        })
     };
     let (step_at, loss_at) = (column(&keys.step)?, column(&keys.loss)?);
     let norm_at = keys.grad_norm.as_deref().map(column).transpose()?;

@@ -424,7 +424,12 @@ fn printed(tier: Tier, decimals: i32) -> Evidence {
     let unit = 10f64.powi(-decimals);
     for pair in &mut evidence.pairs {
         for row in pair.records.baseline.rows.iter_mut().chain(&mut pair.records.candidate.rows) {
-            *row = StepRecord { loss: (row.loss / unit).round() * unit, loss_unit: unit, grad_norm: f64::NAN, ..StepRecord::default() };
+            *row = StepRecord {
+                loss: (row.loss / unit).round() * unit,
+                loss_unit: unit,
+                grad_norm: f64::NAN,
+                ..StepRecord::default()
+            };
         }
     }
     evidence

@@ -43,7 +43,10 @@ pub fn spec_for(spec: &SandboxSpec, workload: &Workload) -> SandboxSpec {
         let mut hooks = hooks.clone();
         hooks.variables.retain(|(name, _)| name == "PYTHONPATH");
         let inside = |name: &str| format!("{{run}}/{name}");
-        hooks.variables.push(("ALPHA_METRICS".into(), inside(&workload.metrics.rows_file().unwrap_or(Path::new("")).to_string_lossy())));
+        hooks.variables.push((
+            "ALPHA_METRICS".into(),
+            inside(&workload.metrics.rows_file().unwrap_or(Path::new("")).to_string_lossy()),
+        ));
         hooks.variables.push(("ALPHA_WEIGHTS".into(), inside(workload.weights.as_deref().unwrap_or_default())));
         hooks.variables.push(("ALPHA_STEPS".into(), "{steps}".into()));
         hooks

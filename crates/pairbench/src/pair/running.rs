@@ -55,7 +55,8 @@ impl RunningTrainer {
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
         let launch = folder.training(&words, spec, request.command.steps)?;
         let started = Instant::now();
-        let start = Start { launch, folder: &folder, command: &request.command, arm, deadline: started + START_TIMEOUT };
+        let start =
+            Start { launch, folder: &folder, command: &request.command, arm, deadline: started + START_TIMEOUT };
         let (process, channel) = match request.command.sharing {
             Sharing::Whole => (start.whole()?, Channel::Whole),
             Sharing::Lines => start.lines(progress)?,
@@ -206,11 +207,7 @@ impl Start<'_> {
     }
 
     /// Starts it and waits for its `hello`.
-    fn protocol(
-        mut self,
-        listener: Listener,
-        progress: &dyn Progress,
-    ) -> Result<(Process, Channel), LoopError> {
+    fn protocol(mut self, listener: Listener, progress: &dyn Progress) -> Result<(Process, Channel), LoopError> {
         let path = listener.show_to(&mut self.launch, self.folder.isolation());
         self.launch.environment.push((VARIABLE.into(), path.into_os_string()));
         let mut process = self.whole()?;

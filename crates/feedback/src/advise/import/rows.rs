@@ -77,7 +77,7 @@ impl Rows {
         let bytes = fs::read(path).map_err(|error| LoopError::io("read", path, &error))?;
         Rows::parse(&bytes).map_err(|flaw| {
             LoopError::failed(format!("`{}` {flaw}", path.display())).hint(
-                "a history is what `scripts/run-compiled-benchmark.sh` appends to: a CSV file whose first line names its columns",
+                "it is not of a tool that is known (docs/guide/import.md has the list); `--value=COLUMN` names the column of any other table",
             )
         })
     }

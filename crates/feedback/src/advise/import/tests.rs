@@ -30,7 +30,8 @@ fn imported(history: &[u8], claims: Option<&[u8]>) -> Result<ImportReport, LoopE
         folder.path().join(name)
     };
     let claims = claims.map(|bytes| path("claims.csv", bytes));
-    import(&path("history.csv", history), claims.as_deref().map(ClaimSource::Csv))
+    let history = path("history.csv", history);
+    import(&Request { history: &history, claims: claims.as_deref().map(ClaimSource::Csv), columns: None })
 }
 
 #[test]
@@ -98,14 +99,15 @@ fn files_that_will_not_do_are_named() {
     assert!(
         message(header, Some(b"a\n1\n")).contains("claims.csv` has no column `commit`, `time`, `claim_pct`\n\nhint: ")
     );
-    let missing = import(Path::new("/nowhere/history.csv"), None).unwrap_err();
+    let missing =
+        import(&Request { history: Path::new("/nowhere/history.csv"), claims: None, columns: None }).unwrap_err();
     assert!(missing.to_string().starts_with("cannot read `/nowhere/history.csv`: "), "{missing}");
     assert_eq!(missing.exit_code(), 1);
 }
 
 /// The report without files, for many cases.
 fn reported(history: &[u8], claims: &[u8]) -> Result<ImportReport, HeaderError> {
-    Ok(report(Rows::parse(history)?, claims_from_csv(claims)?))
+    Ok(report("alpha", Rows::parse(history)?, claims_from_csv(claims)?))
 }
 
 proptest! {

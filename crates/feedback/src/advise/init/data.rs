@@ -31,8 +31,20 @@ const NOT_DATA: [&str; 16] = [
 const NOT_DATA_FILES: [&str; 8] = [".pyc", ".pt", ".pth", ".ckpt", ".log", ".egg-info", ".DS_Store", ".so"];
 /// Endings of files that hold data.
 const DATA_FILES: [&str; 14] = [
-    ".bin", ".txt", ".npy", ".npz", ".json", ".jsonl", ".csv", ".parquet", ".model", ".yaml", ".yml", ".safetensors",
-    ".gz", ".zst",
+    ".bin",
+    ".txt",
+    ".npy",
+    ".npz",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".parquet",
+    ".model",
+    ".yaml",
+    ".yml",
+    ".safetensors",
+    ".gz",
+    ".zst",
 ];
 /// Folders that hold data.
 const DATA_FOLDERS: [&str; 3] = ["data", "datasets", "dataset"];
@@ -55,9 +67,8 @@ pub(super) fn tracked(repository: &Repository) -> Result<Vec<String>, LoopError>
 /// The text of the tracked sources, as far as it is quickly read.
 pub(super) fn sources(repository: &Repository) -> Result<String, LoopError> {
     let files = repository.files(&repository.head()?.tree)?;
-    let is_source = |path: &&PathBuf| {
-        path.extension().is_some_and(|ending| SOURCES.iter().any(|known| ending == *known))
-    };
+    let is_source =
+        |path: &&PathBuf| path.extension().is_some_and(|ending| SOURCES.iter().any(|known| ending == *known));
     let read = |path: &PathBuf| fs::read_to_string(repository.root().join(path)).unwrap_or_default();
     let mut text = String::new();
     for path in files.iter().filter(is_source) {

@@ -122,10 +122,18 @@ mod tests {
             let form = found(|step| line.replace("{}", &step.to_string()));
             assert!(form.toml.contains("regex") && form.has_grad_norms == has_grad_norms, "{line}: {form:?}");
             let printed = form.form.parse(&line.replace("{}", "7")).unwrap();
-            assert_eq!((printed.loss.unwrap().value, printed.line.number.is_some()), (3.5, line.contains("{}")), "{line}");
+            assert_eq!(
+                (printed.loss.unwrap().value, printed.line.number.is_some()),
+                (3.5, line.contains("{}")),
+                "{line}"
+            );
             // What `init` writes is read as it was found.
             let table: toml::Table = format!("metrics = {}", form.toml).parse().unwrap();
-            assert!(table["metrics"]["regex"].as_str().is_some_and(|regex| StepForm::of_expression(regex).unwrap() == form.form));
+            assert!(
+                table["metrics"]["regex"]
+                    .as_str()
+                    .is_some_and(|regex| StepForm::of_expression(regex).unwrap() == form.form)
+            );
         }
     }
 

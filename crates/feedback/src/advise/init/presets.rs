@@ -130,7 +130,9 @@ const PRESETS: [Preset; 12] = [
         turns: Turns::Adapter,
         tokens_per_step: 256,
         inputs: NOTHING,
-        guesses: &["`data`: `dev/data/tinyshakespeare`, and a folder for `TIKTOKEN_CACHE_DIR` in `environment`: it asks for a tokenizer at its start"],
+        guesses: &[
+            "`data`: `dev/data/tinyshakespeare`, and a folder for `TIKTOKEN_CACHE_DIR` in `environment`: it asks for a tokenizer at its start",
+        ],
     },
     Preset {
         name: "torchtitan",
@@ -146,7 +148,9 @@ const PRESETS: [Preset; 12] = [
         turns: Turns::Adapter,
         tokens_per_step: 2_048,
         inputs: &["tests/assets"],
-        guesses: &["`workload.command`: it needs a GPU; with CUDA graphs, its default, the adapter does not see the steps"],
+        guesses: &[
+            "`workload.command`: it needs a GPU; with CUDA graphs, its default, the adapter does not see the steps",
+        ],
     },
     Preset {
         name: "litgpt",
@@ -306,7 +310,8 @@ mod tests {
             let files: Vec<(&str, &str)> =
                 preset.files.iter().chain(preset.inputs).map(|name| (*name, preset.word)).collect();
             let (folder, repository) = repository(&files);
-            for request in [Request::default(), Request { preset: Some(preset.name.to_owned()), ..Request::default() }] {
+            for request in [Request::default(), Request { preset: Some(preset.name.to_owned()), ..Request::default() }]
+            {
                 let made = init(&repository, &request, &Quiet).unwrap();
                 assert_eq!(made.kind, preset.name);
                 let config = LoopConfig::parse(&made.text, None).unwrap();
@@ -315,7 +320,9 @@ mod tests {
                 // The record is of this trainer, and turns are as it can take them.
                 match preset.turns {
                     Turns::Adapter => assert!(config.workload.adapter.is_some()),
-                    Turns::Record(_) => assert!(config.workload.metrics.form != Form::Rows && config.workload.step_form().is_some()),
+                    Turns::Record(_) => {
+                        assert!(config.workload.metrics.form != Form::Rows && config.workload.step_form().is_some());
+                    }
                     Turns::Edit => assert!(made.text.contains("sharing = \"turns\"")),
                 }
                 std::fs::remove_file(folder.path().join("loop.toml")).unwrap();

@@ -99,7 +99,10 @@ pub(super) fn steps_flag(source: &str) -> Option<String> {
     for name in STEPS_FLAGS {
         for name in [name.to_owned(), name.replace('_', "-")] {
             let flag = format!("--{name}");
-            if [format!("\"{flag}\""), format!("'{flag}'"), format!("\"{flag}=")].iter().any(|text| source.contains(text)) {
+            if [format!("\"{flag}\""), format!("'{flag}'"), format!("\"{flag}=")]
+                .iter()
+                .any(|text| source.contains(text))
+            {
                 return Some(flag);
             }
         }

@@ -1,3 +1,5 @@
+//! Records of every form, whole and damaged.
+
 use super::*;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -32,8 +34,14 @@ fn step_lines_are_found_among_others() {
 fn one_step_more_than_asked_is_noted_and_two_are_refused() {
     let form = StepForm::of_expression(r"^(?<step>\d+) (?<loss>\S+)$").unwrap();
     let text = "0 3.5\n1 3.25\n1 3.25\n2 3\n";
-    assert_eq!((losses(&lines(&form, text, 3).unwrap()), lines(&form, text, 3).unwrap().extra_steps), (vec![3.5, 3.25, 3.0], 0));
-    assert_eq!((losses(&lines(&form, text, 2).unwrap()), lines(&form, text, 2).unwrap().extra_steps), (vec![3.5, 3.25], 1));
+    assert_eq!(
+        (losses(&lines(&form, text, 3).unwrap()), lines(&form, text, 3).unwrap().extra_steps),
+        (vec![3.5, 3.25, 3.0], 0)
+    );
+    assert_eq!(
+        (losses(&lines(&form, text, 2).unwrap()), lines(&form, text, 2).unwrap().extra_steps),
+        (vec![3.5, 3.25], 1)
+    );
     assert!(lines(&form, text, 1).unwrap_err().contains("recorded 3 steps"));
     // A run that is too short is judged by the rule about steps.
     assert_eq!(lines(&form, text, 9).unwrap().steps(), 3);
@@ -42,7 +50,8 @@ fn one_step_more_than_asked_is_noted_and_two_are_refused() {
 #[test]
 fn steps_that_do_not_follow_each_other_are_refused() {
     let form = StepForm::of_expression(r"^(?<step>\d+) (?<loss>\S+)$").unwrap();
-    for (text, named) in [("0 3\n10 2\n", "a line for every step"), ("4 3\n5 2\n4 3\n", "printed step 4 after step 5")] {
+    for (text, named) in [("0 3\n10 2\n", "a line for every step"), ("4 3\n5 2\n4 3\n", "printed step 4 after step 5")]
+    {
         let error = lines(&form, text, 5).unwrap_err();
         assert!(error.contains(named), "{error}");
     }
@@ -64,7 +73,10 @@ fn json_and_csv_are_read_by_their_keys() {
     assert_ne!(run.rows[0].data_hash, run.rows[1].data_hash);
     let csv = "train/loss , iter,norms.total,tokens,val\n3.0625,5,1.5,a,\n,5,,,3.1\n3,6,0.25,b,\n";
     let run = trajectory(of_csv(&keys, file(csv).path()).unwrap(), 2).unwrap();
-    assert_eq!((run.rows[0].loss, run.rows[0].loss_unit, run.rows[1].loss, run.rows[1].grad_norm), (3.0625, 1e-4, 3.0, 0.25));
+    assert_eq!(
+        (run.rows[0].loss, run.rows[0].loss_unit, run.rows[1].loss, run.rows[1].grad_norm),
+        (3.0625, 1e-4, 3.0, 0.25)
+    );
 }
 
 #[test]

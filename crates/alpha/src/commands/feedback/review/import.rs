@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use feedback::{
     LoopError,
-    advise::import::{self, ClaimSource, ImportReport},
+    advise::import::{self, ClaimSource, Columns, ImportReport, Request},
 };
 
 use super::{Context, Done, Versioned};
@@ -13,9 +13,30 @@ use super::{Context, Done, Versioned};
 /// The history and the source of claims.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
-    /// A benchmark history of at least the twelve columns that `perf/compiled-loop-history.csv` has
-    #[arg(value_name = "CSV")]
+    /// A benchmark history: our own CSV, or a file of another tool (docs/guide/import.md has the list), or a folder of
+    /// modded-nanogpt's logs
+    #[arg(value_name = "FILE")]
     history: PathBuf,
+
+    /// The column of the measured value, in a table of no known tool
+    #[arg(long, value_name = "COLUMN")]
+    value: Option<String>,
+
+    /// The column of the commit
+    #[arg(long, value_name = "COLUMN", requires = "value")]
+    commit: Option<String>,
+
+    /// The column of the time
+    #[arg(long, value_name = "COLUMN", requires = "value")]
+    time: Option<String>,
+
+    /// The column that says `keep`, `discard` or `crash`
+    #[arg(long, value_name = "COLUMN", requires = "value")]
+    status: Option<String>,
+
+    /// Lower values are better
+    #[arg(long, requires = "value")]
+    lower: bool,
 
     /// Claims: a CSV with `commit`, `time`, `claim_pct`
     #[arg(long, value_name = "CSV", conflicts_with = "repo")]
@@ -32,17 +53,33 @@ pub(crate) fn run(flags: &Flags, context: &Context) -> Result<Done, LoopError> {
         (None, Some(path)) => Some(ClaimSource::Repository(path)),
         (None, None) => None,
     };
-    let report = import::import(&flags.history, source)?;
+    let columns = flags.value.as_ref().map(|value| Columns {
+        value: value.clone(),
+        commit: flags.commit.clone(),
+        time: flags.time.clone(),
+        status: flags.status.clone(),
+        is_lower_better: flags.lower,
+    });
+    let request = Request { history: &flags.history, claims: source, columns: columns.as_ref() };
+    let report = import::import(&request)?;
     let report = Versioned { schema: "alpha.loop.import/1", report: &report };
     context.show(&report, |versioned| text(versioned.report))?;
     Ok(Done::WELL)
 }
 
 fn text(report: &ImportReport) -> String {
-    let mut text = format!(
-        "{} rows ({} ok, {} unstable, {} smoke_fail, {} failed, {} compile_failed)\n",
-        report.rows, report.ok, report.unstable, report.smoke_fail, report.failed, report.compile_failed
-    );
+    let mut text = if report.format == "alpha" {
+        format!(
+            "{} rows ({} ok, {} unstable, {} smoke_fail, {} failed, {} compile_failed)\n",
+            report.rows, report.ok, report.unstable, report.smoke_fail, report.failed, report.compile_failed
+        )
+    } else {
+        let others: usize = report.other_statuses.values().sum();
+        format!(
+            "{} rows, of {} ({} measured or kept, {others} discarded, {} failed)\n",
+            report.rows, report.format, report.ok, report.failed
+        )
+    };
     let noise = &report.noise;
     if let (Some(sd), Some(band)) = (noise.noise_sd_pct, noise.noise_band_pct) {
         text.push_str(&format!(

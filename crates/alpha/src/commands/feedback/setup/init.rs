@@ -101,7 +101,8 @@ fn digits(probed: &Probed) -> String {
         return "at full precision: T0, T1 and T2".to_owned();
     }
     let decimals = -unit.log10().round();
-    let carries = if unit <= FINE_ENOUGH { "T0 to the printed digits, T1, T2" } else { "T2 alone; T1 needs a digit more" };
+    let carries =
+        if unit <= FINE_ENOUGH { "T0 to the printed digits, T1, T2" } else { "T2 alone; T1 needs a digit more" };
     format!("losses with {decimals:.0} decimals: {carries}")
 }
 
