@@ -371,6 +371,9 @@ fn plan_text(session: &Session, plan: &PairPlan, budget: Duration) -> Result<Str
         Sharing::Turns => "in turns",
         Sharing::Lines => "in turns, which end with its step lines",
         Sharing::Sequential => "ONE AFTER THE OTHER (noisier than turns)",
+        Sharing::Whole if session.config.workload.step_form().is_some() => {
+            "ONE AFTER THE OTHER, timed by their step lines (noisier than turns; start, warm-up and end left out)"
+        }
         Sharing::Whole => "ONE AFTER THE OTHER, whole processes (noisier than turns, start and end included)",
     };
     let devices = match session.config.workload.sharing {

@@ -7,6 +7,7 @@
 
 use std::{env::consts, fs, num::NonZero, path::Path, thread::available_parallelism};
 
+use pairbench::gpu::Gpus;
 use serde::{Deserialize, Serialize};
 
 /// A machine and its system.
@@ -32,6 +33,9 @@ pub struct Machine {
     pub virtualisation: Option<String>,
     /// Kernel modules of GPUs, with their versions.
     pub gpu_drivers: Vec<String>,
+    /// NVIDIA cards by name, with the version of their driver.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_cards: Vec<String>,
 }
 
 impl Machine {
@@ -45,6 +49,7 @@ impl Machine {
         });
         Machine {
             gpu_drivers: drivers.collect(),
+            gpu_cards: Gpus::of_this_machine().map(Gpus::cards).unwrap_or_default(),
             ..Machine::from_texts(&Texts {
                 cpuinfo: text("/proc/cpuinfo"),
                 meminfo: text("/proc/meminfo"),
@@ -84,6 +89,7 @@ impl Machine {
             virtualisation: hypervisor
                 .or_else(|| is_guest.then(|| vendor.unwrap_or_else(|| "a hypervisor".to_owned()))),
             gpu_drivers: Vec::new(),
+            gpu_cards: Vec::new(),
         }
     }
 

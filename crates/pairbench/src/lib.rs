@@ -47,6 +47,7 @@
 //! - [`stats`]: pure functions of numbers; [`verdict`]: from numbers to an answer.
 //! - [`draws`]: draws and seeds that anybody can recompute.
 //! - [`process`]: families of processes behind walls, frozen, counted and ended as one.
+//! - [`gpu`]: what disturbs on NVIDIA cards.
 //! - [`pair`]: one pair, timed from outside; how a run is cut into turns; how many pairs.
 //! - [`comparison`]: all of it in one call.
 
@@ -59,6 +60,7 @@ pub mod stats;
 pub mod verdict;
 pub mod draws;
 pub mod process;
+pub mod gpu;
 pub mod pair;
 pub mod comparison;
 

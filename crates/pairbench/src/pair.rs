@@ -21,6 +21,7 @@ use std::{
 use crate::{
     Arm, LoopError, Progress,
     draws::{Purpose, Randomization},
+    gpu::GpuSample,
     pair::{
         running::RunningTrainer,
         schedule::{Action, Script},
@@ -80,6 +81,8 @@ pub struct ArmRun {
     pub peak_memory_bytes: Option<u64>,
     /// Processor time of other programs during its turns, as a share of that time.
     pub foreign_cpu_share: f64,
+    /// NVIDIA cards after each timed turn; empty where there are none.
+    pub gpus: Vec<GpuSample>,
 }
 
 /// The result of a pair.
@@ -236,15 +239,34 @@ fn run_alone(
         trainer.finish(progress)?;
     } else {
         trainer.finish(progress)?;
-        let ms = trainer.run.finish_ms;
-        let wait = Instant::now();
-        std::thread::sleep(Duration::from_secs_f64(ms * delay / 1e3));
-        let delay_ms = ms_since(wait);
-        trainer.run.turns.push(TurnTime { block: Some(0), ms: ms + delay_ms, delay_ms });
-        trainer.run.finish_ms = 0.0;
+        let turns = match trainer.steps_ms(request.command.steps)? {
+            Some(steps_ms) => turns_of(script, &steps_ms),
+            None => vec![(Some(0), trainer.run.finish_ms)],
+        };
+        for (block, own_ms) in turns {
+            trainer.run.finish_ms -= own_ms;
+            let wait = Instant::now();
+            std::thread::sleep(Duration::from_secs_f64(own_ms * delay / 1e3));
+            let delay_ms = if delay > 0.0 { ms_since(wait) } else { 0.0 };
+            trainer.run.turns.push(TurnTime { block, ms: own_ms + delay_ms, delay_ms });
+        }
     }
     let void = void_by_orphan(&reaper, &[trainer.traces()]);
     Ok((trainer.run, void))
+}
+
+/// Blocks and milliseconds of a script's turns, from the times of the steps of a run that nobody stopped.
+fn turns_of(script: &Script, steps_ms: &[f64]) -> Vec<(Option<usize>, f64)> {
+    let mut rest = steps_ms;
+    let mut turns = Vec::new();
+    for action in &script.0 {
+        if let Action::Go { steps, block } = action {
+            let (turn, after) = rest.split_at(rest.len().min(*steps as usize));
+            turns.push((*block, turn.iter().sum()));
+            rest = after;
+        }
+    }
+    turns
 }
 
 fn one_after_the_other(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<PairRun, LoopError> {

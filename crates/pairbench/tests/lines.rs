@@ -40,6 +40,7 @@ int main(int count, char **words) {
     for (step = 1; step <= steps; step++) {
         double until = now_ms() + ms;
         while (now_ms() < until) {}
+        if (!strcmp(mode, "slow_start") && step == 1) usleep(700000);
         if (!strcmp(mode, "every_tenth") && step % 10) continue;
         if (!strcmp(mode, "backwards") && step == 20) step = 5;
         if (!strcmp(mode, "short") && step > 12) return 0;
@@ -79,6 +80,11 @@ fn pair(baseline: (&str, f64), candidate: (&str, f64)) -> Result<PairRun, LoopEr
 
 /// The same with a delay of the candidate's turns, as a share of them.
 fn slowed(baseline: (&str, f64), candidate: (&str, f64), delay: f64) -> Result<PairRun, LoopError> {
+    shared(Sharing::Lines, baseline, candidate, delay)
+}
+
+/// The same with another sharing of the machine.
+fn shared(sharing: Sharing, baseline: (&str, f64), candidate: (&str, f64), delay: f64) -> Result<PairRun, LoopError> {
     let root = tempfile::tempdir().unwrap();
     let isolation = Arc::new(Isolation::detect(&[], &[]));
     let source = root.path().join("trainer.c");
@@ -99,7 +105,7 @@ fn slowed(baseline: (&str, f64), candidate: (&str, f64), delay: f64) -> Result<P
         command: TimedCommand {
             line: "./trainer {steps}".to_owned(),
             steps: STEPS,
-            sharing: Sharing::Lines,
+            sharing,
             turn_timeout: Duration::from_secs(if hangs { 2 } else { 60 }),
             writes_weights: false,
             step_lines: Some(Arc::new(Form)),
@@ -163,6 +169,19 @@ fn what_cannot_be_counted_is_refused() {
         let error = pair(("plain", 1.0), (mode, 1.0)).err().unwrap_or_else(|| panic!("{mode}")).to_string();
         assert!(error.contains(named) && error.contains("candidate"), "{mode}: {error}");
     }
+}
+
+/// Without turns, step lines tell the start from the rest.
+#[test]
+fn a_start_is_not_a_step() {
+    let run = shared(Sharing::Whole, ("plain", 2.0), ("slow_start", 2.0), 0.0).unwrap();
+    // Each takes 2 ms a step; the candidate's start takes 700 ms longer than its 40 steps.
+    assert!(run.log_ratio().abs() < 0.7, "{}", run.log_ratio());
+    assert!(run.run_log_ratio() < -1.0, "{}", run.run_log_ratio());
+    let timed = run.arms.each_ref().map(|arm| arm.turns.iter().filter(|turn| turn.block.is_some()).count());
+    assert_eq!(timed, [11, 11]);
+    let error = shared(Sharing::Whole, ("plain", 1.0), ("short", 1.0), 0.0).unwrap_err().to_string();
+    assert!(error.contains("printed 12 step lines, and was told to make 40"), "{error}");
 }
 
 /// Nobody waits for a child that keeps the terminal open.

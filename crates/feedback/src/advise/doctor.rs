@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+mod gpu;
 mod load;
 mod memory;
 mod parse;
@@ -43,7 +44,7 @@ pub struct Finding {
 
 type Rule = fn(&Probes) -> Option<Finding>;
 
-const RULES: [&[Rule]; 4] = [&load::RULES, &processor::RULES, &memory::RULES, &[unseen]];
+const RULES: [&[Rule]; 5] = [&load::RULES, &processor::RULES, &memory::RULES, &gpu::RULES, &[unseen]];
 
 /// All findings, the severest first.
 pub fn examine(probes: &Probes) -> Vec<Finding> {

@@ -147,6 +147,10 @@ fn record_blocks(session: &Session, attempt: &Attempt, row: &PairRow, run: &Pair
             .map(|turn| (turn.ms * 1e3).round() / 1e3)
             .collect::<Vec<f64>>()
     });
-    let line = serde_json::json!({ "pair": row.number, "blocks_ms": blocks_ms });
+    let mut line = serde_json::json!({ "pair": row.number, "blocks_ms": blocks_ms });
+    let gpus = run.arms.each_ref().map(|arm| &arm.gpus);
+    if gpus.iter().any(|samples| !samples.is_empty()) {
+        line["gpus"] = serde_json::json!(gpus);
+    }
     files::append_line(&session.attempts().bulk_path(&attempt.key), &line.to_string())
 }

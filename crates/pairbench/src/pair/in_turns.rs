@@ -1,10 +1,11 @@
 //! A pair whose trainers are alive at once: one runs its turn while all processes of the other are stopped.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use super::{PairRequest, PairRun, TurnTime, Void, pause, running::RunningTrainer, void_by_orphan};
 use crate::{
     Arm, LoopError, Progress,
+    gpu::{self, Gpus},
     pair::{schedule::Action, turns::SocketFolder},
     process::{ReapOrphansOnDrop, cpu_usage::CpuUsage, stillness::Stillness},
 };
@@ -114,6 +115,9 @@ impl<'a> InTurns<'a> {
             let ms = own_ms + delay_ms;
             done = steps_done;
             self.turns_s += ms / 1e3;
+            if let Some(gpus) = Gpus::of_this_machine().filter(|_| block.is_some()) {
+                trainer.run.gpus.extend(gpus.sample());
+            }
             trainer.run.turns.push(TurnTime { block, ms, delay_ms });
             self.usage[arm.index()] += before.until(&trainer.process, ms);
         }
@@ -135,7 +139,23 @@ impl<'a> InTurns<'a> {
             void = void.or(found.map(|why| Void { arm, why }));
             trainer.run.foreign_cpu_share = self.usage[arm.index()].foreign_share();
         }
-        void
+        void.or_else(|| self.disturbed_gpu())
+    }
+
+    /// What happened to a card in the turns of one arm alone.
+    fn disturbed_gpu(&self) -> Option<Void> {
+        let samples = self.trainers.each_ref().map(|trainer| trainer.run.gpus.as_slice());
+        let is_known = |pid: u32| {
+            // In a container the driver counts processes otherwise than this system does.
+            let is_own = self.trainers.iter().any(|trainer| trainer.process.owns(pid as i32));
+            is_own || !Path::new(&format!("/proc/{pid}")).exists()
+        };
+        // Nobody's doing: it counts with what is not the candidate's.
+        let found = gpu::disturbance(samples, is_known);
+        found.map(|(arm, why)| Void {
+            arm: Arm::Baseline,
+            why: format!("was disturbed: in the {}'s turns {why}", arm.name()),
+        })
     }
 
     /// Lets both end; a process that one leaves behind makes the pair void.

@@ -275,6 +275,12 @@ impl LineTurns {
         self.clock.go_on(Instant::now());
     }
 
+    /// How long each step took; nobody saw the first one begin.
+    pub(super) fn steps_ms(&self) -> Vec<f64> {
+        let ms = |step: u64| self.arrival(step).as_secs_f64() * 1e3;
+        (1..=self.counter.steps).map(|step| ms(step) - ms(step.saturating_sub(1).max(1))).collect()
+    }
+
     /// When the line of a step came, counted from 1.
     fn arrival(&self, step: u64) -> Duration {
         let index = usize::try_from(step.saturating_sub(1)).unwrap_or(usize::MAX);

@@ -32,6 +32,8 @@ const STEPS_ALONE: u64 = 10;
 const LONG_RUN_STEPS: u64 = 60;
 /// The same where weights are written.
 const LONG_RUN_WITH_WEIGHTS_STEPS: u64 = 17;
+/// Steps that are left out of a run without turns, at least: nobody saw the first one begin.
+const LEAST_WARM_UP: u64 = 2;
 /// Steps in a batch of the warm-up's detection.
 const BATCH_STEPS: usize = 5;
 /// Numbers of pairs that a comparison can have.
@@ -63,7 +65,11 @@ pub fn plan(request: &PairRequest<'_>, budget: Duration, progress: &dyn Progress
     let steps = request.command.steps;
     if request.command.sharing == Sharing::Whole {
         let run = pair::alone(request, Arm::Baseline, progress)?;
-        let blocks = Blocks { warmup_steps: 0, block_steps: steps, blocks: 1, steps };
+        // One block: the steps after the warm-up, where their lines tell it from the rest, else the whole process.
+        let steps_ms: Vec<f64> = run.turns.iter().map(|turn| turn.ms).collect();
+        let has_lines = request.command.step_lines.is_some();
+        let warmup_steps = if has_lines { (warm_up(&steps_ms) as u64).max(LEAST_WARM_UP).min(steps / 2) } else { 0 };
+        let blocks = Blocks { warmup_steps, block_steps: steps - warmup_steps, blocks: 1, steps };
         let seconds_per_pair = 2.0 * run.whole_ms() / 1e3;
         return Ok(PairPlan {
             blocks,

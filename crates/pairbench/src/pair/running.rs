@@ -17,7 +17,7 @@ use crate::{
     process::{Outputs, Process, isolation::Launch, sandbox::Sandbox},
 };
 
-/// Longest start of a trainer, and longest end after its last step.
+/// Longest start of a trainer, and longest end after its last step; longer where a turn may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a trainer is told when it can run, and tells what it has done.
@@ -26,8 +26,8 @@ enum Channel {
     Protocol(Listener, Turns),
     /// By its step lines.
     Lines(Box<LineTurns>),
-    /// Not at all: it runs from its start to its end.
-    Whole,
+    /// Not at all: it runs from its start to its end. Its step lines, if they are known, say when it did what.
+    Whole(Option<Box<LineTurns>>),
 }
 
 /// A trainer that is ready for its turns, or one that runs without turns.
@@ -55,10 +55,9 @@ impl RunningTrainer {
         let words = fill(&request.command.line, &[("steps", &steps), ("seed", &seed)])?;
         let launch = folder.training(&words, spec, request.command.steps)?;
         let started = Instant::now();
-        let start =
-            Start { launch, folder: &folder, command: &request.command, arm, deadline: started + START_TIMEOUT };
+        let start = Start { launch, folder: &folder, command: &request.command, arm };
         let (process, channel) = match request.command.sharing {
-            Sharing::Whole => (start.whole()?, Channel::Whole),
+            Sharing::Whole => start.whole()?,
             Sharing::Lines => start.lines(progress)?,
             Sharing::Turns | Sharing::Sequential => start.protocol(sockets.listen(name)?, progress)?,
         };
@@ -71,20 +70,21 @@ impl RunningTrainer {
             saves_ms: 0.0,
             peak_memory_bytes: None,
             foreign_cpu_share: 0.0,
+            gpus: Vec::new(),
         };
         Ok(RunningTrainer { process, channel, run, arm, turn_timeout: request.command.turn_timeout })
     }
 
     /// Whether it takes turns.
     pub(super) fn takes_turns(&self) -> bool {
-        !matches!(self.channel, Channel::Whole)
+        !matches!(self.channel, Channel::Whole(_))
     }
 
     /// One turn, timed from outside: returns its milliseconds, and the steps that are done.
     pub(super) fn run_steps(&mut self, steps: u64, progress: &dyn Progress) -> Result<(f64, u64), LoopError> {
         let RunningTrainer { process, channel, arm, turn_timeout, .. } = self;
         let started = Instant::now();
-        let waiting = &mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm };
+        let waiting = &mut Waiting::new(process, progress, *turn_timeout, *arm);
         match channel {
             Channel::Protocol(_, turns) => {
                 waiting.process.thaw();
@@ -95,7 +95,7 @@ impl RunningTrainer {
                 let (ran, done) = lines.run_steps(steps, waiting)?;
                 Ok((ran.as_secs_f64() * 1e3, done))
             }
-            Channel::Whole => Ok((0.0, 0)),
+            Channel::Whole(_) => Ok((0.0, 0)),
         }
     }
 
@@ -109,7 +109,7 @@ impl RunningTrainer {
         self.process.freeze()?;
         match &mut self.channel {
             Channel::Lines(lines) => lines.has_stopped().map_err(|fault| self.failed(&fault.to_string())),
-            Channel::Protocol(..) | Channel::Whole => Ok(()),
+            Channel::Protocol(..) | Channel::Whole(_) => Ok(()),
         }
     }
 
@@ -119,7 +119,7 @@ impl RunningTrainer {
         };
         let started = Instant::now();
         process.thaw();
-        turns.save(&mut Waiting { process, progress, deadline: started + *turn_timeout, arm: *arm })?;
+        turns.save(&mut Waiting::new(process, progress, *turn_timeout, *arm))?;
         // Work that the trainer deferred until now is part of the run.
         self.run.saves_ms += ms_since(started);
         Ok(())
@@ -129,7 +129,7 @@ impl RunningTrainer {
     pub(super) fn finish(&mut self, progress: &dyn Progress) -> Result<(), LoopError> {
         // Without turns this is the whole run, so memory has to be sampled often.
         let (limit, look_every) = if self.takes_turns() {
-            (START_TIMEOUT, Duration::from_millis(100))
+            (START_TIMEOUT.max(self.turn_timeout), Duration::from_millis(100))
         } else {
             (self.turn_timeout, Duration::from_millis(10))
         };
@@ -146,8 +146,8 @@ impl RunningTrainer {
             }
             let until = (Instant::now() + look_every).min(deadline);
             let ended = match &mut self.channel {
-                Channel::Lines(lines) => lines.wait_for_end(&mut self.process, until),
-                Channel::Protocol(..) | Channel::Whole => self.process.wait(until),
+                Channel::Lines(lines) | Channel::Whole(Some(lines)) => lines.wait_for_end(&mut self.process, until),
+                Channel::Protocol(..) | Channel::Whole(None) => self.process.wait(until),
             };
             match ended {
                 Some(exit) => break exit,
@@ -164,6 +164,18 @@ impl RunningTrainer {
         };
         self.run.finish_ms = ms_since(started);
         self.check_exit(exit)
+    }
+
+    /// After a run without turns: the milliseconds of each of `steps` steps, where its lines tell them.
+    pub(super) fn steps_ms(&self, steps: u64) -> Result<Option<Vec<f64>>, LoopError> {
+        let Channel::Whole(Some(lines)) = &self.channel else { return Ok(None) };
+        let steps_ms = lines.steps_ms();
+        if (steps_ms.len() as u64) < steps {
+            return Err(
+                self.failed(&format!("printed {} step lines, and was told to make {steps} steps", steps_ms.len()))
+            );
+        }
+        Ok(Some(steps_ms))
     }
 
     fn check_exit(&self, exit: ExitStatus) -> Result<(), LoopError> {
@@ -198,37 +210,48 @@ struct Start<'a> {
     folder: &'a Sandbox,
     command: &'a TimedCommand,
     arm: Arm,
-    deadline: Instant,
 }
 
 impl Start<'_> {
-    fn whole(&self) -> Result<Process, LoopError> {
+    /// Starts it, on a terminal if its step lines are known.
+    fn whole(&self) -> Result<(Process, Channel), LoopError> {
+        if self.command.step_lines.is_none() {
+            return Ok((self.spawn()?, Channel::Whole(None)));
+        }
+        let (process, lines) = self.on_terminal()?;
+        Ok((process, Channel::Whole(Some(Box::new(lines)))))
+    }
+
+    fn spawn(&self) -> Result<Process, LoopError> {
         Process::spawn(&self.launch, self.folder.isolation(), self.folder.outputs())
+    }
+
+    fn on_terminal(&self) -> Result<(Process, LineTurns), LoopError> {
+        let Some(step_lines) = &self.command.step_lines else {
+            return Err(LoopError::usage("`sharing = \"lines\"` needs the form of the step lines"));
+        };
+        let outputs = Outputs::within(self.folder.outputs());
+        let (lines, output) = LineTurns::open(step_lines, &outputs.stdout)?;
+        Ok((Process::spawn_with(&self.launch, self.folder.isolation(), outputs, output)?, lines))
     }
 
     /// Starts it and waits for its `hello`.
     fn protocol(mut self, listener: Listener, progress: &dyn Progress) -> Result<(Process, Channel), LoopError> {
         let path = listener.show_to(&mut self.launch, self.folder.isolation());
         self.launch.environment.push((VARIABLE.into(), path.into_os_string()));
-        let mut process = self.whole()?;
+        let mut process = self.spawn()?;
         let turns = listener.accept(&mut self.waiting(&mut process, progress))?;
         Ok((process, Channel::Protocol(listener, turns)))
     }
 
     /// Starts it on a terminal and waits for its first step line.
     fn lines(self, progress: &dyn Progress) -> Result<(Process, Channel), LoopError> {
-        let Some(step_lines) = &self.command.step_lines else {
-            return Err(LoopError::usage("`sharing = \"lines\"` needs the form of the step lines"));
-        };
-        let outputs = Outputs::within(self.folder.outputs());
-        let (mut turns, output) = LineTurns::open(step_lines, &outputs.stdout)?;
-        let isolation = self.folder.isolation();
-        let mut process = Process::spawn_with(&self.launch, isolation, outputs, output)?;
-        turns.wait_for_first(&mut self.waiting(&mut process, progress))?;
-        Ok((process, Channel::Lines(Box::new(turns))))
+        let (mut process, mut lines) = self.on_terminal()?;
+        lines.wait_for_first(&mut self.waiting(&mut process, progress))?;
+        Ok((process, Channel::Lines(Box::new(lines))))
     }
 
     fn waiting<'a>(&self, process: &'a mut Process, progress: &'a dyn Progress) -> Waiting<'a> {
-        Waiting { process, progress, deadline: self.deadline, arm: self.arm }
+        Waiting::new(process, progress, START_TIMEOUT.max(self.command.turn_timeout), self.arm)
     }
 }

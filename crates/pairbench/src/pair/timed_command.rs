@@ -19,7 +19,7 @@ pub struct TimedCommand {
     pub turn_timeout: Duration,
     /// Whether it writes its weights when it is asked to.
     pub writes_weights: bool,
-    /// Tells its step lines, for [`Sharing::Lines`].
+    /// Tells its step lines: needed by [`Sharing::Lines`]; with [`Sharing::Whole`] they say when the warm-up is over.
     pub step_lines: Option<Arc<dyn StepLines>>,
 }
 
@@ -35,7 +35,7 @@ pub enum Sharing {
     /// One after the other, with the turn protocol: for machines that cannot hold both. Noisier.
     Sequential,
     /// One after the other, whole processes timed: for trainers that do not speak the protocol. Start and end are
-    /// part of the time.
+    /// part of the time, unless step lines tell the steps.
     Whole,
 }
 

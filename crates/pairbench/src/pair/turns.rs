@@ -78,19 +78,30 @@ pub struct Listener {
     path: PathBuf,
 }
 
+/// How often a long wait gives a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
 /// What a wait for a trainer needs: the process to watch, and the deadline.
 pub struct Waiting<'a> {
     /// The wait fails when this process ends.
     pub process: &'a mut Process,
-    /// The wait fails when the user asks to stop.
-    pub progress: &'a dyn Progress,
+    /// The wait fails when the user asks to stop, and says there that it goes on.
+    progress: &'a dyn Progress,
     /// The wait fails at this moment.
     pub deadline: Instant,
     /// The arm that is waited for.
-    pub arm: Arm,
+    arm: Arm,
+    began: Instant,
+    signs: u32,
 }
 
-impl Waiting<'_> {
+impl<'a> Waiting<'a> {
+    /// A wait that begins now.
+    pub fn new(process: &'a mut Process, progress: &'a dyn Progress, limit: Duration, arm: Arm) -> Waiting<'a> {
+        let began = Instant::now();
+        Waiting { process, progress, deadline: began + limit, arm, began, signs: 0 }
+    }
+
     /// Whether the time is up, or the user wants to stop.
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline || self.progress.is_stop_requested()
@@ -103,6 +114,11 @@ impl Waiting<'_> {
         }
         if let Some(exit) = self.process.try_exit() {
             return Err(self.failed(&format!("ended ({exit}) {what}")));
+        }
+        if self.began.elapsed() >= SIGN_OF_LIFE * (self.signs + 1) {
+            self.signs += 1;
+            let seconds = self.began.elapsed().as_secs();
+            self.progress.note(&format!("still waiting for the {}: {seconds} s, {what}", self.arm.name()));
         }
         if Instant::now() >= self.deadline {
             return Err(self
@@ -224,7 +240,10 @@ impl Turns {
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(waiting.failed("sent a line without an end"));
             }
-            match self.stream.read(&mut bytes) {
+            // Closed while the loop's line was not read yet.
+            let is_reset =
+                |error: io::Error| if error.kind() == io::ErrorKind::ConnectionReset { Ok(0) } else { Err(error) };
+            match self.stream.read(&mut bytes).or_else(is_reset) {
                 Ok(0) => {
                     waiting.process.wait(Instant::now() + POLL);
                     waiting.check(when)?;

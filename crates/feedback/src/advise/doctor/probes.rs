@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::sys::statvfs::statvfs;
+use pairbench::gpu::{GpuSample, Gpus};
 
 use crate::machine::Machine;
 
@@ -48,6 +49,7 @@ pub struct Probes {
     pub(super) first: Snapshot,
     pub(super) last: Snapshot,
     pub(super) disk: Option<Disk>,
+    pub(super) gpus: Vec<GpuSample>,
 }
 
 /// Texts by path, without white space at the ends.
@@ -71,7 +73,8 @@ impl Probes {
             let bytes = |blocks: f64| (blocks * disk.fragment_size() as f64) as u64;
             Disk { free_bytes: bytes(disk.blocks_available() as f64), total_bytes: bytes(disk.blocks() as f64) }
         });
-        Probes { machine: Machine::read(), first, last: Snapshot::read(), disk }
+        let gpus = Gpus::of_this_machine().map(Gpus::sample).unwrap_or_default();
+        Probes { machine: Machine::read(), first, last: Snapshot::read(), disk, gpus }
     }
 }
 

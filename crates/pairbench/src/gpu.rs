@@ -1,0 +1,171 @@
+//! NVIDIA cards as their management library (NVML) shows them: found at run time where a driver is, never needed.
+//!
+//! A sample is taken after each timed turn, outside of its time. Clocks, temperature and power limit are only recorded;
+//! [`disturbance`] has the rules by which a pair is void.
+
+use std::{collections::BTreeSet, ffi::OsStr, path::Path, sync::LazyLock};
+
+use nvml_wrapper::{
+    Device, Nvml,
+    bitmasks::device::ThrottleReasons,
+    enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Arm;
+
+/// Slowdowns by heat or a power supply, which the trainer did not ask for, and their names.
+const SLOWDOWNS: [(ThrottleReasons, &str); 4] = [
+    (ThrottleReasons::HW_SLOWDOWN, "hardware slowdown"),
+    (ThrottleReasons::HW_THERMAL_SLOWDOWN, "thermal slowdown by hardware"),
+    (ThrottleReasons::SW_THERMAL_SLOWDOWN, "thermal slowdown by software"),
+    (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, "power brake"),
+];
+
+/// A pair is void where an arm was slowed down in this share of its turns more than the other.
+const UNEQUAL_SHARE: f64 = 0.25;
+
+/// The library.
+#[derive(Debug)]
+pub struct Gpus(Nvml);
+
+/// A card at one moment. What the driver does not tell is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuSample {
+    /// Its index.
+    pub card: u32,
+    /// Clock of its multiprocessors.
+    pub sm_clock_mhz: Option<u32>,
+    /// Clock of its memory.
+    pub memory_clock_mhz: Option<u32>,
+    /// Temperature of the chip.
+    pub temperature_c: Option<u32>,
+    /// The power limit that is in force.
+    pub power_limit_w: Option<f64>,
+    /// Whether the power limit holds its clocks down.
+    pub is_at_power_limit: bool,
+    /// Slowdowns by heat or a power supply.
+    pub slowdowns: Vec<String>,
+    /// Memory errors that were not corrected, since the driver was loaded.
+    pub memory_errors: Option<u64>,
+    /// Processes that compute on it.
+    pub processes: Vec<u32>,
+}
+
+impl Gpus {
+    /// The library of this machine, opened once; none where there is no driver.
+    pub fn of_this_machine() -> Option<&'static Gpus> {
+        static GPUS: LazyLock<Option<Gpus>> = LazyLock::new(|| Nvml::init().ok().map(Gpus));
+        GPUS.as_ref()
+    }
+
+    /// A library at a path; none if it is not one.
+    pub fn open(library: &Path) -> Option<Gpus> {
+        Nvml::builder().lib_path(OsStr::new(library)).init().ok().map(Gpus)
+    }
+
+    /// The cards' names, with the version of the driver.
+    pub fn cards(&self) -> Vec<String> {
+        let driver = self.0.sys_driver_version().unwrap_or_else(|_| "unknown".to_owned());
+        self.devices().map(|device| format!("{}, driver {driver}", device.name().unwrap_or_default())).collect()
+    }
+
+    /// All cards now.
+    pub fn sample(&self) -> Vec<GpuSample> {
+        self.devices().zip(0..).map(|(device, card)| sample(&device, card)).collect()
+    }
+
+    fn devices(&self) -> impl Iterator<Item = Device<'_>> {
+        (0..self.0.device_count().unwrap_or(0)).filter_map(|index| self.0.device_by_index(index).ok())
+    }
+}
+
+fn sample(device: &Device<'_>, card: u32) -> GpuSample {
+    let reasons = device.current_throttle_reasons().unwrap_or(ThrottleReasons::empty());
+    let is_slowed = |(reason, _): &&(ThrottleReasons, &str)| reasons.contains(*reason);
+    GpuSample {
+        card,
+        sm_clock_mhz: device.clock_info(Clock::SM).ok(),
+        memory_clock_mhz: device.clock_info(Clock::Memory).ok(),
+        temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
+        power_limit_w: device.enforced_power_limit().ok().map(|milliwatts| f64::from(milliwatts) / 1e3),
+        is_at_power_limit: reasons.contains(ThrottleReasons::SW_POWER_CAP),
+        slowdowns: SLOWDOWNS.iter().filter(is_slowed).map(|(_, name)| (*name).to_owned()).collect(),
+        memory_errors: device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok(),
+        processes: device
+            .running_compute_processes()
+            .map(|all| all.into_iter().map(|process| process.pid).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// What makes a pair void, from the samples of both arms' turns, by [`Arm::index`]: an arm was slowed down more often
+/// than the other, memory failed, or a process began to compute on a card that is neither arm's. Returns the arm in whose
+/// turns it was.
+pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<(Arm, String)> {
+    let share = |arm: &[GpuSample]| {
+        let slowed = arm.iter().filter(|sample| !sample.slowdowns.is_empty()).count();
+        if arm.is_empty() { 0.0 } else { slowed as f64 / arm.len() as f64 }
+    };
+    let shares = samples.map(share);
+    if (shares[0] - shares[1]).abs() >= UNEQUAL_SHARE {
+        let arm = if shares[0] > shares[1] { Arm::Baseline } else { Arm::Candidate };
+        let reasons: BTreeSet<&str> =
+            samples[arm.index()].iter().flat_map(|sample| &sample.slowdowns).map(String::as_str).collect();
+        let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
+        return Some((arm, format!("a card was slowed down ({reasons}) more often than in the other's")));
+    }
+    for arm in Arm::BOTH {
+        let own = samples[arm.index()];
+        let Some(first) = own.first() else { continue };
+        for sample in own.iter().filter(|sample| sample.card == first.card) {
+            if sample.memory_errors > first.memory_errors && first.memory_errors.is_some() {
+                return Some((arm, format!("the memory of card {} failed", sample.card)));
+            }
+        }
+        let known: BTreeSet<u32> =
+            samples.iter().filter_map(|arm| arm.first()).flat_map(|sample| sample.processes.clone()).collect();
+        let stranger =
+            own.iter().flat_map(|sample| &sample.processes).find(|pid| !known.contains(pid) && !is_own(**pid));
+        if let Some(pid) = stranger {
+            return Some((arm, format!("another process ({pid}) began to compute on a card")));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calm(processes: &[u32]) -> GpuSample {
+        GpuSample { memory_errors: Some(2), processes: processes.to_vec(), ..GpuSample::default() }
+    }
+
+    fn hot() -> GpuSample {
+        GpuSample { slowdowns: vec!["power brake".to_owned()], ..calm(&[7]) }
+    }
+
+    #[test]
+    fn what_falls_on_one_arm_makes_a_pair_void() {
+        let steady = vec![calm(&[7, 8]); 8];
+        let found =
+            |baseline: &[GpuSample], candidate: &[GpuSample]| disturbance([baseline, candidate], |pid| pid == 7);
+        assert_eq!(found(&steady, &steady), None);
+        assert_eq!(found(&[], &[]), None);
+        // One turn of eight is luck, and so is a slowdown of both.
+        let mut once = steady.clone();
+        once[3] = hot();
+        assert_eq!(found(&steady, &once), None);
+        assert_eq!(found(&vec![hot(); 8], &vec![hot(); 8]), None);
+        let (arm, why) = found(&steady, &vec![hot(); 8]).unwrap();
+        assert!(arm == Arm::Candidate && why.contains("power brake"), "{why}");
+        let mut failing = steady.clone();
+        failing[5].memory_errors = Some(3);
+        assert!(found(&failing, &steady).is_some_and(|(arm, why)| arm == Arm::Baseline && why.contains("memory")));
+        // A process that was there all the time is the doctor's affair; one that begins is not.
+        let mut joined = steady.clone();
+        joined[6].processes.push(9);
+        assert!(found(&steady, &joined).is_some_and(|(arm, why)| arm == Arm::Candidate && why.contains("(9)")));
+    }
+}
