@@ -12,8 +12,7 @@ if [[ ! -x $folder/tools/bin/maturin ]]; then
     "$folder/tools/bin/pip" install --quiet "maturin>=1.7,<2"
 fi
 rm -rf "$folder/wheels" "$folder/fresh"
-"$folder/tools/bin/maturin" build --quiet --release --locked --manifest-path crates/alpha/Cargo.toml --out "$folder/wheels" 2>&1 ||
-    { echo "error: maturin failed" >&2; exit 1; }
+(cd python && "../$folder/tools/bin/maturin" build --quiet --release --locked --out "../$folder/wheels")
 
 python3 -m venv "$folder/fresh"
 "$folder/fresh/bin/pip" install --quiet --no-index "$folder"/wheels/*.whl
