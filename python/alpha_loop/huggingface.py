@@ -51,7 +51,11 @@ class LoopCallback(TrainerCallback):
             raise ValueError("the Trainer logs no grad_norm: transformers 4.38 or newer, and max_grad_norm above 0, are needed")
         losses, tokens = self._losses, self._tokens
         self._losses, self._tokens = [], []
-        loss = sum(losses) / len(losses) if losses else logs["loss"]
+        loss = logs["loss"]
+        if losses:
+            # Models that know of accumulation divide by it themselves; the logged loss, which is rounded, tells.
+            total = float(sum(losses))
+            loss = min([total, total / len(losses)], key=lambda value: abs(value - float(logs["loss"])))
         self._turns.after_step(loss, logs["grad_norm"], tokens)
 
     def on_train_end(self, args, state, control, **kwargs):

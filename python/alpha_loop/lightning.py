@@ -57,8 +57,8 @@ class LoopCallback(Callback):
         self._losses.append(loss.detach().clone())
         if self._norm is None:
             return
-        loss = sum(self._losses) / len(self._losses)
-        self._turns.after_step(loss, self._norm, self._tokens)
+        # Lightning has divided each by the number of micro-batches.
+        self._turns.after_step(sum(self._losses), self._norm, self._tokens)
         self._losses, self._tokens, self._norm, self._is_within = [], [], None, False
 
     def on_train_end(self, trainer, pl_module):
