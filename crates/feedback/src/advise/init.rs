@@ -70,7 +70,7 @@ pub fn init(repository: &Repository, request: &Request, progress: &dyn Progress)
         return Err(LoopError::usage(format!("`{}` is there already", path.display()))
             .hint("edit it; `alpha loop doctor` checks it"));
     }
-    let mut draft = describe(repository, request.preset.as_deref())?;
+    let mut draft = describe(repository, request.preset.as_deref(), request.command.as_deref())?;
     if let Some(command) = &request.command {
         draft.take_command(command)?;
     }
@@ -120,7 +120,7 @@ struct Draft {
 }
 
 /// What `init` would write for this repository.
-fn describe(repository: &Repository, preset: Option<&str>) -> Result<Draft, LoopError> {
+fn describe(repository: &Repository, preset: Option<&str>, command: Option<&str>) -> Result<Draft, LoopError> {
     let root = repository.root();
     let has = |name: &str| root.join(name).exists();
     if let Some(name) = preset
@@ -136,7 +136,7 @@ fn describe(repository: &Repository, preset: Option<&str>) -> Result<Draft, Loop
         return Ok(draft);
     }
     if preset.is_none_or(|name| ["pytorch", "nanogpt"].contains(&name))
-        && let Some(draft) = pytorch::describe(repository)?
+        && let Some(draft) = pytorch::describe(repository, command)?
     {
         return Ok(draft);
     }
@@ -365,6 +365,14 @@ pub(super) mod tests {
                 "nanogpt",
                 "--max_iters={steps}",
             ),
+            (
+                &[
+                    ("makemore.py", "import torch\np.add_argument('--max-steps')\np.add_argument('--seed')"),
+                    ("lib.py", "import torch"),
+                ],
+                "pytorch",
+                "python3 makemore.py --max-steps={steps} --seed={seed}",
+            ),
             (&[("x", "")], "unknown", "./train"),
         ] {
             let (folder, repository) = repository(files);
@@ -391,6 +399,6 @@ pub(super) mod tests {
     fn this_repository_has_the_file_that_init_writes() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let tracked = fs::read_to_string(root.join(FILE_NAME)).unwrap();
-        assert_eq!(describe(&Repository::open(&root).unwrap(), None).unwrap().text(), tracked);
+        assert_eq!(describe(&Repository::open(&root).unwrap(), None, None).unwrap().text(), tracked);
     }
 }

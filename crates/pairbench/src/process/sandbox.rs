@@ -190,6 +190,14 @@ impl Sandbox {
                 let filled = places
                     .iter()
                     .fold(value.clone(), |value, (place, path)| value.replace(place, &path.to_string_lossy()));
+                // `env PYTHONPATH=src python3 …` sets a variable of the hooks: it gets both.
+                let assigns = format!("{name}=");
+                for argument in &mut launch.arguments {
+                    let own = argument.to_str().and_then(|argument| argument.strip_prefix(&assigns)).map(str::to_owned);
+                    if let Some(own) = own {
+                        *argument = format!("{assigns}{filled}:{own}").into();
+                    }
+                }
                 launch.environment.push((name.into(), filled.into()));
             }
         }
@@ -218,5 +226,33 @@ impl Drop for Sandbox {
         // Whatever cannot be removed now is removed when the folder is made again.
         let _ = remove(self.path());
         let _ = remove(&self.outputs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_sets_a_variable_of_the_hooks_gets_both() {
+        let root = tempfile::tempdir().unwrap();
+        let source = root.path().join("trainer");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("train.py"), "").unwrap();
+        let isolation = Arc::new(Isolation::detect(&[], &[]));
+        let variables =
+            vec![("PYTHONPATH".to_owned(), "{hooks}".to_owned()), ("STEPS".to_owned(), "{steps}".to_owned())];
+        let hooks = Some(Hooks { folder: root.path().join("hooks"), variables });
+        let spec = SandboxSpec { hooks, ..SandboxSpec::of_folder(&source, &isolation).unwrap() };
+        let folder = Sandbox::create(&root.path().join("run"), &spec).unwrap();
+        let words = ["env", "PYTHONPATH=src", "python3", "train.py", "PYTHONPATH"].map(str::to_owned);
+        let launch = folder.training(&words, &spec, 7).unwrap();
+        let value = |name: &str| {
+            let found = launch.environment.iter().find(|(known, _)| known == name);
+            found.unwrap().1.to_str().unwrap().to_owned()
+        };
+        let hooks = value("PYTHONPATH");
+        assert_eq!(launch.arguments[0].to_str().unwrap(), format!("PYTHONPATH={hooks}:src"));
+        assert_eq!((launch.arguments[3].to_str(), value("STEPS").as_str()), (Some("PYTHONPATH"), "7"));
     }
 }

@@ -7,7 +7,12 @@ use std::{
     process::Command,
 };
 
-use super::{Draft, data::ignored_data};
+use pairbench::pair::timed_command;
+
+use super::{
+    Draft,
+    data::{self, ignored_data},
+};
 use crate::{LoopError, config::FILE_NAME, git::Repository};
 
 /// Names that a training script usually has.
@@ -19,15 +24,25 @@ const STEPS_FLAGS: [&str; 8] =
 /// Tracked entries of the top folder that no trainer consists of.
 const NOT_CODE: [&str; 9] = ["docs", "doc", "assets", "tests", "test", "data", "datasets", "notebooks", "images"];
 
-/// The draft for a repository with a training script that uses PyTorch; none for any other.
-pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopError> {
+/// The draft for a repository with a training script that uses PyTorch; none for any other. The script is the one in the
+/// user's command, else one with a usual name, else the only one of the top folder that takes a number of steps.
+pub(super) fn describe(repository: &Repository, command: Option<&str>) -> Result<Option<Draft>, LoopError> {
     let root = repository.root();
-    let Some((script, source)) = SCRIPTS.into_iter().find_map(|name| {
+    let read = |name: &str| {
         let source = fs::read_to_string(root.join(name)).ok()?;
-        (source.contains("import torch") || source.contains("from torch")).then_some((name, source))
-    }) else {
-        return Ok(None);
+        let uses_torch = source.contains("import torch") || source.contains("from torch");
+        uses_torch.then(|| (name.to_owned(), source))
     };
+    let words = command.map(timed_command::words).transpose()?.unwrap_or_default();
+    let of_command = words.iter().filter(|word| is_python(word)).find_map(|word| read(word));
+    let found = match of_command.or_else(|| SCRIPTS.into_iter().find_map(read)) {
+        Some(found) => Some(found),
+        None => only_one(repository.files(&repository.head()?.tree)?.iter().filter_map(|path| {
+            let name = path.to_str().filter(|name| is_python(name) && !name.contains('/'))?;
+            read(name).filter(|(_, source)| steps_flag(source).is_some())
+        })),
+    };
+    let Some((script, source)) = found else { return Ok(None) };
     let mut draft = Draft {
         kind: "pytorch",
         build: "true".to_owned(),
@@ -37,11 +52,16 @@ pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopErr
         adapter: Some("pytorch"),
         ..Draft::default()
     };
+    // Settings that are read from a file are a change of the trainer, as its code is.
+    draft.inputs = data::tracked(repository)?;
+    let is_setting = |name: &String| [".json", ".yaml", ".yml"].iter().any(|end| name.ends_with(end));
+    draft.inputs.retain(|name| root.join(name).is_file() && !is_setting(name));
+    draft.artifacts.retain(|name| !draft.inputs.contains(name));
     let python = python(root, &mut draft);
     draft.toolchain = vec![toolchain(&python)];
     let ignored = ignored_data(&repository.ignored()?);
     if source.contains("configurator.py") && source.contains("max_iters") {
-        nanogpt(root, &python, script, &ignored, &mut draft);
+        nanogpt(root, &python, &script, &ignored, &mut draft);
     } else {
         draft.data = ignored.iter().map(|path| path.display().to_string()).collect();
         let flag = steps_flag(&source);
@@ -51,7 +71,8 @@ pub(super) fn describe(repository: &Repository) -> Result<Option<Draft>, LoopErr
             ));
             "--steps".to_owned()
         });
-        draft.command = format!("{python} {script} {flag}={{steps}}");
+        let seed = if has_flag(&source, "--seed") { " --seed={seed}" } else { "" };
+        draft.command = format!("{python} {script} {flag}={{steps}}{seed}");
         draft.guesses.push("`workload.command`: small settings, evaluation and checkpoints off".to_owned());
     }
     Ok(Some(draft))
@@ -64,6 +85,15 @@ pub(super) fn toolchain(python: &str) -> String {
     } else {
         format!("{python} --version")
     }
+}
+
+fn is_python(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "py")
+}
+
+fn only_one<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.next().is_none().then_some(first)
 }
 
 /// nanoGPT takes its settings as `--name=value`. A CPU gets the sizes that its README has for one.
@@ -99,16 +129,17 @@ pub(super) fn steps_flag(source: &str) -> Option<String> {
     for name in STEPS_FLAGS {
         for name in [name.to_owned(), name.replace('_', "-")] {
             let flag = format!("--{name}");
-            if [format!("\"{flag}\""), format!("'{flag}'"), format!("\"{flag}=")]
-                .iter()
-                .any(|text| source.contains(text))
-            {
+            if has_flag(source, &flag) {
                 return Some(flag);
             }
         }
     }
     // `HfArgumentParser` makes flags of all fields of `TrainingArguments`.
     source.contains("HfArgumentParser").then(|| "--max_steps".to_owned())
+}
+
+fn has_flag(source: &str, flag: &str) -> bool {
+    [format!("\"{flag}\""), format!("'{flag}'"), format!("\"{flag}=")].iter().any(|text| source.contains(text))
 }
 
 /// The tracked entries of the top folder that may be code.
