@@ -7,6 +7,7 @@
 Without a loop every step goes through at once, and the rows are written all the same.
 """
 import atexit
+import collections.abc
 import hashlib
 import json
 import math
@@ -25,8 +26,10 @@ def wait_for_devices():
     torch = sys.modules.get("torch")
     if torch is not None:
         if torch.cuda.is_initialized():
+            # A device that was never used has nothing to wait for, and would get a context.
             for device in range(torch.cuda.device_count()):
-                torch.cuda.synchronize(device)
+                if device == torch.cuda.current_device() or torch.cuda.memory_reserved(device) > 0:
+                    torch.cuda.synchronize(device)
         if torch.backends.mps.is_available():
             torch.mps.synchronize()
     mlx = sys.modules.get("mlx.core")
@@ -36,8 +39,8 @@ def wait_for_devices():
 
 def bytes_of(tokens):
     """The memory of a buffer, of a tensor or array of any library, or of several in a tuple, a list or the values of a dict."""
-    if isinstance(tokens, dict):
-        tokens = list(tokens.values())
+    if isinstance(tokens, collections.abc.Mapping):
+        tokens = [tokens[name] for name in sorted(tokens)]
     if isinstance(tokens, (tuple, list)):
         return b"".join(bytes_of(part) for part in tokens)
     if hasattr(tokens, "detach"):
@@ -47,6 +50,17 @@ def bytes_of(tokens):
     except TypeError:
         import numpy
         return numpy.asarray(tokens).tobytes()
+
+
+def kept(value):
+    """A copy of tensors and arrays, whose memory the trainer may use again."""
+    if isinstance(value, collections.abc.Mapping):
+        return {name: kept(value[name]) for name in value}
+    if isinstance(value, (tuple, list)):
+        return [kept(part) for part in value]
+    if hasattr(value, "detach"):
+        return value.detach().clone()
+    return value.copy() if hasattr(value, "dtype") and hasattr(value, "copy") else value
 
 
 def number(value):
@@ -96,7 +110,7 @@ class Turns:
 
     def after_step(self, loss, grad_norm, tokens):
         """Records a step: its loss, the mean over micro-batches; the norm of its gradient before clipping; what it consumed."""
-        self._pending.append((loss, grad_norm, tokens))
+        self._pending.append((kept(loss), kept(grad_norm), kept(tokens)))
         self._done += 1
         if self._lines is not None:
             self._left -= 1
@@ -121,7 +135,10 @@ class Turns:
     def _write(self):
         for loss, grad_norm, tokens in self._pending:
             self._written += 1
-            self._hash = hashlib.blake2b(self._hash + bytes_of(tokens), digest_size=16).digest()
+            consumed = bytes_of(tokens)
+            if not consumed:
+                raise ValueError(f"step {self._written} consumed no tokens: after_step gets what the step was trained on")
+            self._hash = hashlib.blake2b(self._hash + consumed, digest_size=16).digest()
             row = {"step": self._written, "loss": number(loss), "gradNorm": number(grad_norm), "data_hash": self._hash.hex()}
             self._rows.write(json.dumps(row) + "\n")
         self._pending.clear()

@@ -32,7 +32,7 @@ class LoopCallback(TrainerCallback):
     def _called(self, model, args, kwargs):
         if model.training:
             values = [*args, *(kwargs[name] for name in sorted(kwargs))]
-            self._tokens.extend(value.detach() for value in values if hasattr(value, "detach") and not value.is_floating_point())
+            self._tokens.extend(value.detach() for value in values if hasattr(value, "detach"))
 
     def _returned(self, model, args, kwargs, output):
         loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
@@ -51,11 +51,11 @@ class LoopCallback(TrainerCallback):
             raise ValueError("the Trainer logs no grad_norm: transformers 4.38 or newer, and max_grad_norm above 0, are needed")
         losses, tokens = self._losses, self._tokens
         self._losses, self._tokens = [], []
-        loss = logs["loss"]
-        if losses:
-            # Models that know of accumulation divide by it themselves; the logged loss, which is rounded, tells.
-            total = float(sum(losses))
-            loss = min([total, total / len(losses)], key=lambda value: abs(value - float(logs["loss"])))
+        if not losses:
+            raise ValueError("the model returns no loss, and the Trainer rounds its own: `adapter = \"pytorch\"` or `Turns` sees it whole")
+        # Models that know of accumulation divide by it themselves; the logged loss, which is rounded, tells.
+        total = float(sum(losses))
+        loss = min([total, total / len(losses)], key=lambda value: abs(value - float(logs["loss"])))
         self._turns.after_step(loss, logs["grad_norm"], tokens)
 
     def on_train_end(self, args, state, control, **kwargs):

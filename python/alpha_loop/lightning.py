@@ -4,6 +4,8 @@
 
 The loss is the one that `training_step` returns, the norm that of the gradients before clipping.
 """
+import collections.abc
+
 import torch
 
 try:
@@ -17,10 +19,10 @@ __all__ = ["LoopCallback"]
 
 
 def tensors_of(batch):
-    """The tensors of a batch that are not floats, in order."""
+    """The tensors of a batch, in order."""
     if isinstance(batch, torch.Tensor):
-        return [] if batch.is_floating_point() else [batch.detach()]
-    if isinstance(batch, dict):
+        return [batch.detach()]
+    if isinstance(batch, collections.abc.Mapping):
         batch = [batch[name] for name in sorted(batch)]
     return [tensor for part in batch for tensor in tensors_of(part)] if isinstance(batch, (list, tuple)) else []
 

@@ -347,8 +347,15 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 /// The name of a form, or an expression.
 fn step_form<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepForm>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let form = StepForm::known(&text).or_else(|_| StepForm::of_any_expression(&text));
-    form.map(Some).map_err(serde::de::Error::custom)
+    let is_name = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+    let form = match StepForm::known(&text) {
+        Err(_) if !is_name => StepForm::of_any_expression(&text),
+        known => known,
+    };
+    form.map(Some).map_err(|error| {
+        let names = StepForm::names().collect::<Vec<_>>().join(", ");
+        serde::de::Error::custom(format!("`step_line`: {error}; it is a regular expression, or one of {names}"))
+    })
 }
 
 /// A text that is not a duration.

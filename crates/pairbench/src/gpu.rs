@@ -12,7 +12,7 @@ use nvml_wrapper::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Arm;
+use crate::{Arm, pair::Void};
 
 /// Slowdowns by heat or a power supply, which the trainer did not ask for, and their names.
 const SLOWDOWNS: [(ThrottleReasons, &str); 4] = [
@@ -99,36 +99,48 @@ fn sample(device: &Device<'_>, card: u32) -> GpuSample {
     }
 }
 
-/// What makes a pair void, from the samples of both arms' turns, by [`Arm::index`]: an arm was slowed down more often
-/// than the other, memory failed, or a process began to compute on a card that is neither arm's. Returns the arm in whose
-/// turns it was.
-pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<(Arm, String)> {
-    let share = |arm: &[GpuSample]| {
+/// What makes a pair void, from the samples of both arms' turns, by [`Arm::index`]: in the turns of one arm a card was
+/// slowed down more often than in the other's, its memory failed, or a process began to compute on it that is neither
+/// arm's. A slowdown counts against the arm in whose turns it was, which may have caused it; the rest is nobody's doing
+/// and counts as the baseline's.
+pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<Void> {
+    let cards: BTreeSet<u32> = samples.iter().flat_map(|arm| arm.iter().map(|sample| sample.card)).collect();
+    cards.into_iter().find_map(|card| {
+        let of_card = samples.map(|arm| arm.iter().filter(|sample| sample.card == card).collect::<Vec<_>>());
+        slowed(card, &of_card).or_else(|| spoiled(card, &of_card, &is_own))
+    })
+}
+
+fn slowed(card: u32, samples: &[Vec<&GpuSample>; 2]) -> Option<Void> {
+    let share = |arm: &Vec<&GpuSample>| {
         let slowed = arm.iter().filter(|sample| !sample.slowdowns.is_empty()).count();
-        if arm.is_empty() { 0.0 } else { slowed as f64 / arm.len() as f64 }
+        slowed as f64 / arm.len().max(1) as f64
     };
-    let shares = samples.map(share);
-    if (shares[0] - shares[1]).abs() >= UNEQUAL_SHARE {
-        let arm = if shares[0] > shares[1] { Arm::Baseline } else { Arm::Candidate };
-        let reasons: BTreeSet<&str> =
-            samples[arm.index()].iter().flat_map(|sample| &sample.slowdowns).map(String::as_str).collect();
-        let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
-        return Some((arm, format!("a card was slowed down ({reasons}) more often than in the other's")));
+    let shares = samples.each_ref().map(share);
+    if (shares[0] - shares[1]).abs() < UNEQUAL_SHARE {
+        return None;
     }
+    let arm = if shares[0] > shares[1] { Arm::Baseline } else { Arm::Candidate };
+    let reasons: BTreeSet<&str> =
+        samples[arm.index()].iter().flat_map(|sample| &sample.slowdowns).map(String::as_str).collect();
+    let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
+    let why = format!("had card {card} slowed down ({reasons}) more often than in the other's turns");
+    Some(Void { arm, why })
+}
+
+fn spoiled(card: u32, samples: &[Vec<&GpuSample>; 2], is_own: impl Fn(u32) -> bool) -> Option<Void> {
+    let of_baseline = |why: String| Some(Void { arm: Arm::Baseline, why });
+    let first = samples.iter().filter_map(|arm| arm.first());
+    let known: BTreeSet<u32> = first.flat_map(|sample| sample.processes.iter().copied()).collect();
     for arm in Arm::BOTH {
-        let own = samples[arm.index()];
+        let own = &samples[arm.index()];
         let Some(first) = own.first() else { continue };
-        for sample in own.iter().filter(|sample| sample.card == first.card) {
-            if sample.memory_errors > first.memory_errors && first.memory_errors.is_some() {
-                return Some((arm, format!("the memory of card {} failed", sample.card)));
-            }
+        if first.memory_errors.is_some() && own.iter().any(|sample| sample.memory_errors > first.memory_errors) {
+            return of_baseline(format!("was disturbed: memory of card {card} failed in the {}'s turns", arm.name()));
         }
-        let known: BTreeSet<u32> =
-            samples.iter().filter_map(|arm| arm.first()).flat_map(|sample| sample.processes.clone()).collect();
-        let stranger =
-            own.iter().flat_map(|sample| &sample.processes).find(|pid| !known.contains(pid) && !is_own(**pid));
-        if let Some(pid) = stranger {
-            return Some((arm, format!("another process ({pid}) began to compute on a card")));
+        let all = own.iter().flat_map(|sample| &sample.processes);
+        if let Some(pid) = all.copied().find(|pid| !known.contains(pid) && !is_own(*pid)) {
+            return of_baseline(format!("was disturbed: another process ({pid}) began to compute on card {card}"));
         }
     }
     None
@@ -158,14 +170,27 @@ mod tests {
         once[3] = hot();
         assert_eq!(found(&steady, &once), None);
         assert_eq!(found(&vec![hot(); 8], &vec![hot(); 8]), None);
-        let (arm, why) = found(&steady, &vec![hot(); 8]).unwrap();
-        assert!(arm == Arm::Candidate && why.contains("power brake"), "{why}");
+        let void = found(&steady, &vec![hot(); 8]).unwrap();
+        assert!(void.arm == Arm::Candidate && void.why.contains("power brake"), "{void:?}");
         let mut failing = steady.clone();
         failing[5].memory_errors = Some(3);
-        assert!(found(&failing, &steady).is_some_and(|(arm, why)| arm == Arm::Baseline && why.contains("memory")));
+        assert!(found(&failing, &steady).is_some_and(|void| void.why.contains("memory of card 0")));
         // A process that was there all the time is the doctor's affair; one that begins is not.
         let mut joined = steady.clone();
         joined[6].processes.push(9);
-        assert!(found(&steady, &joined).is_some_and(|(arm, why)| arm == Arm::Candidate && why.contains("(9)")));
+        let void = found(&steady, &joined).unwrap();
+        assert!(void.arm == Arm::Baseline && void.why.contains("(9)"), "{void:?}");
+    }
+
+    #[test]
+    fn each_card_is_compared_with_itself() {
+        let two = |second: GpuSample| {
+            (0..8).flat_map(|_| [calm(&[7]), GpuSample { card: 1, ..second.clone() }]).collect::<Vec<_>>()
+        };
+        let found =
+            |baseline: &[GpuSample], candidate: &[GpuSample]| disturbance([baseline, candidate], |pid| pid == 7);
+        // Somebody computes on the second card all the time.
+        assert_eq!(found(&two(calm(&[9])), &two(calm(&[9]))), None);
+        assert!(found(&two(calm(&[])), &two(hot())).is_some_and(|void| void.why.contains("card 1")));
     }
 }

@@ -133,8 +133,13 @@ impl PairRun {
     fn log_ratio_of(&self, ms: impl Fn(&TurnTime) -> f64) -> f64 {
         let [baseline, candidate] =
             self.arms.each_ref().map(|arm| arm.turns.iter().filter(|turn| turn.block.is_some()).map(&ms));
-        let ratios: Vec<f64> =
-            baseline.zip(candidate).map(|(baseline_ms, candidate_ms)| (baseline_ms / candidate_ms).ln()).collect();
+        // A block whose lines all came at once has no time (`check_blocks` bounds their number).
+        let has_time = |(baseline_ms, candidate_ms): &(f64, f64)| *baseline_ms > 0.0 && *candidate_ms > 0.0;
+        let ratios: Vec<f64> = baseline
+            .zip(candidate)
+            .filter(has_time)
+            .map(|(baseline_ms, candidate_ms)| (baseline_ms / candidate_ms).ln())
+            .collect();
         crate::stats::robust::median(&ratios)
     }
 
@@ -150,7 +155,22 @@ impl PairRun {
     }
 }
 
+/// Most blocks of a run whose time is not known.
+const MOST_TIMELESS: f64 = 0.5;
+
 impl ArmRun {
+    /// Fails if the lines of whole blocks came at once, so that nobody knows how long they took.
+    pub(crate) fn check_blocks(&self, arm: Arm) -> Result<(), LoopError> {
+        let blocks = || self.turns.iter().filter(|turn| turn.block.is_some());
+        let timeless = blocks().filter(|turn| turn.ms <= 0.0).count();
+        if timeless as f64 <= MOST_TIMELESS * blocks().count() as f64 {
+            return Ok(());
+        }
+        let message = format!("the {} printed the lines of several steps at once: its output is buffered", arm.name());
+        Err(LoopError::trainer(arm, message)
+            .hint("have it flush its output after each line, and do not send it through a pipe"))
+    }
+
     /// Time of the whole run.
     pub fn whole_ms(&self) -> f64 {
         self.ready_ms + self.turns.iter().map(|turn| turn.ms).sum::<f64>() + self.saves_ms + self.finish_ms
@@ -283,6 +303,9 @@ fn one_after_the_other(request: &PairRequest<'_>, progress: &dyn Progress) -> Re
         runs.swap(0, 1);
     }
     let arms: [ArmRun; 2] = runs.try_into().map_err(|_| LoopError::failed("a pair has two trainers"))?;
+    for (arm, run) in Arm::BOTH.into_iter().zip(&arms) {
+        run.check_blocks(arm)?;
+    }
     let turns_s = arms.iter().flat_map(|arm| &arm.turns).map(|turn| turn.ms / 1e3).sum();
     Ok(PairRun {
         arms,

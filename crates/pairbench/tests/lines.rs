@@ -36,6 +36,7 @@ int main(int count, char **words) {
     double ms;
     int steps = atoi(words[count - 1]), step;
     if (fscanf(file, "%31s %lf", mode, &ms) != 2) return 2;
+    if (!strcmp(mode, "buffered")) setvbuf(stdout, NULL, _IOFBF, 1 << 20);
     printf("a model of 7 parameters\n");
     for (step = 1; step <= steps; step++) {
         double until = now_ms() + ms;
@@ -128,7 +129,7 @@ fn shared(sharing: Sharing, baseline: (&str, f64), candidate: (&str, f64), delay
 
 #[test]
 fn a_program_that_prints_takes_turns() {
-    let run = pair(("plain", 8.0), ("plain", 2.0)).unwrap();
+    let run = pair(("plain", 20.0), ("plain", 5.0)).unwrap();
     assert!(run.void.is_none(), "{:?}", run.void);
     // ln 4, if no other program is at work.
     assert!(run.log_ratio() > 0.2, "{}", run.log_ratio());
@@ -140,7 +141,7 @@ fn a_program_that_prints_takes_turns() {
 /// A trainer that went on during the delay would have done half of its next steps when their turn begins.
 #[test]
 fn a_delay_stops_the_trainer() {
-    let runs: Vec<PairRun> = (0..3).map(|_| slowed(("plain", 4.0), ("plain", 4.0), 0.5).unwrap()).collect();
+    let runs: Vec<PairRun> = (0..3).map(|_| slowed(("plain", 8.0), ("plain", 8.0), 0.5).unwrap()).collect();
     let mut found: Vec<f64> = runs.iter().map(PairRun::undelayed_log_ratio).collect();
     found.sort_by(f64::total_cmp);
     // Otherwise it is ln 2 and more. Other programs may slow either.
@@ -151,7 +152,7 @@ fn a_delay_stops_the_trainer() {
 #[test]
 fn what_programs_print_among_their_steps_does_no_harm() {
     for mode in ["garbage", "endless_line", "progress", "twice", "stderr"] {
-        let run = pair((mode, 1.0), ("plain", 1.0)).unwrap_or_else(|error| panic!("{mode}: {error}"));
+        let run = pair((mode, 5.0), ("plain", 5.0)).unwrap_or_else(|error| panic!("{mode}: {error}"));
         assert!(run.void.is_none(), "{mode}: {:?}", run.void);
     }
 }
@@ -164,9 +165,10 @@ fn what_cannot_be_counted_is_refused() {
         ("short", "in its turn, after 12 lines like `step N`"),
         ("crashes", "out of memory"),
         ("other_form", "13: fine"),
+        ("buffered", "the lines of several steps at once: its output is buffered"),
         ("silent", "no answer in its turn, after 8 lines like `step N`"),
     ] {
-        let error = pair(("plain", 1.0), (mode, 1.0)).err().unwrap_or_else(|| panic!("{mode}")).to_string();
+        let error = pair(("plain", 5.0), (mode, 5.0)).err().unwrap_or_else(|| panic!("{mode}")).to_string();
         assert!(error.contains(named) && error.contains("candidate"), "{mode}: {error}");
     }
 }
@@ -174,20 +176,26 @@ fn what_cannot_be_counted_is_refused() {
 /// Without turns, step lines tell the start from the rest.
 #[test]
 fn a_start_is_not_a_step() {
-    let run = shared(Sharing::Whole, ("plain", 2.0), ("slow_start", 2.0), 0.0).unwrap();
-    // Each takes 2 ms a step; the candidate's start takes 700 ms longer than its 40 steps.
+    let run = shared(Sharing::Whole, ("plain", 5.0), ("slow_start", 5.0), 0.0).unwrap();
+    // Each takes 5 ms a step; the candidate starts 700 ms later than the baseline, whose 40 steps take 200 ms.
     assert!(run.log_ratio().abs() < 0.7, "{}", run.log_ratio());
     assert!(run.run_log_ratio() < -1.0, "{}", run.run_log_ratio());
     let timed = run.arms.each_ref().map(|arm| arm.turns.iter().filter(|turn| turn.block.is_some()).count());
     assert_eq!(timed, [11, 11]);
-    let error = shared(Sharing::Whole, ("plain", 1.0), ("short", 1.0), 0.0).unwrap_err().to_string();
-    assert!(error.contains("printed 12 step lines, and was told to make 40"), "{error}");
+    for (mode, named) in [
+        ("short", "printed 12 step lines, and was told to make 40"),
+        ("every_tenth", "for every step"),
+        ("buffered", "the lines of several steps at once"),
+    ] {
+        let error = shared(Sharing::Whole, ("plain", 5.0), (mode, 5.0), 0.0).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("candidate"), "{error}");
+    }
 }
 
 /// Nobody waits for a child that keeps the terminal open.
 #[test]
 fn a_child_that_outlives_its_trainer_is_ended() {
-    let run = pair(("plain", 1.0), ("child", 1.0)).unwrap();
+    let run = pair(("plain", 5.0), ("child", 5.0)).unwrap();
     assert!(run.seconds < 200.0, "the child lives for 300 s");
 }
 

@@ -7,10 +7,10 @@ const TRAINER: &str = include_str!("../../../../examples/c/train.c");
 const TEXT: &str = include_str!("../../../../examples/c/text.txt");
 const LOOP_TOML: &str = include_str!("../../../../examples/c/loop.toml");
 
-/// The example, committed, compiled without optimisation.
+/// The example, committed, compiled with little optimisation.
 fn example() -> Toy {
     let toy = Toy::empty();
-    toy.write("Makefile", &MAKEFILE.replace("-O2", "-O0"));
+    toy.write("Makefile", &MAKEFILE.replace("-O2", "-O1"));
     toy.write("train.c", TRAINER);
     toy.write("text.txt", TEXT);
     toy.write(".gitignore", "train\n");

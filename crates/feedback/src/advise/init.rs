@@ -227,7 +227,7 @@ impl Draft {
     }
 
     /// With what the probe showed.
-    fn take(&mut self, probed: &Probed, form: probe::Form) {
+    fn take(&mut self, probed: &Probed, form: probe::FoundLines) {
         self.steps = probed.steps;
         if probed.tokens_per_step > 0 {
             self.tokens_per_step = probed.tokens_per_step;

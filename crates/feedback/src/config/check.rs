@@ -149,6 +149,11 @@ impl Workload {
             ));
         }
         let has_protocol = matches!(self.sharing, Sharing::Turns | Sharing::Sequential);
+        if has_protocol && self.step_line.is_some() {
+            return Err(LoopError::usage(
+                "`step_line` belongs to `sharing = \"lines\"` or `\"whole\"`: by the turn protocol the trainer says itself when a step is done",
+            ));
+        }
         if !has_protocol && self.adapter.is_some() {
             return Err(LoopError::usage(
                 "`adapter` speaks the turn protocol: `sharing` is then `turns` or `sequential`",

@@ -37,7 +37,7 @@ pub struct Printed {
 pub struct Number {
     /// Its value; NaN for `nan`.
     pub value: f64,
-    /// The distance to the next number that would be printed otherwise; 0 where enough digits are printed for an f32.
+    /// The distance to the next number that would be printed otherwise.
     pub unit: f64,
     /// Whether it has an exponent: then its unit is its own, whatever other numbers have.
     pub is_scientific: bool,
@@ -78,9 +78,6 @@ const KNOWN: [Known; 12] = [
 /// A number as programs print it, with thousands commas.
 pub(crate) const NUMBER: &str =
     r"(?i:[-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b))";
-
-/// Significant digits that tell any two f32 apart.
-const DIGITS_OF_F32: usize = 9;
 
 /// A regular expression that is not the form of a step line.
 #[derive(Debug, thiserror::Error)]
@@ -198,8 +195,7 @@ pub fn number(text: &str) -> Option<Number> {
         None => (plain.as_str(), 0),
     };
     let decimals = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len()) as i32;
-    let digits = mantissa.trim_start_matches(['-', '+', '0', '.']).chars().filter(char::is_ascii_digit).count();
-    let unit = if digits >= DIGITS_OF_F32 || !value.is_finite() { 0.0 } else { 10f64.powi(exponent - decimals) };
+    let unit = if value.is_finite() { 10f64.powi(exponent - decimals) } else { 0.0 };
     Some(Number { value, unit, is_scientific: parts.is_some() })
 }
 
@@ -359,7 +355,7 @@ mod tests {
             ("12", 12.0, 1.0),
             ("1,234.5", 1234.5, 0.1),
             ("0.00012", 0.00012, 1e-5),
-            ("1.2345678806304932", 1.234_567_880_630_493_2, 0.0),
+            ("1.2345678806304932", 1.234_567_880_630_493_2, 1e-16),
             ("-.5", -0.5, 0.1),
         ] {
             let found = number(text).unwrap();

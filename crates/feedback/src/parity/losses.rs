@@ -101,11 +101,15 @@ fn digits(evidence: &Evidence) -> Check {
 /// The name of the rule about digits.
 pub(super) const DIGITS: &str = "digits";
 
-/// The largest share of a value that its last digit can be. Where differences may only grow, as in the range before.
+/// The largest share of a value that its last digit can be. Where differences may only grow, the onset of one has to be
+/// seen: a loss has the digits of the first steps, a norm, which is credited less, those of the range before.
 fn digits_limit(step: usize, quantity: usize) -> f64 {
-    let mut ranges = RANGES.iter().rev().filter(|range| range.first <= step);
-    ranges.find_map(|range| range.limits).unwrap_or([0.0; 2])[quantity]
+    let range = RANGES.iter().rev().find(|range| range.first <= step);
+    range.and_then(|range| range.limits).unwrap_or([LATE_LOSS_DIGITS, MOST_DIGITS_LIMIT])[quantity]
 }
+
+/// The limit of losses from step 21 on.
+const LATE_LOSS_DIGITS: f64 = 1e-4;
 
 /// The largest limit of [`digits`].
 pub(super) const MOST_DIGITS_LIMIT: f64 = 1e-2;
@@ -241,6 +245,14 @@ fn mean_loss(run: &Trajectory, fifth: usize) -> f64 {
     mean(&losses)
 }
 
+/// Differences as they count for what may follow: one in the last digit is none.
+fn credited<'a>(arms: &'a Arms<Trajectory>, quantity: &'a Quantity) -> impl Iterator<Item = f64> + 'a {
+    let found = differences(&arms.baseline, &arms.candidate, quantity);
+    found
+        .zip(&arms.baseline.rows)
+        .map(|(difference, row)| if difference <= last_digit(row, quantity) { 0.0 } else { difference })
+}
+
 /// The share of a value that its last digit is.
 fn last_digit(row: &StepRecord, quantity: &Quantity) -> f64 {
     let unit = (quantity.unit)(row);
@@ -265,8 +277,7 @@ pub(super) fn differences<'a>(
 /// The largest difference of losses and gradient norms up to each step: never falls. From [`CREDITED_FROM`] on a norm's
 /// difference counts as at most `credited_norm`.
 fn drifts(arms: &Arms<Trajectory>, credited_norm: f64) -> Vec<f64> {
-    let [loss, grad_norm] =
-        QUANTITIES.each_ref().map(|quantity| differences(&arms.baseline, &arms.candidate, quantity));
+    let [loss, grad_norm] = QUANTITIES.each_ref().map(|quantity| credited(arms, quantity));
     let steps = loss.zip(grad_norm).enumerate();
     steps
         .scan(0.0, |largest: &mut f64, (i, (loss, grad_norm))| {

@@ -24,6 +24,9 @@ use crate::{
 /// Longest line that can be a record; of a longer one the rest is left out.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
+/// Whole numbers up to here are exact in an f64.
+const MAX_STEP: f64 = 9_007_199_254_740_992.0;
+
 /// Some trainers make one step more than they are told: `for step in range(steps + 1)`.
 const MAX_EXTRA_STEPS: usize = 1;
 
@@ -90,15 +93,18 @@ fn trajectory(mut recorded: Vec<Recorded>, steps: u64) -> Result<Trajectory, Loo
     Ok(Trajectory { rows, extra_steps: extra as u64 })
 }
 
-/// Programs leave out zeros at the end of some numbers: the finest unit of a run is that of all.
+/// A last digit that is a smaller share of its number than this tells any two f32 apart: the number is whole.
+const WHOLE_SHARE: f64 = 1e-9;
+
+/// Programs leave out zeros at the end of some numbers: the finest unit of those without an exponent is that of all of
+/// them.
 fn common_unit<'a>(numbers: impl Iterator<Item = &'a mut Number>) {
     let numbers: Vec<&mut Number> = numbers.filter(|number| number.value.is_finite()).collect();
-    if numbers.iter().any(|number| number.is_scientific) {
-        return;
-    }
-    let finest = numbers.iter().map(|number| number.unit).fold(f64::INFINITY, f64::min);
+    let fixed = numbers.iter().filter(|number| !number.is_scientific).map(|number| number.unit);
+    let finest = fixed.fold(f64::INFINITY, f64::min);
     for number in numbers {
-        number.unit = finest;
+        let unit = if number.is_scientific { number.unit } else { finest };
+        number.unit = if unit < WHOLE_SHARE * number.value.abs() { 0.0 } else { unit };
     }
 }
 
@@ -135,9 +141,8 @@ fn of_json(keys: &Keys, path: &Path) -> Result<Vec<Recorded>, LoopError> {
         }
         let object: Value = serde_json::from_slice(line)?;
         let value = |key: &str| value_of(&object, key);
-        let (Some(step), Some(loss)) = (value(&keys.step).and_then(Value::as_u64), value(&keys.loss)) else {
-            return Ok(());
-        };
+        let (Some(step), Some(loss)) = (value(&keys.step), value(&keys.loss)) else { return Ok(()) };
+        let step = whole(step.as_f64(), || step.to_string(), &keys.step)?;
         let loss = json_number(loss, &keys.loss)?;
         let grad_norm = keys.grad_norm.as_deref().map(|key| json_number(value(key).unwrap_or(&Value::Null), key));
         let data_hash = keys.data_hash.as_deref().map(|key| {
@@ -176,9 +181,8 @@ fn read_csv(keys: &Keys, path: &Path) -> Result<Vec<Recorded>, Fault> {
     for row in reader.records() {
         let row = row?;
         let cell = |at: usize| row.get(at).filter(|cell| !cell.is_empty());
-        let (Some(step), Some(loss)) = (cell(step_at).and_then(|step| step.parse().ok()), cell(loss_at)) else {
-            continue;
-        };
+        let (Some(step), Some(loss)) = (cell(step_at), cell(loss_at)) else { continue };
+        let step = whole(step.parse().ok(), || step.to_owned(), &keys.step)?;
         let of = |cell: Option<&str>, key: &str| {
             let cell = cell.ok_or_else(|| Fault::Missing { key: key.to_owned() })?;
             number(cell).ok_or_else(|| Fault::Number { key: key.to_owned(), found: cell.to_owned() })
@@ -196,6 +200,12 @@ fn read_csv(keys: &Keys, path: &Path) -> Result<Vec<Recorded>, Fault> {
 /// The value of a key, or of a path of keys with dots between them.
 fn value_of<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
     object.get(key).or_else(|| key.split('.').try_fold(object, |value, part| value.get(part)))
+}
+
+/// A step's number, which some programs write as `7.0`.
+fn whole(number: Option<f64>, found: impl FnOnce() -> String, key: &str) -> Result<u64, Fault> {
+    let number = number.filter(|number| number.fract() == 0.0 && (0.0..=MAX_STEP).contains(number));
+    number.map(|number| number as u64).ok_or_else(|| Fault::Number { key: key.to_owned(), found: found() })
 }
 
 fn json_number(value: &Value, key: &str) -> Result<Number, Fault> {

@@ -31,6 +31,9 @@ pub(super) fn run(request: &PairRequest<'_>, progress: &dyn Progress) -> Result<
     let void = pair.disturbance();
     let void = void.or(pair.finish()?);
     let void = void.or_else(|| void_by_orphan(&reaper, &pair.trainers.each_ref().map(RunningTrainer::traces)));
+    for (arm, trainer) in Arm::BOTH.into_iter().zip(&pair.trainers) {
+        trainer.run.check_blocks(arm)?;
+    }
     Ok(PairRun {
         arms: pair.trainers.map(|trainer| trainer.run),
         seed: request.seed(),
@@ -150,12 +153,7 @@ impl<'a> InTurns<'a> {
             let is_own = self.trainers.iter().any(|trainer| trainer.process.owns(pid as i32));
             is_own || !Path::new(&format!("/proc/{pid}")).exists()
         };
-        // Nobody's doing: it counts with what is not the candidate's.
-        let found = gpu::disturbance(samples, is_known);
-        found.map(|(arm, why)| Void {
-            arm: Arm::Baseline,
-            why: format!("was disturbed: in the {}'s turns {why}", arm.name()),
-        })
+        gpu::disturbance(samples, is_known)
     }
 
     /// Lets both end; a process that one leaves behind makes the pair void.

@@ -33,6 +33,8 @@ use crate::{LoopError, pair::turns::Waiting, process::Process};
 const POLL: Duration = Duration::from_millis(100);
 /// How often it looks for the end of a process whose output it reads.
 const END_POLL: Duration = Duration::from_millis(2);
+/// Longest wait for the last words of a process that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A line without an end is cut here.
 const MAX_LINE_BYTES: usize = 1 << 16;
 /// So wide that no logger breaks a line.
@@ -100,7 +102,7 @@ impl StepCounter {
     pub fn count(&mut self, line: StepLine) -> Result<bool, Disorder> {
         match (self.last, line.number) {
             (Some(from), Some(to)) if to == from => return Ok(false),
-            (Some(from), Some(to)) if to > from + 1 => return Err(Disorder::Skipped { from, to }),
+            (Some(from), Some(to)) if to > from.saturating_add(1) => return Err(Disorder::Skipped { from, to }),
             (Some(from), Some(to)) if to < from => return Err(Disorder::Back { from, to }),
             _ => {}
         }
@@ -155,6 +157,8 @@ pub(super) struct LineTurns {
     clock: Clock,
     /// When the line of each step came.
     arrivals: Vec<Instant>,
+    /// What was wrong with lines that nobody waited for.
+    fault: Option<String>,
 }
 
 /// Measures how long a trainer has run.
@@ -241,6 +245,7 @@ impl LineTurns {
             is_open: true,
             clock: Clock { starts: vec![(Instant::now(), Duration::ZERO)], stopped: None },
             arrivals: Vec::new(),
+            fault: None,
         };
         Ok((turns, output))
     }
@@ -275,10 +280,13 @@ impl LineTurns {
         self.clock.go_on(Instant::now());
     }
 
-    /// How long each step took; nobody saw the first one begin.
-    pub(super) fn steps_ms(&self) -> Vec<f64> {
+    /// How long each step took, nobody saw the first one begin; or what is wrong with the lines.
+    pub(super) fn steps_ms(&self) -> Result<Vec<f64>, &str> {
         let ms = |step: u64| self.arrival(step).as_secs_f64() * 1e3;
-        (1..=self.counter.steps).map(|step| ms(step) - ms(step.saturating_sub(1).max(1))).collect()
+        match &self.fault {
+            Some(fault) => Err(fault),
+            None => Ok((1..=self.counter.steps).map(|step| ms(step) - ms(step.saturating_sub(1).max(1))).collect()),
+        }
     }
 
     /// When the line of a step came, counted from 1.
@@ -310,10 +318,13 @@ impl LineTurns {
     /// Reads what the trainer prints until it has ended, or until `deadline`.
     pub(super) fn wait_for_end(&mut self, process: &mut Process, deadline: Instant) -> Option<ExitStatus> {
         loop {
-            // Lines after the last step are not of a turn; those that the log lacks are missed where it is read.
-            let _ = self.read_within(END_POLL.min(deadline.saturating_duration_since(Instant::now())));
+            self.read_on(END_POLL.min(deadline.saturating_duration_since(Instant::now())));
             if let Some(exit) = process.try_exit() {
-                while matches!(self.read_within(Duration::ZERO), Ok(true)) {}
+                // What it printed last may still be on its way; a child may hold the terminal open.
+                let until = Instant::now() + LAST_WORDS;
+                while self.is_open && Instant::now() < until {
+                    self.read_on(END_POLL);
+                }
                 return Some(exit);
             }
             if !self.is_open {
@@ -322,6 +333,13 @@ impl LineTurns {
             if Instant::now() >= deadline {
                 return None;
             }
+        }
+    }
+
+    /// Reads outside of turns: the first fault is kept.
+    fn read_on(&mut self, limit: Duration) {
+        if let Err(fault) = self.read_within(limit) {
+            self.fault.get_or_insert(fault.to_string());
         }
     }
 

@@ -169,7 +169,7 @@ impl RunningTrainer {
     /// After a run without turns: the milliseconds of each of `steps` steps, where its lines tell them.
     pub(super) fn steps_ms(&self, steps: u64) -> Result<Option<Vec<f64>>, LoopError> {
         let Channel::Whole(Some(lines)) = &self.channel else { return Ok(None) };
-        let steps_ms = lines.steps_ms();
+        let steps_ms = lines.steps_ms().map_err(|fault| self.failed(fault))?;
         if (steps_ms.len() as u64) < steps {
             return Err(
                 self.failed(&format!("printed {} step lines, and was told to make {steps} steps", steps_ms.len()))

@@ -111,6 +111,10 @@ fn history(format: &'static str, samples: Vec<Sample>, decides: bool) -> Foreign
         let is_usable = sample.value.is_finite() && sample.value > 0.0 && sample.fate != Fate::Crashed;
         let speed = is_usable.then(|| if sample.is_lower_better { 1.0 / sample.value } else { sample.value });
         let time = time_of(&sample.time);
+        if speed.is_none() && sample.fate != Fate::Crashed {
+            let row = found.rows.rows.len() + 1;
+            found.rows.flaws.push(format!("row {row} of the history has no value above zero"));
+        }
         let mut gain_pct = None;
         if let Some(speed) = speed.filter(|_| decides && sample.fate == Fate::Kept) {
             if let Some((_, before)) = kept.iter_mut().find(|(metric, _)| *metric == sample.metric) {

@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::forms::{self, Found, Search};
 use crate::{
     LoopError, Progress,
-    config::{LoopConfig, is_of_tree},
+    config::{LoopConfig, is_of_tree, metrics::Form},
     git::Repository,
+    parity::record,
     store::{
         adapter,
         build::{BuildStore, Wanted},
@@ -76,8 +77,8 @@ pub struct Probed {
     pub turns: &'static str,
 }
 
-/// The record's form, where it is the lines that the trainer prints.
-pub(super) type Form = Option<Found>;
+/// What was found of step lines.
+pub(super) type FoundLines = Option<Found>;
 
 /// A row of the adapter's record.
 #[derive(Deserialize)]
@@ -95,7 +96,7 @@ pub(super) fn run(
     repository: &Repository,
     config: &LoopConfig,
     progress: &dyn Progress,
-) -> Result<(Probed, Form), LoopError> {
+) -> Result<(Probed, FoundLines), LoopError> {
     let state = State::open(repository)?;
     let _lock = state.lock()?;
     let mut hidden = repository.worktrees()?;
@@ -170,7 +171,7 @@ impl Probe<'_> {
     }
 
     /// Runs the trainer to its end, looks for step lines in what it printed, and then takes turns by them.
-    fn by_lines(&self) -> Result<(Probed, Form), LoopError> {
+    fn by_lines(&self) -> Result<(Probed, FoundLines), LoopError> {
         let spec = &self.spec;
         let folder = Sandbox::create(&self.work.join("a"), spec)?;
         let line = &self.config.workload.command;
@@ -205,6 +206,10 @@ impl Probe<'_> {
             ))
             .hint("`{steps}` in `--command='…'` stands where the trainer takes its number of optimiser steps"));
         }
+        if self.config.workload.metrics.form != Form::Rows {
+            // The record itself, which a preset may have in a file.
+            record::read::<&str>(&self.config.workload.metrics, &folder, &[], STEPS)?;
+        }
         drop(folder);
         let command = TimedCommand {
             steps: STEPS,
@@ -213,6 +218,12 @@ impl Probe<'_> {
             ..self.config.workload.timed()
         };
         let run = self.alone(command)?;
+        if median(&run.turns.iter().skip(WARM_UP).map(|turn| turn.ms).collect::<Vec<_>>()) <= 0.0 {
+            return Err(LoopError::failed(format!(
+                "`{line}` prints the lines of several steps at once: its output is buffered"
+            ))
+            .hint("have it flush its output after each line, and do not send it through a pipe"));
+        }
         let probed = Probed {
             has_losses: true,
             has_grad_norms: found.has_grad_norms,

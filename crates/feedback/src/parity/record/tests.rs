@@ -71,6 +71,9 @@ fn json_and_csv_are_read_by_their_keys() {
     assert_eq!((run.rows[0].loss, run.rows[0].grad_norm, run.rows[1].grad_norm), (3.0625, 1.5, 0.25));
     assert!(run.rows[1].loss.is_nan());
     assert_ne!(run.rows[0].data_hash, run.rows[1].data_hash);
+    // Some programs write the numbers of steps as floats.
+    let floats = json.replace("\"iter\":5,\"train", "\"iter\":5.0,\"train").replace("\"iter\":6", "\"iter\":6.0");
+    assert_eq!(trajectory(of_json(&keys, file(&floats).path()).unwrap(), 2).unwrap().rows[0], run.rows[0]);
     let csv = "train/loss , iter,norms.total,tokens,val\n3.0625,5,1.5,a,\n,5,,,3.1\n3,6,0.25,b,\n";
     let run = trajectory(of_csv(&keys, file(csv).path()).unwrap(), 2).unwrap();
     assert_eq!(
@@ -85,6 +88,7 @@ fn what_a_record_lacks_is_named() {
     for (text, named) in [
         ("{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":true,\"norm\":1}\n", "`loss` is `true`"),
         ("{\"step\":1,\"loss\":3,\"norm\":[]}\n", "`norm` is `[]`"),
+        ("{\"step\":1.5,\"loss\":3}\n", "`step` is `1.5`"),
         ("{\"step\":1,\"lo\n", "not JSON"),
         ("{\"step\":1,\"loss\":3,\"norm\":1}\n{\"step\":3,\"loss\":3,\"norm\":1}\n", "for every step"),
     ] {
@@ -99,6 +103,16 @@ fn what_a_record_lacks_is_named() {
         let error = of_csv(&keys, file(text).path()).err().unwrap().to_string();
         assert!(error.contains(named), "{error}");
     }
+}
+
+/// A number with many digits before the point has no more behind it, and one with an exponent has its own.
+#[test]
+fn the_finest_unit_of_a_run_is_that_of_all_its_numbers() {
+    let form = StepForm::of_expression(r"^(?<step>\d+) (?<loss>\S+)$").unwrap();
+    let units = |text: &str| lines(&form, text, 3).unwrap().rows.iter().map(|row| row.loss_unit).collect::<Vec<_>>();
+    assert_eq!(units("0 12345.6789\n1 0.0123\n2 3.5\n"), [1e-4; 3]);
+    assert_eq!(units("0 3.5\n1 9.1e-6\n2 3.0625\n"), [1e-4, 10f64.powi(-7), 1e-4]);
+    assert_eq!(units("0 3.0000001192092896\n1 3.5\n2 2.75\n"), [0.0; 3]);
 }
 
 /// A gradient norm that a JSON row lacks is not a number, and so refused later.

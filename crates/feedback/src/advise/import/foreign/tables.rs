@@ -50,39 +50,44 @@ const KNOWN: [Known; 4] = [
 ];
 
 /// Lines of a table, without comments.
-struct Table<'a> {
-    header: Vec<&'a str>,
-    rows: Vec<Vec<&'a str>>,
-    comments: Vec<&'a str>,
+struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+    comments: Vec<String>,
 }
 
-impl<'a> Table<'a> {
-    fn of(text: &'a str, separator: char) -> Option<Table<'a>> {
+impl Table {
+    fn of(text: &str, separator: u8) -> Option<Table> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = || text.lines().filter(|line| !line.trim().is_empty());
-        let comments = lines().filter(|line| line.starts_with('#')).collect();
-        let cells = |line: &'a str| line.split(separator).map(str::trim).collect::<Vec<_>>();
-        let mut table = lines().filter(|line| !line.starts_with('#')).map(cells);
-        Some(Table { header: table.next()?, rows: table.collect(), comments })
+        let comments = text.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect();
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(separator)
+            .comment(Some(b'#'))
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let mut lines = reader.records().filter_map(Result::ok).map(|line| line.iter().map(str::to_owned).collect());
+        Some(Table { header: lines.next()?, rows: lines.collect(), comments })
     }
 
     fn has(&self, columns: &[&str]) -> bool {
-        columns.iter().all(|column| self.header.contains(column))
+        columns.iter().all(|column| self.header.iter().any(|name| name == column))
     }
 
-    fn cell(&self, row: &[&'a str], column: &str) -> &'a str {
-        let index = self.header.iter().position(|name| *name == column);
-        index.and_then(|index| row.get(index)).copied().unwrap_or_default()
+    fn cell<'a>(&self, row: &'a [String], column: &str) -> &'a str {
+        let index = self.header.iter().position(|name| name == column);
+        index.and_then(|index| row.get(index)).map_or("", String::as_str)
     }
 }
 
 pub(super) fn read(text: &str) -> Option<Foreign> {
-    let table = Table::of(text, '\t')?;
+    let table = Table::of(text, b'\t')?;
     let known = KNOWN.iter().find(|known| table.has(known.columns))?;
     let is_lower_better = known.is_lower_better.unwrap_or_else(|| {
         table.comments.iter().any(|line| line.contains("metric_direction") && line.contains("lower"))
     });
-    let sample = |row: &Vec<&str>| {
+    let sample = |row: &Vec<String>| {
         let commit = table.cell(row, "commit");
         let is_id = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
         Sample {
@@ -102,20 +107,20 @@ pub(super) fn read(text: &str) -> Option<Foreign> {
 /// Returns the name of a column that is not there.
 pub(super) fn of_columns(text: &str, columns: &Columns) -> Result<Foreign, String> {
     let header = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
-    let separator = if header.contains('\t') { '\t' } else { ',' };
+    let separator = if header.contains('\t') { b'\t' } else { b',' };
     let Some(table) = Table::of(text, separator) else { return Err(columns.value.clone()) };
     let named = [Some(&columns.value), columns.commit.as_ref(), columns.time.as_ref(), columns.status.as_ref()];
     if let Some(missing) = named.into_iter().flatten().find(|name| !table.has(&[name.as_str()])) {
         return Err(missing.clone());
     }
-    let cell = |row: &[&str], column: &Option<String>| {
-        column.as_deref().map_or_else(String::new, |column| table.cell(row, column).trim_matches('"').to_owned())
+    let cell = |row: &[String], column: &Option<String>| {
+        column.as_deref().map_or_else(String::new, |column| table.cell(row, column).to_owned())
     };
-    let sample = |row: &Vec<&str>| Sample {
+    let sample = |row: &Vec<String>| Sample {
         metric: columns.value.clone(),
         commit: cell(row, &columns.commit),
         time: cell(row, &columns.time),
-        value: table.cell(row, &columns.value).trim_matches('"').parse().unwrap_or(f64::NAN),
+        value: table.cell(row, &columns.value).parse().unwrap_or(f64::NAN),
         is_lower_better: columns.is_lower_better,
         fate: if columns.status.is_some() { Fate::of(&cell(row, &columns.status)) } else { Fate::Measured },
     };

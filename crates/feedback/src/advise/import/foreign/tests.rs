@@ -139,8 +139,11 @@ fn training_logs_are_runs_of_the_source_in_them() {
 fn any_table_is_read_by_its_named_columns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("history.csv");
-    fs::write(&path, "when,sha,step_ms,note\n2026-01-01T10:00:00Z,1a2b3c4,40,x\n2026-01-01T11:00:00Z,2b3c4d5,32,y\n")
-        .unwrap();
+    fs::write(
+        &path,
+        "when,sha,note,step_ms\n2026-01-01T10:00:00Z,1a2b3c4,\"batch 4, 8\",40\n2026-01-01T11:00:00Z,2b3c4d5,y,32\n",
+    )
+    .unwrap();
     let mut columns = Columns {
         value: "step_ms".into(),
         commit: Some("sha".into()),
