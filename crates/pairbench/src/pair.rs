@@ -247,7 +247,7 @@ fn run_alone(
                 Action::Go { steps, block } => {
                     let (ms, _) = trainer.run_steps(*steps, progress)?;
                     let delay_ms = if delay > 0.0 {
-                        trainer.stop()?;
+                        trainer.hold()?;
                         pause(ms * delay)
                     } else {
                         0.0

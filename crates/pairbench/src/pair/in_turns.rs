@@ -109,10 +109,10 @@ impl<'a> InTurns<'a> {
             let slowed = self.request.slowed.filter(|(slowed, _)| *slowed == arm);
             let delay_ms = match slowed {
                 Some((_, share)) if is_last || trainer.waits() => {
-                    trainer.stop()?;
+                    trainer.hold()?;
                     pause(own_ms * share)
                 }
-                // It would go on meanwhile.
+                // It would go on meanwhile; a stop here would be a cost that the other arm does not have.
                 Some(_) | None => 0.0,
             };
             let ms = own_ms + delay_ms;

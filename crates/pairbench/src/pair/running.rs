@@ -104,6 +104,11 @@ impl RunningTrainer {
         matches!(self.channel, Channel::Protocol(..))
     }
 
+    /// Keeps it from going on after its turn, if it does not wait by itself.
+    pub(super) fn hold(&mut self) -> Result<(), LoopError> {
+        if self.waits() { Ok(()) } else { self.stop() }
+    }
+
     /// Stops it after its turn.
     pub(super) fn stop(&mut self) -> Result<(), LoopError> {
         self.process.freeze()?;
