@@ -12,7 +12,7 @@ use nvml_wrapper::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Arm, pair::Void};
+use crate::Arm;
 
 /// Slowdowns by heat or a power supply, which the trainer did not ask for, and their names.
 const SLOWDOWNS: [(ThrottleReasons, &str); 4] = [
@@ -99,11 +99,11 @@ fn sample(device: &Device<'_>, card: u32) -> GpuSample {
     }
 }
 
-/// What makes a pair void, from the samples of both arms' turns, by [`Arm::index`]: in the turns of one arm a card was
+/// What makes a pair void, and the arm that it counts against, from the samples of both arms' turns, by [`Arm::index`]: in the turns of one arm a card was
 /// slowed down more often than in the other's, its memory failed, or a process began to compute on it that is neither
 /// arm's. A slowdown counts against the arm in whose turns it was, which may have caused it; the rest is nobody's doing
 /// and counts as the baseline's.
-pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<Void> {
+pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<(Arm, String)> {
     let cards: BTreeSet<u32> = samples.iter().flat_map(|arm| arm.iter().map(|sample| sample.card)).collect();
     cards.into_iter().find_map(|card| {
         let of_card = samples.map(|arm| arm.iter().filter(|sample| sample.card == card).collect::<Vec<_>>());
@@ -111,7 +111,7 @@ pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> 
     })
 }
 
-fn slowed(card: u32, samples: &[Vec<&GpuSample>; 2]) -> Option<Void> {
+fn slowed(card: u32, samples: &[Vec<&GpuSample>; 2]) -> Option<(Arm, String)> {
     let share = |arm: &Vec<&GpuSample>| {
         let slowed = arm.iter().filter(|sample| !sample.slowdowns.is_empty()).count();
         slowed as f64 / arm.len().max(1) as f64
@@ -125,11 +125,11 @@ fn slowed(card: u32, samples: &[Vec<&GpuSample>; 2]) -> Option<Void> {
         samples[arm.index()].iter().flat_map(|sample| &sample.slowdowns).map(String::as_str).collect();
     let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
     let why = format!("had card {card} slowed down ({reasons}) more often than in the other's turns");
-    Some(Void { arm, why })
+    Some((arm, why))
 }
 
-fn spoiled(card: u32, samples: &[Vec<&GpuSample>; 2], is_own: impl Fn(u32) -> bool) -> Option<Void> {
-    let of_baseline = |why: String| Some(Void { arm: Arm::Baseline, why });
+fn spoiled(card: u32, samples: &[Vec<&GpuSample>; 2], is_own: impl Fn(u32) -> bool) -> Option<(Arm, String)> {
+    let of_baseline = |why: String| Some((Arm::Baseline, why));
     let first = samples.iter().filter_map(|arm| arm.first());
     let known: BTreeSet<u32> = first.flat_map(|sample| sample.processes.iter().copied()).collect();
     for arm in Arm::BOTH {
@@ -170,16 +170,16 @@ mod tests {
         once[3] = hot();
         assert_eq!(found(&steady, &once), None);
         assert_eq!(found(&vec![hot(); 8], &vec![hot(); 8]), None);
-        let void = found(&steady, &vec![hot(); 8]).unwrap();
-        assert!(void.arm == Arm::Candidate && void.why.contains("power brake"), "{void:?}");
+        let (arm, why) = found(&steady, &vec![hot(); 8]).unwrap();
+        assert!(arm == Arm::Candidate && why.contains("power brake"), "{why}");
         let mut failing = steady.clone();
         failing[5].memory_errors = Some(3);
-        assert!(found(&failing, &steady).is_some_and(|void| void.why.contains("memory of card 0")));
+        assert!(found(&failing, &steady).is_some_and(|(_, why)| why.contains("memory of card 0")));
         // A process that was there all the time is the doctor's affair; one that begins is not.
         let mut joined = steady.clone();
         joined[6].processes.push(9);
-        let void = found(&steady, &joined).unwrap();
-        assert!(void.arm == Arm::Baseline && void.why.contains("(9)"), "{void:?}");
+        let (arm, why) = found(&steady, &joined).unwrap();
+        assert!(arm == Arm::Baseline && why.contains("(9)"), "{why}");
     }
 
     #[test]
@@ -191,6 +191,6 @@ mod tests {
             |baseline: &[GpuSample], candidate: &[GpuSample]| disturbance([baseline, candidate], |pid| pid == 7);
         // Somebody computes on the second card all the time.
         assert_eq!(found(&two(calm(&[9])), &two(calm(&[9]))), None);
-        assert!(found(&two(calm(&[])), &two(hot())).is_some_and(|void| void.why.contains("card 1")));
+        assert!(found(&two(calm(&[])), &two(hot())).is_some_and(|(_, why)| why.contains("card 1")));
     }
 }

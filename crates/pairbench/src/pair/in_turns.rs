@@ -153,7 +153,7 @@ impl<'a> InTurns<'a> {
             let is_own = self.trainers.iter().any(|trainer| trainer.process.owns(pid as i32));
             is_own || !Path::new(&format!("/proc/{pid}")).exists()
         };
-        gpu::disturbance(samples, is_known)
+        gpu::disturbance(samples, is_known).map(|(arm, why)| Void { arm, why })
     }
 
     /// Lets both end; a process that one leaves behind makes the pair void.
