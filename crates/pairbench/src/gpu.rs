@@ -1,6 +1,6 @@
 //! NVIDIA cards as their management library (NVML) shows them: found at run time where a driver is, never needed.
 //!
-//! A sample is taken after each timed turn, outside of its time. Clocks, temperature and power limit are only recorded;
+//! A sample is taken after each timed turn, when the trainer has been stopped. Clocks, temperature and power limit are only recorded;
 //! [`disturbance`] has the rules by which a pair is void.
 
 use std::{collections::BTreeSet, ffi::OsStr, path::Path, sync::LazyLock};
@@ -53,13 +53,13 @@ pub struct GpuSample {
 }
 
 impl Gpus {
-    /// The library of this machine, opened once; none where there is no driver.
+    /// The library of this machine, opened once; `None` where it cannot be loaded or the driver does not answer.
     pub fn of_this_machine() -> Option<&'static Gpus> {
         static GPUS: LazyLock<Option<Gpus>> = LazyLock::new(|| Nvml::init().ok().map(Gpus));
         GPUS.as_ref()
     }
 
-    /// A library at a path; none if it is not one.
+    /// The library at a path; `None` if the file is not this library.
     pub fn open(library: &Path) -> Option<Gpus> {
         Nvml::builder().lib_path(OsStr::new(library)).init().ok().map(Gpus)
     }
@@ -99,10 +99,10 @@ fn sample(device: &Device<'_>, card: u32) -> GpuSample {
     }
 }
 
-/// What makes a pair void, and the arm that it counts against, from the samples of both arms' turns, by [`Arm::index`]: in the turns of one arm a card was
-/// slowed down more often than in the other's, its memory failed, or a process began to compute on it that is neither
-/// arm's. A slowdown counts against the arm in whose turns it was, which may have caused it; the rest is nobody's doing
-/// and counts as the baseline's.
+/// What makes a pair void, and the arm that it counts against; from the samples of both arms' turns, by [`Arm::index`].
+/// In the turns of one arm a card was slowed down more often than in the other's, its memory failed, or a process began
+/// to compute on it that is neither arm's. A slowdown counts against the arm in whose turns it was, because the arm may
+/// have caused it. The other two count against the baseline, as all that the candidate did not do.
 pub fn disturbance(samples: [&[GpuSample]; 2], is_own: impl Fn(u32) -> bool) -> Option<(Arm, String)> {
     let cards: BTreeSet<u32> = samples.iter().flat_map(|arm| arm.iter().map(|sample| sample.card)).collect();
     cards.into_iter().find_map(|card| {

@@ -135,10 +135,17 @@ fn describe(repository: &Repository, preset: Option<&str>, command: Option<&str>
     if let Some(draft) = presets::describe(repository, preset)? {
         return Ok(draft);
     }
-    if preset.is_none_or(|name| ["pytorch", "nanogpt"].contains(&name))
-        && let Some(draft) = pytorch::describe(repository, command)?
-    {
-        return Ok(draft);
+    if preset.is_none_or(|name| ["pytorch", "nanogpt"].contains(&name)) {
+        let draft = pytorch::describe(repository, command)?;
+        let fits = |draft: &Draft| preset.is_none_or(|name| name == "pytorch" || name == draft.kind);
+        match (draft.filter(fits), preset) {
+            (Some(draft), _) => return Ok(draft),
+            (None, Some(name)) => {
+                return Err(LoopError::usage(format!("`--preset={name}`: no script of this kind is here"))
+                    .hint("`--command='python3 path/to/script.py … {steps} …'` names it"));
+            }
+            (None, None) => {}
+        }
     }
     let kind = preset.unwrap_or(if has("Cargo.toml") {
         "cargo"
@@ -383,6 +390,21 @@ pub(super) mod tests {
             assert!(text.contains(word), "{text}");
             let again = init(&repository, &Request::default(), &Quiet).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");
+        }
+    }
+
+    /// What was asked for by name is not replaced by something else.
+    #[test]
+    fn a_preset_that_does_not_fit_is_refused() {
+        for (files, preset) in [
+            (&[("train.py", "import torch")][..], "nanogpt"),
+            (&[("train.py", "print(1)")], "pytorch"),
+            (&[("Makefile", "")], "pytorch"),
+        ] {
+            let (folder, repository) = repository(files);
+            let request = Request { preset: Some(preset.to_owned()), ..Request::default() };
+            let error = init(&repository, &request, &Quiet).unwrap_err().to_string();
+            assert!(error.contains("no script of this kind") && !folder.path().join(FILE_NAME).exists(), "{error}");
         }
     }
 

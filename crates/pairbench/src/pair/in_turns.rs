@@ -80,6 +80,9 @@ impl<'a> InTurns<'a> {
             }
             let trainer = &mut self.trainers[own];
             trainer.stop()?;
+            if let (Action::Go { block: Some(_), .. }, Some(gpus)) = (action, Gpus::of_this_machine()) {
+                trainer.run.gpus.extend(gpus.sample());
+            }
             if is_last_but_one {
                 // A quick trainer may be gone before the end of its last turn is seen.
                 trainer.run.peak_memory_bytes = trainer.process.peak_memory_bytes();
@@ -118,9 +121,6 @@ impl<'a> InTurns<'a> {
             let ms = own_ms + delay_ms;
             done = steps_done;
             self.turns_s += ms / 1e3;
-            if let Some(gpus) = Gpus::of_this_machine().filter(|_| block.is_some()) {
-                trainer.run.gpus.extend(gpus.sample());
-            }
             trainer.run.turns.push(TurnTime { block, ms, delay_ms });
             self.usage[arm.index()] += before.until(&trainer.process, ms);
         }

@@ -2,7 +2,19 @@
 
 use super::{Finding, Probes, Rule, Severity};
 
-pub(super) const RULES: [Rule; 4] = [slowdown, power_limit, processes, memory_errors];
+pub(super) const RULES: [Rule; 5] = [slowdown, power_limit, processes, memory_errors, unseen];
+
+/// The driver is loaded, and its library shows no card.
+fn unseen(probes: &Probes) -> Option<Finding> {
+    let driver = probes.machine.gpu_drivers.iter().find(|driver| driver.starts_with("nvidia"))?;
+    probes.gpus.is_empty().then(|| Finding {
+        what: "GPUs that could not be looked at",
+        found: format!("the driver `{driver}` is loaded, and its management library (libnvidia-ml.so.1) shows no card"),
+        why_it_matters: "nobody sees whether a card is slowed down, or used by others",
+        what_to_do: "install the library of the driver's version; `nvidia-smi` needs it too",
+        severity: Severity::Warning,
+    })
+}
 
 fn slowdown(probes: &Probes) -> Option<Finding> {
     let slowed = probes.gpus.iter().find(|gpu| !gpu.slowdowns.is_empty())?;
@@ -55,6 +67,16 @@ fn memory_errors(probes: &Probes) -> Option<Finding> {
 mod tests {
     use super::*;
     use pairbench::gpu::GpuSample;
+
+    #[test]
+    fn a_driver_without_its_library_is_told() {
+        let mut probes = Probes::default();
+        assert!(unseen(&probes).is_none());
+        probes.machine.gpu_drivers = vec!["nvidia 570.00".to_owned()];
+        assert!(unseen(&probes).is_some_and(|finding| finding.found.contains("570.00")));
+        probes.gpus = vec![GpuSample::default()];
+        assert!(unseen(&probes).is_none());
+    }
 
     #[test]
     fn each_disturbance_is_found() {

@@ -7,6 +7,7 @@ use pairbench::{
     draws::Randomization,
     pair::{
         self, ArmRun, PairRequest,
+        lines::StepLines,
         plan::pairs_within,
         schedule::Script,
         timed_command::{self, Sharing, TimedCommand},
@@ -193,6 +194,11 @@ impl Probe<'_> {
         };
         if !exit.success() {
             return Err(LoopError::failed(format!("`{line}` failed ({exit}){}", ended.last_words)));
+        }
+        if let (Some(form), Search::Sparse | Search::Nothing) = (self.config.workload.step_form(), &search) {
+            let form = form.form();
+            return Err(LoopError::failed(format!("`{line}` printed no line like `{form}` for each of {STEPS} steps"))
+                .hint("`--command='…'` takes the flags that this version of the trainer has"));
         }
         let found = match search {
             Search::Found(found) => found,
