@@ -76,8 +76,12 @@ const KNOWN: [Known; 12] = [
 ];
 
 /// A number as programs print it, with thousands commas.
-pub(crate) const NUMBER: &str =
-    r"(?i:[-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b))";
+const NUMBER: &str = r"(?i:[-+]?(?:\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b))";
+
+/// The expression with [`NUMBER`] for each `F` that stands alone between a group's name and its end.
+pub(crate) fn with_numbers(expression: &str) -> String {
+    expression.replace(">F)", &format!(">{NUMBER})"))
+}
 
 /// A regular expression that is not the form of a step line.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +110,7 @@ impl StepForm {
         let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
             return Err(BadForm::Unknown(name.to_owned()));
         };
-        // `F` stands alone between a group's name and its end.
-        let regex = Regex::new(&known.expression.replace(">F)", &format!(">{NUMBER})")))?;
+        let regex = Regex::new(&with_numbers(known.expression))?;
         Ok(StepForm { name: name.to_owned(), regex, average: known.decay.map(|decay| Average { decay }) })
     }
 

@@ -94,7 +94,7 @@ pub(super) fn open(path: &Path) -> Result<Option<Foreign>, LoopError> {
 /// Reads a CSV whose columns the user names.
 pub(super) fn open_columns(path: &Path, columns: &Columns) -> Result<Foreign, LoopError> {
     tables::of_columns(&text(path)?, columns)
-        .map_err(|missing| LoopError::failed(format!("`{}` has no column `{missing}`", path.display())))
+        .map_err(|fault| LoopError::failed(format!("`{}` {fault}", path.display())))
 }
 
 fn text(path: &Path) -> Result<String, LoopError> {

@@ -1,7 +1,8 @@
-//! A CSV file with named columns, whatever its bytes.
+//! A table with named columns, separated by commas or tabs, whatever its bytes.
 //!
 //! It is read line by line: no field spans two lines, so a quote that is never closed spoils only its own line. Bytes
-//! that are not UTF-8 become U+FFFD.
+//! that are not UTF-8 become U+FFFD. Only commas can be
+//! quoted.
 
 use std::{collections::HashMap, fmt};
 
@@ -48,8 +49,9 @@ impl Table {
         let Some((_, header)) = lines.next() else {
             return Err(HeaderError::Empty);
         };
+        let separator = if header.contains(&b'\t') { b'\t' } else { b',' };
         let mut columns = HashMap::new();
-        for (index, name) in fields(header).into_iter().enumerate() {
+        for (index, name) in fields(header, separator).into_iter().enumerate() {
             columns.entry(name).or_insert(index);
         }
         let missing: Vec<_> =
@@ -60,7 +62,7 @@ impl Table {
         let width = needed.iter().map(|&name| columns[name] + 1).max().unwrap_or(0);
         let mut table = Table { columns, records: Vec::new(), torn: Vec::new() };
         for (line, text) in lines {
-            let fields = fields(text);
+            let fields = fields(text, separator);
             if fields.len() < width {
                 table.torn.push(line);
             } else {
@@ -76,8 +78,10 @@ impl Table {
     }
 }
 
-fn fields(line: &[u8]) -> Vec<String> {
+fn fields(line: &[u8], separator: u8) -> Vec<String> {
     let mut reader = ReaderBuilder::new()
+        .delimiter(separator)
+        .quoting(separator == b',')
         .has_headers(false)
         .flexible(true)
         .terminator(Terminator::Any(b'\n'))
@@ -109,11 +113,18 @@ mod tests {
             "\u{feff}a,b\r\n1,2\r\n\r\n3,4\r\n",
             "\"a\", b ,x\n1,\"2\",9\n\n3, 4",
             "b,a\n2,1\n\n4,3",
+            "a\tb\n1\t2\n\n3\t4\n",
         ] {
             assert_eq!(cells(text.as_bytes()), expected, "{text:?}");
         }
         assert_eq!(cells(b"a,b,c,a\n1,2,3,4"), [(2, "1|2|3".into())]);
         assert_eq!(cells(b"a,b\n\xff,2"), [(2, "\u{fffd}|2|".into())]);
+    }
+
+    #[test]
+    fn quotes_are_letters_between_tabs() {
+        assert_eq!(cells(b"a\tb\n\"1\t2, 3\"\n"), [(2, "\"1|2, 3\"|".into())]);
+        assert_eq!(cells(b"a,b\n1,\"2, 3\"\n"), [(2, "1|2, 3|".into())]);
     }
 
     #[test]

@@ -2,16 +2,16 @@
 
 use pairbench::pair::lines::{Disorder, StepCounter, ends_line, plain_text};
 
-use crate::config::step_line::{NUMBER, StepForm};
+use crate::config::step_line::{StepForm, with_numbers};
 
 /// Fewest lines that are more than chance.
 const FEWEST_LINES: u64 = 3;
 
-/// Step lines as many programs print them; `N` stands for a number. With a gradient norm first.
+/// Step lines as many programs print them; `F` stands for a number. With a gradient norm first.
 const COMMON: [&str; 3] = [
-    r"(?i)\b(?:step|iter|iteration|batch|update)s?\W*(?<step>\d[\d,]*)\b.*?\b(?:train\w*[ _])?loss\W*?(?<loss>N).*?\b(?:grad\w*[ _]?norm|gnorm|norm)\W*?(?<grad_norm>N)",
-    r"(?i)\b(?:step|iter|iteration|batch|update)s?\W*(?<step>\d[\d,]*)\b.*?\b(?:train\w*[ _])?loss\W*?(?<loss>N)",
-    r"(?i)\b(?:train\w*[ _])?loss\W*?(?<loss>N)",
+    r"(?i)\b(?:step|iter|iteration|batch|update)s?\W*(?<step>\d[\d,]*)\b.*?\b(?:train\w*[ _])?loss\W*?(?<loss>F).*?\b(?:grad\w*[ _]?norm|gnorm|norm)\W*?(?<grad_norm>F)",
+    r"(?i)\b(?:step|iter|iteration|batch|update)s?\W*(?<step>\d[\d,]*)\b.*?\b(?:train\w*[ _])?loss\W*?(?<loss>F)",
+    r"(?i)\b(?:train\w*[ _])?loss\W*?(?<loss>F)",
 ];
 
 /// A form that fits.
@@ -49,7 +49,7 @@ pub(super) fn search(output: &[u8]) -> Search {
         Some((form, format!("{{ format = \"{name}\" }}")))
     });
     let common = COMMON.iter().filter_map(|expression| {
-        let expression = expression.replace("N)", &format!("{NUMBER})"));
+        let expression = with_numbers(expression);
         let form = StepForm::of_expression(&expression).ok()?;
         Some((form, format!("{{ format = \"regex\", regex = '{expression}' }}")))
     });

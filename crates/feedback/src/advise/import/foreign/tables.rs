@@ -1,7 +1,13 @@
 //! Tables with a header: autoresearch's five columns, torchtitan's eight, codex-autoresearch's seven, and any other whose
 //! columns the user names.
 
-use super::{Columns, Fate, Foreign, Sample, history};
+use super::{
+    super::{
+        rows,
+        table::{HeaderError, Record, Table},
+    },
+    Columns, Fate, Foreign, Sample, history,
+};
 
 /// A known table.
 struct Known {
@@ -49,80 +55,58 @@ const KNOWN: [Known; 4] = [
     },
 ];
 
-/// Lines of a table, without comments.
-struct Table {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-    comments: Vec<String>,
-}
-
-impl Table {
-    fn of(text: &str, separator: u8) -> Option<Table> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let comments = text.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect();
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(separator)
-            .comment(Some(b'#'))
-            .has_headers(false)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let mut lines = reader.records().filter_map(Result::ok).map(|line| line.iter().map(str::to_owned).collect());
-        Some(Table { header: lines.next()?, rows: lines.collect(), comments })
-    }
-
-    fn has(&self, columns: &[&str]) -> bool {
-        columns.iter().all(|column| self.header.iter().any(|name| name == column))
-    }
-
-    fn cell<'a>(&self, row: &'a [String], column: &str) -> &'a str {
-        let index = self.header.iter().position(|name| name == column);
-        index.and_then(|index| row.get(index)).map_or("", String::as_str)
-    }
-}
-
 pub(super) fn read(text: &str) -> Option<Foreign> {
-    let table = Table::of(text, b'\t')?;
-    let known = KNOWN.iter().find(|known| table.has(known.columns))?;
+    let rows = without_comments(text);
+    let (known, table) =
+        KNOWN.iter().find_map(|known| Some((known, Table::read(rows.as_bytes(), known.columns).ok()?)))?;
     let is_lower_better = known.is_lower_better.unwrap_or_else(|| {
-        table.comments.iter().any(|line| line.contains("metric_direction") && line.contains("lower"))
+        let mut comments = text.lines().filter(|line| line.starts_with('#'));
+        comments.any(|line| line.contains("metric_direction") && line.contains("lower"))
     });
-    let sample = |row: &Vec<String>| {
-        let commit = table.cell(row, "commit");
+    let sample = |row: &Record| {
+        let commit = table.get(row, "commit");
         let is_id = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
         Sample {
             metric: known.value.to_owned(),
             commit: if is_id { commit.to_owned() } else { String::new() },
-            time: table.cell(row, "timestamp").to_owned(),
-            value: table.cell(row, known.value).parse().unwrap_or(f64::NAN),
+            time: table.get(row, "timestamp").to_owned(),
+            value: finite(table.get(row, known.value)),
             is_lower_better,
-            fate: Fate::of(table.cell(row, "status")),
+            fate: Fate::of(table.get(row, "status")),
         }
     };
-    let mut found = history(known.format, table.rows.iter().map(sample).collect(), true);
+    let mut found = history(known.format, table.records.iter().map(sample).collect(), true);
+    found.rows.torn = table.torn.len();
     found.notes.extend(known.note.map(str::to_owned));
     Some(found)
 }
 
-/// Returns the name of a column that is not there.
-pub(super) fn of_columns(text: &str, columns: &Columns) -> Result<Foreign, String> {
-    let header = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
-    let separator = if header.contains('\t') { b'\t' } else { b',' };
-    let Some(table) = Table::of(text, separator) else { return Err(columns.value.clone()) };
+/// Fails if a named column is not there.
+pub(super) fn of_columns(text: &str, columns: &Columns) -> Result<Foreign, HeaderError> {
     let named = [Some(&columns.value), columns.commit.as_ref(), columns.time.as_ref(), columns.status.as_ref()];
-    if let Some(missing) = named.into_iter().flatten().find(|name| !table.has(&[name.as_str()])) {
-        return Err(missing.clone());
-    }
-    let cell = |row: &[String], column: &Option<String>| {
-        column.as_deref().map_or_else(String::new, |column| table.cell(row, column).to_owned())
+    let named: Vec<&str> = named.into_iter().flatten().map(String::as_str).collect();
+    let table = Table::read(without_comments(text).as_bytes(), &named)?;
+    let cell = |row: &Record, column: &Option<String>| {
+        column.as_deref().map_or_else(String::new, |column| table.get(row, column).to_owned())
     };
-    let sample = |row: &Vec<String>| Sample {
+    let sample = |row: &Record| Sample {
         metric: columns.value.clone(),
         commit: cell(row, &columns.commit),
         time: cell(row, &columns.time),
-        value: table.cell(row, &columns.value).parse().unwrap_or(f64::NAN),
+        value: finite(table.get(row, &columns.value)),
         is_lower_better: columns.is_lower_better,
         fate: if columns.status.is_some() { Fate::of(&cell(row, &columns.status)) } else { Fate::Measured },
     };
-    Ok(history("columns", table.rows.iter().map(sample).collect(), columns.status.is_some()))
+    let mut found = history("columns", table.records.iter().map(sample).collect(), columns.status.is_some());
+    found.rows.torn = table.torn.len();
+    Ok(found)
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
+}
+
+/// The number, or NaN where the text is not one.
+fn finite(text: &str) -> f64 {
+    rows::finite(text).unwrap_or(f64::NAN)
 }
