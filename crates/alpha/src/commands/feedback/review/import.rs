@@ -82,8 +82,10 @@ fn text(report: &ImportReport) -> String {
     };
     let noise = &report.noise;
     if let (Some(sd), Some(band)) = (noise.noise_sd_pct, noise.noise_band_pct) {
+        // A quiet machine is not one without noise.
+        let digits = if sd < 0.1 { 3 } else { 1 };
         text.push_str(&format!(
-            "noise      {sd:.1} % a run (robust, {} repeats of one program); one run against one: +-{band:.1} %\n",
+            "noise      {sd:.digits$} % a run (robust, {} repeats of one program); one run against one: +-{band:.digits$} %\n",
             noise.noise_steps
         ));
     }
