@@ -75,7 +75,7 @@ enum Action {
     Verify(verify::Flags),
     /// Find the commit that lost speed
     Bisect(bisect::Flags),
-    /// Say what a benchmark history of twelve columns is worth
+    /// Say what a benchmark history is worth, whatever tool wrote it
     Import(import::Flags),
     /// Write a row of the benchmark's history, given on stdin under its header, to the ledger
     RecordBenchmark(record_benchmark::Flags),
